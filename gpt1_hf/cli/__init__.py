@@ -1,0 +1,48 @@
+"""The command line: `gpt1 COMMAND ...`, one small file per command, each parses its arguments and calls one function.
+
+This folder is the list of commands: a module's docstring is its line in `gpt1 --help`, its `main(argv)` runs it.
+"""
+
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+
+HELPERS = {"__init__", "parser"}
+
+
+def commands() -> dict[str, str]:
+    """Command -> one line of help, read from the files without importing them."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.stem not in HELPERS:
+            docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            found[file.stem.replace("_", "-")] = docstring.split("\n")[0]
+    return found
+
+
+def usage() -> str:
+    lines = [f"  {name:<11} {line}" for name, line in commands().items()]
+    return "usage: gpt1 COMMAND [--help] ...\n\nGPT-1 for the Hugging Face ecosystem.\n\ncommands:\n" + "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; bad input ends with one sentence on standard error and exit status 1."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    command = argv[0]
+    if command not in commands():
+        print(f"gpt1: error: there is no command {command!r}; `gpt1 --help` lists them", file=sys.stderr)
+        return 2
+    try:
+        import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:])
+    except (ValueError, OSError, FloatingPointError) as error:
+        # Bad input: the message says what and how to mend it. Any other exception is a bug and keeps its traceback.
+        print(f"gpt1: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gpt1: interrupted", file=sys.stderr)
+        return 130
+    return 0

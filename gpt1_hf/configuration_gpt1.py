@@ -1,0 +1,160 @@
+"""GPT-1's configuration, with the sizes of the paper (Radford et al., 2018, §4.1) as defaults.
+
+This file travels to the Hub beside every checkpoint; it imports nothing of the package but its siblings.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class GPT1Config(PreTrainedConfig):
+    r"""
+    Configuration of a GPT-1 model. The defaults are the paper's 116.5 M-parameter model.
+
+    It also reads the names of transformers' `OpenAIGPTConfig`: `n_embd`, `n_layer`, `n_head`, `n_positions`, `n_ctx`, and
+    `afn`, whose `"gelu"` means the tanh form.
+
+    Args:
+        vocab_size (`int`, *optional*, defaults to 40478):
+            Number of token embeddings: 478 base entries and 40,000 merges in the original.
+        hidden_size (`int`, *optional*, defaults to 768):
+            Width of the states between blocks.
+        num_hidden_layers (`int`, *optional*, defaults to 12):
+            Number of transformer blocks.
+        num_attention_heads (`int`, *optional*, defaults to 12):
+            Number of attention heads per block; must divide `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to `4 * hidden_size`):
+            Width of the feed-forward layers.
+        max_position_embeddings (`int`, *optional*, defaults to 512):
+            Context length in tokens.
+        position_embedding_type (`str`, *optional*, defaults to `"learned"`):
+            `"learned"` (the paper's), `"sinusoidal"` or `"none"` (the ablations).
+        hidden_act (`str`, *optional*, defaults to `"gelu_pytorch_tanh"`):
+            Activation of the feed-forward layers; `gelu_pytorch_tanh` is the tanh approximation that GPT-1 uses.
+        embd_pdrop (`float`, *optional*, defaults to 0.1):
+            Dropout on the summed embeddings.
+        attn_pdrop (`float`, *optional*, defaults to 0.1):
+            Dropout on the attention probabilities.
+        resid_pdrop (`float`, *optional*, defaults to 0.1):
+            Dropout on what each attention and feed-forward layer adds to the residual stream.
+        classifier_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout on the extract token's state before a task head.
+        layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer norms.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the normal distribution that weights are drawn from.
+        lm_coef (`float`, *optional*, defaults to 0.5):
+            Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 switches it off.
+        use_cache (`bool`, *optional*, defaults to `True`):
+            Whether to return the keys and values for faster generation.
+        pad_token_id (`int`, *optional*):
+            Token that fills up shorter rows; without an attention mask, the extract token is the last one that differs.
+    """
+
+    model_type = "gpt1"
+    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
+    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
+    attribute_map = {
+        "n_embd": "hidden_size",
+        "n_layer": "num_hidden_layers",
+        "n_head": "num_attention_heads",
+        "n_positions": "max_position_embeddings",
+        "n_ctx": "max_position_embeddings",
+        "n_inner": "intermediate_size",
+        "afn": "hidden_act",
+    }
+    base_model_tp_plan = {
+        "tokens_embed": "embedding_rowwise",
+        "h.*.attn.q_proj": "colwise",
+        "h.*.attn.k_proj": "colwise",
+        "h.*.attn.v_proj": "colwise",
+        "h.*.attn.o_proj": "rowwise",
+        "h.*.mlp.up_proj": "colwise",
+        "h.*.mlp.down_proj": "rowwise",
+    }
+    base_model_pp_plan = {
+        "tokens_embed": (["input_ids"], ["inputs_embeds"]),
+        "h": (["hidden_states", "attention_mask"], ["hidden_states"]),
+    }
+    base_model_fsdp_plan = {"tokens_embed": "free_full_weight", "h.*": "free_full_weight"}
+
+    vocab_size: int = 40478
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int | None = None
+    max_position_embeddings: int = 512
+    position_embedding_type: Literal["learned", "sinusoidal", "none"] = "learned"
+    hidden_act: str = "gelu_pytorch_tanh"
+    embd_pdrop: float | int = 0.1
+    attn_pdrop: float | int = 0.1
+    resid_pdrop: float | int = 0.1
+    classifier_dropout: float | int = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    lm_coef: float | int = 0.5
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = True
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        # The instance would keep the file's model type (configuration_utils.py, `__post_init__`), and be saved with it.
+        model_type = config_dict.pop("model_type", cls.model_type)
+        if model_type not in (cls.model_type, "openai-gpt"):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a `{model_type}` model, not a GPT-1 one (`gpt1`, `openai-gpt`)"
+            )
+        return config_dict, kwargs
+
+    def __post_init__(self, **kwargs):
+        if (afn := kwargs.pop("afn", None)) is not None:
+            # "gelu" in OpenAIGPTConfig names the tanh form (models/openai/modeling_openai.py, ACT_FNS).
+            kwargs["hidden_act"] = "gelu_pytorch_tanh" if afn == "gelu" else afn
+        super().__post_init__(**kwargs)
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+
+    def validate_architecture(self):
+        """Part of `@strict`'s validation: refuses sizes that do not fit together."""
+        super().validate_architecture()
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
+            )
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """
+        Save `config.json` and, beside it, the Python files that let `trust_remote_code=True` load every class of the
+        family, whichever of them is being saved.
+        """
+        self.auto_map = _auto_map()
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for module in {reference.split(".")[0] for reference in self.auto_map.values()}:
+            source = Path(__file__).with_name(f"{module}.py")
+            if source.resolve().parent != folder.resolve():
+                shutil.copyfile(source, folder / source.name)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+
+def _auto_map() -> dict[str, str]:
+    """Auto class -> `module.Class`. The imports are here, not above, because those modules import this one; transformers
+    finds them all the same when it copies remote code."""
+    from .modeling_gpt1 import AUTO_CLASSES
+    from .processing_gpt1 import GPT1Processor
+
+    classes = {"AutoConfig": GPT1Config, **AUTO_CLASSES, "AutoProcessor": GPT1Processor}
+    return {auto: f"{cls.__module__.rsplit('.', 1)[-1]}.{cls.__name__}" for auto, cls in classes.items()}
+
+
+__all__ = ["GPT1Config"]

@@ -1,0 +1,1 @@
+"""Corpora and benchmark data: from files or the Hub to what a model is fed."""

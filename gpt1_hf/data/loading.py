@@ -1,0 +1,80 @@
+"""Opening a data set: a local copy laid out as the Hub repository first, then the Hub."""
+
+import os
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from ..errors import GPT1Error
+
+
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+def default_data_dir() -> str | None:
+    """Folder of local copies, from the environment variable `GPT1_DATA_DIR`."""
+    return os.environ.get("GPT1_DATA_DIR") or None
+
+
+def local_copy(name: str, data_dir: str | None = None) -> Path | None:
+    """`data_dir/name`, if there is such a file or folder."""
+    if data_dir and (Path(data_dir) / name).exists():
+        return Path(data_dir) / name
+    return None
+
+
+def open_dataset(
+    name: str,
+    split: str,
+    config: str | None = None,
+    data_dir: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Dataset | IterableDataset:
+    """
+    Open one split of a data set.
+
+    Args:
+        name (`str`):
+            File, folder, or Hub id.
+        split (`str`):
+            Split, such as `"train"`; in a folder it is the files whose names begin with it.
+        config (`str`, *optional*):
+            Configuration of the Hub repository, which is the sub-folder of a local copy.
+        data_dir (`str`, *optional*):
+            Folder with local copies laid out as on the Hub, searched before it.
+        revision (`str`, *optional*):
+            Revision of the Hub repository.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to read as one goes instead of mapping the whole split.
+
+    Returns:
+        `Dataset`, or `IterableDataset` when streaming.
+
+    Raises:
+        GPT1Error: if there is neither a local copy nor a reachable Hub repository of that name.
+    """
+    path = local_copy(name, data_dir) or Path(name)
+    if path.is_dir() and config is not None and (path / config).is_dir():
+        path = path / config
+    if path.exists():
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.name.startswith(f"{split}-"))
+        if path.is_dir() and not files:
+            files = sorted(p for p in path.iterdir() if p.name.startswith(split) and p.suffix in BUILDERS)
+        if not files:
+            raise GPT1Error(f"{path} has no file of the split {split!r} ({split}*.parquet, .jsonl, .csv)")
+        if files[0].suffix not in BUILDERS:
+            raise GPT1Error(f"{files[0]} is of no known format; give .txt, .parquet, .jsonl or .csv files")
+        source = {"path": BUILDERS[files[0].suffix], "data_files": [str(file) for file in files], "split": "train"}
+    else:
+        source = {"path": name, "name": config, "split": split, "revision": revision}
+    try:
+        return load_dataset(**source, streaming=streaming)
+    except (DatasetNotFoundError, ConnectionError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        raise GPT1Error(
+            f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and the Hub did not give it "
+            f"({type(error).__name__}); give --data_dir (or GPT1_DATA_DIR) a folder with a local copy, or check the "
+            "name and the network"
+        ) from error

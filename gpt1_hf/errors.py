@@ -1,0 +1,5 @@
+"""The one error type for bad input above the model family."""
+
+
+class GPT1Error(ValueError):
+    """Bad input. The message is one sentence that names the thing and the fix; the command line prints just that."""

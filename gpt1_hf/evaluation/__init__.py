@@ -1,0 +1,1 @@
+"""How well a model does: metrics, perplexity, benchmark scores, and the results file that holds them."""

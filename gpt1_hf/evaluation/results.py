@@ -1,0 +1,72 @@
+"""`results.json`: what every command that measures leaves behind, a list of one object per number."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+
+@dataclass
+class Result:
+    """
+    One measured number.
+
+    Args:
+        task (`str`):
+            Task id, or `language_modeling`.
+        split (`str`):
+            Split it was measured on.
+        metric (`str`):
+            Name of the metric.
+        value (`float`):
+            Its value; accuracies, F1 and correlations in percent as in the paper, perplexity and bits as they are.
+        n_examples (`int`):
+            Number of rows, or of documents.
+        paper (`float`, *optional*):
+            The paper's number, where it has one.
+        model (`str`):
+            Model that was measured.
+        seed (`int`, *optional*):
+            Seed of the run that made it.
+        details (`dict`):
+            What else is worth knowing of the run.
+    """
+
+    task: str
+    split: str
+    metric: str
+    value: float
+    n_examples: int
+    paper: float | None
+    model: str
+    seed: int | None
+    details: dict[str, Any]
+
+
+def write_json(path: str | Path, content: Any):
+    """Write JSON in one step: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
+    """Write `results.json` into a folder, and return its path."""
+    path = Path(output_dir) / "results.json"
+    write_json(path, [asdict(result) for result in results])
+    return path
+
+
+def format_results(results: Sequence[Result]) -> str:
+    """A table of results for people."""
+    rows = [
+        (r.task, r.split, r.metric, r.value, r.paper, r.n_examples, "" if r.seed is None else r.seed) for r in results
+    ]
+    headers = ("task", "split", "metric", "value", "paper", "examples", "seed")
+    return tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")

@@ -1,0 +1,36 @@
+"""Where the files that come with the package are: recipes, embedded models, labelled samples."""
+
+from pathlib import Path
+
+from .errors import GPT1Error
+
+PACKAGE = Path(__file__).resolve().parent
+ASSETS = PACKAGE / "assets"
+SAMPLES = ASSETS / "samples"
+
+
+def recipes_dir() -> Path:
+    """Folder of the shipped recipes: inside an installed wheel, or at the top of a checkout."""
+    installed = PACKAGE / "recipes"
+    return installed if installed.is_dir() else PACKAGE.parent / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """
+    Find a recipe by path, or by its name in the shipped folder (`finetune/cola`).
+
+    Raises:
+        GPT1Error: if there is none.
+    """
+    for path in (Path(name), recipes_dir() / name, recipes_dir() / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise GPT1Error(f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints")
+
+
+def model_path(model: str) -> str:
+    """`gpt1-tiny` -> its folder in the package; a folder or Hub id stays as it is. A folder on disk wins."""
+    embedded = ASSETS / model
+    if not Path(model).exists() and (embedded / "config.json").is_file():
+        return str(embedded)
+    return model

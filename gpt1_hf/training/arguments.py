@@ -1,0 +1,92 @@
+"""Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from ..data.loading import default_data_dir
+
+
+@dataclass
+class GPT1TrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
+
+    learning_rate: float = field(default=6.25e-5, metadata={"help": "Peak learning rate of AdamW (§4.1: 6.25e-5)."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per update and device (§4.1: 32)."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per evaluation batch and device."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training rows (§4.1: 3)."})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up (§4.1: linear)."})
+    warmup_steps: float = field(
+        default=0.002, metadata={"help": "Warm-up updates, or their share of training if below 1 (§4.1: 0.2 %%)."}
+    )
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "Decoupled decay of all weights but biases and gains (§4.1: 0.01)."}
+    )
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
+    save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
+
+
+@dataclass
+class FinetuneArguments(GPT1TrainingArguments):
+    """One fine-tuning run, or one per seed."""
+
+    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2."})
+    model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
+    )
+    seeds: int = field(default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ..."})
+    sample: bool = field(default=False, metadata={"help": "Train on the small labelled sample in the package."})
+    data_dir: str | None = field(
+        default_factory=default_data_dir,
+        metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
+    )
+    max_train_examples: int | None = field(
+        default=None, metadata={"help": "Train on this many rows, the same random ones for every seed. Default: all."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Longest row in tokens. Default: the model's context."})
+    lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
+    classifier_dropout: float = field(default=0.1, metadata={"help": "Dropout before the task head (§4.1: 0.1)."})
+    dropout: float = field(
+        default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
+    )
+
+
+@dataclass
+class PretrainArguments(GPT1TrainingArguments):
+    """One pre-training run: language modelling of running text."""
+
+    corpus: str | None = field(
+        default=None,
+        metadata={"help": "Text: a .txt file or folder of them, parquet or JSON lines with a text column, or a Hub id."},
+    )
+    validation_corpus: str | None = field(
+        default=None,
+        metadata={"help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."},
+    )
+    tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
+    data_dir: str | None = field(
+        default_factory=default_data_dir,
+        metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
+    )
+    tokens_dir: str | None = field(
+        default=None, metadata={"help": "Where the token streams are kept for reuse. Default: <output_dir>/tokens."}
+    )
+    hidden_size: int = field(default=768, metadata={"help": "Width of the states (§4.1: 768)."})
+    num_hidden_layers: int = field(default=12, metadata={"help": "Transformer blocks (§4.1: 12)."})
+    num_attention_heads: int = field(default=12, metadata={"help": "Attention heads (§4.1: 12)."})
+    max_position_embeddings: int = field(default=512, metadata={"help": "Context and span length (§4.1: 512)."})
+    position_embedding_type: str = field(default="learned", metadata={"help": "learned, sinusoidal or none."})
+    dropout: float = field(
+        default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
+    )
+    save_dtype: str = field(default="float32", metadata={"help": "Type of the saved weights: float32 or bfloat16."})
+    learning_rate: float = field(default=2.5e-4, metadata={"help": "Peak learning rate of AdamW (§4.1: 2.5e-4)."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Spans per update and device (§4.1: 64)."})
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Spans per evaluation batch and device."})
+    num_train_epochs: float = field(default=100.0, metadata={"help": "Passes over the corpus (§4.1: 100)."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})
+    warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    include_num_input_tokens_seen: str = field(default="all", metadata={"help": "Count tokens: all, non_padding, no."})

@@ -1,0 +1,127 @@
+"""Pre-training: text -> token stream -> random spans -> Trainer -> a saved model and its held-out perplexity (§3.1, §4.1)."""
+
+import platform
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..configuration_gpt1 import GPT1Config
+from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_documents
+from ..errors import GPT1Error
+from ..evaluation.perplexity import score_documents
+from ..evaluation.results import Result, format_results, write_results
+from ..modeling_gpt1 import GPT1ForCausalLM
+from .arguments import PretrainArguments
+from .trainer import GPT1Trainer, StopOnNonFinite
+
+
+# Share of the corpus's tokens held out when it comes without validation text.
+HELD_OUT = 0.05
+
+
+def pretrain(args: PretrainArguments) -> list[Result]:
+    """
+    Pre-train a GPT-1 on text.
+
+    Args:
+        args ([`PretrainArguments`]):
+            Settings. With `resume_from_checkpoint: true` the run goes on from the last checkpoint in `output_dir`.
+
+    Returns:
+        list of [`Result`]: perplexity and bits per character on held-out text, also in `<output_dir>/results.json`.
+
+    Raises:
+        GPT1Error: if corpus or tokenizer are missing, or the corpus is empty.
+    """
+    if not args.corpus or not args.tokenizer:
+        raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
+    set_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    config = GPT1Config(
+        vocab_size=len(tokenizer),
+        hidden_size=args.hidden_size,
+        num_hidden_layers=args.num_hidden_layers,
+        num_attention_heads=args.num_attention_heads,
+        max_position_embeddings=args.max_position_embeddings,
+        position_embedding_type=args.position_embedding_type,
+        embd_pdrop=args.dropout,
+        attn_pdrop=args.dropout,
+        resid_pdrop=args.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    train_stream, validation_stream = token_streams(args, tokenizer)
+    span = config.max_position_embeddings
+    trainer = GPT1Trainer(
+        model=GPT1ForCausalLM(config),
+        args=args,
+        train_dataset=RandomSpans(train_stream.tokens, span),
+        eval_dataset=Windows(validation_stream.tokens, span) if args.eval_strategy != "no" else None,
+        callbacks=[StopOnNonFinite()],
+    )
+    resume = args.resume_from_checkpoint
+    if resume in ("true", "True", "1"):
+        resume = get_last_checkpoint(args.output_dir)
+    trained = trainer.train(resume_from_checkpoint=resume)
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    score = score_documents(model, validation_stream.documents(), span, batch_size=args.per_device_eval_batch_size)
+    details = {
+        "tokens_seen": trainer.state.num_input_tokens_seen,
+        "updates": trainer.state.global_step,
+        "train_loss": round(trained.training_loss, 4),
+        "train_seconds": round(trained.metrics["train_runtime"]),
+        "n_parameters": model.num_parameters(),
+        "device": device_name(model.device),
+        "window": span,
+    }
+    common = {
+        "task": "language_modeling",
+        "split": "validation",
+        "n_examples": score.n_documents,
+        "model": args.output_dir,
+        "seed": args.seed,
+        "details": details,
+    }
+    results = [
+        # The paper's 18.4 is on BooksCorpus, with the original vocabulary (§4.1).
+        Result(metric="perplexity", value=round(score.perplexity, 3), paper=18.4, **common),
+        Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
+    ]
+    if trainer.is_world_process_zero():
+        model.to(getattr(torch, args.save_dtype)).save_pretrained(args.output_dir)
+        tokenizer.save_pretrained(args.output_dir)
+        write_results(args.output_dir, results)
+        print(format_results(results))
+    return results
+
+
+def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:
+    """Training and validation streams of a run, built or reused; one process builds, the others wait."""
+    folder = Path(args.tokens_dir or Path(args.output_dir) / "tokens")
+
+    def stream(corpus: str, split: str, name: str) -> TokenStream:
+        documents = read_documents(corpus, split, args.data_dir)
+        return build_token_stream(documents, tokenizer, folder / name, fingerprint(corpus, split, args.data_dir))
+
+    with args.main_process_first(desc="tokenizing"):
+        train = stream(args.corpus, "train", "train")
+        if args.validation_corpus:
+            split = "validation" if has_split(args.validation_corpus, "validation", args.data_dir) else "train"
+            return train, stream(args.validation_corpus, split, "validation")
+        if has_split(args.corpus, "validation", args.data_dir):
+            return train, stream(args.corpus, "validation", "validation")
+    cut = int(len(train) * (1 - HELD_OUT))
+    n_chars = int(sum(train.document_chars) * (len(train) - cut) / len(train))
+    return TokenStream(train.tokens[:cut], [cut], [0]), TokenStream(train.tokens[cut:], [len(train) - cut], [n_chars])
+
+
+def device_name(device: torch.device) -> str:
+    """What a run ran on, for the results file."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+__all__ = ["pretrain"]
