@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
 
@@ -70,3 +72,10 @@ def format_results(results: Sequence[Result]) -> str:
     ]
     headers = ("task", "split", "metric", "value", "paper", "examples", "seed")
     return tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")
+
+
+def device_name(device: torch.device) -> str:
+    """What a run ran on, for the results file."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"

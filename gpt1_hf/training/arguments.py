@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from ..data.loading import default_data_dir
@@ -25,6 +26,12 @@ class GPT1TrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
     save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
+
+    def __post_init__(self):
+        # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True
+        super().__post_init__()
 
 
 @dataclass
@@ -51,6 +58,10 @@ class FinetuneArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+
+    def __post_init__(self):
+        self.output_dir = self.output_dir or f"runs/{self.task}"
+        super().__post_init__()
 
 
 @dataclass
@@ -81,6 +92,9 @@ class PretrainArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+    initializer_range: float = field(
+        default=0.02, metadata={"help": "Standard deviation of the first weights (§4.1: 0.02)."}
+    )
     save_dtype: str = field(default="float32", metadata={"help": "Type of the saved weights: float32 or bfloat16."})
     learning_rate: float = field(default=2.5e-4, metadata={"help": "Peak learning rate of AdamW (§4.1: 2.5e-4)."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Spans per update and device (§4.1: 64)."})
@@ -90,3 +104,7 @@ class PretrainArguments(GPT1TrainingArguments):
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
     save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     include_num_input_tokens_seen: str = field(default="all", metadata={"help": "Count tokens: all, non_padding, no."})
+
+    def __post_init__(self):
+        self.output_dir = self.output_dir or "runs/pretrain"
+        super().__post_init__()

@@ -1,6 +1,5 @@
 """Pre-training: text -> token stream -> random spans -> Trainer -> a saved model and its held-out perplexity (§3.1, §4.1)."""
 
-import platform
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from ..configuration_gpt1 import GPT1Config
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_documents
 from ..errors import GPT1Error
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import Result, format_results, write_results
+from ..evaluation.results import Result, device_name, format_results, write_results
 from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
 from .trainer import GPT1Trainer, StopOnNonFinite
@@ -49,6 +48,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         embd_pdrop=args.dropout,
         attn_pdrop=args.dropout,
         resid_pdrop=args.dropout,
+        initializer_range=args.initializer_range,
         pad_token_id=tokenizer.pad_token_id,
     )
     train_stream, validation_stream = token_streams(args, tokenizer)
@@ -115,13 +115,6 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
     cut = int(len(train) * (1 - HELD_OUT))
     n_chars = int(sum(train.document_chars) * (len(train) - cut) / len(train))
     return TokenStream(train.tokens[:cut], [cut], [0]), TokenStream(train.tokens[cut:], [len(train) - cut], [n_chars])
-
-
-def device_name(device: torch.device) -> str:
-    """What a run ran on, for the results file."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 __all__ = ["pretrain"]

@@ -1,0 +1,98 @@
+"""Opening checkpoints by name (folder, Hub id, or an embedded model) with errors that say what is wrong."""
+
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .configuration_gpt1 import GPT1Config
+from .errors import GPT1Error
+from .resources import model_path
+
+
+def _unreachable(model: str, what: str, error: Exception) -> GPT1Error:
+    reason = str(error).strip().split("\n")[0]
+    return GPT1Error(
+        f"cannot load the {what} of model {model!r}: give a folder that has one, a Hub id that can be reached, or "
+        f"gpt1-tiny ({reason})"
+    )
+
+
+def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """
+    Load a tokenizer.
+
+    Raises:
+        GPT1Error: if there is none of that name.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_path(model))
+    except (OSError, ValueError) as error:
+        raise _unreachable(model, "tokenizer", error) from error
+
+
+def open_config(model: str, **changes: Any) -> PreTrainedConfig:
+    """
+    Load the configuration of a GPT-1 checkpoint, with some of its values changed.
+
+    Raises:
+        GPT1Error: if there is none of that name, or it is of another model type.
+    """
+    try:
+        return GPT1Config.from_pretrained(model_path(model), **changes)
+    except OSError as error:
+        raise _unreachable(model, "configuration", error) from error
+
+
+def open_causal_lm(model: str) -> PreTrainedModel:
+    """
+    Load a causal language model of any architecture, in fp32.
+
+    Raises:
+        GPT1Error: if there is none of that name.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model_path(model))
+        if config.model_type == "openai-gpt":
+            config = open_config(model)
+        return AutoModelForCausalLM.from_pretrained(model_path(model), config=config, dtype="float32")
+    except (OSError, ValueError) as error:
+        raise _unreachable(model, "weights", error) from error
+
+
+def open_model(
+    model_class: type[PreTrainedModel], model: str, config: PreTrainedConfig, new_head: bool = False
+) -> PreTrainedModel:
+    """
+    Load the weights of a GPT-1 checkpoint in fp32.
+
+    Args:
+        model_class (`type`):
+            Class to load.
+        model (`str`):
+            Folder, Hub id, or embedded model.
+        config (`PreTrainedConfig`):
+            Its configuration.
+        new_head (`bool`, *optional*, defaults to `False`):
+            Whether the task head may be missing, to be trained.
+
+    Raises:
+        GPT1Error: if there is no such checkpoint, or weights are missing from it.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the table of missing weights; they are checked here
+    try:
+        loaded, info = model_class.from_pretrained(
+            model_path(model), config=config, dtype="float32", output_loading_info=True
+        )
+    except OSError as error:
+        raise _unreachable(model, "weights", error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(key for key in info["missing_keys"] if not (new_head and key.startswith("classifier.")))
+    if missing:
+        advice = "fine-tune it first" if missing[0].startswith("classifier.") else "the checkpoint is incomplete"
+        raise GPT1Error(f"model {model!r} lacks the weights {missing[0]} ({len(missing)} in all): {advice}")
+    return loaded

@@ -1,0 +1,70 @@
+"""Text from a language model: prompt in, readable continuation out."""
+
+from transformers import set_seed
+
+from .checkpoints import open_causal_lm, open_tokenizer
+from .errors import GPT1Error
+
+
+def generate(
+    prompt: str,
+    model: str = "gpt1-tiny",
+    max_new_tokens: int = 60,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+    num_return_sequences: int = 1,
+    seed: int = 0,
+) -> list[str]:
+    """
+    Continue a prompt.
+
+    Args:
+        prompt (`str`):
+            Text to continue.
+        model (`str`, *optional*, defaults to `"gpt1-tiny"`):
+            Causal language model: folder, Hub id, or `gpt1-tiny`.
+        max_new_tokens (`int`, *optional*, defaults to 60):
+            Longest continuation in tokens.
+        temperature (`float`, *optional*, defaults to 0.8):
+            Sampling temperature; 0 is greedy.
+        top_p (`float`, *optional*, defaults to 0.95):
+            Sample from the most probable tokens of this mass.
+        num_return_sequences (`int`, *optional*, defaults to 1):
+            Number of continuations.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the sampling.
+
+    Returns:
+        list of `str`: prompt and continuation, lower-cased as the model reads it, with the spaces before punctuation
+        taken out.
+
+    Raises:
+        GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context.
+    """
+    if not prompt.strip():
+        raise GPT1Error("the prompt is empty: give the model a word to go on from")
+    tokenizer, lm = open_tokenizer(model), open_causal_lm(model).eval()
+    inputs = tokenizer(prompt, return_tensors="pt", verbose=False)
+    n_prompt = inputs["input_ids"].shape[1]
+    context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
+    if n_prompt + max_new_tokens > context:
+        raise GPT1Error(
+            f"the prompt is {n_prompt} tokens long, which with max_new_tokens {max_new_tokens} is more than the "
+            f"model's context of {context}: shorten the prompt or ask for fewer tokens"
+        )
+    set_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
+    output = lm.generate(
+        **inputs,
+        **sampling,
+        max_new_tokens=max_new_tokens,
+        num_return_sequences=num_return_sequences,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer.batch_decode(
+        output,
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=True,
+        # Words are decoded with a space between each two; the library's clean-up is what puts them together again.
+        clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output=True,
+    )

@@ -1,0 +1,35 @@
+"""The benchmarks: one file per family of data sets, which holds a task's whole truth.
+
+This folder is the list of tasks: every [`Task`] that a module's `TASKS` names can be loaded by its id.
+"""
+
+import difflib
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ..errors import GPT1Error
+from .task import Task
+
+
+def all_tasks() -> dict[str, Task]:
+    """Task id -> task, of every family."""
+    families = [module.name for module in iter_modules(__path__) if module.name != "task"]
+    return {task.id: task for family in families for task in import_module(f".{family}", __name__).TASKS}
+
+
+def load_task(task_id: str) -> Task:
+    """
+    Look up a task by its id.
+
+    Raises:
+        GPT1Error: if there is no such task.
+    """
+    tasks = all_tasks()
+    if task_id not in tasks:
+        near = difflib.get_close_matches(str(task_id), tasks, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise GPT1Error(f"there is no task {task_id!r}{hint} (tasks: {', '.join(sorted(tasks))})")
+    return tasks[task_id]
+
+
+__all__ = ["Task", "all_tasks", "load_task"]

@@ -1,0 +1,77 @@
+"""Shared pieces: no network, tiny models, in-memory data, and the folder of real data where there is one."""
+
+import os
+
+
+# Before any import of the library: tests never reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import json  # noqa: E402
+import random  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer  # noqa: E402
+
+
+WORDS = """the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently
+slowly never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's""".split()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> str:
+    """Folder with the real data sets; tests that ask for it are skipped where there is none."""
+    folder = os.environ.get("GPT1_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the real data sets: set GPT1_DATA_DIR to a folder laid out as the Hub's repositories are")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """A hundred paragraphs of nonsense in plain words, the same every time."""
+    rng = random.Random(0)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(5, 60))) + "." for _ in range(100)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts) -> GPT1Tokenizer:
+    return GPT1Tokenizer.train(texts, vocab_size=160, model_max_length=64, show_progress=False)
+
+
+@pytest.fixture
+def config(tokenizer) -> GPT1Config:
+    """A two-layer GPT-1 without dropout."""
+    return GPT1Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        classifier_dropout=0.0,
+        initializer_range=0.2,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+@pytest.fixture(scope="session")
+def base_model(tokenizer, tmp_path_factory) -> str:
+    """Folder of a tiny untrained language model with its tokenizer."""
+    torch.manual_seed(0)
+    folder = str(tmp_path_factory.mktemp("base"))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    GPT1ForCausalLM(GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
