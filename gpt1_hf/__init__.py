@@ -1,7 +1,7 @@
 """GPT-1 (Radford et al., 2018) for the Hugging Face ecosystem.
 
-Importing the package registers the model family with transformers' Auto classes. Everything above the family (training,
-evaluation) is imported when it is first asked for. Nothing here touches the network.
+Importing the package registers the model family with transformers' Auto classes. Everything above the family
+(training, evaluation) is imported when it is first asked for. Nothing here touches the network.
 """
 
 from importlib import import_module

@@ -16,8 +16,8 @@ class GPT1Config(PreTrainedConfig):
     r"""
     Configuration of a GPT-1 model. The defaults are the paper's 116.5 M-parameter model.
 
-    It also reads the names of transformers' `OpenAIGPTConfig`: `n_embd`, `n_layer`, `n_head`, `n_positions`, `n_ctx`, and
-    `afn`, whose `"gelu"` means the tanh form.
+    It also reads the names of transformers' `OpenAIGPTConfig`: `n_embd`, `n_layer`, `n_head`, `n_positions`, `n_ctx`,
+    and `afn`, whose `"gelu"` means the tanh form.
 
     Args:
         vocab_size (`int`, *optional*, defaults to 40478):
@@ -53,7 +53,8 @@ class GPT1Config(PreTrainedConfig):
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the keys and values for faster generation.
         pad_token_id (`int`, *optional*):
-            Token that fills up shorter rows; without an attention mask, the extract token is the last one that differs.
+            Token that fills up shorter rows; without an attention mask, the extract token is the last one that
+            differs.
     """
 
     model_type = "gpt1"
@@ -107,7 +108,8 @@ class GPT1Config(PreTrainedConfig):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        # The instance would keep the file's model type (configuration_utils.py, `__post_init__`), and be saved with it.
+        # The instance would keep the file's model type (configuration_utils.py, `__post_init__`), and be saved with
+        # it.
         model_type = config_dict.pop("model_type", cls.model_type)
         if model_type not in (cls.model_type, "openai-gpt"):
             raise ValueError(
@@ -146,10 +148,16 @@ class GPT1Config(PreTrainedConfig):
                 shutil.copyfile(source, folder / source.name)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
+    def _get_files_timestamps(self, working_dir):
+        # By these `push_to_hub` tells what is new. The base class takes them after the code was copied, above.
+        code = {f"{reference.split('.')[0]}.py" for reference in _auto_map().values()}
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if name not in code}
+
 
 def _auto_map() -> dict[str, str]:
-    """Auto class -> `module.Class`. The imports are here, not above, because those modules import this one; transformers
-    finds them all the same when it copies remote code."""
+    """Auto class -> `module.Class`, for `config.json`."""
+    # Imported here since those modules import this one; transformers finds them all the same when it copies the code.
     from .modeling_gpt1 import AUTO_CLASSES
     from .processing_gpt1 import GPT1Processor
 

@@ -1,4 +1,4 @@
-"""The whole system in a minute: fine-tune the embedded model on a small labelled sample, with and without pre-training."""
+"""The whole system in a minute: fine-tune the embedded model on a small sample, with and without pre-training."""
 
 from collections import Counter
 from pathlib import Path
@@ -71,6 +71,6 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
     )
     for remark, answer in zip(REMARKS, classifier(list(REMARKS)), strict=True):
         print(f"  {answer['label']:<9} {answer['score']:.0%}  {remark}")
-    print(f"\n{MODEL} itself goes on from \"It was a dark\":\n")
+    print(f'\n{MODEL} itself goes on from "It was a dark":\n')
     print(f"  {generate('It was a dark', MODEL, max_new_tokens=40, seed=seed)[0]}")
     return results

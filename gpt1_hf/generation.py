@@ -61,10 +61,6 @@ def generate(
         num_return_sequences=num_return_sequences,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return tokenizer.batch_decode(
-        output,
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=True,
-        # Words are decoded with a space between each two; the library's clean-up is what puts them together again.
-        clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output=True,
-    )
+    texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+    # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
+    return [tokenizer.clean_up_tokenization(text) for text in texts]

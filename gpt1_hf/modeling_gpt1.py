@@ -1,9 +1,10 @@
-"""GPT-1 (Radford et al., 2018): a 12-layer decoder-only transformer with layer norm after each residual sum, and its heads.
+"""GPT-1 (Radford et al., 2018): a decoder-only transformer with layer norm after each residual sum, and its heads.
 
-Written on transformers' own hooks: the attention interface (eager, sdpa, flash, flex), the mask API (padding, caches and
-packed rows), `GradientCheckpointingLayer`, output capturing and `loss_function`. It differs from transformers' OpenAIGPT
-in having a key/value cache, and separate `nn.Linear` projections where that has fused `Conv1D` ones; checkpoints of the
-latter load through the weight mapping at the end of the file. Shapes in comments name their axes: `(batch, seq, hidden)`.
+Written on transformers' own hooks: the attention interface (eager, sdpa, flash, flex), the mask API (padding, caches
+and packed rows), `GradientCheckpointingLayer`, output capturing and `loss_function`. It differs from transformers'
+OpenAIGPT in having a key/value cache, and separate `nn.Linear` projections where that has fused `Conv1D` ones;
+checkpoints of the latter load through the weight mapping at the end of the file. Shapes in comments name their axes:
+`(batch, seq, hidden)`.
 
 This file travels to the Hub beside every checkpoint; it imports nothing of the package but its siblings.
 """
@@ -180,7 +181,7 @@ class GPT1PreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)
 
     def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
-        """As `PreTrainedModel.save_pretrained`, but always in this file's layout, whatever the weights were loaded from."""
+        """As `PreTrainedModel.save_pretrained`, but always in this file's layout, whatever was loaded."""
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
 
@@ -238,7 +239,8 @@ class GPT1Model(GPT1PreTrainedModel):
             `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`.
 
         Raises:
-            ValueError: if a position lies beyond `max_position_embeddings`, or both or neither of the inputs are given.
+            ValueError: if a position lies beyond `max_position_embeddings`, or both or neither of the inputs are
+            given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -325,7 +327,8 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
         r"""
         Args (the others as in [`GPT1Model.forward`]):
             labels (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                Target ids, normally `input_ids` themselves: position i is scored by the logits at i − 1. −100 is ignored.
+                Target ids, normally `input_ids` themselves: position i is scored by the logits at i − 1. −100 is
+                ignored.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Compute the logits of the last so many positions only; 0 means all.
 
@@ -491,8 +494,8 @@ class GPT1ForSequenceClassification(GPT1PreTrainedModel):
 
 
 # What `from_pretrained` does to a checkpoint in the layout of transformers' OpenAIGPT, whose fused Conv1D weights are
-# stored (in, out). It is registered under the base class's name, since a config loaded from such a folder names another
-# model type, and with `overwrite`, since this file may be loaded twice: from the package and as remote code.
+# stored (in, out). It is registered under the base class's name, since a config loaded from such a folder names
+# another model type, and with `overwrite`, since this file may be loaded twice: from the package and as remote code.
 register_checkpoint_conversion_mapping(
     "GPT1Model",
     [

@@ -26,11 +26,10 @@ TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": 
 
 def truncate_pair(first: list[int], second: list[int], budget: int) -> tuple[list[int], list[int]]:
     """Cut the longer of two token lists, from its end, until both fit `budget` tokens."""
-    shorter = min(len(first), len(second), budget // 2)
     if len(first) <= len(second):
-        keep = min(len(first), max(shorter, budget - len(second)))
+        keep = min(len(first), budget // 2)
         return first[:keep], second[: budget - keep]
-    keep = min(len(second), max(shorter, budget - len(first)))
+    keep = min(len(second), budget // 2)
     return first[: budget - keep], second[:keep]
 
 
@@ -98,8 +97,8 @@ class GPT1Processor(ProcessorMixin):
                 One row, a list of rows, or a dictionary of columns as `Dataset.map(batched=True)` passes it. Columns
                 that the format does not read are ignored. The columns can be given as keyword arguments instead.
             max_length (`int`, *optional*):
-                Longest sequence, special tokens included; defaults to the tokenizer's `model_max_length`. Of a pair the
-                longer text is cut; the special tokens always stay.
+                Longest sequence, special tokens included; defaults to the tokenizer's `model_max_length`. Of a pair
+                the longer text is cut; the special tokens always stay.
             padding (`bool` or `str`, *optional*, defaults to `False`):
                 As in the tokenizer's own call.
             return_tensors (`str`, *optional*):
@@ -117,13 +116,18 @@ class GPT1Processor(ProcessorMixin):
         texts, is_single = self._texts(rows, columns)
         empty = sum(any(not text.strip() for text in row) for row in zip(*texts, strict=True))
         if is_single and empty:
-            raise ValueError(f"empty text: give {' and '.join(self.columns)} at least one character that is not a space")
+            raise ValueError(
+                f"empty text: give {' and '.join(self.columns)} at least one character that is not a space"
+            )
 
-        max_length = max_length or self.tokenizer.model_max_length
+        max_length = self.tokenizer.model_max_length if max_length is None else max_length
         n_special = len(self.columns) + 1
         if max_length < n_special + len(self.columns):
             raise ValueError(f"max_length {max_length} is too short for the special tokens and one token of each text")
-        pieces = [self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]
+        pieces = [
+            self.tokenizer(column, add_special_tokens=False, verbose=False)["input_ids"] if column else []
+            for column in texts
+        ]
         sequences, truncated = [], []
         for row in zip(*pieces, strict=True):
             sequences.append(self._sequence(row, max_length - n_special))
@@ -155,14 +159,18 @@ class GPT1Processor(ProcessorMixin):
             rows = columns
         elif columns:
             raise ValueError(f"give rows or columns, not both; unknown arguments: {', '.join(columns)}")
-        if isinstance(rows, Sequence):
+        if not isinstance(rows, Mapping):
+            if isinstance(rows, str) or not all(isinstance(row, Mapping) for row in rows):
+                raise ValueError(f"give rows with the columns {', '.join(self.columns)}, not bare texts")
             rows = {name: [row.get(name) for row in rows] for name in self.columns}
         missing = [name for name in self.columns if name not in rows]
         if missing:
             raise ValueError(
                 f"the {self.input_format} format needs the column {missing[0]!r}; given: {', '.join(map(str, rows))}"
             )
-        is_single = all(isinstance(rows[name], str) for name in self.columns)
+        is_single = not all(
+            isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self.columns
+        )
         texts = [[rows[name]] if is_single else list(rows[name]) for name in self.columns]
         for name, column in zip(self.columns, texts, strict=True):
             for index, text in enumerate(column):
@@ -177,7 +185,7 @@ class GPT1Processor(ProcessorMixin):
         tokenizer = self.tokenizer
         if len(row) == 1:
             return [tokenizer.bos_token_id, *row[0][:budget], tokenizer.cls_token_id]
-        first, second = truncate_pair(*row, budget) if len(row[0]) + len(row[1]) > budget else row
+        first, second = row if len(row[0]) + len(row[1]) <= budget else truncate_pair(*row, budget)
         return [tokenizer.bos_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.cls_token_id]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .errors import GPT1Error
 
+
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
 SAMPLES = ASSETS / "samples"
@@ -25,7 +26,9 @@ def find_recipe(name: str) -> Path:
     for path in (Path(name), recipes_dir() / name, recipes_dir() / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise GPT1Error(f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints")
+    raise GPT1Error(
+        f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints"
+    )
 
 
 def model_path(model: str) -> str:

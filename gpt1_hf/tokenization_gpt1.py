@@ -9,9 +9,11 @@ This file travels to the Hub beside a checkpoint; it imports nothing of the pack
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import TokenizersBackend
+
 
 UNKNOWN = "<unk>"
 END_OF_WORD = "</w>"
@@ -62,8 +64,8 @@ class GPT1Tokenizer(TokenizersBackend):
     """
     Byte-pair encoding over lower-cased words that end in `</w>` (paper §4.1).
 
-    Base tokenizers add no special token to a text, and pad with `<unk>` (id 0), so that the original vocabulary needs no
-    new entry. Text that happens to spell a special token is split like any other. [`GPT1Processor`] adds the start,
+    Base tokenizers add no special token to a text, and pad with `<unk>` (id 0), so that the original vocabulary needs
+    no new entry. Text that happens to spell a special token is split like any other. [`GPT1Processor`] adds the start,
     delimiter and extract tokens that fine-tuning needs.
     """
 
@@ -81,9 +83,9 @@ class GPT1Tokenizer(TokenizersBackend):
 
         Args:
             texts (`Iterable[str]`):
-                Texts, read once and not kept.
+                Texts, read once, by way of a temporary file.
             vocab_size (`int`, *optional*, defaults to 40478):
-                Size of the vocabulary, base characters and merges together.
+                Size of the vocabulary: base characters, inside and at the end of a word, and merges.
             model_max_length (`int`, *optional*, defaults to 512):
                 Context length of the model it is meant for, in tokens.
             show_progress (`bool`, *optional*, defaults to `True`):
@@ -98,16 +100,25 @@ class GPT1Tokenizer(TokenizersBackend):
             ValueError: if the texts hold no word.
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=[UNKNOWN],
-            end_of_word_suffix=END_OF_WORD,
-            show_progress=show_progress,
-        )
-        tokenizer.train_from_iterator(texts, trainer, length=length)
-        if tokenizer.get_vocab_size() <= 1:
-            raise ValueError("the corpus has no text to learn a vocabulary from")
-        return cls._from_pipeline(tokenizer, model_max_length)
+        with TemporaryFile("w+", encoding="utf-8") as copy:
+            alphabet: set[str] = set()
+            for text in texts:
+                alphabet.update(tokenizer.normalizer.normalize_str(text))
+                copy.write(json.dumps(text) + "\n")
+            if not alphabet:
+                raise ValueError("the corpus has no text to learn a vocabulary from")
+            copy.seek(0)
+            # The trainer numbers word ends in the order of a hash map, and the numbers break ties between merges:
+            # only word ends that it is given beforehand make two runs agree.
+            word_ends = [character + END_OF_WORD for character in sorted(alphabet - {" "})]
+            trainer = trainers.BpeTrainer(
+                vocab_size=vocab_size,
+                special_tokens=[UNKNOWN, *word_ends],
+                end_of_word_suffix=END_OF_WORD,
+                show_progress=show_progress,
+            )
+            tokenizer.train_from_iterator(map(json.loads, copy), trainer, length=length)
+        return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod
     def from_original(cls, folder: str | Path, model_max_length: int = 512) -> "GPT1Tokenizer":
@@ -136,7 +147,6 @@ class GPT1Tokenizer(TokenizersBackend):
             unk_token=UNKNOWN,
             pad_token=UNKNOWN,
             split_special_tokens=True,
-            clean_up_tokenization_spaces=True,
             model_input_names=["input_ids", "attention_mask"],
             model_max_length=model_max_length,
         )
@@ -146,7 +156,9 @@ class GPT1Tokenizer(TokenizersBackend):
         config_file = Path(file_names[0])
         config = json.loads(config_file.read_text(encoding="utf-8"))
         config["tokenizer_class"] = TokenizersBackend.__name__
-        config_file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        config_file.write_text(
+            json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         return super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
 
 

@@ -7,18 +7,20 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import json  # noqa: E402
-import random  # noqa: E402
-from pathlib import Path  # noqa: E402
+import json
+import random
+from pathlib import Path
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer  # noqa: E402
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 
 
-WORDS = """the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently
-slowly never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's""".split()
+WORDS = (
+    "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "
+    "never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's"
+).split()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers.utils import logging
+
+
 HELPERS = {"__init__", "parser"}
 
 
@@ -23,7 +27,9 @@ def commands() -> dict[str, str]:
 
 def usage() -> str:
     lines = [f"  {name:<11} {line}" for name, line in commands().items()]
-    return "usage: gpt1 COMMAND [--help] ...\n\nGPT-1 for the Hugging Face ecosystem.\n\ncommands:\n" + "\n".join(lines)
+    return "usage: gpt1 COMMAND [--help] ...\n\nGPT-1 for the Hugging Face ecosystem.\n\ncommands:\n" + "\n".join(
+        lines
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     if command not in commands():
         print(f"gpt1: error: there is no command {command!r}; `gpt1 --help` lists them", file=sys.stderr)
         return 2
+    logging.disable_progress_bar()  # of loading and saving weights; training and tokenizing show their own
     try:
         import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:])
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, StrictDataclassError) as error:
         # Bad input: the message says what and how to mend it. Any other exception is a bug and keeps its traceback.
         print(f"gpt1: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

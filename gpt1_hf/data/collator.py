@@ -20,8 +20,8 @@ class GPT1DataCollator:
             Round the batch's length up to a multiple, which tensor cores like.
 
     Returns:
-        `dict` with `input_ids` and `attention_mask` of shape `(batch, seq)` and, if the rows have a `label`, `labels` of
-        shape `(batch,)`.
+        `dict` with `input_ids` and `attention_mask` of shape `(batch, seq)` and, if the rows have a `label`, `labels`
+        of shape `(batch,)`.
     """
 
     processor: GPT1Processor

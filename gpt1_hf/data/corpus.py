@@ -30,8 +30,8 @@ def read_documents(corpus: str, split: str = "train", data_dir: str | None = Non
 
     Args:
         corpus (`str`):
-            A `.txt` file or a folder of them (one document each), a parquet or JSON-lines file or a folder of them with
-            a `text` column (one document a row; `train*` and `validation*` files are those splits), or a Hub id.
+            A `.txt` file or a folder of them (one document each), a parquet or JSON-lines file or a folder of them
+            with a `text` column (one document a row; `train*` and `validation*` files are those splits), or a Hub id.
         split (`str`, *optional*, defaults to `"train"`):
             Split to read.
         data_dir (`str`, *optional*):
@@ -66,7 +66,7 @@ def chunks(documents: Iterable[str]) -> Iterator[str]:
     """Cut documents at line breaks into texts of about `CHUNK` characters, so that memory stays flat."""
     for document in documents:
         lines, size = [], 0
-        for line in document.splitlines():
+        for line in document.split("\n"):
             lines.append(line)
             size += len(line)
             if size >= CHUNK:
@@ -112,14 +112,14 @@ class TokenStream:
 
 
 def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode a text of any length: its lines in parallel, joined by the line-break token where the tokenizer has one."""
-    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    """Encode a text of any length: its lines in parallel, joined by the tokenizer's line-break token if it has one."""
     line_break = tokenizer.backend_tokenizer.token_to_id("\n</w>")
     ids: list[int] = []
-    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(lines, add_special_tokens=False):
-        if ids and line_break is not None:
+    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False):
+        line = encoding.ids
+        if ids and line and line_break is not None:
             ids.append(line_break)
-        ids += encoding.ids
+        ids += line
     return ids
 
 
@@ -156,21 +156,26 @@ def build_token_stream(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     ends, sizes, n_tokens = [], [], 0
-    with open(unfinished / TOKENS, "wb") as file, tqdm(unit="char", unit_scale=True, desc="tokenizing") as progress:
-        for text in documents:
-            ids = np.asarray(encode_document(tokenizer, text), dtype=dtype)
-            file.write(ids.tobytes())
-            n_tokens += len(ids)
-            ends.append(n_tokens)
-            sizes.append(len(text))
-            progress.update(len(text))
-    if not n_tokens:
-        shutil.rmtree(unfinished)
-        raise GPT1Error("the corpus is empty: it has no text to train or test on")
-    index = {"fingerprint": print_of, "dtype": dtype, "document_ends": ends, "document_chars": sizes}
-    (unfinished / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
+    try:
+        with (
+            open(unfinished / TOKENS, "wb") as file,
+            tqdm(unit="char", unit_scale=True, desc="tokenizing") as progress,
+        ):
+            for text in documents:
+                ids = np.asarray(encode_document(tokenizer, text), dtype=dtype)
+                file.write(ids.tobytes())
+                n_tokens += len(ids)
+                ends.append(n_tokens)
+                sizes.append(len(text))
+                progress.update(len(text))
+        if not n_tokens:
+            raise GPT1Error("the corpus is empty: it has no text to train or test on")
+        index = {"fingerprint": print_of, "dtype": dtype, "document_ends": ends, "document_chars": sizes}
+        (unfinished / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return TokenStream.load(folder)
 
 
@@ -211,6 +216,8 @@ class RandomSpans(torch.utils.data.Dataset):
         return len(self.tokens) - self.length + 1
 
     def __getitem__(self, start: int) -> dict[str, torch.Tensor]:
+        if not 0 <= start < len(self):
+            raise IndexError(start)
         span = torch.from_numpy(self.tokens[start : start + self.length].astype(np.int64))
         return {"input_ids": span, "labels": span}
 

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset
-from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import GPT1Error
 
 
-BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
 def default_data_dir() -> str | None:
@@ -54,7 +54,8 @@ def open_dataset(
         `Dataset`, or `IterableDataset` when streaming.
 
     Raises:
-        GPT1Error: if there is neither a local copy nor a reachable Hub repository of that name.
+        GPT1Error: if there is neither a local copy nor a reachable Hub repository of that name, or the split in it
+        cannot be read.
     """
     path = local_copy(name, data_dir) or Path(name)
     if path.is_dir() and config is not None and (path / config).is_dir():
@@ -72,9 +73,14 @@ def open_dataset(
         source = {"path": name, "name": config, "split": split, "revision": revision}
     try:
         return load_dataset(**source, streaming=streaming)
-    except (DatasetNotFoundError, ConnectionError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except (OSError, HfHubHTTPError) as error:  # not found here, not found there, or no way there
         raise GPT1Error(
             f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and the Hub did not give it "
             f"({type(error).__name__}); give --data_dir (or GPT1_DATA_DIR) a folder with a local copy, or check the "
             "name and the network"
+        ) from error
+    except (StopIteration, ValueError, DatasetGenerationError) as error:  # what the readers make of an odd file
+        reason = str(error.__cause__ or error).split("\n")[0] or "no rows"
+        raise GPT1Error(
+            f"cannot read the split {split!r} of {name!r}: it is missing, empty or damaged ({reason})"
         ) from error

@@ -93,14 +93,16 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     model = open_model(GPT1ForSequenceClassification, args.model, open_config(args.model))
     processor = AutoProcessor.from_pretrained(model_path(args.model))
     if not isinstance(processor, GPT1Processor) or processor.input_format != task.input_format:
-        raise GPT1Error(f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}")
+        raise GPT1Error(
+            f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
+        )
     if tuple(model.config.id2label[i] for i in range(model.config.num_labels)) != task.label_names:
         raise GPT1Error(
             f"model {args.model!r} has the labels {list(model.config.id2label.values())}, but task {task.id} has "
             f"{list(task.label_names)}"
         )
     trainer_args = TrainingArguments(
-        output_dir=args.output_dir, per_device_eval_batch_size=args.batch_size, report_to="none"
+        output_dir=args.output_dir, per_device_eval_batch_size=args.batch_size, dataloader_pin_memory=False
     )
     trainer = Trainer(model, trainer_args, data_collator=GPT1DataCollator(processor))
     rows = task.load(args.split, args.data_dir, args.sample)
@@ -123,7 +125,8 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
         load_from_cache_file=False,
         desc="encoding",
     )
-    n_empty = sum(any(not text.strip() for text in texts) for texts in zip(*(rows[c] for c in processor.columns)))
+    texts = zip(*(rows[name] for name in processor.columns), strict=True)
+    n_empty = sum(any(not text.strip() for text in row) for row in texts)
     processor.warn(len(rows), sum(encoded["truncated"]), n_empty)
     return encoded
 
@@ -140,9 +143,7 @@ def predict(trainer: Trainer, task: Task, rows: Dataset, encoded: Dataset) -> li
     scores = softmax(logits, axis=-1)
     return [
         {"id": index, "label": label, "prediction": int(row.argmax()), "scores": row.tolist(), "truncated": truncated}
-        for index, label, row, truncated in zip(
-            rows["idx"], rows["label"], scores, encoded["truncated"], strict=True
-        )
+        for index, label, row, truncated in zip(rows["idx"], rows["label"], scores, encoded["truncated"], strict=True)
     ]
 
 

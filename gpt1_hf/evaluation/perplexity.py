@@ -73,7 +73,7 @@ def score_documents(
     Raises:
         GPT1Error: if the stride does not fit the window, or no document has two tokens.
     """
-    stride = stride or window - 1
+    stride = window - 1 if stride is None else stride
     if not 1 <= stride < window:
         raise GPT1Error(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
     score = TextScore()

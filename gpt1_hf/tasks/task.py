@@ -104,7 +104,7 @@ class Task:
                     f"{where}: label {label!r} is outside the set 0 to {len(self.label_names) - 1} "
                     f"({', '.join(self.label_names)})"
                 )
-        return rows.cast_column("label", Value("int64"))
+        return rows if rows.features["label"] == Value("int64") else rows.cast_column("label", Value("int64"))
 
     def __post_init__(self):
         if set(self.columns) != set(INPUT_FORMATS[self.input_format]):

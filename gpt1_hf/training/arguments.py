@@ -29,8 +29,9 @@ class GPT1TrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
-        if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True
+        if not torch.accelerator.is_available():
+            self.use_cpu = self.use_cpu or self.bf16
+            self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         super().__post_init__()
 
 
@@ -52,7 +53,9 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_train_examples: int | None = field(
         default=None, metadata={"help": "Train on this many rows, the same random ones for every seed. Default: all."}
     )
-    max_length: int | None = field(default=None, metadata={"help": "Longest row in tokens. Default: the model's context."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
+    )
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
     classifier_dropout: float = field(default=0.1, metadata={"help": "Dropout before the task head (§4.1: 0.1)."})
     dropout: float = field(
@@ -70,11 +73,15 @@ class PretrainArguments(GPT1TrainingArguments):
 
     corpus: str | None = field(
         default=None,
-        metadata={"help": "Text: a .txt file or folder of them, parquet or JSON lines with a text column, or a Hub id."},
+        metadata={
+            "help": "Text: a .txt file or folder of them, parquet or JSON lines with a text column, or a Hub id."
+        },
     )
     validation_corpus: str | None = field(
         default=None,
-        metadata={"help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."},
+        metadata={
+            "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
+        },
     )
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
     data_dir: str | None = field(

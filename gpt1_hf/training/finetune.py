@@ -1,4 +1,4 @@
-"""Fine-tuning on a benchmark: rows -> format -> Trainer -> a saved classifier, its predictions and its score (§3.2, §4.1)."""
+"""Fine-tuning on a benchmark (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its score."""
 
 import copy
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ def finetune(args: FinetuneArguments) -> list[Result]:
             Settings.
 
     Returns:
-        list of [`Result`], one per seed, also in `<output_dir>/results.json`. With several seeds, each run's model is in
-        `<output_dir>/seed-<seed>`.
+        list of [`Result`], one per seed, also in `<output_dir>/results.json`. With several seeds, each run's model is
+        in `<output_dir>/seed-<seed>`.
 
     Raises:
         GPT1Error: if task, model or data are missing or do not fit together.
@@ -80,6 +80,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         classifier_dropout=args.classifier_dropout,
         lm_coef=args.lm_coef,
         pad_token_id=processor.tokenizer.pad_token_id,
+        bos_token_id=processor.tokenizer.bos_token_id,
     )
     if args.from_scratch:
         model = GPT1ForSequenceClassification(config)

@@ -1,11 +1,12 @@
-"""Pre-training: text -> token stream -> random spans -> Trainer -> a saved model and its held-out perplexity (§3.1, §4.1)."""
+"""Pre-training (§3.1, §4.1): text -> token stream -> random spans -> Trainer -> a saved model and its perplexity."""
 
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_documents
 from ..errors import GPT1Error
@@ -37,7 +38,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     if not args.corpus or not args.tokenizer:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    tokenizer = open_tokenizer(args.tokenizer)
     config = GPT1Config(
         vocab_size=len(tokenizer),
         hidden_size=args.hidden_size,

@@ -31,9 +31,9 @@ class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
 
-    Three things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task
-    head show `task_loss` and `lm_loss` apart; [`RandomSpans`] are drawn at random with replacement, as many an epoch as
-    hold the corpus once.
+    Three things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a
+    task head show `task_loss` and `lm_loss` apart; [`RandomSpans`] are drawn at random with replacement, as many an
+    epoch as hold the corpus once.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -54,9 +54,7 @@ class GPT1Trainer(Trainer):
         return super()._get_train_sampler(train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             for name in ("task_loss", "lm_loss"):
                 if (term := outputs.get(name)) is not None:
@@ -69,7 +67,7 @@ class GPT1Trainer(Trainer):
         steps = self.state.global_step - self._loss_terms_step
         if "loss" in logs and self._loss_terms and steps:
             for name, total in self._loss_terms.items():
-                logs[name] = round(self._nested_gather(total).sum().item() / steps, 4)
+                logs[name] = round(self.accelerator.gather(total.reshape(1)).sum().item() / steps, 4)
             self._loss_terms = {}
             self._loss_terms_step = self.state.global_step
         super().log(logs, start_time)

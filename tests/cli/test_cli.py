@@ -1,0 +1,130 @@
+"""The command line: precedence of settings, and bad input that ends in one sentence and a status that is not 0."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gpt1_hf.cli import commands, main
+from gpt1_hf.cli.parser import parse
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.training.arguments import FinetuneArguments
+
+
+def read(argv):
+    return parse(FinetuneArguments, argv, "finetune", "")
+
+
+def test_every_command_has_help(capsys):
+    assert main([]) == main(["--help"]) == 0
+    assert set(commands()) == {"demo", "evaluate", "finetune", "generate", "pretrain", "recipes", "tokenizer"}
+    for command, line in commands().items():
+        assert line.endswith(".")
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"gpt1 {command}" in capsys.readouterr().out
+
+
+def test_command_line_beats_yaml_beats_default(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("task: cola\nlearning_rate: 1e-4\nseed: 7\nbf16: false\neval_strategy: no\n")
+    args = read(["--config", str(recipe), "--seed=9", "--num_train_epochs", "2"])
+    assert (args.task, args.learning_rate, args.seed, args.num_train_epochs) == ("cola", 1e-4, 9, 2.0)
+    assert args.weight_decay == 0.01
+    assert args.eval_strategy == "no"
+
+
+def test_booleans_can_be_switched_both_ways(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("task: cola\nfrom_scratch: true\n")
+    assert read(["--config", str(recipe)]).from_scratch is True
+    assert read(["--config", str(recipe), "--from_scratch", "false"]).from_scratch is False
+    assert read(["--task", "cola", "--from_scratch"]).from_scratch is True
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("learning_rat: 1\n", "unknown key 'learning_rat'; did you mean learning_rate?"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("task: [cola\n", "not valid YAML"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path, recipe, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    with pytest.raises(GPT1Error) as error:
+        read(["--config", str(path)])
+    assert message in str(error.value)
+
+
+def test_a_recipe_is_found_by_name():
+    assert read(["--config", "finetune/cola"]).task == "cola"
+    with pytest.raises(GPT1Error, match="no/such"):
+        read(["--config", "no/such"])
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    folder = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=1)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    out = ["--output_dir", str(tmp_path / "out")]
+    cases = {
+        "no command 'nothing'": ["nothing"],
+        "did you mean --task": ["finetune", "--taks", "cola", *out],
+        "did you mean sst2": ["finetune", "--task", "sst", *out],
+        "--task and --text_file": ["evaluate", *out],
+        "empty.txt is empty": ["evaluate", "--model", base_model, "--text_file", str(tmp_path / "empty.txt"), *out],
+        "nowhere.txt": ["evaluate", "--model", base_model, "--text_file", "nowhere.txt", *out],
+        "the corpus has no text": ["tokenizer", "train", "--corpus", str(tmp_path / "empty.txt"), *out],
+        "needs --corpus": ["pretrain", *out],
+        "someone/some-model": ["generate", "--model", "someone/some-model", "hello"],
+        "prompt is empty": ["generate", "--model", base_model, "  "],
+        "context of 64": ["generate", "--model", base_model, "the old lady " * 30],
+        "a `gpt2` model": ["finetune", "--task", "sst2", "--sample", "--model", other_model, *out],
+        "cannot load 'nyu-mll/glue'": ["finetune", "--task", "cola", "--data_dir", str(tmp_path), *out],
+        "encoder_bpe_40000.json": ["tokenizer", "convert", str(tmp_path), *out],
+    }
+    if not (tmp_path / "tokenizer.json").exists():  # the tokenizer is looked for before the weights
+        (tmp_path / "gpt2" / "tokenizer.json").write_text(open(f"{base_model}/tokenizer.json").read())
+        (tmp_path / "gpt2" / "tokenizer_config.json").write_text(open(f"{base_model}/tokenizer_config.json").read())
+    for message, argv in cases.items():
+        assert main(argv) != 0, argv
+        error = capsys.readouterr().err
+        line = error.strip().splitlines()[-1]
+        assert line.startswith("gpt1: error: "), error
+        assert message in line, line
+        assert "Traceback" not in error
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_generation_is_repeatable_and_reads_like_text(base_model, capsys):
+    texts = []
+    for _ in range(2):
+        assert main(["generate", "--model", base_model, "The old lady", "--max_new_tokens", "8", "--seed", "3"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("the old lady")
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path, capsys):
+    assert main(["recipes", "ls"]) == 0
+    assert "finetune/cola" in capsys.readouterr().out
+    assert main(["recipes", "show", "finetune/cola"]) == 0
+    assert "task: cola" in capsys.readouterr().out
+    assert main(["recipes", "copy", "finetune/cola", str(tmp_path)]) == 0
+    assert (tmp_path / "cola.yaml").is_file()
+    assert main(["recipes", "copy", "finetune/cola", str(tmp_path)]) == 1
+
+
+def test_module_and_script_are_the_same_command():
+    run = subprocess.run([sys.executable, "-m", "gpt1_hf", "nothing"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("gpt1: error: ")

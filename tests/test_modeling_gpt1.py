@@ -1,0 +1,799 @@
+"""The models against transformers' OpenAIGPT with equal weights, against themselves by another route, and against
+losses and formulas written out by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+from transformers import DynamicCache, OpenAIGPTConfig, OpenAIGPTLMHeadModel, StaticCache
+
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
+
+
+VOCAB, HIDDEN, LAYERS, HEADS, POSITIONS = 61, 32, 3, 4, 24
+LENGTHS = (12, 9, 5)
+NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+ATTENTIONS = pytest.mark.parametrize("attention", ["eager", "sdpa"])
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def randomize(model, seed=0):
+    """Weights far enough from their initial values for every difference to show: std 0.2, norms around 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            is_scale = ".ln_" in name and name.endswith("weight")
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + float(is_scale))
+    return model.eval()
+
+
+def tiny_config(**changes) -> GPT1Config:
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": POSITIONS,
+        "classifier_dropout": 0.0,
+    }
+    return GPT1Config(**{**sizes, **NO_DROPOUT, **changes})
+
+
+def tiny_lm(attention="sdpa", **changes) -> GPT1ForCausalLM:
+    return randomize(GPT1ForCausalLM._from_config(tiny_config(**changes), attn_implementation=attention))
+
+
+def tiny_classifier(**changes) -> GPT1ForSequenceClassification:
+    return randomize(GPT1ForSequenceClassification(tiny_config(**changes)))
+
+
+def random_ids(*shape, seed=0) -> torch.Tensor:
+    """Token ids without 0, which serves as padding."""
+    return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def mask_of(side) -> torch.Tensor:
+    steps = torch.arange(max(LENGTHS)).expand(len(LENGTHS), -1)
+    lengths = torch.tensor(LENGTHS)[:, None]
+    return (steps < lengths if side == "right" else steps >= max(LENGTHS) - lengths).long()
+
+
+def positions_of(mask) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def padded_batch(side) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A batch of three rows padded on `side` (or not at all), and its mask of real positions."""
+    ids = random_ids(len(LENGTHS), max(LENGTHS))
+    if side is None:
+        return {"input_ids": ids}, torch.ones_like(ids).bool()
+    mask = mask_of(side)
+    return {"input_ids": ids * mask, "attention_mask": mask}, mask.bool()
+
+
+def labels_of(ids, mask) -> torch.Tensor:
+    """Targets at real positions whose left neighbour is real too: what follows padding is nobody's prediction."""
+    before = torch.nn.functional.pad(mask, (1, 0), value=True)[:, :-1]
+    return ids.masked_fill(~(mask & before), -100)
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors named and laid out as OpenAIGPT's parameters -> the same as GPT-1's: (out, in), and q, k, v apart."""
+    renamed = {"attn.c_proj": "attn.o_proj", "mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"}
+    result = {}
+    for name, tensor in tensors.items():
+        if ".c_" in name and name.endswith("weight"):
+            tensor = tensor.T
+        if "attn.c_attn" in name:
+            for part, chunk in zip("qkv", tensor.chunk(3, dim=0), strict=True):
+                result[name.replace("c_attn", f"{part}_proj")] = chunk
+            continue
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        result[name] = tensor
+    return result
+
+
+def assert_same_gradients(ours, theirs):
+    """To 1e-5, and where a gradient is small to a thousandth of its largest entry."""
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        largest = theirs[name].abs().max().item()
+        if name.endswith("k_proj.bias"):  # softmax does not see what is added to every key: only rounding is left
+            assert max(largest, ours[name].abs().max().item()) < 1e-6, name
+            continue
+        assert largest > 1e-5, name
+        tolerance = {"atol": min(1e-5, 1e-3 * largest), "rtol": 1e-5}
+        assert_close(ours[name], theirs[name], **tolerance, msg=lambda message, name=name: f"{name}: {message}")
+
+
+@pytest.fixture(scope="module")
+def _reference() -> OpenAIGPTLMHeadModel:
+    sizes = {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_positions": POSITIONS}
+    config = OpenAIGPTConfig(**sizes, **NO_DROPOUT, attn_implementation="eager")
+    return randomize(OpenAIGPTLMHeadModel(config))
+
+
+@pytest.fixture
+def reference(_reference) -> OpenAIGPTLMHeadModel:
+    _reference.zero_grad()
+    return _reference
+
+
+@pytest.fixture(scope="module")
+def lm_folder(_reference, tmp_path_factory):
+    """OpenAIGPT's language model, keys with the prefix `transformer.`."""
+    folder = tmp_path_factory.mktemp("openai_lm")
+    _reference.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base_folder(_reference, tmp_path_factory):
+    """OpenAIGPT without a head, keys without prefix, as in the folder on the Hub."""
+    folder = tmp_path_factory.mktemp("openai_base")
+    _reference.transformer.save_pretrained(folder)
+    return folder
+
+
+# Parity with OpenAIGPT
+
+
+@pytest.mark.parametrize("model_class", [GPT1Model, GPT1ForCausalLM])
+@pytest.mark.parametrize("folder_name", ["lm_folder", "base_folder"])
+def test_every_weight_of_an_openai_folder_is_loaded(model_class, folder_name, reference, request):
+    folder = request.getfixturevalue(folder_name)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert all(name.startswith("transformer.") == (folder_name == "lm_folder") for name in file.keys())
+    model, info = model_class.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    theirs = reference if model_class is GPT1ForCausalLM else reference.transformer
+    expected = in_our_layout(dict(theirs.named_parameters()))
+    ours = dict(model.named_parameters())
+    assert ours.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(ours[name], expected[name]), name
+
+
+def test_mask_buffers_of_old_checkpoints_are_ignored(base_folder, tmp_path):
+    weights = load_file(base_folder / "model.safetensors")
+    for layer in range(LAYERS):
+        weights[f"h.{layer}.attn.bias"] = torch.ones(1, 1, POSITIONS, POSITIONS).tril()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text((base_folder / "config.json").read_text())
+    model, info = GPT1ForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    expected = GPT1ForCausalLM.from_pretrained(base_folder)
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("with_positions", [False, True])
+@pytest.mark.parametrize("side", [None, "right", "left"])
+@pytest.mark.parametrize("folder_name", ["lm_folder", "base_folder"])
+def test_logits_loss_and_gradients_equal_openai_gpt(attention, with_positions, side, folder_name, reference, request):
+    batch, real = padded_batch(side)
+    batch["labels"] = labels_of(batch["input_ids"], real)
+    if with_positions:
+        batch["position_ids"] = positions_of(real)
+    model = GPT1ForCausalLM.from_pretrained(request.getfixturevalue(folder_name), attn_implementation=attention).eval()
+    assert model.config._attn_implementation == attention
+    ours, theirs = model(**batch), reference(**batch)
+    assert_close(ours.logits[real], theirs.logits[real], **CLOSE)
+    assert_close(ours.loss, theirs.loss, **CLOSE)
+    ours.loss.backward()
+    theirs.loss.backward()
+    assert_same_gradients(gradients(model), in_our_layout(gradients(reference)))
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("form", ["token_type_ids", "inputs_embeds", "both"])
+def test_token_types_and_input_embeddings_are_read_as_by_openai_gpt(attention, form, reference, lm_folder):
+    batch, real = padded_batch("right")
+    ids = batch["input_ids"]
+    labels = labels_of(ids, real)
+    if form != "inputs_embeds":
+        batch["token_type_ids"] = random_ids(*ids.shape, seed=1)
+    embeds = [
+        torch.randn(*ids.shape, HIDDEN, generator=torch.Generator().manual_seed(2)).requires_grad_() for _ in "ab"
+    ]
+    if form != "token_type_ids":
+        del batch["input_ids"]
+    model = GPT1ForCausalLM.from_pretrained(lm_folder, attn_implementation=attention).eval()
+    outputs = []
+    for net, own_embeds in zip((model, reference), embeds, strict=True):
+        extra = {} if form == "token_type_ids" else {"inputs_embeds": own_embeds}
+        outputs.append(net(**batch, **extra, labels=labels))
+        outputs[-1].loss.backward()
+    assert_close(outputs[0].logits[real], outputs[1].logits[real], **CLOSE)
+    assert_close(outputs[0].loss, outputs[1].loss, **CLOSE)
+    assert_same_gradients(gradients(model), in_our_layout(gradients(reference)))
+    if form != "token_type_ids":
+        assert_close(embeds[0].grad, embeds[1].grad, **CLOSE)
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("folder_name", ["lm_folder", "base_folder"])
+@pytest.mark.parametrize("side", [None, "right", "left"])
+def test_base_model_equals_openai_gpt(attention, folder_name, side, reference, request):
+    batch, real = padded_batch(side)
+    model = GPT1Model.from_pretrained(request.getfixturevalue(folder_name), attn_implementation=attention).eval()
+    direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(1))
+    states = [net(**batch).last_hidden_state for net in (model, reference.transformer)]
+    assert_close(states[0][real], states[1][real], **CLOSE)
+    for state in states:
+        (state[real] @ direction).mean().backward()
+    assert_same_gradients(gradients(model), in_our_layout(gradients(reference.transformer)))
+
+
+def test_hidden_states_and_attentions_are_those_of_openai_gpt(reference, lm_folder):
+    batch, _ = padded_batch(None)
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    model = GPT1ForCausalLM.from_pretrained(lm_folder, attn_implementation="eager").eval()
+    ours, theirs = model(**batch, **asked), reference(**batch, **asked)
+    rows, length = batch["input_ids"].shape
+    assert len(ours.hidden_states) == len(theirs.hidden_states) == LAYERS + 1
+    assert len(ours.attentions) == len(theirs.attentions) == LAYERS
+    for mine, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        assert mine.shape == (rows, length, HIDDEN)
+        assert_close(mine, other, **CLOSE)
+    for mine, other in zip(ours.attentions, theirs.attentions, strict=True):
+        assert mine.shape == (rows, HEADS, length, length)
+        assert_close(mine, other, **CLOSE)
+
+
+def test_hidden_states_and_attentions_are_returned_only_on_request():
+    outputs = tiny_lm("eager")(random_ids(2, 5))
+    assert outputs.hidden_states is None and outputs.attentions is None
+    outputs = tiny_lm("sdpa")(random_ids(2, 5), output_hidden_states=True)
+    assert len(outputs.hidden_states) == LAYERS + 1
+
+
+def test_heads_pass_on_hidden_states_and_attentions():
+    model = GPT1ForSequenceClassification._from_config(tiny_config(), attn_implementation="eager").eval()
+    outputs = model(random_ids(2, 5), output_hidden_states=True, output_attentions=True)
+    assert len(outputs.hidden_states) == LAYERS + 1
+    assert [tuple(attention.shape) for attention in outputs.attentions] == [(2, HEADS, 5, 5)] * LAYERS
+
+
+def test_exactly_one_kind_of_input_is_taken():
+    model = tiny_lm()
+    with pytest.raises(ValueError, match="exactly one"):
+        model()
+    with pytest.raises(ValueError, match="exactly one"):
+        model(random_ids(1, 3), inputs_embeds=torch.zeros(1, 3, HIDDEN))
+
+
+# Language-model loss
+
+
+def test_labels_of_minus_100_do_not_count():
+    model, ids = tiny_lm(), random_ids(2, 8)
+    labels = ids.clone()
+    labels[0, :5] = -100
+    labels[1, 6] = -100
+    outputs = model(ids, labels=labels)
+    losses = []
+    for row in range(2):
+        for position in range(1, 8):
+            if labels[row, position] != -100:
+                scores = outputs.logits[row, position - 1].log_softmax(-1)
+                losses.append(-scores[ids[row, position]])
+    assert len(losses) == 3 + 6
+    assert_close(outputs.loss, torch.stack(losses).mean(), **CLOSE)
+
+
+def test_shift_labels_replace_labels():
+    model, ids = tiny_lm(), random_ids(2, 8)
+    labels, targets = ids.clone(), random_ids(2, 8, seed=1)
+    targets[0, 3] = -100
+    outputs = model(ids, labels=labels, shift_labels=targets)
+    expected = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), targets.flatten())
+    assert_close(outputs.loss, expected, **CLOSE)
+    assert (outputs.loss - model(ids, labels=labels).loss).abs() > 1e-2
+
+
+@pytest.mark.parametrize("kind", [int, torch.tensor])
+def test_num_items_in_batch_is_what_the_language_model_loss_is_divided_by(kind):
+    model, ids = tiny_lm(), random_ids(2, 8)
+    labels = ids.clone()
+    labels[0, :5] = -100
+    plain = model(ids, labels=labels).loss
+    assert_close(model(ids, labels=labels, num_items_in_batch=kind(50)).loss, plain * 10 / 50, **CLOSE)
+    assert model.loss_type == "ForCausalLM"  # Trainer counts the targets by it
+
+
+def test_logits_to_keep_are_the_last_ones():
+    model, ids = tiny_lm(), random_ids(2, 8)
+    full = model(ids).logits
+    assert_close(model(ids, logits_to_keep=3).logits, full[:, -3:], **CLOSE)
+    assert_close(model(ids, logits_to_keep=torch.tensor([1, 4])).logits, full[:, [1, 4]], **CLOSE)
+
+
+# Key/value cache
+
+
+def generate(model, ids, **options):
+    """Greedily chosen sequences, and the logits they were chosen by, `(batch, new tokens, vocab)`."""
+    options |= {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "disable_compile": True}
+    outputs = model.generate(ids, return_dict_in_generate=True, output_logits=True, **options)
+    return outputs.sequences, torch.stack(outputs.logits, dim=1)
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
+def test_generation_with_a_cache_equals_generation_without(attention, kind):
+    model, ids = tiny_lm(attention, position_embedding_type=kind), random_ids(3, 6)
+    sequences, logits = generate(model, ids, use_cache=False)
+    assert sequences.shape == (3, 14)
+    for options in ({"use_cache": True}, {"cache_implementation": "static"}):
+        cached_sequences, cached_logits = generate(model, ids, **options)
+        assert torch.equal(cached_sequences, sequences)
+        assert_close(cached_logits, logits, **CLOSE)
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"cache_implementation": "static"}])
+def test_left_padded_generation_equals_rows_on_their_own(attention, options):
+    model = tiny_lm(attention)
+    batch, real = padded_batch("left")
+    sequences, logits = generate(model, batch["input_ids"], attention_mask=batch["attention_mask"], **options)
+    for row, length in enumerate(LENGTHS):
+        alone, alone_logits = generate(model, batch["input_ids"][row : row + 1, -length:])
+        assert torch.equal(sequences[row, -length - 8 :], alone[0])
+        assert_close(logits[row], alone_logits[0], **CLOSE)
+    assert len({tuple(row) for row in sequences[:, -8:].tolist()}) > 1
+
+
+@ATTENTIONS
+@pytest.mark.parametrize("steps", [[1] * 9, [4, 1, 3, 1]])
+@pytest.mark.parametrize("cache_kind", ["dynamic", "static"])
+def test_forward_in_steps_equals_one_forward(attention, steps, cache_kind):
+    model, ids = tiny_lm(attention), random_ids(2, 9)
+    cache = DynamicCache() if cache_kind == "dynamic" else StaticCache(config=model.config, max_cache_len=POSITIONS)
+    parts, done = [], 0
+    for step in steps:
+        outputs = model(ids[:, done : done + step], past_key_values=cache, use_cache=True)
+        assert outputs.past_key_values is cache
+        parts.append(outputs.logits)
+        done += step
+    assert_close(torch.cat(parts, dim=1), model(ids).logits, **CLOSE)
+
+
+@ATTENTIONS
+def test_left_padded_forward_in_steps_equals_one_forward(attention):
+    model = tiny_lm(attention)
+    batch, real = padded_batch("left")
+    ids, mask, positions = batch["input_ids"], batch["attention_mask"], positions_of(real)
+    full = model(ids, attention_mask=mask, position_ids=positions).logits
+    cache, parts = DynamicCache(), []
+    for end in range(8, max(LENGTHS) + 1):
+        new = slice(0 if end == 8 else end - 1, end)
+        parts.append(
+            model(
+                ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], past_key_values=cache
+            ).logits
+        )
+    assert_close(torch.cat(parts, dim=1)[real], full[real], **CLOSE)
+
+
+def test_a_cache_is_made_only_where_it_is_wanted():
+    model, ids = tiny_lm(), random_ids(1, 4)
+    assert model(ids).past_key_values.get_seq_length() == 4
+    assert model(ids, use_cache=False).past_key_values is None
+    model.config.use_cache = False
+    assert model(ids).past_key_values is None
+
+
+# Packed rows
+
+
+@ATTENTIONS
+def test_packed_rows_equal_separate_sequences(attention):
+    model = tiny_lm(attention)
+    rows = [[4, 1, 7], [6, 6], [12]]  # lengths of the sequences in each row
+    positions = torch.tensor([[i for length in row for i in range(length)] for row in rows])
+    ids = random_ids(*positions.shape)
+    labels = ids.masked_fill(positions == 0, -100)
+    packed = model(ids, position_ids=positions, labels=labels, use_cache=False)
+    packed.loss.backward()
+    packed_gradients = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    model.zero_grad()
+
+    total = 0.0
+    n_targets = int((labels[:, 1:] != -100).sum())
+    for row, lengths in enumerate(rows):
+        start = 0
+        for length in lengths:
+            own = slice(start, start + length)
+            alone = model(ids[row : row + 1, own], labels=ids[row : row + 1, own], num_items_in_batch=n_targets)
+            assert_close(packed.logits[row, own], alone.logits[0], **CLOSE)
+            total = total + alone.loss
+            start += length
+    assert_close(packed.loss, total, **CLOSE)
+    total.backward()
+    assert_same_gradients(packed_gradients, gradients(model))
+
+
+# Positions
+
+
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("given", [False, True])
+def test_position_embeddings_are_those_of_the_formula(kind, given):
+    model, ids = tiny_lm(position_embedding_type=kind), random_ids(2, 7)
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 2, 3, 23] if given else [0, 1, 2, 3, 4, 5, 6]])
+    base = model.transformer
+    assert any("positions_embed" in name for name in model.state_dict()) == (kind == "learned")
+    states = model(ids, position_ids=positions if given else None, output_hidden_states=True).hidden_states[0]
+    for row in range(2):
+        for step in range(7):
+            position = int(positions[row, step])
+            expected = base.tokens_embed.weight[ids[row, step]]
+            if kind == "learned":
+                expected = expected + base.positions_embed.weight[position]
+            if kind == "sinusoidal":
+                angles = [position / 10000 ** (2 * (i // 2) / HIDDEN) for i in range(HIDDEN)]
+                waves = [math.cos(angle) if i % 2 else math.sin(angle) for i, angle in enumerate(angles)]
+                expected = expected + torch.tensor(waves)
+            assert_close(states[row, step], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("model_class", [GPT1Model, GPT1ForCausalLM, GPT1ForSequenceClassification])
+def test_too_many_learned_positions_are_refused_with_both_numbers(model_class):
+    model = model_class(tiny_config()).eval()
+    model(random_ids(1, POSITIONS))
+    with pytest.raises(ValueError, match=rf"\b{POSITIONS + 3} positions\b.*\b{POSITIONS}\b"):
+        model(random_ids(1, POSITIONS + 3))
+    with pytest.raises(ValueError, match=rf"\b41 positions\b.*\b{POSITIONS}\b"):
+        model(random_ids(1, 2), position_ids=torch.tensor([[0, 40]]))
+    cache = model(random_ids(1, POSITIONS)).past_key_values
+    with pytest.raises(ValueError, match=rf"\b{POSITIONS + 1} positions\b.*\b{POSITIONS}\b"):
+        model(random_ids(1, 1), past_key_values=cache)
+
+
+def test_generation_beyond_the_context_is_refused_with_both_numbers():
+    with pytest.raises(ValueError, match=rf"\b{POSITIONS + 1} positions\b.*\b{POSITIONS}\b"):
+        generate(tiny_lm(), random_ids(1, POSITIONS - 2))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "none"])
+def test_positions_without_a_table_have_no_limit(kind):
+    model = tiny_lm(position_embedding_type=kind)
+    assert model(random_ids(1, POSITIONS + 3)).logits.isfinite().all()
+
+
+# Training
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    dropout = {"embd_pdrop": 0.1, "attn_pdrop": 0.1, "resid_pdrop": 0.1}
+    model = tiny_lm(**dropout).train()
+    ids = random_ids(2, 8)
+    results = []
+    for enabled in (False, True):
+        if enabled:
+            model.activation_checkpointing_enable()
+            assert all(block.gradient_checkpointing for block in model.transformer.h)
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        results.append({name: gradient.clone() for name, gradient in gradients(model).items()})
+    assert_same_gradients(*results)
+
+
+def test_gradient_checkpointing_recomputes_the_blocks():
+    model, ids = tiny_lm().train(), random_ids(2, 8)
+    calls = []
+    model.transformer.h[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    model.activation_checkpointing_enable()
+    model(ids, labels=ids, use_cache=False).loss.backward()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["embd_pdrop", "attn_pdrop", "resid_pdrop"])
+@ATTENTIONS
+def test_each_dropout_acts_in_training_only(name, attention):
+    model, ids = tiny_lm(attention, **{name: 0.5}), random_ids(2, 8)
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    assert_close(model(ids).logits, tiny_lm(attention)(ids).logits, **CLOSE)
+    model.train()
+    assert not torch.allclose(model(ids).logits, model(ids).logits, atol=1e-2)
+
+
+def test_residual_dropout_acts_on_attention_and_feed_forward_alike():
+    block = tiny_lm(resid_pdrop=1.0).train().transformer.h[0]
+    states = torch.randn(2, 5, HIDDEN)
+    assert_close(block(states), block.ln_2(block.ln_1(states)))
+    assert not torch.allclose(block.eval()(states), block.ln_2(block.ln_1(states)), atol=1e-2)
+
+
+@pytest.mark.parametrize("std", [0.02, 0.3, 0.0])
+def test_weights_are_drawn_with_the_initializer_range(std):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 200, "hidden_size": 64, "max_position_embeddings": 64, "num_labels": 64}
+    for model_class in (GPT1ForCausalLM, GPT1ForSequenceClassification):
+        model = model_class(tiny_config(**sizes, initializer_range=std))
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                assert (parameter == 0).all(), name
+            elif ".ln_" in name:
+                assert (parameter == 1).all(), name
+            elif std == 0.0:
+                assert (parameter == 0).all(), name
+            else:
+                assert parameter.std().item() == pytest.approx(std, rel=0.06), name
+                assert abs(parameter.mean().item()) < 0.08 * std, name
+
+
+def test_a_head_that_a_checkpoint_lacks_is_drawn_like_the_others(tmp_path):
+    tiny_lm().save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    model, info = GPT1ForSequenceClassification.from_pretrained(tmp_path, num_labels=200, output_loading_info=True)
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
+    assert model.classifier.weight.std().item() == pytest.approx(0.02, rel=0.06)
+    assert (model.classifier.bias == 0).all()
+
+
+@pytest.mark.parametrize("model_class", [GPT1Model, GPT1ForCausalLM, GPT1ForSequenceClassification])
+def test_resized_embeddings_keep_old_rows_and_draw_new_ones(model_class):
+    torch.manual_seed(0)
+    model = randomize(model_class(tiny_config()))
+    old = model.get_input_embeddings().weight.detach().clone()
+    before = model(random_ids(2, 6))[0] if model_class is not GPT1ForCausalLM else model(random_ids(2, 6)).logits
+    model.resize_token_embeddings(VOCAB + 300, mean_resizing=False)
+    weight = model.get_input_embeddings().weight
+    assert weight.shape == (VOCAB + 300, HIDDEN) and model.config.vocab_size == VOCAB + 300
+    assert torch.equal(weight[:VOCAB], old)
+    new = weight[VOCAB:]
+    assert new.std().item() == pytest.approx(0.02, rel=0.05)
+    assert abs(new.mean().item()) < 1e-3
+    assert new.std(dim=0).min() > 0.01 and new.std(dim=1).min() > 0.01
+    after = model(random_ids(2, 6))[0]
+    if model_class is GPT1ForCausalLM:
+        assert model.lm_head.weight is weight
+        after = after[..., :VOCAB]
+    assert_close(after, before, **CLOSE)
+
+
+# Sequence classification
+
+
+def rows_and_labels(n_labels=3):
+    """Three unpadded rows of different lengths."""
+    rows = [random_ids(length, seed=10 + length) for length in LENGTHS]
+    return rows, torch.tensor([2, 0, 1]) if n_labels > 1 else torch.tensor([0.3, -1.2, 2.0])
+
+
+def padded_rows(rows, side) -> dict[str, torch.Tensor]:
+    longest = max(map(len, rows))
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        own = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[index, own], mask[index, own] = row, 1
+    # Default positions count padding, too; a caller who pads on the left gives them.
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions_of(mask)}
+
+
+def by_hand(model, rows, labels):
+    """Class scores, task loss and language-model loss of unpadded rows, token by token."""
+    lm = GPT1ForCausalLM(model.config)
+    lm.transformer.load_state_dict(model.transformer.state_dict())
+    lm.eval()
+    scores, task_losses, lm_losses = [], [], []
+    for row, label in zip(rows, labels, strict=True):
+        state = lm.transformer(row[None]).last_hidden_state[0, -1]
+        scores.append(model.classifier.weight @ state + model.classifier.bias)
+        if model.config.num_labels == 1:
+            task_losses.append((scores[-1][0] - label) ** 2)
+        else:
+            task_losses.append(-scores[-1].log_softmax(-1)[label])
+        logits = lm(row[None]).logits[0]
+        tokens = [-logits[i - 1].log_softmax(-1)[row[i]] for i in range(1, len(row))]
+        lm_losses.append(sum(tokens) / len(tokens))
+    return torch.stack(scores), sum(task_losses) / len(rows), sum(lm_losses) / len(rows)
+
+
+@pytest.mark.parametrize("lm_coef", [0.5, 2, 0])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("num_labels", [3, 1])
+def test_classification_equals_the_sums_by_hand(lm_coef, side, num_labels):
+    model = tiny_classifier(num_labels=num_labels, lm_coef=lm_coef)
+    rows, labels = rows_and_labels(num_labels)
+    outputs = model(**padded_rows(rows, side), labels=labels)
+    scores, task_loss, lm_loss = by_hand(model, rows, labels)
+    assert outputs.logits.shape == (3, num_labels)
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.loss, task_loss + lm_coef * lm_loss, **CLOSE)
+    if lm_coef:
+        assert_close(outputs.task_loss, task_loss, **CLOSE)
+        assert_close(outputs.lm_loss, lm_loss, **CLOSE)
+        assert list(outputs)[:2] == ["loss", "logits"]
+    else:
+        assert "task_loss" not in outputs and "lm_loss" not in outputs
+
+
+def test_without_a_mask_the_pad_token_tells_padding_on_the_right():
+    model = tiny_classifier(num_labels=3, pad_token_id=0)
+    rows, labels = rows_and_labels()
+    outputs = model(padded_rows(rows, "right")["input_ids"], labels=labels)
+    scores, task_loss, lm_loss = by_hand(model, rows, labels)
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.task_loss, task_loss, **CLOSE)
+    assert_close(outputs.lm_loss, lm_loss, **CLOSE)
+
+
+def test_without_a_mask_the_pad_token_tells_padding_on_the_left():
+    # Without a mask the padding is attended to, so the states are the batch's own, not those of rows by themselves.
+    model = tiny_classifier(num_labels=3, pad_token_id=0)
+    rows, labels = rows_and_labels()
+    ids = padded_rows(rows, "left")["input_ids"]
+    outputs = model(ids, labels=labels)
+    states = model.transformer(ids).last_hidden_state
+    assert_close(outputs.logits, model.classifier(states[:, -1]), **CLOSE)
+    scores = (states @ model.get_input_embeddings().weight.T).log_softmax(-1)
+    lm_losses = []
+    for row, tokens in enumerate(rows):
+        first = ids.shape[1] - len(tokens)
+        losses = [-scores[row, i - 1, ids[row, i]] for i in range(first + 1, ids.shape[1])]
+        lm_losses.append(sum(losses) / len(losses))
+    assert_close(outputs.lm_loss, sum(lm_losses) / len(rows), **CLOSE)
+
+
+def test_without_a_mask_and_a_pad_token_every_position_counts():
+    model = tiny_classifier(num_labels=3)
+    ids = random_ids(2, 6)
+    ids[:, -1] = 0
+    outputs = model(ids, labels=torch.tensor([0, 2]))
+    scores, task_loss, lm_loss = by_hand(model, list(ids), torch.tensor([0, 2]))
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.loss, task_loss + 0.5 * lm_loss, **CLOSE)
+
+
+def test_the_mask_outranks_the_pad_token():
+    model = tiny_classifier(num_labels=3, pad_token_id=0)
+    row = random_ids(6)
+    row[2] = row[5] = 0  # the pad token is <unk>, which a text can hold
+    outputs = model(row[None], attention_mask=torch.ones(1, 6).long(), labels=torch.tensor([1]))
+    scores, task_loss, lm_loss = by_hand(model, [row], torch.tensor([1]))
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.loss, task_loss + 0.5 * lm_loss, **CLOSE)
+
+
+@pytest.mark.parametrize("num_labels", [3, 1])
+@pytest.mark.parametrize("pad_token_id", [0, None])
+def test_a_batch_of_one_needs_no_padding(num_labels, pad_token_id):
+    model = tiny_classifier(num_labels=num_labels, pad_token_id=pad_token_id)
+    row, labels = random_ids(7), torch.tensor([0])
+    outputs = model(row[None], labels=labels)
+    scores, task_loss, lm_loss = by_hand(model, [row], labels)
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.loss, task_loss + 0.5 * lm_loss, **CLOSE)
+
+
+def test_a_row_of_one_token_has_no_language_model_loss():
+    model = tiny_classifier(num_labels=3)
+    rows = [random_ids(5), random_ids(1)]
+    outputs = model(**padded_rows(rows, "right"), labels=torch.tensor([0, 1]))
+    alone = model(rows[0][None], labels=torch.tensor([0]))
+    assert_close(outputs.lm_loss, alone.lm_loss / 2, **CLOSE)
+
+
+def test_without_labels_there_is_no_loss():
+    outputs = tiny_classifier()(random_ids(2, 5))
+    assert outputs.loss is None and outputs.task_loss is None and outputs.lm_loss is None
+
+
+def test_classification_of_embeddings_has_the_task_loss_alone():
+    model = tiny_classifier(num_labels=3, pad_token_id=0)
+    rows, labels = rows_and_labels()
+    batch = padded_rows(rows, "right")
+    batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))
+    outputs = model(**batch, labels=labels)
+    scores, task_loss, _ = by_hand(model, rows, labels)
+    assert_close(outputs.logits, scores, **CLOSE)
+    assert_close(outputs.loss, task_loss, **CLOSE)
+    assert outputs.lm_loss is None
+
+
+@pytest.mark.parametrize("num_labels", [3, 1])
+@pytest.mark.parametrize("parts", [[[0], [1], [2]], [[0, 1], [2]], [[2], [1, 0]]])
+@pytest.mark.parametrize("kind", [int, torch.tensor])
+def test_split_batches_add_up_to_the_whole(num_labels, parts, kind):
+    model = tiny_classifier(num_labels=num_labels)
+    rows, labels = rows_and_labels(num_labels)
+    batch = padded_rows(rows, "right")
+    whole = model(**batch, labels=labels)
+    whole.loss.backward()
+    expected = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    model.zero_grad()
+
+    sums = {"loss": 0.0, "task_loss": 0.0, "lm_loss": 0.0}
+    for part in parts:
+        part_batch = {name: tensor[part] for name, tensor in batch.items()}
+        outputs = model(**part_batch, labels=labels[part], num_items_in_batch=kind(len(rows)))
+        outputs.loss.backward()
+        sums = {name: value + outputs[name].detach() for name, value in sums.items()}
+    for name, value in sums.items():
+        assert_close(value, whole[name].detach(), **CLOSE)
+    assert_same_gradients(gradients(model), expected)
+
+
+# Saving
+
+
+@pytest.mark.parametrize("model_class", [GPT1Model, GPT1ForCausalLM, GPT1ForSequenceClassification])
+@pytest.mark.parametrize("folder_name", ["lm_folder", "base_folder"])
+def test_models_are_saved_in_the_linear_layout_wherever_they_came_from(model_class, folder_name, request, tmp_path):
+    model = model_class.from_pretrained(request.getfixturevalue(folder_name))
+    model.save_pretrained(tmp_path / "first")
+    with safe_open(tmp_path / "first" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == {name for name, _ in model.named_parameters()}
+        assert any("attn.q_proj.weight" in name for name in file.keys())
+    again, info = model_class.from_pretrained(tmp_path / "first", output_loading_info=True)
+    assert not any(info.values()), info
+    again.save_pretrained(tmp_path / "second")
+    third = model_class.from_pretrained(tmp_path / "second")
+    for copied in (again, third):
+        assert copied.config.model_type == "gpt1"
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(copied.state_dict()[name], tensor), name
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert first.keys() == second.keys()
+
+
+def test_a_new_model_is_saved_in_the_linear_layout(tmp_path):
+    model = tiny_lm()
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == dict(model.named_parameters()).keys()
+
+
+def test_the_language_model_head_stays_tied(lm_folder, tmp_path):
+    model = GPT1ForCausalLM.from_pretrained(lm_folder)
+    assert model.lm_head.weight is model.transformer.tokens_embed.weight
+    model.save_pretrained(tmp_path)
+    again = GPT1ForCausalLM.from_pretrained(tmp_path)
+    assert again.lm_head.weight is again.transformer.tokens_embed.weight
+
+
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
+def test_bf16_models_are_saved_and_loaded_unchanged(kind, tmp_path):
+    model = tiny_lm(position_embedding_type=kind).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    again = GPT1ForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.bfloat16}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    ids = random_ids(2, 8)
+    outputs = again(ids, labels=ids)
+    assert outputs.logits.dtype == torch.bfloat16
+    assert outputs.loss.dtype == torch.float32
+    assert torch.equal(outputs.logits, model(ids).logits)
+    upcast = copy.deepcopy(again).float()
+    assert upcast(ids, labels=ids).loss.item() == pytest.approx(outputs.loss.item(), rel=0.05)
+
+
+def test_attention_can_be_switched_on_a_loaded_model():
+    model, ids = tiny_lm("sdpa"), random_ids(2, 6)
+    before = model(ids).logits
+    model.set_attn_implementation("eager")
+    outputs = model(ids, output_attentions=True)
+    assert outputs.attentions[0] is not None
+    assert_close(outputs.logits, before, **CLOSE)
+
+
+@pytest.mark.slow
+def test_the_model_is_one_graph_for_torch_compile():
+    model, ids = tiny_lm(), random_ids(2, 8)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert_close(compiled(ids, labels=ids, use_cache=False).loss, model(ids, labels=ids).loss, **CLOSE)

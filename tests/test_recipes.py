@@ -1,0 +1,64 @@
+"""Every shipped recipe is read by the real parser, and is listed where people look for it."""
+
+import pytest
+import yaml
+
+from gpt1_hf.cli.parser import parse
+from gpt1_hf.cli.recipes import listing
+from gpt1_hf.resources import recipes_dir
+from gpt1_hf.tasks import all_tasks, load_task
+from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
+
+
+ARGUMENTS = {"pretrain": PretrainArguments, "finetune": FinetuneArguments}
+RUNS = sorted(path for kind in ARGUMENTS for path in (recipes_dir() / kind).rglob("*.yaml"))
+
+
+def name(path):
+    return path.relative_to(recipes_dir()).as_posix()
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_recipe_is_read_as_it_is_written(path):
+    kind = path.relative_to(recipes_dir()).parts[0]
+    args = parse(ARGUMENTS[kind], ["--config", str(path)], kind, "")
+    for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        read = getattr(args, key)
+        assert getattr(read, "value", read) == value, key
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_recipe_says_how_to_run_it(path):
+    kind = path.relative_to(recipes_dir()).parts[0]
+    head = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert head.startswith("# ")
+    assert f"gpt1 {kind} --config recipes/{name(path)}" in head
+
+
+def test_every_task_has_a_recipe_with_the_papers_values():
+    found = {path.stem for path in (recipes_dir() / "finetune").glob("*.yaml")}
+    assert found == set(all_tasks())
+    for task_id in found:
+        recipe = recipes_dir() / "finetune" / f"{task_id}.yaml"
+        args = parse(FinetuneArguments, ["--config", str(recipe)], "finetune", "")
+        assert args.task == task_id
+        assert str(load_task(task_id).paper) in recipe.read_text(encoding="utf-8")
+        defaults = FinetuneArguments(task=task_id)
+        for key in ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "warmup_steps", "lm_coef"):
+            assert getattr(args, key) == getattr(defaults, key), key
+
+
+def test_the_list_in_the_readme_is_the_folder():
+    readme = (recipes_dir() / "README.md").read_text(encoding="utf-8")
+    assert RUNS
+    for path in RUNS:
+        assert f"`{name(path)}`" in readme, f"{name(path)} is not in recipes/README.md"
+    assert {line.split()[0] for line in listing()} >= {name(path).removesuffix(".yaml") for path in RUNS}
+
+
+@pytest.mark.parametrize("path", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=name)
+def test_accelerate_configs_are_valid(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1

@@ -1,0 +1,257 @@
+"""Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and is saved whole again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    pipeline,
+)
+
+import gpt1_hf
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model, GPT1Processor
+
+
+PACKAGE = Path(gpt1_hf.__file__).parent
+CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
+AUTO_MODELS = {
+    "AutoModel": (AutoModel, GPT1Model),
+    "AutoModelForCausalLM": (AutoModelForCausalLM, GPT1ForCausalLM),
+    "AutoModelForSequenceClassification": (AutoModelForSequenceClassification, GPT1ForSequenceClassification),
+}
+ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
+TEXT = "the old lady spoke gently"
+IDS = [[5, 9, 3, 7, 11, 2]]
+
+# Runs in an interpreter that cannot import the package. Its arguments are the folder of folders, where to save again,
+# and where the package lies, which at the end it imports after all.
+SCRIPT = f"""
+import json, sys
+from pathlib import Path
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "gpt1_hf":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+blocker = Blocker()
+sys.meta_path.insert(0, blocker)
+try:
+    import gpt1_hf
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("gpt1_hf can be imported")
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+
+source, target = map(Path, sys.argv[1:3])
+ids = torch.tensor({IDS})
+report = {{"refused": {{}}, "logits": {{}}, "names": {{}}}}
+
+def name_of(thing):
+    return f"{{type(thing).__module__}}.{{type(thing).__name__}}"
+
+autos = [AutoConfig, *(getattr(transformers, name) for name in {list(AUTO_MODELS)})]
+for auto in autos + [AutoProcessor]:
+    folder = source / "classifier"
+    try:
+        auto.from_pretrained(folder, trust_remote_code=False)
+        report["refused"][auto.__name__] = "loaded"
+    except ValueError as error:
+        report["refused"][auto.__name__] = str(error)
+
+for folder in sorted(source.iterdir()):
+    for auto in autos:
+        model = auto.from_pretrained(folder, trust_remote_code=True)
+        key = f"{{folder.name}} {{auto.__name__}}"
+        report["names"][key] = name_of(model)
+        model.save_pretrained(target / key)
+        if auto is AutoConfig:
+            continue
+        with torch.no_grad():
+            report["logits"][key] = model.eval()(ids)[0].tolist()
+
+folder = source / "classifier"
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+report["names"]["processor"] = name_of(processor)
+report["encoded"] = processor({ROW})["input_ids"]
+processor.save_pretrained(target / "processor")
+processor.save_pretrained(target / "classifier AutoModelForSequenceClassification")
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+report["names"]["tokenizer"] = name_of(tokenizer)
+report["tokenized"] = tokenizer({TEXT!r}, "bad night")["input_ids"]
+report["plain tokenizer"] = AutoTokenizer.from_pretrained(source / "lm", trust_remote_code=True)({TEXT!r})["input_ids"]
+classify = transformers.pipeline("text-classification", str(folder), trust_remote_code=True, top_k=None)
+report["scores"] = {{row["label"]: row["score"] for row in classify([{TEXT!r}])[0]}}
+lm = transformers.AutoModelForCausalLM.from_pretrained(source / "lm", trust_remote_code=True)
+report["generated"] = lm.generate(ids, max_new_tokens=5, do_sample=False).tolist()
+report["imported"] = sorted(name for name in sys.modules if name.split(".")[0] == "gpt1_hf")
+
+sys.meta_path.remove(blocker)
+sys.path.insert(0, sys.argv[3])
+import gpt1_hf
+
+later = transformers.AutoModelForCausalLM.from_pretrained(source / "lm")
+report["names"]["later"] = name_of(later)
+with torch.no_grad():
+    report["logits"]["later"] = later.eval()(ids)[0].tolist()
+print("REPORT" + json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tokenizer, tmp_path_factory) -> Path:
+    """A base model, a language model with its tokenizer, and a classifier with its processor, each in its folder."""
+    root = tmp_path_factory.mktemp("saved")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    processor = GPT1Processor(tokenizer, "entailment")
+    torch.manual_seed(0)
+    for name, model_class in (
+        ("base", GPT1Model),
+        ("lm", GPT1ForCausalLM),
+        ("classifier", GPT1ForSequenceClassification),
+    ):
+        config = GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, initializer_range=0.2, num_labels=3, **sizes)
+        model = model_class(config)
+        if name == "classifier":
+            model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+            processor.save_pretrained(root / name)
+        else:
+            tokenizer.save_pretrained(root / name)
+        model.save_pretrained(root / name)
+    # Somewhere else, as after a download.
+    return Path(shutil.copytree(root, tmp_path_factory.mktemp("elsewhere") / "copies"))
+
+
+@pytest.fixture(scope="module")
+def stranger(folders, tmp_path_factory) -> dict:
+    """What a process without the package reports of the folders; `saved` is where it saved everything again."""
+    work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work), "HF_MODULES_CACHE": str(work / "modules")}
+    environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", SCRIPT, str(folders), str(saved), str(PACKAGE.parent)],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout.rsplit("REPORT", 1)[1])
+    assert report["imported"] == []
+    return {**report, "saved": saved}
+
+
+def test_without_trust_the_code_is_refused(stranger):
+    assert stranger["refused"].keys() == {"AutoConfig", *AUTO_MODELS, "AutoProcessor"}
+    for name, message in stranger["refused"].items():
+        assert "trust_remote_code=True" in message, name
+
+
+def test_every_folder_answers_to_every_auto_class(stranger, folders):
+    for folder in ("base", "lm", "classifier"):
+        expected = {"AutoConfig": GPT1Config} | {name: own for name, (_, own) in AUTO_MODELS.items()}
+        for auto, own in expected.items():
+            module = own.__module__.rsplit(".", 1)[-1]
+            name = stranger["names"][f"{folder} {auto}"]
+            assert name.startswith("transformers_modules.")
+            assert name.endswith(f".{module}.{own.__name__}")
+
+
+# Without a classifier's folder the head of one is new, and drawn at random.
+@pytest.mark.parametrize(
+    ("folder", "auto"),
+    [(folder, auto) for folder in ("base", "lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
+    + [("classifier", auto) for auto in AUTO_MODELS],
+)
+def test_remote_code_computes_what_the_package_does(stranger, folders, folder, auto):
+    model = AUTO_MODELS[auto][0].from_pretrained(folders / folder).eval()
+    with torch.no_grad():
+        expected = model(torch.tensor(IDS))[0]
+    assert_close(torch.tensor(stranger["logits"][f"{folder} {auto}"]), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(stranger, folders):
+    processor = GPT1Processor.from_pretrained(folders / "classifier")
+    assert processor.input_format == "entailment"
+    assert stranger["names"]["processor"].endswith(".processing_gpt1.GPT1Processor")
+    assert stranger["encoded"] == processor(ROW)["input_ids"]
+    assert len(stranger["encoded"]) > 3
+    assert stranger["names"]["tokenizer"].startswith("transformers.")
+    tokenizer = AutoTokenizer.from_pretrained(folders / "classifier")
+    assert stranger["tokenized"] == tokenizer(TEXT, "bad night")["input_ids"]
+    assert stranger["tokenized"] == processor(premise=TEXT, hypothesis="bad night")["input_ids"]
+    assert stranger["plain tokenizer"] == AutoTokenizer.from_pretrained(folders / "lm")(TEXT)["input_ids"]
+    classify = pipeline("text-classification", str(folders / "classifier"), top_k=None)
+    assert stranger["scores"] == pytest.approx({row["label"]: row["score"] for row in classify([TEXT])[0]}, abs=1e-5)
+    model = GPT1ForCausalLM.from_pretrained(folders / "lm")
+    assert stranger["generated"] == model.generate(torch.tensor(IDS), max_new_tokens=5, do_sample=False).tolist()
+
+
+def test_what_remote_code_saves_again_is_whole(stranger, folders):
+    for folder in ("base", "lm", "classifier"):
+        whole = json.loads((folders / folder / "config.json").read_text())["auto_map"]
+        assert whole.keys() == {"AutoConfig", *AUTO_MODELS, "AutoProcessor"}
+        for auto in ("AutoConfig", *AUTO_MODELS):
+            again = stranger["saved"] / f"{folder} {auto}"
+            config = json.loads((again / "config.json").read_text())
+            assert config["auto_map"] == whole, again.name
+            assert config["model_type"] == "gpt1"
+            assert {path.name for path in again.glob("*.py")} == CODE, again.name
+            for name in CODE:
+                assert (again / name).read_bytes() == (folders / folder / name).read_bytes()
+            if auto != "AutoConfig":
+                model = AUTO_MODELS[auto][0].from_pretrained(again).eval()
+                with torch.no_grad():
+                    logits = model(torch.tensor(IDS))[0]
+                before = torch.tensor(stranger["logits"][f"{folder} {auto}"])
+                assert_close(logits, before, atol=1e-5, rtol=1e-5)
+    for name in ("processor", "classifier AutoModelForSequenceClassification"):
+        again = stranger["saved"] / name
+        assert (again / "processing_gpt1.py").is_file()
+        processor_config = json.loads((again / "processor_config.json").read_text())
+        assert processor_config["auto_map"] == {"AutoProcessor": "processing_gpt1.GPT1Processor"}
+        processor = GPT1Processor.from_pretrained(again)
+        assert processor.input_format == "entailment"
+        assert stranger["encoded"] == processor(ROW)["input_ids"]
+
+
+def test_the_package_can_be_imported_after_remote_code(stranger):
+    assert stranger["names"]["later"] == "gpt1_hf.modeling_gpt1.GPT1ForCausalLM"
+    assert_close(
+        torch.tensor(stranger["logits"]["later"]), torch.tensor(stranger["logits"]["lm AutoModelForCausalLM"])
+    )
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
+def test_where_the_package_is_imported_auto_classes_give_its_classes(folders, trust):
+    for folder in ("base", "lm", "classifier"):
+        assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is GPT1Config
+        for auto, own in AUTO_MODELS.values():
+            assert type(auto.from_pretrained(folders / folder, **trust)) is own
+    assert type(AutoProcessor.from_pretrained(folders / "classifier", **trust)) is GPT1Processor
+    assert AutoTokenizer.from_pretrained(folders / "classifier", **trust)(TEXT)["input_ids"][-1] != 0
+
+
+def test_auto_classes_build_the_package_s_models_from_a_config():
+    config = GPT1Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    for auto, own in AUTO_MODELS.values():
+        assert type(auto.from_config(config)) is own

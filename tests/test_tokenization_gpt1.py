@@ -1,0 +1,294 @@
+"""The tokenizer: training, the original vocabulary, clean-up, word splitting, and files that need no code of ours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from gpt1_hf import GPT1Processor, GPT1Tokenizer
+
+
+SPECIAL_SPELLINGS = ["<unk>", "_start_", "_delimiter_", "_classify_"]
+
+ODD_TEXTS = {
+    "nothing": "",
+    "white space only": " \t\n\u00a0\u3000 ",
+    "control characters": "a\x00b\x07c\x1b[0m\x7f",
+    "zero-width and byte-order marks": "a\u200bb\u200dc\ufeffd",
+    "emoji": "😀👨‍👩‍👧🏳️‍🌈",
+    "right to left": "\u202eשלום مرحبا\u202c",
+    "ideographs": "日本語テキスト",
+    "stacked combining marks": "z\u0351\u0363\u0350a\u0327\u0301\u0301lgo",
+    "combining mark after nothing": "\u0301",
+    "beyond the basic plane": "𝔊𝔬𝔱𝔥𝔦𝔠 𐍈",
+    "non-characters and private use": "\ufffe\uffff\ue000\U0010ffff",
+    "lower-casing that lengthens": "İSTANBUL ẞ ΑΣ",
+    "other line breaks": "a\r\nb\rc\x0bd\x0ce\x85f\u2028g\u2029h",
+    "end-of-word suffix": "ca</w>ptain </w>",
+    "a very long word": "a" * 5000,
+}
+
+
+@pytest.fixture(scope="module")
+def spelling_tokenizer(texts) -> GPT1Tokenizer:
+    """A tokenizer that knows the characters of every special token: none of them is unknown for another reason."""
+    spelled = ["\n\n".join([*SPECIAL_SPELLINGS, "\" - ' ! ? ... é , * ( )", text]) for text in texts]
+    return GPT1Tokenizer.train(spelled, vocab_size=220, model_max_length=64, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def original_folder(data_dir) -> Path:
+    return Path(data_dir) / "openai-community" / "openai-gpt"
+
+
+@pytest.fixture(scope="module")
+def original(original_folder) -> GPT1Tokenizer:
+    return GPT1Tokenizer.from_original(original_folder)
+
+
+def pieces(tokenizer, text: str) -> list[str]:
+    return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+
+def words(tokenizer, text: str) -> list[str]:
+    """The words that a text is split into, whatever the vocabulary makes of them."""
+    backend = tokenizer.backend_tokenizer
+    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
+
+
+class TestTraining:
+    @pytest.mark.parametrize("vocab_size", [60, 160])
+    def test_the_vocabulary_has_the_size_asked_for(self, texts, vocab_size):
+        tokenizer = GPT1Tokenizer.train(texts, vocab_size=vocab_size, show_progress=False)
+        assert len(tokenizer) == tokenizer.vocab_size == vocab_size
+        assert sorted(tokenizer.get_vocab().values()) == list(range(vocab_size))
+
+    def test_the_same_texts_give_the_same_tokenizer(self, texts, tokenizer):
+        again = GPT1Tokenizer.train(iter(texts), vocab_size=160, model_max_length=64, show_progress=False)
+        assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+    def test_texts_are_read_once_from_any_iterable(self, texts, tokenizer):
+        generated = GPT1Tokenizer.train((t for t in texts), vocab_size=160, show_progress=False, length=len(texts))
+        assert generated.get_vocab() == tokenizer.get_vocab()
+
+    @pytest.mark.parametrize("nothing", [[], [""], ["  ", "\n \n"]], ids=["no text", "empty text", "white space"])
+    def test_a_corpus_without_words_is_refused(self, nothing):
+        with pytest.raises(ValueError, match="no text"):
+            GPT1Tokenizer.train(nothing, vocab_size=50, show_progress=False)
+
+    def test_texts_with_line_breaks_give_a_line_break_token(self, spelling_tokenizer):
+        assert "\n</w>" in spelling_tokenizer.get_vocab()
+        assert "\n</w>" in pieces(spelling_tokenizer, "the lady\n\nthe captain")
+
+    def test_texts_without_line_breaks_give_none(self, tokenizer):
+        assert "\n</w>" not in tokenizer.get_vocab()
+
+    def test_no_token_spans_two_words(self, spelling_tokenizer):
+        assert not [token for token in spelling_tokenizer.get_vocab() if " " in token or "</w>" in token[:-4]]
+
+    def test_a_line_break_is_never_merged_with_a_word(self, spelling_tokenizer):
+        assert {token for token in spelling_tokenizer.get_vocab() if "\n" in token} <= {"\n", "\n</w>"}
+
+    def test_the_context_length_is_kept(self, tokenizer):
+        assert tokenizer.model_max_length == 64
+
+
+class TestOriginalVocabulary:
+    def test_it_has_the_released_entries(self, original, original_folder):
+        vocab = json.loads((original_folder / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
+        assert len(original) == 40478
+        assert original.get_vocab() == vocab
+
+    def test_known_words_have_the_ids_of_the_json_file(self, original, original_folder):
+        vocab = json.loads((original_folder / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
+        text = 'The captain smiled, "I don\'t know."\nShe wept...'
+        tokens = 'the captain smiled , " i do n\'t know . " \n she wept ...'.split(" ")
+        assert original(text)["input_ids"] == [vocab[token + "</w>"] for token in tokens]
+
+    def test_rare_words_are_split_as_the_released_code_splits_them(self, original, original_folder):
+        """Byte-pair encoding written out: join the pair of the lowest rank until no pair has one."""
+        lines = (original_folder / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+        ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
+        for word in ("antidisestablishmentarianism", "zyxwvutsrq", "xylophonists", "1729", "naïveté", "aaaaaaaaaaa"):
+            parts = [*word[:-1], word[-1] + "</w>"]
+            while len(parts) > 1:
+                pairs = list(zip(parts, parts[1:], strict=False))
+                best = min(pairs, key=lambda pair: ranks.get(pair, float("inf")))
+                if best not in ranks:
+                    break
+                merged, i = [], 0
+                while i < len(parts):
+                    step = 2 if tuple(parts[i : i + 2]) == best else 1
+                    merged.append("".join(parts[i : i + step]))
+                    i += step
+                parts = merged
+            assert pieces(original, word) == parts
+
+    def test_the_processor_gives_its_special_tokens_the_released_ids(self, original):
+        tokenizer = GPT1Processor(original).tokenizer
+        assert tokenizer.convert_tokens_to_ids(["_start_", "_delimiter_", "_classify_"]) == [40478, 40479, 40480]
+        assert (tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id) == (40478, 40479, 40480)
+        assert len(tokenizer) == 40481
+
+    def test_missing_files_are_an_error(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="encoder_bpe_40000.json"):
+            GPT1Tokenizer.from_original(tmp_path)
+
+
+class TestSavedFiles:
+    def test_the_saved_class_is_the_librarys_own(self, tokenizer, tmp_path):
+        tokenizer.save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        assert config["tokenizer_class"] == "TokenizersBackend"
+        assert "auto_map" not in config
+        assert (tmp_path / "tokenizer.json").is_file()
+
+    def test_reloading_here_changes_nothing(self, spelling_tokenizer, tmp_path):
+        spelling_tokenizer.save_pretrained(tmp_path)
+        for reloaded in (AutoTokenizer.from_pretrained(tmp_path), GPT1Tokenizer.from_pretrained(tmp_path)):
+            assert reloaded.backend_tokenizer.to_str() == spelling_tokenizer.backend_tokenizer.to_str()
+            assert reloaded.model_max_length == 64
+            assert reloaded.padding_side == "right"
+            for text in (*SPECIAL_SPELLINGS, *ODD_TEXTS.values()):
+                assert reloaded(text)["input_ids"] == spelling_tokenizer(text)["input_ids"]
+
+    def test_a_process_without_this_package_reads_the_same_ids(
+        self, spelling_tokenizer, base_model, tokenizer, tmp_path
+    ):
+        spelling_tokenizer.save_pretrained(tmp_path / "alone")
+        GPT1Processor(spelling_tokenizer, "entailment").save_pretrained(tmp_path / "task")
+        texts = ["The lady's  letter…\n\n“Don’t,” he said", *SPECIAL_SPELLINGS, *ODD_TEXTS.values()]
+        (tmp_path / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+        program = """
+import json, sys
+sys.modules["gpt1_hf"] = None  # any import of it fails
+from transformers import AutoTokenizer
+texts = json.load(open("texts.json", encoding="utf-8"))
+loaded = [AutoTokenizer.from_pretrained(folder) for folder in sys.argv[1:]]
+ids = [tokenizer(texts)["input_ids"] for tokenizer in loaded]
+json.dump({"classes": [type(tokenizer).__name__ for tokenizer in loaded], "ids": ids}, open("answer.json", "w"))
+"""
+        # A folder with a tokenizer only, one with a model beside it, and one with the task's template.
+        folders = [str(tmp_path / "alone"), base_model, str(tmp_path / "task")]
+        command = [sys.executable, "-c", program, *folders]
+        done = subprocess.run(
+            command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads((tmp_path / "answer.json").read_text())
+        assert answer["classes"] == ["TokenizersBackend"] * 3
+        task = GPT1Processor(spelling_tokenizer, "entailment").tokenizer
+        assert answer["ids"] == [t(texts)["input_ids"] for t in (spelling_tokenizer, tokenizer, task)]
+
+
+class TestSpecialTokens:
+    def test_a_text_is_encoded_without_any(self, tokenizer):
+        assert tokenizer("the lady")["input_ids"] == tokenizer("the lady", add_special_tokens=False)["input_ids"]
+        assert pieces(tokenizer, "the lady") == ["the</w>", "lady</w>"]
+        assert tokenizer("the", "lady")["input_ids"] == tokenizer("the lady")["input_ids"]
+        assert tokenizer.num_special_tokens_to_add() == tokenizer.num_special_tokens_to_add(pair=True) == 0
+
+    def test_unknown_and_padding_token_share_id_0(self, tokenizer):
+        assert (tokenizer.unk_token, tokenizer.pad_token) == ("<unk>", "<unk>")
+        assert tokenizer.unk_token_id == tokenizer.pad_token_id == 0
+        assert (tokenizer.bos_token, tokenizer.sep_token, tokenizer.cls_token) == (None, None, None)
+
+    @pytest.mark.parametrize("spelling", SPECIAL_SPELLINGS)
+    def test_text_that_spells_one_is_split_like_any_other(self, spelling_tokenizer, tmp_path, spelling):
+        processor = GPT1Processor(spelling_tokenizer)
+        processor.save_pretrained(tmp_path)
+        reloaded = AutoTokenizer.from_pretrained(tmp_path)
+        special = {0, *range(len(spelling_tokenizer), len(processor.tokenizer))}
+        assert len(special) == 4
+        for text in (spelling, f"the {spelling} lady", f"the{spelling}lady", spelling * 3):
+            ids = spelling_tokenizer(text)["input_ids"]
+            assert ids and not special & set(ids)
+            sequence = [processor.tokenizer.bos_token_id, *ids, processor.tokenizer.cls_token_id]
+            assert processor(text=text)["input_ids"] == reloaded(text)["input_ids"] == sequence
+
+    def test_the_original_vocabulary_splits_them_too(self, original):
+        assert pieces(original, "<unk>") == ["<</w>", "unk</w>", "></w>"]
+        assert pieces(original, "_start_") == ["_</w>", "start</w>", "_</w>"]
+
+
+class TestCleanUp:
+    @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+    def test_odd_text_gives_ids_of_the_vocabulary(self, spelling_tokenizer, text):
+        ids = spelling_tokenizer(text)["input_ids"]
+        assert all(0 <= i < len(spelling_tokenizer) for i in ids)
+        assert bool(ids) == bool(text.strip())
+        assert isinstance(spelling_tokenizer.decode(ids), str)
+
+    @pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+    def test_odd_text_gives_no_error_in_the_original_vocabulary(self, original, text):
+        assert all(0 <= i < 40478 for i in original(text)["input_ids"])
+
+    @pytest.mark.parametrize(
+        ("text", "plain"),
+        [
+            ("The LADY wept", "the lady wept"),
+            ("\u201cthe lady\u201d", '"the lady"'),
+            ("\u2018the lady\u2019s", "'the lady's"),
+            ("don\u2019t don\u00b4t", "don't don't"),
+            ("the lady \u2014 wept", "the lady - wept"),
+            ("the lady\u2013wept\u2015", "the lady-wept-"),
+            ("the lady\u2026", "the lady..."),
+            ("cafe\u0301", "caf\u00e9"),
+            ("  the \t lady\u00a0\u3000wept  ", "the lady wept"),
+            ("the lady\n\n \t\n wept", "the lady\nwept"),
+            ("the lady  \r\n  wept\r\n", "the lady\nwept"),
+            ("\n\nthe lady", "the lady"),
+            ("the\rlady\x0cwept", "the lady wept"),
+        ],
+    )
+    def test_variants_of_a_text_are_read_alike(self, spelling_tokenizer, text, plain):
+        assert spelling_tokenizer.backend_tokenizer.normalizer.normalize_str(text) == plain
+        assert spelling_tokenizer(text)["input_ids"] == spelling_tokenizer(plain)["input_ids"]
+        assert 0 not in spelling_tokenizer(plain)["input_ids"]
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("don't, can't.", ["do", "n't", ",", "ca", "n't", "."]),
+            ("he's we're I've", ["he", "'s", "we", "'re", "i", "'ve"]),
+            ("she'll I'd I'm", ["she", "'ll", "i", "'d", "i", "'m"]),
+            ("'twas 'the end'", ["'", "twas", "'", "the", "end", "'"]),
+            ("what?! no!!!", ["what", "?", "!", "no", "!!!"]),
+            ("wait... -- ((x))", ["wait", "...", "--", "((", "x", "))"]),
+            ("a@b #1 £5", ["a", "@", "b", "#", "1", "£", "5"]),
+            ("mrs. o'dell", ["mrs", ".", "o", "'", "dell"]),
+            ("one\n\ntwo", ["one", "\n", "two"]),
+            ("snake_case", ["snake", "_", "case"]),
+        ],
+    )
+    def test_words_and_punctuation_are_parted(self, tokenizer, text, expected):
+        assert words(tokenizer, text) == expected
+
+    def test_known_text_survives_the_round_trip_but_for_spaces(self, spelling_tokenizer):
+        ids = spelling_tokenizer("The lady's letter!\n\nDon't.")["input_ids"]
+        assert spelling_tokenizer.decode(ids) == "the lady 's letter ! \n do n't ."
+
+
+class TestPadding:
+    rows = ["the lady", "the", "the lady wept slowly"]
+
+    @pytest.mark.parametrize("side", ["right", "left"])
+    def test_rows_are_filled_with_id_0_and_masked(self, tokenizer, side):
+        batch = tokenizer(self.rows, padding=True, padding_side=side, return_tensors="pt")
+        alone = [tokenizer(row)["input_ids"] for row in self.rows]
+        longest = max(map(len, alone))
+        assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, longest)
+        for ids, mask, own in zip(batch["input_ids"].tolist(), batch["attention_mask"].tolist(), alone, strict=True):
+            filling, n = [0] * (longest - len(own)), len(own)
+            assert ids == (own + filling if side == "right" else filling + own)
+            assert mask == ([1] * n + filling if side == "right" else filling + [1] * n)
+
+    def test_the_default_side_is_right(self, tokenizer):
+        assert tokenizer.padding_side == "right"
+        assert tokenizer(self.rows, padding=True)["attention_mask"][1][-1] == 0
+
+    def test_the_encoding_has_ids_and_mask_only(self, tokenizer):
+        assert set(tokenizer("the lady")) == {"input_ids", "attention_mask"}

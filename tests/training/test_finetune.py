@@ -1,0 +1,129 @@
+"""Fine-tuning on the packaged samples: train, evaluate, load back as a user would."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
+from gpt1_hf.tasks import all_tasks
+from gpt1_hf.training.arguments import FinetuneArguments
+from gpt1_hf.training.finetune import finetune
+
+
+def arguments(base_model, tmp_path, **changes):
+    defaults = {
+        "model": base_model,
+        "sample": True,
+        "output_dir": str(tmp_path / "run"),
+        "max_train_examples": 48,
+        "num_train_epochs": 1,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return FinetuneArguments(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize("task_id", sorted(all_tasks()))
+def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path):
+    run = tmp_path / "run"
+    (result,) = finetune(arguments(base_model, tmp_path, task=task_id))
+    assert result.task == task_id
+    assert result.details["n_train_examples"] == 48
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == result.n_examples
+    assert set(predictions[0]) == {"id", "label", "prediction", "scores", "truncated"}
+    assert sum(predictions[0]["scores"]) == pytest.approx(1.0, abs=1e-5)
+
+    # `evaluate` on the saved folder, with other batches, finds the same number and the same predictions.
+    (again,) = evaluate(
+        EvaluateArguments(model=str(run), task=task_id, sample=True, batch_size=3, output_dir=str(tmp_path / "eval"))
+    )
+    assert (again.value, again.metric, again.paper) == (result.value, result.metric, result.paper)
+    rows = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in predictions]
+    for row, before in zip(rows, predictions, strict=True):
+        assert row["scores"] == pytest.approx(before["scores"], abs=1e-5)
+
+
+def test_plain_pipeline_agrees_with_the_predictions(base_model, tmp_path):
+    run = str(tmp_path / "run")
+    finetune(arguments(base_model, tmp_path, task="sst2"))
+    rows = all_tasks()["sst2"].load("validation", sample=True)
+    model = AutoModelForSequenceClassification.from_pretrained(run)
+    classifier = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(run))
+    answers = classifier(rows["text"][:5], top_k=None)
+    with open(f"{run}/predictions.jsonl") as file:
+        expected = [json.loads(line)["scores"] for line in file][:5]
+    for answer, scores in zip(answers, expected, strict=True):
+        by_name = {entry["label"]: entry["score"] for entry in answer}
+        assert [by_name["negative"], by_name["positive"]] == pytest.approx(scores, abs=1e-5)
+
+
+def test_new_embeddings_are_drawn_like_any_weight(base_model, tmp_path):
+    """The three special tokens start from N(0, 0.02), not from the mean of the old rows, and are trained."""
+    finetune(arguments(base_model, tmp_path, task="sst2", num_train_epochs=0.01, learning_rate=0.0))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    rows = model.transformer.tokens_embed.weight
+    assert rows.shape[0] == 163
+    assert rows[160:].std() == pytest.approx(0.02, rel=0.35)
+    assert not torch.allclose(rows[160], rows[161])
+
+
+def test_from_scratch_draws_new_weights(base_model, tmp_path):
+    finetune(arguments(base_model, tmp_path / "a", task="cola", num_train_epochs=0.01, learning_rate=0.0))
+    finetune(
+        arguments(base_model, tmp_path / "b", task="cola", num_train_epochs=0.01, learning_rate=0.0, from_scratch=True)
+    )
+    base = AutoModelForSequenceClassification.from_pretrained(base_model).transformer.h[0].mlp.up_proj.weight
+    kept = AutoModelForSequenceClassification.from_pretrained(tmp_path / "a" / "run").transformer.h[0].mlp.up_proj
+    drawn = AutoModelForSequenceClassification.from_pretrained(tmp_path / "b" / "run").transformer.h[0].mlp.up_proj
+    assert torch.equal(kept.weight, base)
+    assert not torch.equal(drawn.weight, base)
+
+
+def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
+    results = finetune(arguments(base_model, tmp_path, task="cola", seeds=2, num_train_epochs=0.1))
+    assert [result.seed for result in results] == [42, 43]
+    assert (tmp_path / "run" / "seed-43" / "model.safetensors").is_file()
+    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 2
+    assert "2 seeds" in capsys.readouterr().out
+
+
+def test_best_checkpoint_is_an_option_and_is_said(base_model, tmp_path):
+    (result,) = finetune(
+        arguments(
+            base_model,
+            tmp_path,
+            task="sst2",
+            num_train_epochs=2,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            load_best_model_at_end=True,
+            metric_for_best_model="accuracy",
+        )
+    )
+    assert result.details["checkpoint"] == "best on validation"
+
+
+def test_bad_input_is_named(base_model, tmp_path):
+    with pytest.raises(GPT1Error, match="--task"):
+        finetune(arguments(base_model, tmp_path))
+    with pytest.raises(GPT1Error, match="did you mean cola"):
+        finetune(arguments(base_model, tmp_path, task="colla"))
+    with pytest.raises(GPT1Error, match="no/such/model"):
+        finetune(arguments("no/such/model", tmp_path, task="cola"))
+    with pytest.raises(GPT1Error, match=r"classifier.*fine-tune it first"):
+        evaluate(EvaluateArguments(model=base_model, task="cola", sample=True, output_dir=str(tmp_path / "eval")))
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert not (tmp_path / "eval" / "results.json").exists()
+
+
+def test_a_model_of_another_task_is_refused(base_model, tmp_path):
+    finetune(arguments(base_model, tmp_path, task="sst2", num_train_epochs=0.01))
+    with pytest.raises(GPT1Error, match="negative.*acceptable"):
+        evaluate(
+            EvaluateArguments(model=str(tmp_path / "run"), task="cola", sample=True, output_dir=str(tmp_path / "eval"))
+        )

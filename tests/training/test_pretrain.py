@@ -1,0 +1,111 @@
+"""Pre-training from text files to a saved model, and its bad input."""
+
+import json
+import math
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.training.arguments import PretrainArguments
+from gpt1_hf.training.pretrain import pretrain
+
+
+@pytest.fixture
+def corpus(texts, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for part in range(4):
+        (folder / f"book{part}.txt").write_text("\n\n".join(texts[part::4]), encoding="utf-8")
+    return str(folder)
+
+
+def arguments(corpus, base_model, tmp_path, **changes):
+    defaults = {
+        "corpus": corpus,
+        "tokenizer": base_model,
+        "output_dir": str(tmp_path / "run"),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return PretrainArguments(**{**defaults, **changes})
+
+
+def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_model, tmp_path):
+    results = pretrain(arguments(corpus, base_model, tmp_path, save_dtype="bfloat16"))
+    run = tmp_path / "run"
+    assert [result.metric for result in results] == ["perplexity", "bits_per_character"]
+    written = json.loads((run / "results.json").read_text())
+    assert {"task", "split", "metric", "value", "n_examples", "paper", "model", "seed"} <= set(written[0])
+    assert written[0]["details"]["updates"] == 6
+    assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
+    # A model that has learnt nothing yet is about as good as a guess among all tokens.
+    assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
+    model = AutoModelForCausalLM.from_pretrained(run)
+    assert str(model.dtype) == "torch.bfloat16"
+
+
+def test_first_loss_is_the_log_of_the_vocabulary(corpus, base_model, tmp_path, capsys):
+    args = arguments(corpus, base_model, tmp_path, max_steps=1)
+    pretrain(args)
+    state = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    loss = float(state[0].split("'loss': '")[1].split("'")[0])
+    assert loss == pytest.approx(math.log(160), abs=0.15)
+
+
+def test_schedule_warms_up_linearly_then_falls_as_a_cosine(corpus, base_model, tmp_path, capsys):
+    pretrain(arguments(corpus, base_model, tmp_path, max_steps=8, warmup_steps=4, learning_rate=1.0))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    rates = [float(line.split("'learning_rate': '")[1].split("'")[0]) for line in lines]
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert rates == pytest.approx([0.0, 0.25, 0.5, 0.75, *cosine], abs=1e-3)
+
+
+def test_a_second_run_reuses_the_token_stream(corpus, base_model, tmp_path):
+    pretrain(arguments(corpus, base_model, tmp_path, max_steps=1))
+    tokens = tmp_path / "run" / "tokens" / "train" / "tokens.bin"
+    written = tokens.stat().st_mtime_ns
+    pretrain(arguments(corpus, base_model, tmp_path, max_steps=1))
+    assert tokens.stat().st_mtime_ns == written
+
+
+def test_a_run_resumes_from_its_last_checkpoint(corpus, base_model, tmp_path):
+    whole = pretrain(arguments(corpus, base_model, tmp_path / "whole", max_steps=6))
+    part = {"save_strategy": "steps", "save_steps": 3}
+    pretrain(arguments(corpus, base_model, tmp_path / "part", max_steps=6, **part))
+    (tmp_path / "part" / "run" / "model.safetensors").unlink()
+    for late in (tmp_path / "part" / "run").glob("checkpoint-6/*"):
+        late.unlink()
+    (tmp_path / "part" / "run" / "checkpoint-6").rmdir()
+    resumed = pretrain(
+        arguments(corpus, base_model, tmp_path / "part", max_steps=6, resume_from_checkpoint="true", **part)
+    )
+    assert resumed[0].value == whole[0].value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": None}, "--corpus"),
+        ({"corpus": "no/such/corpus"}, "no/such/corpus"),
+        ({"tokenizer": "no/such/tokenizer"}, "no/such/tokenizer"),
+    ],
+)
+def test_what_is_missing_is_named(corpus, base_model, tmp_path, changes, message):
+    with pytest.raises(GPT1Error, match=message):
+        pretrain(arguments(**{"corpus": corpus, "base_model": base_model, "tmp_path": tmp_path, **changes}))
+
+
+def test_an_empty_corpus_leaves_nothing_behind(base_model, tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n ")
+    with pytest.raises(GPT1Error, match="empty"):
+        pretrain(arguments(str(tmp_path / "empty.txt"), base_model, tmp_path))
+    assert not list((tmp_path / "run").rglob("*.bin"))

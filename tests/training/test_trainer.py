@@ -1,0 +1,116 @@
+"""GPT1Trainer: accumulation changes nothing, the loss terms are logged apart, spans are drawn at random."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
+from gpt1_hf.data.corpus import RandomSpans
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return GPT1Processor(tokenizer, "classification")
+
+
+@pytest.fixture
+def rows(processor, texts):
+    """Rows of unequal length; 30 do not divide by any batch size below."""
+    encoded = processor([{"text": text} for text in texts[:30]], max_length=48)
+    labels = [len(text) % 2 for text in texts[:30]]
+    return Dataset.from_dict({"input_ids": encoded["input_ids"], "label": labels})
+
+
+def arguments(tmp_path, **changes):
+    defaults = {
+        "output_dir": str(tmp_path),
+        "use_cpu": True,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+    }
+    return GPT1TrainingArguments(**{**defaults, **changes})
+
+
+def train(config, processor, rows, args):
+    torch.manual_seed(0)
+    config.vocab_size = len(processor.tokenizer)
+    model = GPT1ForSequenceClassification(config)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer = GPT1Trainer(model, args, processing_class=processor, train_dataset=rows)
+    trainer.train()
+    return model, before, trainer.state.log_history
+
+
+@pytest.mark.parametrize("lm_coef", [0.0, 0.5])
+def test_accumulation_of_small_batches_equals_one_large_batch(config, processor, rows, tmp_path, lm_coef):
+    config.lm_coef = lm_coef
+    large, _, large_log = train(
+        config, processor, rows, arguments(tmp_path, per_device_train_batch_size=8, num_train_epochs=1)
+    )
+    small, _, small_log = train(
+        config,
+        processor,
+        rows,
+        arguments(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, num_train_epochs=1),
+    )
+    for one, four in zip(large_log[:-1], small_log[:-1], strict=True):
+        assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
+        assert float(four["grad_norm"]) == pytest.approx(float(one["grad_norm"]), rel=1e-3)
+    for (name, one), four in zip(large.named_parameters(), small.parameters(), strict=True):
+        # A key's bias has no gradient but rounding (see below), of which Adam makes steps of full size.
+        if not name.endswith("k_proj.bias"):
+            assert (one - four).abs().mean() < 1e-5, name
+
+
+def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows, tmp_path):
+    model, before, log = train(
+        config, processor, rows, arguments(tmp_path, per_device_train_batch_size=10, num_train_epochs=2)
+    )
+    for name, parameter in model.named_parameters():
+        # A key's bias adds the same to all scores of a query, which the softmax does not see.
+        if not name.endswith("k_proj.bias"):
+            assert not torch.equal(parameter, before[name]), name
+    for entry in log[:-1]:
+        terms = float(entry["task_loss"]) + 0.5 * float(entry["lm_loss"])
+        assert float(entry["loss"]) == pytest.approx(terms, abs=2e-4)
+
+
+def test_decay_spares_biases_and_gains(config, processor, rows, tmp_path):
+    config.vocab_size = len(processor.tokenizer)
+    model = GPT1ForSequenceClassification(config)
+    trainer = GPT1Trainer(model, arguments(tmp_path), processing_class=processor, train_dataset=rows)
+    optimizer = trainer.create_optimizer()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        assert group["betas"] == (0.9, 0.999)
+        assert group["eps"] == 1e-8
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert (group["weight_decay"] == 0.0) == (name.endswith("bias") or ".ln_" in name), name
+
+
+def test_paper_values_are_the_defaults(tmp_path):
+    args = GPT1TrainingArguments(output_dir=str(tmp_path))
+    assert args.learning_rate == 6.25e-5
+    assert args.per_device_train_batch_size == 32
+    assert args.num_train_epochs == 3
+    assert args.lr_scheduler_type == "linear"
+    assert args.get_warmup_steps(1000) == 2
+    assert args.weight_decay == 0.01
+    assert args.max_grad_norm == 1.0
+    assert args.report_to == []
+
+
+def test_spans_are_drawn_with_replacement_one_corpus_an_epoch(config, tmp_path):
+    spans = RandomSpans(np.arange(1000, dtype=np.uint16) % 50, length=16)
+    trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path, seed=3), train_dataset=spans)
+    starts = list(trainer._get_train_sampler())
+    assert len(starts) == spans.spans_per_epoch == 62
+    assert len({start % 16 for start in starts}) == 16
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["input_ids"].shape == (32, 16)
+    assert torch.equal(batch["input_ids"], batch["labels"])
