@@ -1,4 +1,4 @@
-"""Where the files that come with the package are: recipes, embedded models, labelled samples."""
+"""Where the files that come with the package are: recipes, card templates, embedded models, labelled samples."""
 
 from pathlib import Path
 
@@ -14,6 +14,12 @@ def recipes_dir() -> Path:
     """Folder of the shipped recipes: inside an installed wheel, or at the top of a checkout."""
     installed = PACKAGE / "recipes"
     return installed if installed.is_dir() else PACKAGE.parent / "recipes"
+
+
+def card_template(name: str) -> Path:
+    """Path of a shipped model-card template: inside an installed wheel, or at the top of a checkout."""
+    installed = PACKAGE / "model_card"
+    return (installed if installed.is_dir() else PACKAGE.parent / "model_card") / f"{name}.md"
 
 
 def find_recipe(name: str) -> Path:

@@ -14,6 +14,7 @@ from ..evaluation.perplexity import score_documents
 from ..evaluation.results import Result, device_name, format_results, write_results
 from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
+from .card import write_pretraining_card
 from .trainer import GPT1Trainer, StopOnNonFinite
 
 
@@ -69,6 +70,9 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     model = trainer.accelerator.unwrap_model(trainer.model)
     score = score_documents(model, validation_stream.documents(), span, batch_size=args.per_device_eval_batch_size)
     details = {
+        "train_documents": len(train_stream.document_ends),
+        "train_characters": sum(train_stream.document_chars),
+        "train_tokens": len(train_stream),
         "tokens_seen": trainer.state.num_input_tokens_seen,
         "updates": trainer.state.global_step,
         "train_loss": round(trained.training_loss, 4),
@@ -93,6 +97,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     if trainer.is_world_process_zero():
         model.to(getattr(torch, args.save_dtype)).save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
+        write_pretraining_card(args.output_dir, args, config, results)
         write_results(args.output_dir, results)
         print(format_results(results))
     return results
@@ -113,9 +118,18 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
             return train, stream(args.validation_corpus, split, "validation")
         if has_split(args.corpus, "validation", args.data_dir):
             return train, stream(args.corpus, "validation", "validation")
-    cut = int(len(train) * (1 - HELD_OUT))
-    n_chars = int(sum(train.document_chars) * (len(train) - cut) / len(train))
-    return TokenStream(train.tokens[:cut], [cut], [0]), TokenStream(train.tokens[cut:], [len(train) - cut], [n_chars])
+    return split_stream(train)
+
+
+def split_stream(stream: TokenStream) -> tuple[TokenStream, TokenStream]:
+    """Hold out the end of a stream, each part as one document; characters are shared out by tokens."""
+    cut = int(len(stream) * (1 - HELD_OUT))
+    n_chars = sum(stream.document_chars)
+    held_out = round(n_chars * (len(stream) - cut) / len(stream))
+    return (
+        TokenStream(stream.tokens[:cut], [cut], [n_chars - held_out]),
+        TokenStream(stream.tokens[cut:], [len(stream) - cut], [held_out]),
+    )
 
 
 __all__ = ["pretrain"]

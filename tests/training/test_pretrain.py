@@ -3,12 +3,14 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.arguments import PretrainArguments
-from gpt1_hf.training.pretrain import pretrain
+from gpt1_hf.training.pretrain import pretrain, split_stream
 
 
 @pytest.fixture
@@ -109,3 +111,23 @@ def test_an_empty_corpus_leaves_nothing_behind(base_model, tmp_path):
     with pytest.raises(GPT1Error, match="empty"):
         pretrain(arguments(str(tmp_path / "empty.txt"), base_model, tmp_path))
     assert not list((tmp_path / "run").rglob("*.bin"))
+
+
+def test_the_end_of_a_corpus_without_validation_text_is_held_out():
+    stream = TokenStream(np.arange(1000, dtype=np.uint16), [400, 1000], [1600, 2400])
+    train, held_out = split_stream(stream)
+    assert (len(train), len(held_out)) == (950, 50)
+    assert held_out.tokens[0] == 950
+    assert train.document_chars == [3800]
+    assert [n_chars for _, n_chars in held_out.documents()] == [200]
+
+
+def test_the_card_says_what_ran(corpus, base_model, tmp_path):
+    results = pretrain(arguments(corpus, base_model, tmp_path))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "license: mit" in card
+    assert f"| perplexity | {results[0].value} |" in card
+    assert "6 updates on 768 tokens" in card
+    assert "4 documents" in card
+    assert "{{" not in card
