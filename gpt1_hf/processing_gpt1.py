@@ -4,15 +4,15 @@ This file travels to the Hub beside every checkpoint; it imports nothing of the 
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.utils import logging
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Input format -> the canonical columns it reads.
 INPUT_FORMATS: dict[str, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
-from .loading import local_copy, open_dataset
+from .loading import BUILDERS, local_copy, open_dataset, split_files
 
 
 TOKENS, INDEX = "tokens.bin", "index.json"
@@ -45,21 +45,25 @@ def read_documents(corpus: str, split: str = "train", data_dir: str | None = Non
     """
     path = local_copy(corpus, data_dir) or Path(corpus)
     texts = [path] if path.suffix == ".txt" else sorted(path.rglob("*.txt"))
-    if texts and path.exists():
+    holds_rows = path.is_dir() and any(file.suffix in BUILDERS for file in path.iterdir())
+    if texts and path.exists() and not holds_rows:
         rows = ({"text": text.read_text(encoding="utf-8", errors="replace")} for text in texts)
     else:
         rows = open_dataset(corpus, split=split, data_dir=data_dir, streaming=True)
     for row in rows:
         if "text" not in row:
             raise GPT1Error(f"corpus {corpus!r} has no column 'text'; its columns are {sorted(row)}")
-        if row["text"] and not row["text"].isspace():
-            yield row["text"]
+        text = row["text"] or ""
+        if not isinstance(text, str):
+            raise GPT1Error(f"corpus {corpus!r} holds {text!r} in its column 'text', which is not text")
+        if text and not text.isspace():
+            yield text
 
 
 def has_split(corpus: str, split: str, data_dir: str | None = None) -> bool:
     """Whether a corpus of files has a split of its own, by its files' names."""
     path = local_copy(corpus, data_dir) or Path(corpus)
-    return path.is_dir() and any(file.name.startswith(split) for file in path.iterdir() if file.suffix != ".txt")
+    return path.is_dir() and bool(split_files(path, split))
 
 
 def chunks(documents: Iterable[str]) -> Iterator[str]:
@@ -112,12 +116,14 @@ class TokenStream:
 
 
 def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode a text of any length: its lines in parallel, joined by the tokenizer's line-break token if it has one."""
+    """Encode a text of any length; with a tokenizer that has a line-break token, its lines in parallel."""
     line_break = tokenizer.backend_tokenizer.token_to_id("\n</w>")
+    if line_break is None:
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     ids: list[int] = []
     for encoding in tokenizer.backend_tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False):
         line = encoding.ids
-        if ids and line and line_break is not None:
+        if ids and line:
             ids.append(line_break)
         ids += line
     return ids
@@ -146,9 +152,9 @@ def build_token_stream(
         GPT1Error: if the documents hold no token.
     """
     folder = Path(folder)
-    print_of = hashlib.sha256((source + tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
+    digest = hashlib.sha256((source + tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
     if (folder / INDEX).is_file():
-        if json.loads((folder / INDEX).read_text(encoding="utf-8"))["fingerprint"] == print_of:
+        if json.loads((folder / INDEX).read_text(encoding="utf-8"))["fingerprint"] == digest:
             return TokenStream.load(folder)
 
     dtype = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
@@ -170,7 +176,7 @@ def build_token_stream(
                 progress.update(len(text))
         if not n_tokens:
             raise GPT1Error("the corpus is empty: it has no text to train or test on")
-        index = {"fingerprint": print_of, "dtype": dtype, "document_ends": ends, "document_chars": sizes}
+        index = {"fingerprint": digest, "dtype": dtype, "document_ends": ends, "document_chars": sizes}
         (unfinished / INDEX).write_text(json.dumps(index), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)

@@ -25,6 +25,13 @@ def local_copy(name: str, data_dir: str | None = None) -> Path | None:
     return None
 
 
+def split_files(folder: Path, split: str) -> list[Path]:
+    """Data files of a split in a folder, by name: `train.jsonl`, `train-00000-of-00002.parquet`."""
+    return sorted(
+        file for file in folder.iterdir() if file.suffix in BUILDERS and split in (file.stem, file.stem.split("-")[0])
+    )
+
+
 def open_dataset(
     name: str,
     split: str,
@@ -61,13 +68,13 @@ def open_dataset(
     if path.is_dir() and config is not None and (path / config).is_dir():
         path = path / config
     if path.exists():
-        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.name.startswith(f"{split}-"))
-        if path.is_dir() and not files:
-            files = sorted(p for p in path.iterdir() if p.name.startswith(split) and p.suffix in BUILDERS)
+        if path.is_file() and path.suffix not in BUILDERS:
+            raise GPT1Error(f"{path} is of no known format; give a file that ends in {', '.join(BUILDERS)}")
+        files = [path] if path.is_file() else split_files(path, split)
         if not files:
-            raise GPT1Error(f"{path} has no file of the split {split!r} ({split}*.parquet, .jsonl, .csv)")
-        if files[0].suffix not in BUILDERS:
-            raise GPT1Error(f"{files[0]} is of no known format; give .txt, .parquet, .jsonl or .csv files")
+            raise GPT1Error(
+                f"{path} has no file of the split {split!r}, such as {split}.parquet or {split}-0000.jsonl"
+            )
         source = {"path": BUILDERS[files[0].suffix], "data_files": [str(file) for file in files], "split": "train"}
     else:
         source = {"path": name, "name": config, "split": split, "revision": revision}

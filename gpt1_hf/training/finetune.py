@@ -17,7 +17,7 @@ from ..modeling_gpt1 import GPT1ForSequenceClassification
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, StopOnNonFinite
+from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
 
 
 # The random rows of `max_train_examples` are the same for every run and seed.
@@ -100,7 +100,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
         callbacks=[StopOnNonFinite()],
     )
-    trained = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trained = trainer.train(resume_from_checkpoint=resume_point(args))
     predictions = predict(trainer, task, rows["validation"], encoded["validation"])
     details = {
         "from_scratch": args.from_scratch,

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
@@ -15,7 +14,7 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
-from .trainer import GPT1Trainer, StopOnNonFinite
+from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
 
 
 # Share of the corpus's tokens held out when it comes without validation text.
@@ -62,10 +61,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         eval_dataset=Windows(validation_stream.tokens, span) if args.eval_strategy != "no" else None,
         callbacks=[StopOnNonFinite()],
     )
-    resume = args.resume_from_checkpoint
-    if resume in ("true", "True", "1"):
-        resume = get_last_checkpoint(args.output_dir)
-    trained = trainer.train(resume_from_checkpoint=resume)
+    trained = trainer.train(resume_from_checkpoint=resume_point(args))
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     score = score_documents(model, validation_stream.documents(), span, batch_size=args.per_device_eval_batch_size)

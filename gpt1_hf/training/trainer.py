@@ -4,12 +4,19 @@ import time
 
 import torch
 from torch.utils.data import RandomSampler, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
 from ..processing_gpt1 import GPT1Processor
+
+
+def resume_point(args: TrainingArguments) -> str | None:
+    """Checkpoint to go on from: `resume_from_checkpoint` itself or, if it is `true`, the last one in `output_dir`."""
+    wish = args.resume_from_checkpoint
+    return get_last_checkpoint(args.output_dir) if str(wish).lower() == "true" else wish
 
 
 class ThroughputProgress(ProgressCallback):

@@ -165,8 +165,8 @@ class TestEncodeDocument:
         line_break = line_tokenizer.convert_tokens_to_ids("\n</w>")
         assert encode_document(line_tokenizer, text).count(line_break) == len(texts) - 1
 
-    def test_a_tokenizer_without_a_line_break_token_joins_the_lines(self, tokenizer):
-        assert encode_document(tokenizer, "the lady\n\nwept") == tokenizer("the lady wept")["input_ids"]
+    def test_a_tokenizer_without_a_line_break_token_reads_the_text_as_it_is(self, tokenizer):
+        assert encode_document(tokenizer, "the lady\n\nwept") == tokenizer("the lady\n\nwept")["input_ids"]
 
     def test_no_special_token_is_added(self, tokenizer):
         from gpt1_hf import GPT1Processor
