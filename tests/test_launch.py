@@ -37,11 +37,10 @@ def test_launched_recipe_is_the_same_run_as_the_command(base_model, tmp_path):
 
 
 def test_two_processes_train_one_model(base_model, tmp_path):
-    result = launch(
-        tmp_path / "two",
-        *["--num_processes", "2", "--num_machines", "1", "--cpu", "--mixed_precision", "no", "--dynamo_backend", "no"],
-        settings=["--model", base_model, "--use_cpu", "true", "--per_device_train_batch_size", "8"],
-    )
+    # accelerate starts several processes through its multi-GPU launcher only; `use_cpu` makes them CPU processes.
+    flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no".split()
+    settings = ["--model", base_model, "--use_cpu", "true", "--per_device_train_batch_size", "8"]
+    result = launch(tmp_path / "two", *flags, settings=settings)
     assert result["details"]["batch_size"] == 16
     assert result["n_examples"] == 32
     assert len((tmp_path / "two" / "predictions.jsonl").read_text().splitlines()) == 32
