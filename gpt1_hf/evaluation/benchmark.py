@@ -139,8 +139,10 @@ def predict(trainer: Trainer, task: Task, rows: Dataset, encoded: Dataset) -> li
         list of `dict`, one a row: `id`, `label` (−1 if hidden), `prediction`, `scores` (one a class), `truncated`.
     """
     hidden = -1 in rows.unique("label")
-    logits = trainer.predict(encoded.remove_columns("label") if hidden else encoded).predictions
-    scores = softmax(logits, axis=-1)
+    output = trainer.predict(encoded.remove_columns("label") if hidden else encoded)
+    if not hidden and not np.array_equal(output.label_ids, rows["label"]):
+        raise RuntimeError("the Trainer returned predictions in another order than the rows")
+    scores = softmax(output.predictions, axis=-1)
     return [
         {"id": index, "label": label, "prediction": int(row.argmax()), "scores": row.tolist(), "truncated": truncated}
         for index, label, row, truncated in zip(rows["idx"], rows["label"], scores, encoded["truncated"], strict=True)

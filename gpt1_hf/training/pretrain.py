@@ -118,14 +118,20 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
 
 
 def split_stream(stream: TokenStream) -> tuple[TokenStream, TokenStream]:
-    """Hold out the end of a stream, each part as one document; characters are shared out by tokens."""
+    """Hold out the end of a stream; a document that is cut shares out its characters by tokens."""
     cut = int(len(stream) * (1 - HELD_OUT))
-    n_chars = sum(stream.document_chars)
-    held_out = round(n_chars * (len(stream) - cut) / len(stream))
-    return (
-        TokenStream(stream.tokens[:cut], [cut], [n_chars - held_out]),
-        TokenStream(stream.tokens[cut:], [len(stream) - cut], [held_out]),
-    )
+
+    def part(first: int, last: int) -> TokenStream:
+        ends, sizes, start = [], [], 0
+        for end, n_chars in zip(stream.document_ends, stream.document_chars, strict=True):
+            n_tokens = min(end, last) - max(start, first)
+            if n_tokens > 0:
+                ends.append(min(end, last) - first)
+                sizes.append(round(n_chars * n_tokens / (end - start)))
+            start = end
+        return TokenStream(stream.tokens[first:last], ends, sizes)
+
+    return part(0, cut), part(cut, len(stream))
 
 
 __all__ = ["pretrain"]

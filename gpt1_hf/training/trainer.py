@@ -3,7 +3,7 @@
 import time
 
 import torch
-from torch.utils.data import RandomSampler, Sampler
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -38,9 +38,9 @@ class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
 
-    Three things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a
-    task head show `task_loss` and `lm_loss` apart; [`RandomSpans`] are drawn at random with replacement, as many an
-    epoch as hold the corpus once.
+    Four things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task
+    head show `task_loss` and `lm_loss` apart; [`RandomSpans`] are drawn at random with replacement, as many an epoch
+    as hold the corpus once; rows are evaluated in their own order, however training rows are sampled.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -59,6 +59,10 @@ class GPT1Trainer(Trainer):
         if isinstance(dataset, RandomSpans):
             return RandomSampler(dataset, replacement=True, num_samples=dataset.spans_per_epoch)
         return super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
+        # `group_by_length` reorders evaluation rows too, in transformers: predictions would belong to other rows.
+        return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)

@@ -118,7 +118,7 @@ def test_the_end_of_a_corpus_without_validation_text_is_held_out():
     train, held_out = split_stream(stream)
     assert (len(train), len(held_out)) == (950, 50)
     assert held_out.tokens[0] == 950
-    assert train.document_chars == [3800]
+    assert (train.document_ends, train.document_chars) == ([400, 950], [1600, 2200])
     assert [n_chars for _, n_chars in held_out.documents()] == [200]
 
 
