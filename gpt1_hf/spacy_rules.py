@@ -1,0 +1,173 @@
+"""Write `tokenization_rules_gpt1.py`: spaCy's English rules and ftfy's character tables as patterns for `tokenizer.json`.
+
+    gpt1 tokenizer rules        # needs the `exact` extra
+
+GPT-1's text was cleaned by ftfy and split into words by spaCy. Both are Python and tables; the tables are read here,
+from the installed versions, and turned into Oniguruma patterns, each of which says where spaCy would cut a text.
+
+spaCy cuts a text at spaces. Of each chunk it takes prefixes from the left and suffixes from the right, as long as there
+are any; what is left is an exception with words of its own, an address, or is cut at infixes. At last every run of
+adjacent words that spells an exception which has affixes is made that exception. As patterns that insert a space:
+
+1. prefixes: at the start of a chunk, and where the last one ended, unless an exception starts there;
+2. suffixes: where nothing but suffixes follows to the end of the chunk, unless an exception ends there;
+3. exceptions: at the cuts of each word that stands alone;
+4. infixes.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+
+START, END = r"(?<!\S)", r"(?!\S)"  # of a chunk, or of a word that an earlier pattern set apart
+LAST = 8  # suffixes in a row that are looked for: a bound keeps the patterns linear in the length of a text
+MARKS = "-~!\";?+,)(/*[]}{|_"  # the standardisation sets spaces around runs of one of these: chunks of their own
+SUBSTITUTES = {"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"}
+
+
+def cuts(words: Iterable[str]) -> set[int]:
+    """Positions at which words touch."""
+    ends, position = set(), 0
+    for word in words:
+        position += len(word)
+        ends.add(position)
+    return ends - {position}
+
+
+def trie(words: Iterable[str], cut: str = "") -> str:
+    """A pattern of words that shares their beginnings. A NUL in a word is the place that is matched, as `\\K`."""
+    heads = defaultdict(set)
+    for word in words:
+        heads[word[:1]].add(word[1:])
+    branches = []
+    for head, tails in sorted(heads.items(), reverse=True):  # the empty word last: the longest match first
+        tail = trie(tails, cut) if head else ""
+        branches.append(rf"\K(?={tail}{END})" if head == "\0" else re.escape(head) + tail)
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def translate(pattern: str) -> str:
+    """A pattern of spaCy's in Oniguruma's terms: characters in place of their numbers."""
+    return re.sub(r"\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m[1] or m[2], 16)), pattern)
+
+
+def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
+    """
+    Branches of an alternation, without the characters of `apart`.
+
+    Oniguruma jumps to the next place that can match only if no branch starts with a class of more than ASCII.
+    """
+    ascii_characters, branches = "", []
+    for pattern in dict.fromkeys(filter(None, patterns)):
+        if len(pattern) > 2 or len(pattern) == 2 and pattern[0] != "\\":
+            if not re.fullmatch(r"\[[^\[\]]*\]", pattern):
+                branches.append(translate(pattern))
+        elif pattern[-1] not in apart:
+            if pattern.isascii():
+                ascii_characters += re.escape(pattern[-1])
+            else:
+                branches.append(pattern)
+    return [f"[{ascii_characters}]", *branches] if ascii_characters else branches
+
+
+def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, int]]]:
+    """
+    What spaCy's exceptions change, of those that cleaned text can have.
+
+    Returns:
+        Words with the parts that they are cut into, and words with a position where affix rules alone would cut them.
+    """
+    from spacy.tokenizer import Tokenizer
+
+    affix_rules = Tokenizer(
+        tokenizer.vocab,
+        prefix_search=tokenizer.prefix_search,
+        suffix_search=tokenizer.suffix_search,
+        infix_finditer=tokenizer.infix_finditer,
+        url_match=tokenizer.url_match,
+    )
+    divided, whole = [], []
+    for text, parts in tokenizer.rules.items():
+        if clean(text) != text or set(text) & set(MARKS) or text.split() != [text]:
+            continue
+        words = [part[65] for part in parts]  # 65 is spaCy's number of the attribute ORTH
+        by_affixes = cuts(token.text for token in affix_rules(text))
+        if cuts(words) - by_affixes:
+            divided.append((text, words))
+        whole += [(text, position) for position in sorted(by_affixes - cuts(words))]
+    return divided, whole
+
+
+def clean(text: str) -> str:
+    """ftfy's fixes of single characters, and the standardisation's."""
+    import ftfy
+
+    fixed = ftfy.fix_text(text, fix_encoding=False, unescape_html=False, normalization=None)
+    fixed = "".join(SUBSTITUTES.get(character, character) for character in fixed)
+    return re.sub(r"[^\S\n]", " ", fixed)
+
+
+def word_cuts(nlp) -> list[str]:
+    """Patterns of the empty places where spaCy cuts cleaned text, in order; each works on what the one before left."""
+    divided, whole = exceptions(nlp.tokenizer)
+    # Exceptions that keep together what affix rules would part: what follows the place, and what goes before it.
+    kept = defaultdict(set)
+    for text, position in whole:
+        kept[text[position:]].add(text[:position])
+
+    def keeps(ends: Iterable[str], follow: str = END, start: str = r"(?:\A|\s)", heads: set[str] | None = None) -> str:
+        """Not where an exception goes on with one of `ends`."""
+        return "".join(
+            rf"(?!{re.escape(end)}{follow}(?<={start}{trie(heads or kept[end])}{re.escape(end)}))"
+            for end in sorted(kept.keys() & set(ends))
+        )
+
+    starts = trie(text for text, _ in whole if nlp.tokenizer.find_prefix(text) and text != "''")
+    prefixes = ["''", *(other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes))]
+
+    suffixes = affixes(nlp.Defaults.suffixes, apart="'")
+    after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
+    # Of a run of apostrophes each two are one word; dots are one word.
+    suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
+    suffix = "|".join(["(?<!')''?+|(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
+    rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
+    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390, m.
+    dot = keeps(".", follow=r"(?!\.)") + keeps(".", follow=r"(?!\.)", start="[0-9]", heads=units)
+    sign = keeps(end for end in kept if not end[0].isalnum() and end != ".")
+
+    first, second = set(), set()
+    for text, words in divided:
+        first.add(f"{words[0]}\0{text[len(words[0]) :]}")
+        if len(words) == 3:
+            second.add(f"{words[1]}\0{words[2]}")
+
+    patterns = [
+        rf"(?:\G|{START})(?!{starts}{rest})(?>{'|'.join(prefixes)})\K(?=\S)",
+        rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{sign}",
+        rf"[0-9]\K(?=(?:{'|'.join(after_digit)}){END})",
+        rf"(?: {trie(first)}|\G{trie(second)})",
+    ]
+
+    before, after = [], []
+    for infix in affixes(nlp.Defaults.infixes):
+        behind, middle, ahead = re.fullmatch(r"(\(\?<=\[[^\]]*\]\))?(.*?)(\(\?=\[[^\]]*\]\))?", infix).groups("")
+        if middle == r"\.":
+            # An address is not cut, and the dot of an abbreviation stays with it. Hosts of addresses are all that has
+            # to be looked at: without a dot between letters there is nothing else in an address to cut.
+            domain = nlp.tokenizer.url_match.__self__.pattern
+            domain = translate(domain[domain.rindex("[a-z") : domain.rindex("]{2,63}")]) + "]{2,63}"
+            label = "[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,62}"
+            host = rf"(?!(?:{label}\.){{1,{LAST}}}{domain}(?::\d{{2,5}})?(?:#\S*)?{END})"
+            behind = behind[:-1] + r"\.)"
+            after_dot = keeps(end for end in kept if end[0].isalnum())
+            patterns.append(rf"\.\K{ahead}{behind}{host}{after_dot}")
+            patterns.append(rf"(?=\. {ahead}){behind[:-3]}){dot}{keeps(['. O'])}")
+        elif set(re.sub(r"[()?:|]", "", middle)) - set(MARKS + "".join(SUBSTITUTES)):
+            before.append(r"(?<!\.)\.\.++" if middle == r"\.\.+" else infix)
+            after.append(r"\.\.++" if middle == r"\.\.+" else behind.replace("])", r"]\s)") + middle + ahead)
+    patterns.append(rf"(?={'|'.join(before)})(?<=\S)")
+    patterns.append(rf"(?<=\s)(?!{starts}{END})(?>{'|'.join(after)})\K(?=\S)")
+    return patterns
