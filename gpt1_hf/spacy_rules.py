@@ -37,15 +37,19 @@ def cuts(words: Iterable[str]) -> set[int]:
     return ends - {position}
 
 
-def trie(words: Iterable[str], cut: str = "") -> str:
+def trie(words: Iterable[str]) -> str:
     """A pattern of words that shares their beginnings. A NUL in a word is the place that is matched, as `\\K`."""
     heads = defaultdict(set)
     for word in words:
         heads[word[:1]].add(word[1:])
-    branches = []
-    for head, tails in sorted(heads.items(), reverse=True):  # the empty word last: the longest match first
-        tail = trie(tails, cut) if head else ""
-        branches.append(rf"\K(?={tail}{END})" if head == "\0" else re.escape(head) + tail)
+    tails = defaultdict(list)
+    for head in sorted(heads.keys() - {"", "\0"}):
+        tails[trie(heads[head])].append(re.escape(head))
+    branches = [("".join(same) if len(same) == 1 else f"[{''.join(same)}]") + tail for tail, same in tails.items()]
+    if "\0" in heads:
+        branches.append(r"\K(?=" + trie(heads["\0"]) + END + ")")
+    if "" in heads:
+        branches.append("")  # last, so that the longest word is matched
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
@@ -93,6 +97,8 @@ def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, 
     for text, parts in tokenizer.rules.items():
         if clean(text) != text or set(text) & set(MARKS) or text.split() != [text]:
             continue
+        if "\u00b0" in text:
+            continue  # a symbol, which the clean-up sets apart
         words = [part[65] for part in parts]  # 65 is spaCy's number of the attribute ORTH
         by_affixes = cuts(token.text for token in affix_rules(text))
         if cuts(words) - by_affixes:
@@ -117,6 +123,11 @@ def word_cuts(nlp) -> list[str]:
     kept = defaultdict(set)
     for text, position in whole:
         kept[text[position:]].add(text[:position])
+    # "im." is i and m.: the last part of an exception and the dot after it make another one.
+    for text, words in list(divided):
+        if words[-1] in kept["."]:
+            kept["."].add(text)
+            divided.append((f"{text}.", [*words[:-1], f"{words[-1]}."]))
 
     def keeps(ends: Iterable[str], follow: str = END, start: str = r"(?:\A|\s)", heads: set[str] | None = None) -> str:
         """Not where an exception goes on with one of `ends`."""
@@ -128,31 +139,39 @@ def word_cuts(nlp) -> list[str]:
     starts = trie(text for text, _ in whole if nlp.tokenizer.find_prefix(text) and text != "''")
     prefixes = ["''", *(other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes))]
 
-    suffixes = affixes(nlp.Defaults.suffixes, apart="'")
+    suffixes = [other.replace("\u00b0", "\u00b0 ") for other in affixes(nlp.Defaults.suffixes, apart="'")]
     after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
     # Of a run of apostrophes each two are one word; dots are one word.
     suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
     suffix = "|".join(["(?<!')''?+|(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
     rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
-    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390, m.
+    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390 and m.
     dot = keeps(".", follow=r"(?!\.)") + keeps(".", follow=r"(?!\.)", start="[0-9]", heads=units)
-    sign = keeps(end for end in kept if not end[0].isalnum() and end != ".")
-
-    first, second = set(), set()
-    for text, words in divided:
-        first.add(f"{words[0]}\0{text[len(words[0]) :]}")
-        if len(words) == 3:
-            second.add(f"{words[1]}\0{words[2]}")
+    quote = keeps("'", follow=f"(?=(?!'){rest})")
+    sign = keeps(end for end in kept if not end[0].isalnum() and end not in ("'", "."))
 
     patterns = [
         rf"(?:\G|{START})(?!{starts}{rest})(?>{'|'.join(prefixes)})\K(?=\S)",
-        rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{sign}",
-        rf"[0-9]\K(?=(?:{'|'.join(after_digit)}){END})",
-        rf"(?: {trie(first)}|\G{trie(second)})",
+        rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{quote}{sign}",
+        rf"[0-9]\K(?=(?:{'|'.join(after_digit)}|{trie(units)}\.){END})",
     ]
+    # Exceptions are looked for by their commonest second parts, then by their first letters, then the third parts.
+    for tail in ("n't", "'"):
+        heads = defaultdict(set)
+        for text, words in divided:
+            if words[1].startswith(tail):
+                heads[text[len(words[0]) :]].add(words[0])
+        ends = (rf"(?={re.escape(end)}{END})(?<=(?:\A|\s){trie(heads[end])})" for end in sorted(heads))
+        patterns.append(rf"(?={tail})(?:{'|'.join(ends)})")
+    others = (words for text, words in divided if "'" not in words[1][:1] and "'" not in words[1])
+    patterns.append(START + trie(f"{words[0]}\0{''.join(words[1:])}" for words in others))
+    three = [words for _, words in divided if len(words) == 3]
+    pairs = trie(" ".join(words[:2]) for words in three)
+    patterns.append(rf"{START}{trie(chr(0).join(words[1:]) for words in three)}(?<=(?:\A|\s){pairs})")
 
     before, after = [], []
     for infix in affixes(nlp.Defaults.infixes):
+        infix = re.sub(r"\[\+\\-\\\*\^\]", r"\^", infix)
         behind, middle, ahead = re.fullmatch(r"(\(\?<=\[[^\]]*\]\))?(.*?)(\(\?=\[[^\]]*\]\))?", infix).groups("")
         if middle == r"\.":
             # An address is not cut, and the dot of an abbreviation stays with it. Hosts of addresses are all that has
@@ -166,7 +185,7 @@ def word_cuts(nlp) -> list[str]:
             patterns.append(rf"\.\K{ahead}{behind}{host}{after_dot}")
             patterns.append(rf"(?=\. {ahead}){behind[:-3]}){dot}{keeps(['. O'])}")
         elif set(re.sub(r"[()?:|]", "", middle)) - set(MARKS + "".join(SUBSTITUTES)):
-            before.append(r"(?<!\.)\.\.++" if middle == r"\.\.+" else infix)
+            before.append(r"(?<!\.)\.\.++" if middle == r"\.\.+" else infix + r"(?!\S{0,64}@)")
             after.append(r"\.\.++" if middle == r"\.\.+" else behind.replace("])", r"]\s)") + middle + ahead)
     patterns.append(rf"(?={'|'.join(before)})(?<=\S)")
     patterns.append(rf"(?<=\s)(?!{starts}{END})(?>{'|'.join(after)})\K(?=\S)")
