@@ -37,13 +37,15 @@ VOCABULARY_FILES = (("encoder_bpe_40000.json", "vocab_40000.bpe"), ("vocab.json"
 _REMOVED = "\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
     map(chr, [*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)])
 )
-# The commonest HTML entities, and quotes read in the wrong encoding.
+# The commonest HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with a
+# letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
 _DECODED = {
     "&amp;": "&",
     "&lt;": "<",
     "&gt;": ">",
-    "&quot;|&#34;|&[lr]dquo;|\u00e2\u20ac\u0153|\u00e2\u20ac\x9d|\u201a\u00c4[\u00fa\u00f9]": '"',
-    "&apos;|&#39;|&#x27;|&[lr]squo;|\u00e2\u20ac[\u02dc\u2122]|\u201a\u00c4[\u00f4\u00f2]": "'",
+    "&quot;|&#34;|&[lr]dquo;|\u00e2(?:\u20ac[\u0153\x9d]|\x80[\x9c\x9d])|\u201a\u00c4[\u00fa\u00f9]": '"',
+    "&apos;|&#39;|&#x27;|&[lr]squo;|\u00e2(?:\u20ac[\u02dc\u2122]|\x80[\x98\x99])|"
+    "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
 }
 _RUNS = "-~/|"  # marks of which spaCy leaves a run whole
 
@@ -108,6 +110,7 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.Precompiled(_characters_map(characters)),
             normalizers.NFC(),
             normalizers.Strip(),
+            normalizers.Prepend(" "),
             normalizers.Replace(Regex(r"\n\s*"), " \n "),
             normalizers.Replace(Regex(before), " "),
             normalizers.Replace(Regex(rf"(?>{after})\K(?=\S)"), " "),
