@@ -102,7 +102,7 @@ def _normalizer() -> normalizers.Normalizer:
     characters = {c: c for c in map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]) if is_word.match(c)}
     characters = {c: is_word.sub(r" \g<0> ", fixed) for c, fixed in {**characters, **REPLACED}.items()}
     before = "|".join(rf"(?={re.escape(mark)})(?<=[^\s{re.escape(mark)}])" for mark in _RUNS)
-    after = "|".join(re.escape(mark) + "+" for mark in _RUNS)
+    after = "|".join(rf"{re.escape(mark)}\K(?=[^\s{re.escape(mark)}])" for mark in _RUNS)
     return normalizers.Sequence(
         [
             normalizers.Replace(Regex(_REMOVED), ""),
@@ -111,9 +111,9 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.NFC(),
             normalizers.Strip(),
             normalizers.Prepend(" "),
-            normalizers.Replace(Regex(r"\n\s*"), " \n "),
+            normalizers.Replace(Regex(r"\n(?:\s*\n)?"), " \n "),
             normalizers.Replace(Regex(before), " "),
-            normalizers.Replace(Regex(rf"(?>{after})\K(?=\S)"), " "),
+            normalizers.Replace(Regex(after), " "),
             *(normalizers.Replace(Regex(pattern), " ") for pattern in WORD_CUTS),
             # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),

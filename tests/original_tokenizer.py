@@ -1,6 +1,6 @@
 """The tokenization that GPT-1 was trained on, step by step in Python: what [`GPT1Tokenizer`] is held against.
 
-It follows the released code (`text_utils.py` of openai/finetune-transformer-lm) in what it does: ftfy, standardisation,
+It follows what the released code does (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation,
 spaCy's English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
 """
 
