@@ -261,7 +261,7 @@ def literal(text: str, indent: int) -> str:
     return "(" + separator + separator.join(f'"{line}"' for line in [*lines, line]) + "\n" + " " * indent + ")"
 
 
-def write(file: str | Path = RULES_FILE) -> str:
+def write() -> str:
     """Write the rules of the installed spaCy and ftfy, and say what they were made from."""
     import ftfy
     import spacy
@@ -276,5 +276,5 @@ def write(file: str | Path = RULES_FILE) -> str:
         words=literal(words, 0),
         cuts="\n".join(f"    {literal(pattern, 4)}," for pattern in word_cuts(nlp)),
     )
-    Path(file).write_text(rules, encoding="ascii")
-    return f"{Path(file).name}: spaCy {spacy.__version__}, ftfy {ftfy.__version__}"
+    RULES_FILE.write_text(rules, encoding="ascii")
+    return f"{RULES_FILE.name}: spaCy {spacy.__version__}, ftfy {ftfy.__version__}"

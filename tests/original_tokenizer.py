@@ -28,14 +28,15 @@ def standardize(text: str) -> str:
 class OriginalTokenizer:
     """
     Args:
-        folder (`str` or `Path`):
-            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`.
+        folder (`str` or `Path`, *optional*):
+            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`; without it there are words, but no ids.
     """
 
-    def __init__(self, folder: str | Path):
-        self.vocab = json.loads((Path(folder) / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
-        merges = (Path(folder) / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-        self.ranks = {tuple(line.split()): rank for rank, line in enumerate(merges)}
+    def __init__(self, folder: str | Path | None = None):
+        if folder is not None:
+            self.vocab = json.loads((Path(folder) / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
+            merges = (Path(folder) / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+            self.ranks = {tuple(line.split()): rank for rank, line in enumerate(merges)}
         self.spacy = spacy.blank("en")
         self.spacy.max_length = 1 << 30
         self.ids_of_word = cache(self._ids_of_word)
