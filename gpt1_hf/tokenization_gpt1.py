@@ -1,73 +1,206 @@
 """GPT-1's tokenizer: clean-up, word splitting and byte-pair encoding, all inside `tokenizer.json`.
 
-A saved tokenizer therefore loads with plain `AutoTokenizer` and needs no code of ours; [`GPT1Tokenizer`] only adds the
-ways to make one: training on text, and reading the original release's vocabulary.
+GPT-1's text was cleaned by ftfy, standardised, split into words by spaCy, lower-cased, and encoded (paper §4.1). Here
+all of that is the normalizer's: spaCy reads text before it is lower-cased, so the places where it cuts are found by
+patterns that insert spaces, and lower-casing comes last. The patterns are generated from spaCy's tables, see
+`spacy_rules.py`. A saved tokenizer therefore loads with plain `AutoTokenizer` and needs no code of ours;
+[`GPT1Tokenizer`] adds the ways to make one (training on text, reading the original vocabulary), readable decoding, and
+the one step that a file cannot hold: ftfy's repair of mojibake, as the option `fix_text`.
 
 This file travels to the Hub beside a checkpoint; it imports nothing of the package but its siblings.
 """
 
 import json
-from collections.abc import Iterable
+import re
+import struct
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import TokenizersBackend
+from transformers import BatchEncoding, TokenizersBackend
+from transformers.utils import cached_file
+
+from .tokenization_rules_gpt1 import REPLACED, WORD_CUTS, WORDS
 
 
 UNKNOWN = "<unk>"
 END_OF_WORD = "</w>"
 
-# Contractions, runs of one punctuation mark, and single marks are words of their own.
-_WORD_PARTS = Regex(
-    r"n't(?!\w)|'(?:s|re|ve|ll|d|m)(?!\w)|([-~!\";?+,)(/*\[\]}{|_.])\1*|[^\w\s]",
+# Two names of one pair of files: OpenAI's, and the Hub's.
+VOCABULARY_FILES = (("encoder_bpe_40000.json", "vocab_40000.bpe"), ("vocab.json", "merges.txt"))
+
+# What ftfy takes out: escape sequences of terminals, and control characters.
+_REMOVED = "\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
+    map(chr, [*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)])
+)
+# The commonest HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with a
+# letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
+_DECODED = {
+    "&amp;": "&",
+    "&lt;": "<",
+    "&gt;": ">",
+    "&quot;|&#34;|&[lr]dquo;|\u00e2(?:\u20ac[\u0153\x9d]|\x80[\x9c\x9d])|\u201a\u00c4[\u00fa\u00f9]": '"',
+    "&apos;|&#39;|&#x27;|&[lr]squo;|\u00e2(?:\u20ac[\u02dc\u2122]|\x80[\x98\x99])|"
+    "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
+}
+_RUNS = "-~/|"  # marks of which spaCy leaves a run whole
+
+# What decoding leaves a space at, and readable text does not.
+_CLEAN_UP = (
+    (re.compile(r" ([.,;:!?%)\]}]|\.\.+|n't\b|'(?:s|re|ve|ll|d|m)\b)"), r"\1"),
+    (re.compile(r"([(\[{$#]) "), r"\1"),
+    (re.compile(r" ?\n ?"), "\n"),
 )
 
 
+def _characters_map(replacements: dict[str, str]) -> bytes:
+    """
+    A map of characters in SentencePiece's binary form, the one normalizer that replaces many of them in one pass.
+
+    It is a double-array trie (Aoe, 1989) over UTF-8 as darts-clone lays it out, after its size in bytes: each unit
+    holds the byte that leads to it, and the exclusive or of its index with its children's base; the child of byte 0 is
+    a leaf, which holds the place of the NUL-ended replacement in the text that follows.
+    """
+    texts, places, root = bytearray(), {}, {}
+    for character, replacement in replacements.items():
+        if replacement not in places:
+            places[replacement] = len(texts)
+            texts += replacement.encode() + b"\0"
+        node = root
+        for byte in character.encode():
+            node = node.setdefault(byte, {})
+        node[0] = places[replacement]
+
+    units, taken, lowest = [0] * 256, {0}, 1
+    pending = [(root, 0)]
+    while pending:
+        node, place = pending.pop()
+        while lowest in taken:
+            lowest += 1
+        base = lowest
+        while any(base ^ byte in taken for byte in node):
+            base += 1
+        while base | 255 >= len(units):
+            units += [0] * 256  # in whole blocks: a lookup of any byte stays inside
+        taken.update(base ^ byte for byte in node)
+        units[place] |= (base ^ place) << 10 | (0 in node) << 8
+        for byte, child in node.items():
+            units[base ^ byte] = byte or child | 1 << 31
+            if byte:
+                pending.append((child, base ^ byte))
+    return struct.pack(f"<{1 + len(units)}I", 4 * len(units), *units) + bytes(texts)
+
+
+@cache
 def _normalizer() -> normalizers.Normalizer:
-    """Released code's `text_standardize` and lower-casing, and of ftfy's fixes the straight quotes and NFC."""
+    """From raw text to lower-case words between spaces. A line break is a word: GPT-1 has a token for it."""
+    is_word = re.compile(f"[{WORDS}]")
+    characters = {c: c for c in map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]) if is_word.match(c)}
+    characters = {c: is_word.sub(r" \g<0> ", fixed) for c, fixed in {**characters, **REPLACED}.items()}
+    before = "|".join(rf"(?={re.escape(mark)})(?<=[^\s{re.escape(mark)}])" for mark in _RUNS)
+    after = "|".join(rf"{re.escape(mark)}\K(?=[^\s{re.escape(mark)}])" for mark in _RUNS)
     return normalizers.Sequence(
         [
+            normalizers.Replace(Regex(_REMOVED), ""),
+            *(normalizers.Replace(Regex(pattern), content) for pattern, content in _DECODED.items()),
+            normalizers.Precompiled(_characters_map(characters)),
             normalizers.NFC(),
-            normalizers.Replace(Regex("[\u2018\u2019\u00b4]"), "'"),
-            normalizers.Replace(Regex("[\u201c\u201d]"), '"'),
-            normalizers.Replace(Regex("[\u2013\u2014\u2015]"), "-"),
-            normalizers.Replace("\u2026", "..."),
-            normalizers.Replace(Regex(r"\s*\n\s*"), "\n"),
-            normalizers.Replace(Regex(r"[^\S\n]+"), " "),
             normalizers.Strip(),
+            normalizers.Prepend(" "),
+            normalizers.Replace(Regex(r"\n(?:\s*\n)?"), " \n "),
+            normalizers.Replace(Regex(before), " "),
+            normalizers.Replace(Regex(after), " "),
+            *(normalizers.Replace(Regex(pattern), " ") for pattern in WORD_CUTS),
+            # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
+            normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
             normalizers.Lowercase(),
         ]
     )
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """Text -> words. A line break is a word: GPT-1 has a token for it."""
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex("\n"), behavior="isolated"),
-            pre_tokenizers.Split(" ", behavior="removed"),
-            pre_tokenizers.Split(_WORD_PARTS, behavior="isolated"),
-        ]
-    )
+def _ftfy() -> Callable[[str], str]:
+    try:
+        from ftfy import fix_text
+    except ImportError as error:
+        raise ImportError("fix_text=True needs ftfy: pip install 'gpt1_hf[exact]'") from error
+    return fix_text
+
+
+def _without_surrogates(text: str) -> str:
+    """Halves of characters joined or replaced, as ftfy does: the library does not take them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _map_texts(function: Callable[[str], str], texts: Any) -> Any:
+    """Apply a function to a text, or to every text of nested lists; anything else is left to the library to refuse."""
+    if isinstance(texts, str):
+        return function(texts)
+    if isinstance(texts, list | tuple):
+        return type(texts)(_map_texts(function, text) for text in texts)
+    return texts
 
 
 def _pipeline(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = _normalizer()
-    tokenizer.pre_tokenizer = _pre_tokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     tokenizer.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
     return tokenizer
 
 
 class GPT1Tokenizer(TokenizersBackend):
     """
-    Byte-pair encoding over lower-cased words that end in `</w>` (paper §4.1).
+    GPT-1's tokenization: byte-pair encoding over lower-cased words that end in `</w>` (paper §4.1), with the word
+    splitting and clean-up of the original pipeline.
 
     Base tokenizers add no special token to a text, and pad with `<unk>` (id 0), so that the original vocabulary needs
     no new entry. Text that happens to spell a special token is split like any other. [`GPT1Processor`] adds the start,
     delimiter and extract tokens that fine-tuning needs.
+
+    `decode` leaves a space between each two words; with `clean_up_tokenization_spaces=True` it takes out those that
+    readable text does not have.
+
+    Args:
+        fix_text (`bool`, *optional*, defaults to `False`):
+            Run `ftfy.fix_text` on every text first (needs the `exact` extra), which also repairs text that was decoded
+            in a wrong encoding. It is saved, but holds only where this class loads the tokenizer; and as the text is
+            another one then, `return_offsets_mapping` is an error.
     """
+
+    @property
+    def fix_text(self) -> bool:
+        """Whether ftfy reads every text first."""
+        return bool(self.init_kwargs.get("fix_text", False))
+
+    def _encode_plus(self, text, text_pair=None, return_offsets_mapping: bool = False, **kwargs) -> BatchEncoding:
+        if self.fix_text and return_offsets_mapping:
+            raise ValueError(
+                "offsets would point into the text that ftfy repaired, not into yours: load the tokenizer with "
+                "fix_text=False for return_offsets_mapping=True"
+            )
+        prepare = _ftfy() if self.fix_text else _without_surrogates
+        return super()._encode_plus(
+            text=_map_texts(prepare, text),
+            text_pair=_map_texts(prepare, text_pair),
+            return_offsets_mapping=return_offsets_mapping,
+            **kwargs,
+        )
+
+    def clean_up_tokenization(self, text: str) -> str:
+        """Take out the spaces before punctuation and contractions, after opening brackets and around line breaks."""
+        for pattern, replacement in _CLEAN_UP:
+            text = pattern.sub(replacement, text)
+        return text
 
     @classmethod
     def train(
@@ -101,11 +234,15 @@ class GPT1Tokenizer(TokenizersBackend):
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
         with TemporaryFile("w+", encoding="utf-8") as copy:
-            alphabet: set[str] = set()
+            characters: set[str] = set()
             for text in texts:
-                alphabet.update(tokenizer.normalizer.normalize_str(text))
-                copy.write(json.dumps(text) + "\n")
-            if not alphabet:
+                characters.update(unicodedata.normalize("NFC", text))
+                copy.write(json.dumps(_without_surrogates(text)) + "\n")
+            # Character by character, and once each: to normalize the whole text here would take as long as to train.
+            alphabet = set().union(*map(tokenizer.normalizer.normalize_str, _without_surrogates("".join(characters))))
+            if "\n" in characters:
+                alphabet.add("\n")  # alone it is stripped
+            if not alphabet - {"\n"}:
                 raise ValueError("the corpus has no text to learn a vocabulary from")
             copy.seek(0)
             # The trainer numbers word ends in the order of a hash map, and the numbers break ties between merges:
@@ -121,27 +258,36 @@ class GPT1Tokenizer(TokenizersBackend):
         return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod
-    def from_original(cls, folder: str | Path, model_max_length: int = 512) -> "GPT1Tokenizer":
+    def from_original(cls, source: str | Path, model_max_length: int = 512, **kwargs) -> "GPT1Tokenizer":
         """
         Read OpenAI's released vocabulary.
 
         Args:
-            folder (`str` or `Path`):
-                Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`.
+            source (`str` or `Path`):
+                Folder or Hub id with `encoder_bpe_40000.json` and `vocab_40000.bpe`, or with the same two as the Hub
+                names them, `vocab.json` and `merges.txt` (`openai-community/openai-gpt`).
             model_max_length (`int`, *optional*, defaults to 512):
                 Context length of the model it is meant for, in tokens.
+            kwargs:
+                Further arguments of the class, `fix_text`.
 
         Raises:
             FileNotFoundError: if one of the two files is missing.
+            OSError: if there is neither a folder nor a Hub repository of that name.
         """
-        vocab = json.loads((Path(folder) / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
-        lines = (Path(folder) / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")
+        if Path(source).is_dir():
+            pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
+            vocabulary, merges_file = next((pair for pair in pairs if pair[0].is_file()), pairs[0])
+        else:
+            vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
+        vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
+        lines = merges_file.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split()) for line in lines[1:] if line]  # the first line is a version header
         model = models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD)
-        return cls._from_pipeline(_pipeline(model), model_max_length)
+        return cls._from_pipeline(_pipeline(model), model_max_length, **kwargs)
 
     @classmethod
-    def _from_pipeline(cls, tokenizer: Tokenizer, model_max_length: int) -> "GPT1Tokenizer":
+    def _from_pipeline(cls, tokenizer: Tokenizer, model_max_length: int, **kwargs) -> "GPT1Tokenizer":
         return cls(
             tokenizer_object=tokenizer,
             unk_token=UNKNOWN,
@@ -149,6 +295,9 @@ class GPT1Tokenizer(TokenizersBackend):
             split_special_tokens=True,
             model_input_names=["input_ids", "attention_mask"],
             model_max_length=model_max_length,
+            # The name is the library's, for vocabularies whose tokens hold their own spaces; these do not.
+            clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output=True,
+            **kwargs,
         )
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, OpenAIGPTTokenizer
 
 from gpt1_hf import GPT1Processor, GPT1Tokenizer
 
@@ -92,6 +94,16 @@ class TestTraining:
     def test_a_line_break_is_never_merged_with_a_word(self, spelling_tokenizer):
         assert {token for token in spelling_tokenizer.get_vocab() if "\n" in token} <= {"\n", "\n</w>"}
 
+    def test_it_is_laid_out_as_the_original_and_loads_in_transformers_own_class(self, tokenizer, texts, tmp_path):
+        tokenizer.save_pretrained(tmp_path)
+        merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+        base = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])][: -len(merges)]
+        assert base[0] == "<unk>"
+        assert all(len(token.removesuffix("</w>")) == 1 for token in base[1:])
+        theirs = OpenAIGPTTokenizer.from_pretrained(tmp_path)
+        assert theirs.get_vocab() == tokenizer.get_vocab()
+        assert theirs("the old lady")["input_ids"] == tokenizer("the old lady")["input_ids"]
+
     def test_the_context_length_is_kept(self, tokenizer):
         assert tokenizer.model_max_length == 64
 
@@ -133,12 +145,25 @@ class TestOriginalVocabulary:
         assert (tokenizer.bos_token_id, tokenizer.sep_token_id, tokenizer.cls_token_id) == (40478, 40479, 40480)
         assert len(tokenizer) == 40481
 
+    def test_the_hubs_names_for_the_two_files_are_read_too(self, original, original_folder, tmp_path):
+        for theirs, hubs in (("encoder_bpe_40000.json", "vocab.json"), ("vocab_40000.bpe", "merges.txt")):
+            (tmp_path / hubs).symlink_to(original_folder / theirs)
+        converted = GPT1Tokenizer.from_original(tmp_path)
+        assert converted.backend_tokenizer.to_str() == original.backend_tokenizer.to_str()
+
     def test_missing_files_are_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="encoder_bpe_40000.json"):
             GPT1Tokenizer.from_original(tmp_path)
 
 
 class TestSavedFiles:
+    def test_the_file_alone_is_the_whole_tokenizer(self, spelling_tokenizer, tmp_path):
+        spelling_tokenizer.save_pretrained(tmp_path)
+        alone = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        alone.encode_special_tokens = True
+        for text in ("The lady's  letter\u2026\n\n\u201cDon\u2019t,\u201d he said", *ODD_TEXTS.values()):
+            assert alone.encode(text).ids == spelling_tokenizer(text)["input_ids"]
+
     def test_the_saved_class_is_the_librarys_own(self, tokenizer, tmp_path):
         tokenizer.save_pretrained(tmp_path)
         config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -241,13 +266,16 @@ class TestCleanUp:
             ("the lady\n\n \t\n wept", "the lady\nwept"),
             ("the lady  \r\n  wept\r\n", "the lady\nwept"),
             ("\n\nthe lady", "the lady"),
-            ("the\rlady\x0cwept", "the lady wept"),
+            ("the\rlady\x0cwept", "the\nlady wept"),
+            ("the \ufb01re \uff21\uff22\uff0c\u3000x", "the fire AB, x"),
+            ("the\x1b[31m la\x00dy\ufeff", "the lady"),
+            ("Smith &amp; Sons &quot;Ltd.&quot;", 'Smith & Sons "Ltd."'),
+            ("the lady\u00e2\u20ac\u2122s", "the lady's"),
         ],
     )
     def test_variants_of_a_text_are_read_alike(self, spelling_tokenizer, text, plain):
-        assert spelling_tokenizer.backend_tokenizer.normalizer.normalize_str(text) == plain
+        assert words(spelling_tokenizer, text) == words(spelling_tokenizer, plain)
         assert spelling_tokenizer(text)["input_ids"] == spelling_tokenizer(plain)["input_ids"]
-        assert 0 not in spelling_tokenizer(plain)["input_ids"]
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -255,11 +283,14 @@ class TestCleanUp:
             ("don't, can't.", ["do", "n't", ",", "ca", "n't", "."]),
             ("he's we're I've", ["he", "'s", "we", "'re", "i", "'ve"]),
             ("she'll I'd I'm", ["she", "'ll", "i", "'d", "i", "'m"]),
-            ("'twas 'the end'", ["'", "twas", "'", "the", "end", "'"]),
-            ("what?! no!!!", ["what", "?", "!", "no", "!!!"]),
-            ("wait... -- ((x))", ["wait", "...", "--", "((", "x", "))"]),
-            ("a@b #1 £5", ["a", "@", "b", "#", "1", "£", "5"]),
-            ("mrs. o'dell", ["mrs", ".", "o", "'", "dell"]),
+            ("'em 'twas 'the end'", ["'em", "'", "twas", "'", "the", "end", "'"]),
+            ("what?! no!!!", ["what", "?", "!", "no", "!", "!", "!"]),
+            ("wait... -- ((x))", ["wait", "...", "--", "(", "(", "x", ")", ")"]),
+            ("a@b #1 £5", ["a@b", "#", "1", "£", "5"]),
+            ("Mrs. O'Dell came at 5p.m.", ["mrs.", "o'dell", "came", "at", "5", "p.m."]),
+            ("Don't DON'T cannot wed", ["do", "n't", "don't", "can", "not", "we", "d"]),
+            ("end.Then a.b www.Ab.com 5km.", ["end", ".", "then", "a.b", "www.ab.com", "5", "km", "."]),
+            ("''Tis nothin'.", ["''", "tis", "nothin'", "."]),
             ("one\n\ntwo", ["one", "\n", "two"]),
             ("snake_case", ["snake", "_", "case"]),
         ],
@@ -270,6 +301,70 @@ class TestCleanUp:
     def test_known_text_survives_the_round_trip_but_for_spaces(self, spelling_tokenizer):
         ids = spelling_tokenizer("The lady's letter!\n\nDon't.")["input_ids"]
         assert spelling_tokenizer.decode(ids) == "the lady 's letter ! \n do n't ."
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "The lady's letter (the old one), don't you know: 5% of it... isn't here!\n\n\"No,\" she'll say.",
+            "\ufb01ne \u2014 \u201cquoted\u201d\u2026 caf\u00e9 na\u00efve \u0130x",
+        ],
+    )
+    def test_offsets_point_into_the_text_as_it_was_given(self, original, text):
+        encoding = original(text, return_offsets_mapping=True)
+        offsets = encoding["offset_mapping"]
+        assert all(0 <= start < end <= len(text) for start, end in offsets)
+        assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)
+        for token, (start, end) in zip(encoding.tokens(), offsets, strict=True):
+            piece = token.removesuffix("</w>")
+            if text[start:end].isascii():
+                assert text[start:end].lower().strip(" ") == piece or text[start:end].isspace()
+        covered = {place for start, end in offsets for place in range(start, end)}
+        assert not [place for place, character in enumerate(text) if character.isalnum() and place not in covered]
+
+    def test_readable_text_on_request(self, original, tmp_path):
+        text = "the lady's letter (the old one), don't you know: 5% of it... isn't here!\nshe'll say so."
+        ids = original(text)["input_ids"]
+        assert original.decode(ids) != text
+        assert original.decode(ids, clean_up_tokenization_spaces=True) == text
+        assert original(original.decode(ids))["input_ids"] == ids
+
+    def test_halves_of_characters_are_no_error(self, spelling_tokenizer):
+        together, alone = spelling_tokenizer("the \ud83d\ude00"), spelling_tokenizer(["the \udc80", "the \ufffd"])
+        assert together["input_ids"] == spelling_tokenizer("the \U0001f600")["input_ids"]
+        assert alone["input_ids"][0] == alone["input_ids"][1]
+
+    @pytest.mark.parametrize(
+        "piece", ["a", ".", "'", "-", "!", "a:", "a.B", "1km", "a' ", "&amp;", "e\u0301", "He's. "]
+    )
+    def test_time_grows_with_the_length_of_a_text(self, tokenizer, piece):
+        took = []
+        for length in (50_000, 200_000):
+            start = time.process_time()
+            tokenizer(piece * (length // len(piece)), verbose=False)
+            took.append(time.process_time() - start)
+        assert took[1] < 16 * took[0] + 0.1  # 4 if it is linear; 16, and seconds, if it is quadratic
+
+
+class TestFixText:
+    def test_ftfy_repairs_what_a_file_cannot(self, original_folder, tmp_path):
+        pytest.importorskip("ftfy")
+        fixing, plain = (GPT1Tokenizer.from_original(original_folder, fix_text=fix) for fix in (True, False))
+        broken = "the caf\u00c3\u00a9, n&oacute;"
+        assert (
+            fixing(broken)["input_ids"] == plain("the caf\u00e9, n\u00f3")["input_ids"] != plain(broken)["input_ids"]
+        )
+        batch = fixing([broken], [broken])["input_ids"]
+        assert batch == [2 * fixing(broken)["input_ids"]]
+        with pytest.raises(ValueError, match="fix_text=False"):
+            fixing(broken, return_offsets_mapping=True)
+
+        fixing.save_pretrained(tmp_path)
+        reloaded = GPT1Tokenizer.from_pretrained(tmp_path)
+        assert reloaded.fix_text and not GPT1Tokenizer.from_pretrained(tmp_path, fix_text=False).fix_text
+        assert reloaded(broken)["input_ids"] == fixing(broken)["input_ids"]
+
+    def test_it_is_off_unless_asked_for(self, tokenizer):
+        assert not tokenizer.fix_text
 
 
 class TestPadding:

@@ -1,4 +1,4 @@
-"""Train a tokenizer on text, or convert the original vocabulary."""
+"""Train a tokenizer on text, convert the original vocabulary, or rebuild the word-splitting rules."""
 
 import argparse
 
@@ -6,6 +6,8 @@ import argparse
 def main(argv: list[str]):
     from ..data.corpus import chunks, read_documents
     from ..data.loading import default_data_dir
+    from ..errors import GPT1Error
+    from ..spacy_rules import write
     from ..tokenization_gpt1 import GPT1Tokenizer
 
     parser = argparse.ArgumentParser(prog="gpt1 tokenizer", description=__doc__)
@@ -20,15 +22,27 @@ def main(argv: list[str]):
         "--data_dir", default=default_data_dir(), help="Folder with local copies laid out as on the Hub."
     )
     train.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
-    convert = actions.add_parser("convert", help="Read encoder_bpe_40000.json and vocab_40000.bpe.")
-    convert.add_argument("folder", help="Folder with the two files.")
+    convert = actions.add_parser("convert", help="Read OpenAI's vocabulary.")
+    convert.add_argument(
+        "source",
+        help="Folder with encoder_bpe_40000.json and vocab_40000.bpe, or vocab.json and merges.txt; or a Hub id.",
+    )
+    convert.add_argument("--fix_text", action="store_true", help="Run ftfy on every text first (extra `exact`).")
     convert.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
+    actions.add_parser("rules", help="Generate tokenization_rules_gpt1.py anew from the installed spaCy and ftfy.")
     args = parser.parse_args(argv)
+
+    if args.action == "rules":
+        try:
+            print(write())
+        except ImportError as error:
+            raise GPT1Error("the rules are made from spaCy and ftfy: pip install 'gpt1_hf[exact]'") from error
+        return
 
     if args.action == "train":
         documents = read_documents(args.corpus, "train", args.data_dir)
         tokenizer = GPT1Tokenizer.train(chunks(documents), args.vocab_size, args.model_max_length)
     else:
-        tokenizer = GPT1Tokenizer.from_original(args.folder)
+        tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
     tokenizer.save_pretrained(args.output_dir)
     print(f"{len(tokenizer):,} entries saved in {args.output_dir}")

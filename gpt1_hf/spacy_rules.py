@@ -1,0 +1,280 @@
+"""Write `tokenization_rules_gpt1.py`: spaCy's English rules and ftfy's tables as patterns for `tokenizer.json`.
+
+    gpt1 tokenizer rules        # needs the `exact` extra
+
+GPT-1's text was cleaned by ftfy and split into words by spaCy. Both are Python and tables; the tables are read here,
+from the installed versions, and turned into Oniguruma patterns, each of which says where spaCy would cut a text.
+
+spaCy cuts a text at spaces. Of each chunk it takes prefixes from the left and suffixes from the right, while there
+are any; what is left is an exception with words of its own, an address, or is cut at infixes. At last every run of
+adjacent words that spells an exception which has affixes is made that exception. As patterns that insert a space:
+
+1. prefixes: at the start of a chunk, and where the last one ended, unless an exception starts there;
+2. suffixes: where nothing but suffixes follows to the end of the chunk, unless an exception ends there;
+3. exceptions: at the cuts of each word that stands alone;
+4. infixes.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+
+RULES_FILE = Path(__file__).with_name("tokenization_rules_gpt1.py")
+START, END = r"(?<!\S)", r"(?!\S)"  # of a chunk, or of a word that an earlier pattern set apart
+LAST = 8  # suffixes in a row that are looked for: a bound keeps the patterns linear in the length of a text
+MARKS = '-~!";?+,)(/*[]}{|_'  # the standardisation sets spaces around runs of one of these: chunks of their own
+SUBSTITUTES = {"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"}
+
+
+def cuts(words: Iterable[str]) -> set[int]:
+    """Positions at which words touch."""
+    ends, position = set(), 0
+    for word in words:
+        position += len(word)
+        ends.add(position)
+    return ends - {position}
+
+
+def trie(words: Iterable[str]) -> str:
+    """A pattern of words that shares their beginnings. A NUL in a word is the place that is matched, as `\\K`."""
+    heads = defaultdict(set)
+    for word in words:
+        heads[word[:1]].add(word[1:])
+    tails = defaultdict(list)
+    for head in sorted(heads.keys() - {"", "\0"}):
+        tails[trie(heads[head])].append(re.escape(head))
+    branches = [("".join(same) if len(same) == 1 else f"[{''.join(same)}]") + tail for tail, same in tails.items()]
+    if "\0" in heads:
+        branches.append(r"\K(?=" + trie(heads["\0"]) + END + ")")
+    if "" in heads:
+        branches.append("")  # last, so that the longest word is matched
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def sieve(words: Iterable[str], letters: int = 4) -> str:
+    """A [`trie`] that looks at its first letters some at a time: what it does most is to fail, and this is faster."""
+    by_letter = defaultdict(set)
+    for word in words:
+        by_letter[word[0].lower()].add(word)
+    groups = [sorted(by_letter)[start : start + letters] for start in range(0, len(by_letter), letters)]
+    guards = ["".join(group) + "".join(group).upper() for group in groups]
+    tries = [trie(set().union(*(by_letter[letter] for letter in group))) for group in groups]
+    return "(?:" + "|".join(f"(?=[{guard}]){words}" for guard, words in zip(guards, tries, strict=True)) + ")"
+
+
+def translate(pattern: str) -> str:
+    """A pattern of spaCy's in Oniguruma's terms: characters in place of their numbers."""
+    return re.sub(r"\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m[1] or m[2], 16)), pattern)
+
+
+def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
+    """
+    Branches of an alternation, without the characters of `apart`.
+
+    Oniguruma jumps to the next place that can match only if no branch starts with a class of more than ASCII.
+    """
+    ascii_characters, branches = "", []
+    for pattern in dict.fromkeys(filter(None, patterns)):
+        if len(pattern) > 2 or len(pattern) == 2 and pattern[0] != "\\":
+            if not re.fullmatch(r"\[[^\[\]]*\]", pattern):
+                branches.append(translate(pattern))
+        elif pattern[-1] not in apart:
+            if pattern.isascii():
+                ascii_characters += re.escape(pattern[-1])
+            else:
+                branches.append(pattern)
+    return [f"[{ascii_characters}]", *branches] if ascii_characters else branches
+
+
+def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, int]]]:
+    """
+    What spaCy's exceptions change, of those that cleaned text can have.
+
+    Returns:
+        Words with the parts that they are cut into, and words with a position where affix rules alone would cut them.
+    """
+    from spacy.tokenizer import Tokenizer
+
+    affix_rules = Tokenizer(
+        tokenizer.vocab,
+        prefix_search=tokenizer.prefix_search,
+        suffix_search=tokenizer.suffix_search,
+        infix_finditer=tokenizer.infix_finditer,
+        url_match=tokenizer.url_match,
+    )
+    divided, whole = [], []
+    for text, parts in tokenizer.rules.items():
+        if clean(text) != text or set(text) & set(MARKS) or text.split() != [text]:
+            continue
+        if "\u00b0" in text:
+            continue  # a symbol, which the clean-up sets apart
+        words = [part[65] for part in parts]  # 65 is spaCy's number of the attribute ORTH
+        by_affixes = cuts(token.text for token in affix_rules(text))
+        if cuts(words) - by_affixes:
+            divided.append((text, words))
+        whole += [(text, position) for position in sorted(by_affixes - cuts(words))]
+    return divided, whole
+
+
+def clean(text: str) -> str:
+    """ftfy's fixes of single characters, and the standardisation's."""
+    import ftfy
+
+    fixed = ftfy.fix_text(text, fix_encoding=False, unescape_html=False, normalization=None)
+    fixed = "".join(SUBSTITUTES.get(character, character) for character in fixed)
+    return re.sub(r"[^\S\n]", " ", fixed)
+
+
+def word_cuts(nlp) -> list[str]:
+    """Patterns of the empty places where spaCy cuts cleaned text, in order; each works on what the one before left."""
+    divided, whole = exceptions(nlp.tokenizer)
+    # Exceptions that keep together what affix rules would part: what follows the place, and what goes before it.
+    kept = defaultdict(set)
+    for text, position in whole:
+        kept[text[position:]].add(text[:position])
+    # "im." is i and m.: the last part of an exception and the dot after it make another one.
+    for text, words in list(divided):
+        if words[-1] in kept["."]:
+            kept["."].add(text)
+            divided.append((f"{text}.", [*words[:-1], f"{words[-1]}."]))
+
+    def keeps(ends: Iterable[str], follow: str = END, start: str = r"\s", heads: set[str] | None = None) -> str:
+        """Not where an exception goes on with one of `ends`."""
+        return "".join(
+            rf"(?!{re.escape(end)}{follow}(?<={start}{trie(heads or kept[end])}{re.escape(end)}))"
+            for end in sorted(kept.keys() & set(ends))
+        )
+
+    starts = trie(text for text, _ in whole if nlp.tokenizer.find_prefix(text) and text != "''")
+    prefixes = ["''", *(other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes, apart=MARKS))]
+
+    suffixes = [other.replace("\u00b0", "\u00b0 ") for other in affixes(nlp.Defaults.suffixes, apart="'" + MARKS)]
+    after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
+    # Of a run of apostrophes each two are one word; dots are one word.
+    suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
+    suffix = "|".join(["(?<!')''?+|(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
+    rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
+    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390 and m.
+    capital = {head for head in kept["."] if head[0].isupper()}  # "end.Mr. Smith" will be cut before Mr.
+    dot = keeps(".", follow=r"(?!\.)")
+    dot += keeps(".", follow=r"(?!\.)", start="[0-9]", heads=units)
+    dot += keeps(".", follow=r"(?!\.)", start=r"[a-z]\.", heads=capital)
+    quote = keeps("'", follow=f"(?=(?!'){rest})")
+    sign = keeps(end for end in kept if not end[0].isalnum() and end not in ("'", "."))
+
+    patterns = [
+        rf"(?:\G|{START})(?!{starts}{rest})(?>{'|'.join(prefixes)})\K(?=\S)",
+        rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{quote}{sign}",
+        rf"[0-9]\K(?=(?:{'|'.join(after_digit)}|{trie(units)}\.){END})",
+    ]
+    # Exceptions are looked for by their commonest second parts, then by their first letters, then the third parts.
+    for tail in ("n't", "'"):
+        heads = defaultdict(set)
+        for text, words in divided:
+            if words[1].startswith(tail):
+                heads[text[len(words[0]) :]].add(words[0])
+        ends = (rf"(?={re.escape(end)}{END})(?<=\s{trie(heads[end])})" for end in sorted(heads))
+        patterns.append(rf"(?={tail})(?:{'|'.join(ends)})")
+    others = (words for text, words in divided if "'" not in words[1][:1] and "'" not in words[1])
+    # The space makes it fast; there is one before the first word, too.
+    patterns.append(" " + sieve(f"{words[0]}\0{''.join(words[1:])}" for words in others))
+    three = [words for _, words in divided if len(words) == 3]
+    pairs = trie(" ".join(words[:2]) for words in three)
+    patterns.append(rf"{START}{trie(chr(0).join(words[1:]) for words in three)}(?<=\s{pairs})")
+
+    before, after = [], []
+    for infix in affixes(nlp.Defaults.infixes):
+        infix = re.sub(r"\[\+\\-\\\*\^\]", r"\^", infix)
+        behind, middle, ahead = re.fullmatch(r"(\(\?<=\[[^\]]*\]\))?(.*?)(\(\?=\[[^\]]*\]\))?", infix).groups("")
+        if middle == r"\.":
+            # An address is not cut, and the dot of an abbreviation stays with it. Hosts of addresses are all that has
+            # to be looked at: without a dot between letters there is nothing else in an address to cut.
+            domain = nlp.tokenizer.url_match.__self__.pattern
+            domain = translate(domain[domain.rindex("[a-z") : domain.rindex("]{2,63}")]) + "]{2,63}"
+            label = "[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,62}"
+            host = rf"(?!(?:{label}\.){{1,{LAST}}}{domain}(?::\d{{2,5}})?(?:#\S*)?{END})"
+            behind = behind[:-1] + r"\.)"
+            after_dot = keeps(end for end in kept if end[0].isalnum())
+            patterns.append(rf"\.\K{ahead}{behind}{host}{after_dot}")
+            patterns.append(rf"(?=\. {ahead}){behind[:-3]}){dot}{keeps(['. O'])}")
+        elif set(re.sub(r"[()?:|]", "", middle)) - set(MARKS + "".join(SUBSTITUTES)):
+            before.append(r"(?<!\.)\.\.++" if middle == r"\.\.+" else infix + r"(?!\S{0,64}@)")
+            after.append(r"\.\.++" if middle == r"\.\.+" else behind.replace("])", r"]\s)") + middle + ahead)
+    patterns.append(rf"(?={'|'.join(before)})(?<=\S)")
+    patterns.append(rf"(?<=\s)(?!{starts}{END})(?>{'|'.join(after)})\K(?=\S)")
+    return patterns
+
+
+def characters(nlp) -> tuple[dict[str, str], str]:
+    """
+    What cleaning makes of single characters.
+
+    Returns:
+        Characters with what takes their place, and a class of those that are words wherever they stand.
+    """
+    tables = [infix for infix in nlp.Defaults.infixes if re.fullmatch(r"\[[^\[\]]*\]", infix)]
+    marks = "".join(mark for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 3)  # so that runs need no care
+    words = "".join(map(re.escape, marks)) + "".join(translate(table)[1:-1] for table in tables)
+    # ftfy's tables and white space end at the last of the full-width forms; the other control characters are removed.
+    places = [9, 12, 13, *range(0x7F, 0xD800), *range(0xE000, 0x10000)]
+    replaced = {chr(place): clean(chr(place)) for place in places}
+    return {character: fixed for character, fixed in replaced.items() if fixed not in (character, "")}, words
+
+
+FILE = """\
+\"\"\"Generated by `gpt1 tokenizer rules` from spaCy {spacy} and ftfy {ftfy}: do not edit.
+
+See `spacy_rules.py` for how it is made, and `tokenization_gpt1.py` for what it is used for.
+\"\"\"
+
+# Characters with what takes their place.
+REPLACED = dict(
+    zip(
+        {sources},
+        {targets},
+        strict=True,
+    )
+)
+
+# A class of the characters that are words wherever they stand.
+WORDS = {words}
+
+# Where spaCy cuts cleaned text, in order.
+WORD_CUTS = (
+{cuts}
+)
+"""
+
+
+def literal(text: str, indent: int) -> str:
+    """A Python literal in ASCII, over as many lines as it takes."""
+    lines, line = [], ""
+    for character in text:
+        piece = ascii(character)[1:-1].replace('"', '\\"') if character != "'" else character
+        if len(line) + len(piece) > 112 - indent:
+            lines.append(line)
+            line = ""
+        line += piece
+    separator = "\n" + " " * (indent + 4)
+    return "(" + separator + separator.join(f'"{line}"' for line in [*lines, line]) + "\n" + " " * indent + ")"
+
+
+def write() -> str:
+    """Write the rules of the installed spaCy and ftfy, and say what they were made from."""
+    import ftfy
+    import spacy
+
+    nlp = spacy.blank("en")
+    replaced, words = characters(nlp)
+    rules = FILE.format(
+        spacy=spacy.__version__,
+        ftfy=ftfy.__version__,
+        sources=literal("".join(replaced), 8),
+        targets=literal("\0".join(replaced.values()), 8) + '.split("\\0")',
+        words=literal(words, 0),
+        cuts="\n".join(f"    {literal(pattern, 4)}," for pattern in word_cuts(nlp)),
+    )
+    RULES_FILE.write_text(rules, encoding="ascii")
+    return f"{RULES_FILE.name}: spaCy {spacy.__version__}, ftfy {ftfy.__version__}"

@@ -1,0 +1,64 @@
+"""The tokenization that GPT-1 was trained on, step by step in Python: what [`GPT1Tokenizer`] is held against.
+
+It follows what the released code does (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation,
+spaCy's English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import ftfy
+import spacy
+
+
+SUBSTITUTES = str.maketrans({"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"})
+RUN_OF_A_MARK = re.compile(r"([-~!\";?+,)(/*\[\]}{|_])\1*")
+LINE_BREAK = re.compile(r"\s*\n\s*")
+SPACES = re.compile(r"[^\S\n]+")
+
+
+def standardize(text: str) -> str:
+    """Spaces around punctuation, one kind of dash, quote and white space."""
+    text = RUN_OF_A_MARK.sub(r" \g<0> ", text.translate(SUBSTITUTES))
+    return SPACES.sub(" ", LINE_BREAK.sub(" \n ", text)).strip()
+
+
+class OriginalTokenizer:
+    """
+    Args:
+        folder (`str` or `Path`, *optional*):
+            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`; without it there are words, but no ids.
+    """
+
+    def __init__(self, folder: str | Path | None = None):
+        if folder is not None:
+            self.vocab = json.loads((Path(folder) / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
+            merges = (Path(folder) / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
+            self.ranks = {tuple(line.split()): rank for rank, line in enumerate(merges)}
+        self.spacy = spacy.blank("en")
+        self.spacy.max_length = 1 << 30
+        self.ids_of_word = cache(self._ids_of_word)
+
+    def words(self, text: str) -> list[str]:
+        """Lower-case words; white space is the one word `"\\n"`."""
+        doc = self.spacy.tokenizer(standardize(ftfy.fix_text(text)))
+        return ["\n" if token.text.isspace() else token.text.lower() for token in doc]
+
+    def encode(self, text: str) -> list[int]:
+        return [i for word in self.words(text) for i in self.ids_of_word(word)]
+
+    def _ids_of_word(self, word: str) -> list[int]:
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self.ranks.get(pair, float("inf")))
+            if best not in self.ranks:
+                break
+            merged, i = [], 0
+            while i < len(parts):
+                step = 2 if tuple(parts[i : i + 2]) == best else 1
+                merged.append("".join(parts[i : i + step]))
+                i += step
+            parts = merged
+        return [self.vocab.get(part, 0) for part in parts]
