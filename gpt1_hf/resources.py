@@ -24,12 +24,12 @@ def card_template(name: str) -> Path:
 
 def find_recipe(name: str) -> Path:
     """
-    Find a recipe by path, or by its name in the shipped folder (`finetune/cola`).
+    Find a recipe by path, or by its name among the shipped ones (`finetune/cola`, `recipes/finetune/cola.yaml`).
 
     Raises:
         GPT1Error: if there is none.
     """
-    for path in (Path(name), recipes_dir() / name, recipes_dir() / f"{name}.yaml"):
+    for path in (Path(name), recipes_dir() / f"{name}.yaml", recipes_dir() / name, recipes_dir().parent / name):
         if path.is_file():
             return path
     raise GPT1Error(

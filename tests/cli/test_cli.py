@@ -60,8 +60,10 @@ def test_bad_recipes_are_refused(tmp_path, recipe, message):
     assert message in str(error.value)
 
 
-def test_a_recipe_is_found_by_name():
-    assert read(["--config", "finetune/cola"]).task == "cola"
+def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("finetune/cola", "finetune/cola.yaml", "recipes/finetune/cola.yaml"):
+        assert read(["--config", name]).task == "cola"
     with pytest.raises(GPT1Error, match="no/such"):
         read(["--config", "no/such"])
 
