@@ -13,7 +13,13 @@ from transformers.models import auto
 
 from . import modeling_gpt1
 from .configuration_gpt1 import GPT1Config
-from .modeling_gpt1 import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
+from .modeling_gpt1 import (
+    GPT1ForCausalLM,
+    GPT1ForMultipleChoice,
+    GPT1ForSequenceClassification,
+    GPT1ForTokenClassification,
+    GPT1Model,
+)
 from .processing_gpt1 import GPT1Processor
 from .tokenization_gpt1 import GPT1Tokenizer
 
@@ -45,7 +51,9 @@ __all__ = [
     "GPT1Config",
     "GPT1DataCollator",
     "GPT1ForCausalLM",
+    "GPT1ForMultipleChoice",
     "GPT1ForSequenceClassification",
+    "GPT1ForTokenClassification",
     "GPT1Model",
     "GPT1Processor",
     "GPT1Tokenizer",

@@ -50,6 +50,9 @@ class GPT1Config(PreTrainedConfig):
             Standard deviation of the normal distribution that weights are drawn from.
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 switches it off.
+        regression_bins (`int`, *optional*):
+            With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
+            and read it out as their expectation: 6 is the released code's STS-B. Plain regression if not set.
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the keys and values for faster generation.
         pad_token_id (`int`, *optional*):
@@ -99,6 +102,7 @@ class GPT1Config(PreTrainedConfig):
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
+    regression_bins: int | None = None
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -133,6 +137,8 @@ class GPT1Config(PreTrainedConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
+        if self.regression_bins and self.num_labels != 1:
+            raise ValueError(f"regression_bins reads out one score: set num_labels to 1, not {self.num_labels}")
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """
