@@ -53,6 +53,13 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_train_examples: int | None = field(
         default=None, metadata={"help": "Train on this many rows, the same random ones for every seed. Default: all."}
     )
+    held_out_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "For choosing settings: score on this share of the training rows, held out, in place of the "
+            "validation split."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
