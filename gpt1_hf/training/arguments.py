@@ -90,6 +90,17 @@ class PretrainArguments(GPT1TrainingArguments):
             "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
         },
     )
+    corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
+    corpus_rows: str = field(
+        default="documents", metadata={"help": "What a row of the corpus is: documents, or lines of one running text."}
+    )
+    spans: str = field(
+        default="random",
+        metadata={
+            "help": "random: contiguous spans from anywhere, as in the paper; neighbouring: each once an epoch, "
+            "shuffled, or in order with --train_sampling_strategy sequential."
+        },
+    )
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
