@@ -169,7 +169,7 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
                 f"{TOLERANCE:.0e}; nothing was saved"
             )
         if output.exists():
-            output.rmdir()
+            output.rmdir()  # not everywhere does one folder take the place of another
         folder.rename(output)
     return Conversion(n_parameters, tokenizer is not None, difference)
 
@@ -194,8 +194,8 @@ def _kind(source: str) -> str:
     for architecture in config.get("architectures") or ():
         if architecture not in LANGUAGE_MODELS:
             raise GPT1Error(
-                f"{source} holds a {architecture}, whose task head has no exact counterpart in the other layout; only "
-                f"language models can be converted ({', '.join(LANGUAGE_MODELS)})"
+                f"{source} holds a {architecture}; only language models can be converted, not task heads "
+                f"({', '.join(LANGUAGE_MODELS)})"
             )
     return kind
 
@@ -219,7 +219,8 @@ def _read_checkpoint(source: str, kind: str) -> tuple[GPT1ForCausalLM, Tokenizer
 
 def _our_config(source: str) -> GPT1Config:
     theirs = OpenAIGPTConfig.from_pretrained(source)
-    return GPT1Config(**{name: getattr(theirs, name) for name in SHARED_VALUES}, afn=theirs.afn)
+    values = {name: getattr(theirs, name) for name in SHARED_VALUES}
+    return GPT1Config(**values, afn=theirs.afn, classifier_dropout=theirs.summary_first_dropout)
 
 
 def _our_tokenizer(theirs: OpenAIGPTTokenizer, source: str, model_max_length: int) -> GPT1Tokenizer:

@@ -303,11 +303,12 @@ VALUES = {
 
 @pytest.mark.parametrize("afn", ["gelu", "relu", "silu", "swish"])
 def test_values_of_the_configuration_go_there_and_back(afn, tmp_path):
-    theirs = tiny_openai_gpt(afn=afn, **VALUES)
+    theirs = tiny_openai_gpt(afn=afn, summary_first_dropout=0.14, **VALUES)
     theirs.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
     ours = GPT1ForCausalLM.from_pretrained(tmp_path / "ours")
     assert {name: getattr(ours.config, name) for name in VALUES} == VALUES
+    assert ours.config.classifier_dropout == 0.14
     assert ours.transformer.drop.p == 0.11 and ours.transformer.h[0].dropout.p == 0.13
     assert_same_logits(ours, theirs)
     convert(tmp_path / "ours", tmp_path / "again", to="openai-gpt")
@@ -344,16 +345,25 @@ def their_tokenizer(tokenizer) -> OpenAIGPTTokenizer:
 
 def test_the_tokenizer_of_an_openai_gpt_becomes_ours(tokenizer, tmp_path):
     theirs = their_tokenizer(tokenizer)
+    theirs.add_tokens(["[plain]"])
     theirs.add_special_tokens({"cls_token": "[CLS]"})
     tiny_openai_gpt(len(theirs)).save_pretrained(tmp_path / "theirs")
     theirs.save_pretrained(tmp_path / "theirs")
     assert convert(tmp_path / "theirs", tmp_path / "ours").has_tokenizer
     ours = GPT1Tokenizer.from_pretrained(tmp_path / "ours")
     assert ours.get_vocab() == theirs.get_vocab()
-    assert (ours.cls_token_id, ours.pad_token_id, ours.unk_token_id) == (len(tokenizer), 0, 0)
+    assert (ours.cls_token_id, ours.pad_token_id, ours.unk_token_id) == (len(tokenizer) + 1, 0, 0)
     text = "The Lady don't.\nNow"
     assert ours(text)["input_ids"] == tokenizer(text)["input_ids"] != theirs(text)["input_ids"]
     assert GPT1Config.from_pretrained(tmp_path / "ours").pad_token_id == 0
+
+
+def test_the_two_files_of_older_checkpoints_are_tokenizer_enough(tokenizer, tmp_path):
+    tiny_openai_gpt(len(tokenizer)).save_pretrained(tmp_path / "theirs")
+    tokenizer.backend_tokenizer.model.save(str(tmp_path / "theirs"))
+    assert convert(tmp_path / "theirs", tmp_path / "ours").has_tokenizer
+    text = "The Lady don't.\nNow"
+    assert AutoTokenizer.from_pretrained(tmp_path / "ours")(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
 def test_another_tokenizer_than_openai_gpt_s_is_kept_as_it_is(tokenizer, tmp_path):
@@ -451,7 +461,7 @@ def test_pickled_weights_are_not_read(openai_folder, tmp_path):
         (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=1)), "a `gpt2` model"),
         (
             lambda: OpenAIGPTForSequenceClassification(OpenAIGPTConfig(vocab_size=10, n_embd=8, n_layer=1, n_head=1)),
-            "a OpenAIGPTForSequenceClassification, whose task head",
+            "a OpenAIGPTForSequenceClassification; only language models",
         ),
     ],
 )
@@ -459,6 +469,12 @@ def test_other_models_are_refused_by_name(model, message, tmp_path):
     model().save_pretrained(tmp_path / "source")
     with pytest.raises(GPT1Error, match=message):
         convert(tmp_path / "source", tmp_path / "out")
+
+
+def test_the_lstm_is_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt1_lstm"}))
+    with pytest.raises(GPT1Error, match="a `gpt1_lstm` model"):
+        convert(tmp_path, tmp_path / "out", to="openai-gpt")
 
 
 def test_a_source_that_is_nothing_of_the_kind_is_refused(tmp_path):
