@@ -26,6 +26,12 @@ class GPT1TrainingArguments(TrainingArguments):
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
     save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Hide losses that are not finite, waiting for the device at every update; here they end the run."
+        },
+    )
 
     def __post_init__(self):
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
@@ -128,7 +134,6 @@ class PretrainArguments(GPT1TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
     save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
-    include_num_input_tokens_seen: str = field(default="all", metadata={"help": "Count tokens: all, non_padding, no."})
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"

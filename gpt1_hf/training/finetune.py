@@ -17,7 +17,7 @@ from ..modeling_gpt1 import GPT1ForSequenceClassification
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
+from .trainer import GPT1Trainer, resume_point
 
 
 # The random rows of `held_out_share` and `max_train_examples` are the same for every run and seed.
@@ -105,7 +105,6 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         train_dataset=encoded["train"],
         eval_dataset=encoded["validation"],
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
-        callbacks=[StopOnNonFinite()],
     )
     trained = trainer.train(resume_from_checkpoint=resume_point(args))
     predictions = predict(trainer, task, rows["validation"], encoded["validation"])

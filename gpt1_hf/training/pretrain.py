@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from transformers import set_seed
+from transformers.trainer_callback import ProgressCallback
 
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
@@ -14,7 +15,8 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
-from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
+from .throughput import Throughput, matmul_peak, operations_per_token
+from .trainer import GPT1Trainer, resume_point
 
 
 # Share of the corpus's tokens held out when it comes without validation text.
@@ -61,10 +63,10 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     trainer = GPT1Trainer(
         model=GPT1ForCausalLM(config),
         args=args,
-        train_dataset=SPANS[args.spans](train_stream.tokens, span),
-        eval_dataset=Windows(validation_stream.tokens, span) if args.eval_strategy != "no" else None,
-        callbacks=[StopOnNonFinite()],
+        train_dataset=SPANS[args.spans](train_stream, span),
+        eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
     )
+    throughput = watch_throughput(trainer, span)
     trained = trainer.train(resume_from_checkpoint=resume_point(args))
 
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -73,10 +75,13 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         "train_documents": len(train_stream.document_ends),
         "train_characters": sum(train_stream.document_chars),
         "train_tokens": len(train_stream),
-        "tokens_seen": trainer.state.num_input_tokens_seen,
+        "tokens_seen": trainer.state.global_step * throughput.tokens_per_update,
         "updates": trainer.state.global_step,
         "train_loss": round(trained.training_loss, 4),
         "train_seconds": round(trained.metrics["train_runtime"]),
+        "tokens_per_second": round(throughput.tokens_per_second),
+        "share_of_peak": round(throughput.share_of_peak, 3),
+        "processes": args.world_size,
         "n_parameters": model.num_parameters(),
         "device": device_name(model.device),
         "window": span,
@@ -101,6 +106,19 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         write_results(args.output_dir, results)
         print(format_results(results))
     return results
+
+
+def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
+    """Have the rate of training measured, and shown in the progress bar if there is one."""
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
+    peak = matmul_peak(dtype, args.device) * args.world_size
+    throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)
+    bars = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ProgressCallback)]
+    throughput.progress = bars[0] if bars else None
+    trainer.add_callback(throughput)
+    return throughput
 
 
 def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:

@@ -1,17 +1,23 @@
-"""The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and tokens/s in the bar."""
+"""The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and a watch on the loss."""
 
 import inspect
-import time
+import logging
+from statistics import fmean
 
 import torch
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
 from ..processing_gpt1 import GPT1Processor
+
+
+logger = logging.getLogger(__name__)
+
+# A logged loss warns when it is this many times the mean of the last ten.
+SPIKE = 1.3
 
 
 def resume_point(args: TrainingArguments) -> str | None:
@@ -20,29 +26,15 @@ def resume_point(args: TrainingArguments) -> str | None:
     return get_last_checkpoint(args.output_dir) if str(wish).lower() == "true" else wish
 
 
-class ThroughputProgress(ProgressCallback):
-    """transformers' progress bar, with the rate of training in tokens per second."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        self.started, self.first_token = time.perf_counter(), state.num_input_tokens_seen
-
-    def on_step_end(self, args, state, control, **kwargs):
-        super().on_step_end(args, state, control, **kwargs)
-        tokens = state.num_input_tokens_seen - self.first_token
-        if self.training_bar is not None and tokens:
-            rate = tokens / (time.perf_counter() - self.started)
-            self.training_bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-
-
 class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
 
-    Five things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task
-    head show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss
-    and gradients); [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the corpus once;
-    rows are evaluated in their own order, however training rows are sampled.
+    What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
+    show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss and
+    gradients); [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the corpus once; rows
+    are evaluated in their own order, however training rows are sampled; a loss that is NaN or infinite ends the run
+    before anything is logged or saved, and one that jumps is warned of.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -54,9 +46,8 @@ class GPT1Trainer(Trainer):
         self._loss_terms_step = 0
         forward = inspect.signature(self.accelerator.unwrap_model(self.model).forward)
         self._can_skip_logits = "skip_logits" in forward.parameters
-        if any(type(callback) is ProgressCallback for callback in self.callback_handler.callbacks):
-            self.remove_callback(ProgressCallback)
-            self.add_callback(ThroughputProgress)
+        self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
+        self._last_losses: list[float] = []
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -67,6 +58,51 @@ class GPT1Trainer(Trainer):
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
         # `group_by_length` reorders evaluation rows too, in transformers: predictions would belong to other rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "start" not in self._signature_columns:
+            self._signature_columns.append("start")
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        inputs = dict(inputs)
+        starts = inputs.pop("start", None)  # of [`RandomSpans`]: where in the stream each row begins
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._unchecked.append((self.state.global_step + 1, loss.detach(), starts))
+        return loss
+
+    def prediction_step(self, model, inputs, *args, **kwargs):
+        return super().prediction_step(
+            model, {name: inputs[name] for name in inputs if name != "start"}, *args, **kwargs
+        )
+
+    def train(self, *args, **kwargs):
+        output = super().train(*args, **kwargs)
+        self._check_losses()
+        return output
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        control = self.control
+        if control.should_log or control.should_save or control.should_evaluate or len(self._unchecked) > 1000:
+            self._check_losses()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _check_losses(self):
+        """Stop if a loss since the last check was not finite. Only here is the device waited for."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked:
+            return
+        finite = torch.stack([loss for _, loss, _ in unchecked]).isfinite().tolist()
+        for (update, loss, starts), is_finite in zip(unchecked, finite, strict=True):
+            if not is_finite:
+                where = ""
+                if starts is not None:
+                    documents = self.train_dataset.documents_of(starts.tolist())
+                    where = f" (its batch is from the documents {', '.join(map(str, documents))} of the corpus)"
+                raise FloatingPointError(
+                    f"the training loss is {loss.item()} at update {update}{where}: lower learning_rate or train in "
+                    "fp32, and go on from the last checkpoint with resume_from_checkpoint"
+                )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self._can_skip_logits and model.training and not return_outputs:
@@ -87,15 +123,11 @@ class GPT1Trainer(Trainer):
                 logs[name] = round(self.accelerator.gather(total.reshape(1)).sum().item() / steps, 4)
             self._loss_terms = {}
             self._loss_terms_step = self.state.global_step
+        if "loss" in logs:
+            if len(self._last_losses) == 10 and logs["loss"] > SPIKE * fmean(self._last_losses):
+                logger.warning(
+                    f"the training loss jumped to {logs['loss']:.3f} at update {self.state.global_step}, from "
+                    f"{fmean(self._last_losses):.3f} on average before"
+                )
+            self._last_losses = [*self._last_losses[-9:], logs["loss"]]
         super().log(logs, start_time)
-
-
-class StopOnNonFinite(TrainerCallback):
-    """Ends a run whose loss is NaN or infinite, naming the step, before it spoils what is saved."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = (logs or {}).get("loss")
-        if loss is not None and not torch.isfinite(torch.tensor(float(loss))):
-            raise FloatingPointError(
-                f"the training loss is {loss} at update {state.global_step}: lower learning_rate, or train in fp32"
-            )

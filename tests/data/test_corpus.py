@@ -323,7 +323,7 @@ class TestFingerprint:
 
 
 class TestSpans:
-    tokens = np.arange(100, 111, dtype=np.uint16)
+    tokens = TokenStream(np.arange(100, 111, dtype=np.uint16), [3, 4, 11], [9, 1, 20])
 
     def test_every_contiguous_span_is_there_once(self):
         spans = RandomSpans(self.tokens, 4)
@@ -334,6 +334,12 @@ class TestSpans:
     def test_the_labels_are_the_span_itself(self):
         span = RandomSpans(self.tokens, 4)[3]
         assert torch.equal(span["input_ids"], span["labels"])
+
+    def test_they_know_their_documents(self):
+        spans = RandomSpans(self.tokens, 2)
+        assert [spans.documents_of([start]) for start in (0, 2, 3, 4, 9)] == [[0], [0, 1], [1, 2], [2], [2]]
+        assert spans.documents_of([9, 0]) == [0, 2]
+        assert [spans[3]["start"], Windows(self.tokens, 4)[1]["start"]] == [3, 4]
 
     def test_an_epoch_draws_as_many_tokens_as_there_are(self):
         assert RandomSpans(self.tokens, 4).spans_per_epoch == 2
@@ -360,4 +366,6 @@ class TestSpans:
         assert batch["input_ids"].shape == (2, 4)
 
     def test_large_ids_stay_whole(self):
-        assert RandomSpans(np.array([70000, 1], dtype=np.uint32), 2)[0]["input_ids"].tolist() == [70000, 1]
+        assert RandomSpans(TokenStream(np.array([70000, 1], dtype=np.uint32), [2], [5]), 2)[0][
+            "input_ids"
+        ].tolist() == [70000, 1]

@@ -1,5 +1,6 @@
 """GPT1Trainer: accumulation changes nothing, the loss terms are logged apart, spans are drawn at random."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
-from gpt1_hf.data.corpus import RandomSpans
+from gpt1_hf.data.corpus import RandomSpans, TokenStream, Windows
 
 
 @pytest.fixture
@@ -35,6 +36,11 @@ def arguments(tmp_path, **changes):
         "warmup_steps": 0,
     }
     return GPT1TrainingArguments(**{**defaults, **changes})
+
+
+def stream(tokens) -> TokenStream:
+    """Two documents."""
+    return TokenStream(tokens, [len(tokens) // 2, len(tokens)], [1, 1])
 
 
 def train(config, processor, rows, args):
@@ -76,7 +82,7 @@ def test_language_models_train_without_logits_to_the_same_weights(config, tmp_pa
         skipped.append(skip_logits)
         return forward(self, *args, **kwargs)
 
-    spans = RandomSpans(np.random.default_rng(0).integers(0, config.vocab_size, 400, dtype=np.uint16), 16)
+    spans = RandomSpans(stream(np.random.default_rng(0).integers(0, config.vocab_size, 400, dtype=np.uint16)), 16)
     weights = []
     for method in (forward, with_logits):
         torch.manual_seed(0)
@@ -129,7 +135,7 @@ def test_paper_values_are_the_defaults(tmp_path):
 
 
 def test_spans_are_drawn_with_replacement_one_corpus_an_epoch(config, tmp_path):
-    spans = RandomSpans(np.arange(1000, dtype=np.uint16) % 50, length=16)
+    spans = RandomSpans(stream(np.arange(1000, dtype=np.uint16) % 50), length=16)
     trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path, seed=3), train_dataset=spans)
     starts = list(trainer._get_train_sampler())
     assert len(starts) == spans.spans_per_epoch == 62
@@ -137,3 +143,35 @@ def test_spans_are_drawn_with_replacement_one_corpus_an_epoch(config, tmp_path):
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["input_ids"].shape == (32, 16)
     assert torch.equal(batch["input_ids"], batch["labels"])
+
+
+@pytest.mark.parametrize("when", ["log", "save", "end"])
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(config, tmp_path, monkeypatch, when):
+    """The third update's loss is NaN; the border between two documents runs through its batch."""
+    forward, calls = GPT1ForCausalLM.forward, []
+
+    @functools.wraps(forward)
+    def broken(self, *args, **kwargs):
+        outputs = forward(self, *args, **kwargs)
+        calls.append(outputs.loss)
+        return outputs if len(calls) != 3 else dataclasses.replace(outputs, loss=outputs.loss * float("nan"))
+
+    monkeypatch.setattr(GPT1ForCausalLM, "forward", broken)
+    steps = {"log": {"logging_steps": 4}, "save": {"save_strategy": "steps", "save_steps": 4}, "end": {}}[when]
+    args = arguments(tmp_path, **{"logging_steps": 100, **steps}, max_steps=5, per_device_train_batch_size=2)
+    windows = Windows(stream(np.arange(160, dtype=np.uint16) % 50), 16)
+    trainer = GPT1Trainer(GPT1ForCausalLM(config), args, train_dataset=windows)
+    with pytest.raises(FloatingPointError, match=r"loss is nan at update 3 \(its batch is from the documents 0, 1 "):
+        trainer.train()
+    assert len(calls) == (5 if when == "end" else 4)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
+    trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path))
+    for update, loss in enumerate([5.0] * 9 + [6.9, 5.2, 5.1, 6.6, 7.2], start=1):
+        trainer.state.global_step = update
+        trainer.log({"loss": loss})
+    assert [record.message for record in caplog.records] == [
+        "the training loss jumped to 7.200 at update 14, from 5.380 on average before"
+    ]
