@@ -5,10 +5,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt1_hf.data.corpus import TokenStream
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf.cli.parser import parse
+from gpt1_hf.data.corpus import RandomSpans, TokenStream
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments
 from gpt1_hf.training.pretrain import pretrain, split_stream
 
@@ -131,3 +135,63 @@ def test_the_card_says_what_ran(corpus, base_model, tmp_path):
     assert "6 updates on 768 tokens" in card
     assert "4 documents" in card
     assert "{{" not in card
+
+
+@pytest.fixture
+def paper_trainer(tmp_path):
+    """The Trainer of the paper's recipe, around a small model, for 20,000 updates."""
+    recipe = recipes_dir() / "pretrain" / "bookcorpus.yaml"
+    argv = ["--config", str(recipe), "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    args = parse(PretrainArguments, argv, "pretrain", "")
+    config = GPT1Config(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    trainer = GPT1Trainer(GPT1ForCausalLM(config), args)
+    trainer.create_optimizer_and_scheduler(num_training_steps=20_000)
+    return trainer
+
+
+def test_the_papers_schedule(paper_trainer):
+    rates = []
+    for _ in range(20_001):
+        rates.append(paper_trainer.lr_scheduler.get_last_lr()[0])
+        paper_trainer.optimizer.step()
+        paper_trainer.lr_scheduler.step()
+    expected = {0: 0.0, 1: 1.25e-7, 1000: 1.25e-4, 2000: 2.5e-4, 11_000: 1.25e-4, 20_000: 0.0}
+    assert {step: rates[step] for step in expected} == pytest.approx(expected, abs=1e-12)
+    quarter = 2000 + 18_000 / 4
+    assert rates[int(quarter)] == pytest.approx(2.5e-4 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_the_papers_optimizer_decays_matrices_only(paper_trainer):
+    parameters = dict(paper_trainer.model.named_parameters())
+    seen = set()
+    for group in paper_trainer.optimizer.param_groups:
+        assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+        for name in (name for name in parameters if any(parameters[name] is p for p in group["params"])):
+            seen.add(name)
+            assert group["weight_decay"] == (0.01 if parameters[name].dim() == 2 else 0.0), name
+    assert seen == parameters.keys()
+
+
+def test_gradients_are_clipped_to_norm_one(config, tmp_path, monkeypatch):
+    model = GPT1ForCausalLM(config)
+    with torch.no_grad():
+        model.transformer.tokens_embed.weight *= 50  # large weights, large gradients
+    seen = []
+    tokens = TokenStream(np.arange(200, dtype=np.uint16) % 50, [200], [200])
+    args = PretrainArguments(
+        output_dir=str(tmp_path), max_steps=1, logging_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no"
+    )
+    trainer = GPT1Trainer(model, args, train_dataset=RandomSpans(tokens, 16))
+    optimizer = trainer.create_optimizer()
+    step = optimizer.step
+
+    def watched(*positional, **kwargs):
+        gradients = [parameter.grad for parameter in model.parameters()]
+        seen.append(torch.nn.utils.get_total_norm(gradients).item())
+        return step(*positional, **kwargs)
+
+    monkeypatch.setattr(optimizer, "step", watched)
+    trainer.train()
+    before = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
+    assert before[0] > 2
+    assert seen == [pytest.approx(1.0, abs=1e-3)]
