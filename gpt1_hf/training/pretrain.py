@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import torch
-from transformers import set_seed
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_documents
 from ..errors import GPT1Error
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import Result, device_name, format_results, write_results
-from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
@@ -23,7 +23,7 @@ HELD_OUT = 0.05
 
 def pretrain(args: PretrainArguments) -> list[Result]:
     """
-    Pre-train a GPT-1 on text.
+    Pre-train a GPT-1, or the LSTM that it is compared with, on text.
 
     Args:
         args ([`PretrainArguments`]):
@@ -39,23 +39,11 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
-    config = GPT1Config(
-        vocab_size=len(tokenizer),
-        hidden_size=args.hidden_size,
-        num_hidden_layers=args.num_hidden_layers,
-        num_attention_heads=args.num_attention_heads,
-        max_position_embeddings=args.max_position_embeddings,
-        position_embedding_type=args.position_embedding_type,
-        embd_pdrop=args.dropout,
-        attn_pdrop=args.dropout,
-        resid_pdrop=args.dropout,
-        initializer_range=args.initializer_range,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = new_config(args, tokenizer)
     train_stream, validation_stream = token_streams(args, tokenizer)
     span = config.max_position_embeddings
     trainer = GPT1Trainer(
-        model=GPT1ForCausalLM(config),
+        model=AutoModelForCausalLM.from_config(config),
         args=args,
         train_dataset=RandomSpans(train_stream.tokens, span),
         eval_dataset=Windows(validation_stream.tokens, span) if args.eval_strategy != "no" else None,
@@ -97,6 +85,29 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         write_results(args.output_dir, results)
         print(format_results(results))
     return results
+
+
+def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """Configuration of the architecture and sizes that are asked for."""
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": args.hidden_size,
+        "max_position_embeddings": args.max_position_embeddings,
+        "embd_pdrop": args.dropout,
+        "resid_pdrop": args.dropout,
+        "initializer_range": args.initializer_range,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if args.num_hidden_layers is not None:
+        sizes["num_hidden_layers"] = args.num_hidden_layers
+    if args.architecture == "lstm":
+        return GPT1LSTMConfig(lstm_size=args.lstm_size, **sizes)
+    return GPT1Config(
+        num_attention_heads=args.num_attention_heads,
+        position_embedding_type=args.position_embedding_type,
+        attn_pdrop=args.dropout,
+        **sizes,
+    )
 
 
 def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:
