@@ -13,8 +13,20 @@ from transformers.models import auto
 
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .modeling_gpt1 import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
-from .modeling_gpt1_lstm import GPT1LSTMForCausalLM, GPT1LSTMModel
+from .modeling_gpt1 import (
+    GPT1ForCausalLM,
+    GPT1ForMultipleChoice,
+    GPT1ForSequenceClassification,
+    GPT1ForTokenClassification,
+    GPT1Model,
+)
+from .modeling_gpt1_lstm import (
+    GPT1LSTMForCausalLM,
+    GPT1LSTMForMultipleChoice,
+    GPT1LSTMForSequenceClassification,
+    GPT1LSTMForTokenClassification,
+    GPT1LSTMModel,
+)
 from .processing_gpt1 import GPT1Processor
 from .tokenization_gpt1 import GPT1Tokenizer
 
@@ -46,9 +58,14 @@ __all__ = [
     "GPT1Config",
     "GPT1DataCollator",
     "GPT1ForCausalLM",
+    "GPT1ForMultipleChoice",
     "GPT1ForSequenceClassification",
+    "GPT1ForTokenClassification",
     "GPT1LSTMConfig",
     "GPT1LSTMForCausalLM",
+    "GPT1LSTMForMultipleChoice",
+    "GPT1LSTMForSequenceClassification",
+    "GPT1LSTMForTokenClassification",
     "GPT1LSTMModel",
     "GPT1Model",
     "GPT1Processor",

@@ -13,8 +13,11 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 
 class GPT1FamilyConfig(PreTrainedConfig):
-    """What the family's configurations share: refusing other models' folders, and carrying the code along."""
+    """What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying
+    the code along."""
 
+    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
+    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     # Model types of other folders that are read as this one's.
     _other_model_types = ()
 
@@ -49,6 +52,12 @@ class GPT1FamilyConfig(PreTrainedConfig):
                 f"{' and '.join(f'`{name}`' for name in accepted)} only"
             )
         return config_dict, kwargs
+
+    def validate_architecture(self):
+        """Part of `@strict`'s validation: refuses values that do not fit together."""
+        super().validate_architecture()
+        if self.regression_bins and self.num_labels != 1:
+            raise ValueError(f"regression_bins reads out one score: set num_labels to 1, not {self.num_labels}")
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """
@@ -109,6 +118,9 @@ class GPT1Config(GPT1FamilyConfig):
             Standard deviation of the normal distribution that weights are drawn from.
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 switches it off.
+        regression_bins (`int`, *optional*):
+            With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
+            and read it out as their expectation: 6 is the released code's STS-B. Plain regression if not set.
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the keys and values for faster generation.
         pad_token_id (`int`, *optional*):
@@ -118,8 +130,6 @@ class GPT1Config(GPT1FamilyConfig):
 
     model_type = "gpt1"
     _other_model_types = ("openai-gpt",)
-    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
-    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     attribute_map = {
         "n_embd": "hidden_size",
         "n_layer": "num_hidden_layers",
@@ -159,6 +169,7 @@ class GPT1Config(GPT1FamilyConfig):
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
+    regression_bins: int | None = None
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None

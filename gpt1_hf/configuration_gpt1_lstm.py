@@ -38,6 +38,9 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
             forget gates 1 (Jozefowicz et al., 2015).
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 switches it off.
+        regression_bins (`int`, *optional*):
+            With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
+            and read it out as their expectation, as [`GPT1Config`].
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the state for faster generation.
         pad_token_id (`int`, *optional*):
@@ -46,8 +49,6 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
     """
 
     model_type = "gpt1_lstm"
-    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
-    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     base_model_fsdp_plan = {"tokens_embed": "free_full_weight", "h.*": "free_full_weight"}
 
     vocab_size: int = 40478
@@ -60,6 +61,7 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
     classifier_dropout: float | int = 0.1
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
+    regression_bins: int | None = None
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None

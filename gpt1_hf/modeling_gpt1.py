@@ -72,6 +72,96 @@ def sinusoidal_positions(position_ids: torch.Tensor, size: int, dtype: torch.dty
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :size].to(dtype)
 
 
+# Logits that exist at one time in `linear_cross_entropy`: 2^25 of them take 128 MiB in fp32.
+LOGITS_PER_CHUNK = 1 << 25
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    # The loss is a sum over tokens, so that a chunk's gradients are known as soon as its logits are; those are kept,
+    # these are not. torch's own `linear_cross_entropy` (from 2.12) does the same, but knows no weight per token there
+    # and rounds the loss to the type of the states.
+    @staticmethod
+    def forward(ctx, states, weight, targets, token_weights):
+        device_type = states.device.type
+        autocast = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if autocast else states.dtype
+        inputs, matrix = states.to(dtype), weight.to(dtype)
+        needs_states, needs_weight = ctx.needs_input_grad[:2]
+        grad_states = torch.empty_like(inputs) if needs_states else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        loss = torch.zeros((), dtype=torch.float32, device=states.device)
+        rows = max(1, LOGITS_PER_CHUNK // len(weight))
+        for start in range(0, len(targets), rows):
+            chunk = slice(start, start + rows)
+            target, token_weight = targets[chunk, None], token_weights[chunk, None]
+            logits = (inputs[chunk] @ matrix.T).float()  # (rows, vocab)
+            log_normalizer = logits.logsumexp(-1, keepdim=True)
+            loss += ((log_normalizer - logits.gather(1, target)) * token_weight).sum()
+            if needs_states or needs_weight:
+                grad_logits = logits.sub_(log_normalizer).exp_()
+                grad_logits.scatter_add_(1, target, grad_logits.new_full(target.shape, -1.0))
+                grad_logits = grad_logits.mul_(token_weight).to(dtype)
+            if needs_states:
+                grad_states[chunk] = grad_logits @ matrix
+            if needs_weight:
+                grad_weight += grad_logits.T @ inputs[chunk]
+        ctx.save_for_backward(
+            grad_states.to(states.dtype) if needs_states else None,
+            grad_weight.to(weight.dtype) if needs_weight else None,
+        )
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        grad_states, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_states is None else grad_states * grad_loss,
+            None if grad_weight is None else grad_weight * grad_loss,
+            None,
+            None,
+        )
+
+
+def linear_cross_entropy(
+    states: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, token_weights: torch.Tensor
+) -> torch.Tensor:
+    """
+    Weighted sum of the cross-entropies of `softmax(states @ weight.T)`, without ever holding all logits.
+
+    Args:
+        states (`torch.Tensor` of shape `(n, hidden)`):
+            States to predict from.
+        weight (`torch.Tensor` of shape `(vocab, hidden)`):
+            Output embeddings.
+        targets (`torch.LongTensor` of shape `(n,)`):
+            Ids to predict; any, where the token's weight is 0.
+        token_weights (`torch.FloatTensor` of shape `(n,)`):
+            Weight of each token in the sum.
+
+    Returns:
+        `torch.FloatTensor`: the loss, a scalar in nats, in fp32. Differentiable once.
+    """
+    return _LinearCrossEntropy.apply(states, weight, targets.clamp(min=0), token_weights.float())
+
+
+def causal_lm_loss(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    shift_labels: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    **kwargs: Unpack[TransformersKwargs],
+) -> torch.Tensor:
+    """transformers' `ForCausalLMLoss` (loss/loss_utils.py), from the states `(batch, seq, hidden)`."""
+    if shift_labels is None:
+        states, shift_labels = states[:, :-1], labels[:, 1:]
+    counted = shift_labels != ignore_index
+    n_items = counted.sum() if num_items_in_batch is None else num_items_in_batch
+    token_weights = (counted / n_items).flatten()
+    return linear_cross_entropy(states.flatten(0, 1), weight, shift_labels.flatten(), token_weights)
+
+
 class GPT1Attention(nn.Module):
     """Masked multi-head self-attention."""
 
@@ -246,6 +336,15 @@ class GPT1Model(GPT1PreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.tokens_embed(input_ids)
+        # Only positions that the caller gives can tell of packed rows, and only while there is no cache. With default
+        # ones the mask stays implicit, which fast attention kernels need.
+        causal_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
@@ -256,13 +355,6 @@ class GPT1Model(GPT1PreTrainedModel):
             n_positions = past + seq_len
         else:
             n_positions = position_ids.max() + 1
-        causal_mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            position_ids=position_ids,
-        )
 
         hidden_states = inputs_embeds
         if token_type_ids is not None:
@@ -322,6 +414,7 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -331,6 +424,9 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
                 ignored.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Compute the logits of the last so many positions only; 0 means all.
+            skip_logits (`bool`, *optional*, defaults to `False`):
+                With labels, return the loss without the logits: the same value and gradients, in a fraction of the
+                memory. [`GPT1Trainer`] trains so.
 
         Returns:
             `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
@@ -346,10 +442,14 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        logits = loss = None
+        # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
+        if skip_logits and labels is not None and type(self.lm_head) is nn.Linear:
+            loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
+        else:
+            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -360,13 +460,14 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
 
 
 @dataclass
-class GPT1SequenceClassifierOutput(ModelOutput):
+class GPT1TaskOutput(ModelOutput):
     """
     Args:
         loss (`torch.FloatTensor`, *optional*):
             `task_loss + lm_coef * lm_loss` (paper eq. 5), returned when labels are given.
-        logits (`torch.FloatTensor` of shape `(batch, num_labels)`):
-            Scores before the softmax.
+        logits (`torch.FloatTensor`):
+            Scores before the softmax: `(batch, num_labels)` for sequences, `(batch, choices)` for multiple choice,
+            `(batch, seq, num_labels)` for tokens.
         past_key_values (`Cache`, *optional*):
             Returned when `use_cache` is set.
         hidden_states (`tuple` of `torch.FloatTensor`, *optional*):
@@ -388,17 +489,54 @@ class GPT1SequenceClassifierOutput(ModelOutput):
     lm_loss: torch.FloatTensor | None = None
 
 
-class GPT1ForSequenceClassification(GPT1PreTrainedModel):
-    """GPT-1 with a linear head on the state of the extract token, the last one of each row (paper eq. 3)."""
+def packed_sequences(position_ids: torch.Tensor) -> torch.Tensor | None:
+    """Index of the packed sequence that each token belongs to, `(rows, seq)`; `None` if each row is one sequence."""
+    follows = position_ids[:, 1:] == position_ids[:, :-1] + 1
+    if follows.all():
+        return None
+    starts = nn.functional.pad(~follows, (1, 0), value=True)
+    return (starts.flatten().cumsum(0) - 1).view_as(starts)
+
+
+def extract_states(
+    hidden_states: torch.Tensor, token_mask: torch.Tensor | None, sequences: torch.Tensor | None
+) -> torch.Tensor:
+    """State of each sequence's last token, `(sequences, hidden)`, for padding on either side."""
+    if sequences is not None:
+        return hidden_states[nn.functional.pad(sequences[:, 1:] != sequences[:, :-1], (0, 1), value=True)]
+    rows, seq_len = hidden_states.shape[:2]
+    positions = torch.arange(seq_len, device=hidden_states.device)
+    last = positions[-1].expand(rows)
+    if token_mask is not None:
+        last = (token_mask[:, -seq_len:].to(positions.dtype) * positions).argmax(-1)
+    return hidden_states[torch.arange(rows, device=hidden_states.device), last]
+
+
+class TaskHead:
+    """
+    What the task heads share, on any base model of the family (`base_class`): the pass through the base model, and the
+    two terms of the loss. A head says how it reads the states and what its labels cost.
+
+    The task term is the sum of the labels' losses divided by `num_items_in_batch`, the number of labels of a whole
+    update; the auxiliary term weighs each sequence by the labels it has. So both add up over gradient accumulation and
+    processes to what one batch would give.
+    """
+
+    base_class: type[PreTrainedModel]
 
     def __init__(self, config: GPT1Config):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.transformer = GPT1Model(config)
+        setattr(self, self.base_model_prefix, self.base_class(config))
         self.dropout = nn.Dropout(config.classifier_dropout)
         # The name under which PEFT looks for a head that is to be trained and saved beside an adapter.
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.n_outputs)
         self.post_init()
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the classifier."""
+        return self.config.num_labels
 
     @can_return_tuple
     def forward(
@@ -409,23 +547,34 @@ class GPT1ForSequenceClassification(GPT1PreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.LongTensor | torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> GPT1SequenceClassifierOutput:
+    ) -> GPT1TaskOutput:
         r"""
-        Args (the others as in [`GPT1Model.forward`]):
-            labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
-                Class ids, or scores if `num_labels` is 1.
+        Args (the others as in [`GPT1Model.forward`], in the shape of `input_ids`):
+            input_ids (`torch.LongTensor` of shape `(batch, seq)` or `(batch, rows, seq)`, *optional*):
+                Token ids, each row ending in the extract token. The rows of an example are its answers in multiple
+                choice, and the two orders of a pair in sequence classification. Of packed rows (`position_ids` that
+                restart, no mask), each sequence is an example of its own.
+            labels (`torch.LongTensor` or `torch.FloatTensor`, *optional*):
+                What the head predicts, see there; −100 is ignored.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*):
-                Number of examples that the loss is averaged over, given by Trainer when one update spans several
-                batches or processes; defaults to this batch's own.
+                Number of labels that the loss is averaged over, given by Trainer when one update spans several batches
+                or processes; defaults to this batch's own.
 
         Returns:
-            [`GPT1SequenceClassifierOutput`].
+            [`GPT1TaskOutput`].
         """
-        outputs: BaseModelOutputWithPast = self.transformer(
+        given = inputs_embeds if input_ids is None else input_ids
+        n_rows = given.shape[1] if given.dim() - (input_ids is None) == 3 else 1
+        if given.dim() - (input_ids is None) == 3:
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = (
+                None if tensor is None else tensor.flatten(0, 1)
+                for tensor in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+            )
+        outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -435,62 +584,159 @@ class GPT1ForSequenceClassification(GPT1PreTrainedModel):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
-        rows = torch.arange(hidden_states.shape[0], device=hidden_states.device)
-        extract = hidden_states[rows, self._extract_positions(input_ids, attention_mask, hidden_states)]
-        logits = self.classifier(self.dropout(extract))  # (batch, num_labels)
+        hidden_states = outputs.last_hidden_state  # (batch * n_rows, seq, hidden)
+        token_mask = attention_mask
+        if token_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            token_mask = input_ids != self.config.pad_token_id
+        sequences = None  # of packed rows: the index of the sequence that each token belongs to
+        if position_ids is not None and attention_mask is None and past_key_values is None:
+            sequences = packed_sequences(position_ids)
+        logits = self._logits(hidden_states, token_mask, sequences, n_rows)
 
-        loss = task_loss = lm_loss = None
+        losses = {}
         if labels is not None:
-            n_examples = labels.shape[0] if num_items_in_batch is None else num_items_in_batch
-            loss = self._task_losses(logits, labels).sum() / n_examples
+            n_labels = self._labels_per_sequence(labels, sequences, n_rows)
+            n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
+            losses["loss"] = self._task_losses(logits, labels).sum() / n_items
             if self.config.lm_coef and input_ids is not None:
-                task_loss = loss
-                lm_loss = self._lm_losses(hidden_states, input_ids, attention_mask).sum() / n_examples
-                loss = task_loss + self.config.lm_coef * lm_loss
-        return GPT1SequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
+                losses["task_loss"] = losses["loss"]
+                losses["lm_loss"] = self._lm_loss(hidden_states, input_ids, token_mask, sequences, n_labels / n_items)
+                losses["loss"] = losses["task_loss"] + self.config.lm_coef * losses["lm_loss"]
+        return GPT1TaskOutput(
+            logits=self._read_out(logits),
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            task_loss=task_loss,
-            lm_loss=lm_loss,
+            **losses,
         )
 
-    def _token_mask(self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """1 for tokens and 0 for padding, `(batch, seq)`; `None` if every position counts."""
-        if attention_mask is not None:
-            return attention_mask
-        if input_ids is not None and self.config.pad_token_id is not None:
-            return (input_ids != self.config.pad_token_id).long()
-        return None
-
-    def _extract_positions(self, input_ids, attention_mask, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Index of each row's last token, `(batch,)`, for padding on either side."""
-        batch, seq_len = hidden_states.shape[:2]
-        mask = self._token_mask(input_ids, attention_mask)
-        positions = torch.arange(seq_len, device=hidden_states.device)
-        if mask is None:
-            return positions[-1].expand(batch)
-        return (mask[:, -seq_len:].to(positions.dtype) * positions).argmax(-1)
+    def _logits(self, hidden_states, token_mask, sequences, n_rows: int) -> torch.Tensor:
+        """What the classifier makes of the states `(batch * n_rows, seq, hidden)`."""
+        raise NotImplementedError
 
     def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each example, `(batch,)`: cross-entropy over the classes, or squared error for one score."""
-        if self.num_labels == 1:
-            return nn.functional.mse_loss(logits.float().squeeze(-1), labels.float().view(-1), reduction="none")
-        return nn.functional.cross_entropy(logits.float(), labels.view(-1), reduction="none")
+        """Loss of each label: cross-entropy over the last axis of the logits."""
+        return nn.functional.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
 
-    def _lm_losses(self, hidden_states, input_ids, attention_mask) -> torch.Tensor:
-        """Mean token loss of each row under the tied language-model softmax, `(batch,)`; padding does not count."""
-        token_mask = self._token_mask(input_ids, attention_mask)
-        targets = input_ids[:, 1:]
-        scored = torch.ones_like(targets) if token_mask is None else token_mask[:, 1:] * token_mask[:, :-1]
-        logits = nn.functional.linear(hidden_states[:, :-1], self.transformer.tokens_embed.weight)
-        losses = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
-        ).view_as(targets)
-        return (losses * scored).sum(-1) / scored.sum(-1).clamp(min=1)
+    def _read_out(self, logits: torch.Tensor) -> torch.Tensor:
+        """The output's logits."""
+        return logits
+
+    def _labels_per_sequence(self, labels: torch.Tensor, sequences, n_rows: int) -> torch.Tensor:
+        """How many labels each sequence stands for, `(sequences,)`; the rows of an example share its label."""
+        n_labels = (labels != -100).view(len(labels), -1).sum(-1)
+        return n_labels.repeat_interleave(n_rows) / n_rows
+
+    def _lm_loss(self, hidden_states, input_ids, token_mask, sequences, sequence_weights) -> torch.Tensor:
+        """Sum over sequences of weight times mean token loss, under the tied softmax; padding does not count."""
+        if sequences is None:
+            sequences = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
+        # (rows, seq - 1): whether a token is predicted from the one before it
+        scored = sequences[:, 1:] == sequences[:, :-1]
+        if token_mask is not None:
+            scored = scored & token_mask[:, 1:].bool() & token_mask[:, :-1].bool()
+        lengths = torch.zeros(len(sequence_weights), device=scored.device)
+        lengths.index_add_(0, sequences[:, 1:].flatten(), scored.flatten().float())
+        token_weights = (sequence_weights / lengths.clamp(min=1))[sequences[:, 1:]] * scored
+        parts = (hidden_states[:, :-1], input_ids[:, 1:], token_weights)
+        if torch.compiler.is_compiling():  # the shapes within one graph cannot depend on the data
+            states, targets, token_weights = (part.flatten(0, 1) for part in parts)
+        else:
+            states, targets, token_weights = (part[scored] for part in parts)
+        return linear_cross_entropy(states, self.get_input_embeddings().weight, targets, token_weights)
+
+
+class SequenceClassificationHead(TaskHead):
+    """
+    One label for a text or a pair, from the state of the extract token (paper eq. 3). Of input of shape
+    `(batch, 2, seq)` the states of the two orders are added (paper §3.3, similarity).
+
+    Logits are of shape `(batch, num_labels)`; of packed rows, `(sequences, num_labels)`. Labels of shape `(batch,)`
+    are class ids or, with `num_labels=1`, scores; `config.problem_type` `"multi_label_classification"` and
+    `"regression"` take labels of shape `(batch, num_labels)`. A score outside the bins of `config.regression_bins` is
+    a `ValueError`.
+    """
+
+    @property
+    def n_outputs(self) -> int:
+        return self.config.regression_bins or self.config.num_labels
+
+    def _logits(self, hidden_states, token_mask, sequences, n_rows):
+        extract = extract_states(hidden_states, token_mask, sequences)
+        return self.classifier(self.dropout(extract.unflatten(0, (-1, n_rows)).sum(1)))
+
+    def _task_losses(self, logits, labels):
+        logits = logits.float()
+        if self.config.regression_bins:
+            last = self.config.regression_bins - 1
+            if not torch.compiler.is_compiling() and ((labels < 0) | (labels > last)).any():
+                raise ValueError(f"the labels hold a score outside 0 to {last}, the bins of config.regression_bins")
+            # A score lies between two whole numbers, which share its mass (Tai et al., 2015, eq. 15).
+            bins = torch.arange(last + 1, device=logits.device)
+            targets = (1 - (labels.float().view(-1, 1) - bins).abs()).clamp(min=0)
+            return nn.functional.cross_entropy(logits, targets, reduction="none")
+        if self.config.problem_type == "multi_label_classification":
+            return nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+        if self.config.num_labels == 1 or self.config.problem_type == "regression":
+            return nn.functional.mse_loss(logits.view_as(labels), labels.float(), reduction="none")
+        return super()._task_losses(logits, labels)
+
+    def _read_out(self, logits):
+        if not self.config.regression_bins:
+            return logits
+        bins = torch.arange(self.n_outputs, device=logits.device, dtype=torch.float32)
+        return (logits.float().softmax(-1) @ bins).unsqueeze(-1)
+
+
+class MultipleChoiceHead(TaskHead):
+    """
+    One score for each answer, from the state of its extract token, and a softmax over the answers (paper §3.3).
+
+    Input is of shape `(batch, choices, seq)`, logits of shape `(batch, choices)`; labels of shape `(batch,)` are the
+    indices of the right answers.
+    """
+
+    n_outputs = 1
+
+    def _logits(self, hidden_states, token_mask, sequences, n_rows):
+        extract = extract_states(hidden_states, token_mask, sequences).unflatten(0, (-1, n_rows))
+        # One dropout mask for the choices of a question, as in the released code (train.py, `clf`).
+        return self.classifier(extract * self.dropout(torch.ones_like(extract[:, :1]))).squeeze(-1)
+
+
+class TokenClassificationHead(TaskHead):
+    """
+    One label for each token. Not in the paper; a token's state has seen the tokens to its left only.
+
+    Logits are of shape `(batch, seq, num_labels)`, labels of shape `(batch, seq)`.
+    """
+
+    def _logits(self, hidden_states, token_mask, sequences, n_rows):
+        return self.classifier(self.dropout(hidden_states))
+
+    def _labels_per_sequence(self, labels, sequences, n_rows):
+        labelled = (labels != -100).float()
+        if sequences is None:
+            return labelled.sum(-1)
+        return labelled.new_zeros(int(sequences.max()) + 1).index_add(0, sequences.flatten(), labelled.flatten())
+
+
+class GPT1ForSequenceClassification(SequenceClassificationHead, GPT1PreTrainedModel):
+    """GPT-1 for the classification, entailment and similarity formats."""
+
+    base_class = GPT1Model
+
+
+class GPT1ForMultipleChoice(MultipleChoiceHead, GPT1PreTrainedModel):
+    """GPT-1 for the multiple-choice format."""
+
+    base_class = GPT1Model
+
+
+class GPT1ForTokenClassification(TokenClassificationHead, GPT1PreTrainedModel):
+    """GPT-1 with a label for each token."""
+
+    base_class = GPT1Model
 
 
 # What `from_pretrained` does to a checkpoint in the layout of transformers' OpenAIGPT, whose fused Conv1D weights are
@@ -521,13 +767,17 @@ register_checkpoint_conversion_mapping(
 AUTO_CLASSES: dict[str, type[GPT1PreTrainedModel]] = {
     "AutoModel": GPT1Model,
     "AutoModelForCausalLM": GPT1ForCausalLM,
+    "AutoModelForMultipleChoice": GPT1ForMultipleChoice,
     "AutoModelForSequenceClassification": GPT1ForSequenceClassification,
+    "AutoModelForTokenClassification": GPT1ForTokenClassification,
 }
 
 __all__ = [
     "GPT1ForCausalLM",
+    "GPT1ForMultipleChoice",
     "GPT1ForSequenceClassification",
+    "GPT1ForTokenClassification",
     "GPT1Model",
     "GPT1PreTrainedModel",
-    "GPT1SequenceClassifierOutput",
+    "GPT1TaskOutput",
 ]

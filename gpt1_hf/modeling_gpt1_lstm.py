@@ -25,6 +25,12 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1_lstm import GPT1LSTMConfig
+from .modeling_gpt1 import (
+    MultipleChoiceHead,
+    SequenceClassificationHead,
+    TokenClassificationHead,
+    causal_lm_loss,
+)
 
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):
@@ -242,7 +248,7 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             token_type_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 Rows of the *token* embedding that are added to each position, as in GPT-1.
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                An LSTM needs none. Without mask and past, a position that does not follow its left neighbour's starts
+                An LSTM needs none. Without mask and cache, a position that does not follow its left neighbour's starts
                 a new sequence of a packed row, read from a state of zero.
             past_key_values (`Cache`, *optional*):
                 State after earlier tokens, made by `DynamicCache(config=model.config)`.
@@ -266,6 +272,7 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             )
         if inputs_embeds is None:
             inputs_embeds = self.tokens_embed(input_ids)
+        is_packable = attention_mask is None and past_key_values is None
         if past_key_values is not None:
             self._check_cache(past_key_values)
         elif use_cache:
@@ -273,10 +280,7 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
 
         seq_len = inputs_embeds.shape[1]
         real = None if attention_mask is None else attention_mask[:, -seq_len:].to(inputs_embeds.device).bool()
-        has_past = past_key_values is not None and past_key_values.get_seq_length() > 0
-        if attention_mask is not None or has_past:
-            position_ids = None
-        sequences = find_sequences(real, position_ids, inputs_embeds.shape[:2])
+        sequences = find_sequences(real, position_ids if is_packable else None, inputs_embeds.shape[:2])
 
         hidden_states = inputs_embeds
         if token_type_ids is not None:
@@ -317,6 +321,7 @@ class GPT1LSTMForCausalLM(GPT1LSTMPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -326,6 +331,9 @@ class GPT1LSTMForCausalLM(GPT1LSTMPreTrainedModel, GenerationMixin):
                 ignored.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Compute the logits of the last so many positions only; 0 means all.
+            skip_logits (`bool`, *optional*, defaults to `False`):
+                With labels, return the loss without the logits: the same value and gradients, in a fraction of the
+                memory. [`GPT1Trainer`] trains so.
 
         Returns:
             `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
@@ -341,10 +349,14 @@ class GPT1LSTMForCausalLM(GPT1LSTMPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        logits = loss = None
+        # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
+        if skip_logits and labels is not None and type(self.lm_head) is nn.Linear:
+            loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
+        else:
+            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -353,10 +365,38 @@ class GPT1LSTMForCausalLM(GPT1LSTMPreTrainedModel, GenerationMixin):
         )
 
 
+class GPT1LSTMForSequenceClassification(SequenceClassificationHead, GPT1LSTMPreTrainedModel):
+    """The LSTM for the classification, entailment and similarity formats."""
+
+    base_class = GPT1LSTMModel
+
+
+class GPT1LSTMForMultipleChoice(MultipleChoiceHead, GPT1LSTMPreTrainedModel):
+    """The LSTM for the multiple-choice format."""
+
+    base_class = GPT1LSTMModel
+
+
+class GPT1LSTMForTokenClassification(TokenClassificationHead, GPT1LSTMPreTrainedModel):
+    """The LSTM with a label for each token."""
+
+    base_class = GPT1LSTMModel
+
+
 # What the LSTM answers to; the package registers it, `config.json` carries it as `auto_map`.
 AUTO_CLASSES: dict[str, type[GPT1LSTMPreTrainedModel]] = {
     "AutoModel": GPT1LSTMModel,
     "AutoModelForCausalLM": GPT1LSTMForCausalLM,
+    "AutoModelForMultipleChoice": GPT1LSTMForMultipleChoice,
+    "AutoModelForSequenceClassification": GPT1LSTMForSequenceClassification,
+    "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
 }
 
-__all__ = ["GPT1LSTMForCausalLM", "GPT1LSTMModel", "GPT1LSTMPreTrainedModel"]
+__all__ = [
+    "GPT1LSTMForCausalLM",
+    "GPT1LSTMForMultipleChoice",
+    "GPT1LSTMForSequenceClassification",
+    "GPT1LSTMForTokenClassification",
+    "GPT1LSTMModel",
+    "GPT1LSTMPreTrainedModel",
+]

@@ -15,7 +15,9 @@ AUTO_MAP = {
     "AutoConfig": "configuration_gpt1.GPT1Config",
     "AutoModel": "modeling_gpt1.GPT1Model",
     "AutoModelForCausalLM": "modeling_gpt1.GPT1ForCausalLM",
+    "AutoModelForMultipleChoice": "modeling_gpt1.GPT1ForMultipleChoice",
     "AutoModelForSequenceClassification": "modeling_gpt1.GPT1ForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_gpt1.GPT1ForTokenClassification",
     "AutoProcessor": "processing_gpt1.GPT1Processor",
 }
 CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}

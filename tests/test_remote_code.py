@@ -14,14 +14,24 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoProcessor,
     AutoTokenizer,
     pipeline,
 )
 
 import gpt1_hf
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model, GPT1Processor
+from gpt1_hf import (
+    GPT1Config,
+    GPT1ForCausalLM,
+    GPT1ForMultipleChoice,
+    GPT1ForSequenceClassification,
+    GPT1ForTokenClassification,
+    GPT1Model,
+    GPT1Processor,
+)
 
 
 PACKAGE = Path(gpt1_hf.__file__).parent
@@ -29,7 +39,16 @@ CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
 AUTO_MODELS = {
     "AutoModel": (AutoModel, GPT1Model),
     "AutoModelForCausalLM": (AutoModelForCausalLM, GPT1ForCausalLM),
+    "AutoModelForMultipleChoice": (AutoModelForMultipleChoice, GPT1ForMultipleChoice),
     "AutoModelForSequenceClassification": (AutoModelForSequenceClassification, GPT1ForSequenceClassification),
+    "AutoModelForTokenClassification": (AutoModelForTokenClassification, GPT1ForTokenClassification),
+}
+# Folder -> what is loaded from it. Multiple choice has a head of another width than a classifier.
+FOLDERS = {
+    "base": list(AUTO_MODELS),
+    "lm": list(AUTO_MODELS),
+    "classifier": [name for name in AUTO_MODELS if name != "AutoModelForMultipleChoice"],
+    "choices": ["AutoModelForMultipleChoice"],
 }
 ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
 TEXT = "the old lady spoke gently"
@@ -75,8 +94,9 @@ for auto in autos + [AutoProcessor]:
     except ValueError as error:
         report["refused"][auto.__name__] = str(error)
 
-for folder in sorted(source.iterdir()):
-    for auto in autos:
+for folder, names in {FOLDERS}.items():
+    folder = source / folder
+    for auto in [AutoConfig, *(getattr(transformers, name) for name in names)]:
         model = auto.from_pretrained(folder, trust_remote_code=True)
         key = f"{{folder.name}} {{auto.__name__}}"
         report["names"][key] = name_of(model)
@@ -125,6 +145,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
         ("base", GPT1Model),
         ("lm", GPT1ForCausalLM),
         ("classifier", GPT1ForSequenceClassification),
+        ("choices", GPT1ForMultipleChoice),
     ):
         config = GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, initializer_range=0.2, num_labels=3, **sizes)
         model = model_class(config)
@@ -167,8 +188,8 @@ def test_without_trust_the_code_is_refused(stranger):
 
 
 def test_every_folder_answers_to_every_auto_class(stranger, folders):
-    for folder in ("base", "lm", "classifier"):
-        expected = {"AutoConfig": GPT1Config} | {name: own for name, (_, own) in AUTO_MODELS.items()}
+    for folder, names in FOLDERS.items():
+        expected = {"AutoConfig": GPT1Config} | {name: AUTO_MODELS[name][1] for name in names}
         for auto, own in expected.items():
             module = own.__module__.rsplit(".", 1)[-1]
             name = stranger["names"][f"{folder} {auto}"]
@@ -180,7 +201,7 @@ def test_every_folder_answers_to_every_auto_class(stranger, folders):
 @pytest.mark.parametrize(
     ("folder", "auto"),
     [(folder, auto) for folder in ("base", "lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
-    + [("classifier", auto) for auto in AUTO_MODELS],
+    + [(folder, auto) for folder in ("classifier", "choices") for auto in FOLDERS[folder]],
 )
 def test_remote_code_computes_what_the_package_does(stranger, folders, folder, auto):
     model = AUTO_MODELS[auto][0].from_pretrained(folders / folder).eval()
@@ -207,10 +228,10 @@ def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(st
 
 
 def test_what_remote_code_saves_again_is_whole(stranger, folders):
-    for folder in ("base", "lm", "classifier"):
+    for folder, names in FOLDERS.items():
         whole = json.loads((folders / folder / "config.json").read_text())["auto_map"]
         assert whole.keys() == {"AutoConfig", *AUTO_MODELS, "AutoProcessor"}
-        for auto in ("AutoConfig", *AUTO_MODELS):
+        for auto in ("AutoConfig", *names):
             again = stranger["saved"] / f"{folder} {auto}"
             config = json.loads((again / "config.json").read_text())
             assert config["auto_map"] == whole, again.name
@@ -243,9 +264,9 @@ def test_the_package_can_be_imported_after_remote_code(stranger):
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
 def test_where_the_package_is_imported_auto_classes_give_its_classes(folders, trust):
-    for folder in ("base", "lm", "classifier"):
+    for folder, names in FOLDERS.items():
         assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is GPT1Config
-        for auto, own in AUTO_MODELS.values():
+        for auto, own in (AUTO_MODELS[name] for name in names):
             assert type(auto.from_pretrained(folders / folder, **trust)) is own
     assert type(AutoProcessor.from_pretrained(folders / "classifier", **trust)) is GPT1Processor
     assert AutoTokenizer.from_pretrained(folders / "classifier", **trust)(TEXT)["input_ids"][-1] != 0

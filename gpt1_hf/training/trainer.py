@@ -1,5 +1,6 @@
 """The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and tokens/s in the bar."""
 
+import inspect
 import time
 
 import torch
@@ -38,9 +39,10 @@ class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
 
-    Four things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task
-    head show `task_loss` and `lm_loss` apart; [`RandomSpans`] are drawn at random with replacement, as many an epoch
-    as hold the corpus once; rows are evaluated in their own order, however training rows are sampled.
+    Five things differ: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task
+    head show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss
+    and gradients); [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the corpus once;
+    rows are evaluated in their own order, however training rows are sampled.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -50,6 +52,8 @@ class GPT1Trainer(Trainer):
         super().__init__(model, args, data_collator, *positional, **kwargs)
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
+        forward = inspect.signature(self.accelerator.unwrap_model(self.model).forward)
+        self._can_skip_logits = "skip_logits" in forward.parameters
         if any(type(callback) is ProgressCallback for callback in self.callback_handler.callbacks):
             self.remove_callback(ProgressCallback)
             self.add_callback(ThroughputProgress)
@@ -65,6 +69,8 @@ class GPT1Trainer(Trainer):
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self._can_skip_logits and model.training and not return_outputs:
+            inputs = {**inputs, "skip_logits": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             for name in ("task_loss", "lm_loss"):
