@@ -4,11 +4,21 @@ import json
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1LSTMModel
+from gpt1_hf import (
+    GPT1Config,
+    GPT1ForCausalLM,
+    GPT1LSTMConfig,
+    GPT1LSTMForCausalLM,
+    GPT1LSTMForMultipleChoice,
+    GPT1LSTMForSequenceClassification,
+    GPT1LSTMForTokenClassification,
+    GPT1LSTMModel,
+)
 
 
 VOCAB, HIDDEN, UNITS = 61, 12, 20
@@ -24,14 +34,17 @@ def tiny_config(layers=1, **changes) -> GPT1LSTMConfig:
     return GPT1LSTMConfig(**{**sizes, "max_position_embeddings": 16, **NO_DROPOUT, **changes})
 
 
-def tiny_lm(layers=1, **changes) -> GPT1LSTMForCausalLM:
+def randomize(model):
     """Weights far enough from their initial values for every difference to show, and for texts that vary."""
-    model = GPT1LSTMForCausalLM(tiny_config(layers, **changes))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.1 if "bias" in name else 0.7))
     return model.eval()
+
+
+def tiny_lm(layers=1, **changes) -> GPT1LSTMForCausalLM:
+    return randomize(GPT1LSTMForCausalLM(tiny_config(layers, **changes)))
 
 
 def random_ids(*shape, seed=0) -> torch.Tensor:
@@ -61,7 +74,8 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def assert_same_gradients(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name in theirs:
-        assert theirs[name].abs().max() > 1e-4, name
+        # The softmax over answers does not see what is added to every score.
+        assert theirs[name].abs().max() > 1e-4 or theirs[name].shape == (1,), name
         assert_close(ours[name], theirs[name], **CLOSE, msg=lambda message, name=name: f"{name}: {message}")
 
 
@@ -435,6 +449,122 @@ def test_exactly_one_kind_of_input_is_taken():
         model()
     with pytest.raises(ValueError, match="exactly one"):
         model(random_ids(1, 3), inputs_embeds=torch.zeros(1, 3, HIDDEN))
+
+
+def test_the_loss_without_logits_is_the_loss_with_them():
+    model = tiny_lm()
+    ids, mask, _ = padded_rows("right")
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    expected = model(**batch).loss
+    expected.backward()
+    wanted = gradients(model)
+    outputs = model(**batch, skip_logits=True)
+    outputs.loss.backward()
+    assert outputs.logits is None
+    assert_close(outputs.loss, expected, **CLOSE)
+    assert_same_gradients(gradients(model), wanted)
+
+
+# Heads
+
+
+def read(model, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of a row of ids on its own, `(seq, hidden)`, and its mean token loss, by the formulas."""
+    lm = GPT1LSTMForCausalLM(model.config)
+    lm.model = model.model
+    logits, _ = by_hand(lm, model.model.tokens_embed(row))
+    return model.model(row[None]).last_hidden_state[0], torch.nn.functional.cross_entropy(logits[:-1], row[1:])
+
+
+def check_head(model, batch, logits: torch.Tensor, task_loss: torch.Tensor, lm_losses: list[torch.Tensor]):
+    """Outputs, losses and the gradients of every parameter against sums by hand."""
+    lm_loss = torch.stack(lm_losses).mean()
+    (task_loss + 0.5 * lm_loss).backward()
+    wanted = gradients(model)
+    outputs = model(**batch)
+    outputs.loss.backward()
+    assert_close(outputs.logits, logits, **CLOSE)
+    assert_close(outputs.task_loss, task_loss, **CLOSE)
+    assert_close(outputs.lm_loss, lm_loss, **CLOSE)
+    assert_close(outputs.loss, task_loss + 0.5 * lm_loss, **CLOSE)
+    assert_same_gradients(gradients(model), wanted)
+
+
+@SIDES
+@pytest.mark.parametrize("orders", [1, 2])
+def test_a_classifier_reads_the_state_of_the_last_token(side, orders):
+    model = randomize(GPT1LSTMForSequenceClassification(tiny_config(num_labels=3)))
+    ids, mask, rows = padded_rows(side)
+    labels, states, lm_losses = torch.tensor([2, 0, 1]), [], []
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if orders == 2:  # the other order of a pair, here the rows of another seed
+        other = random_ids(*ids.shape, seed=5) * mask
+        batch = {"input_ids": torch.stack([ids, other], 1), "attention_mask": torch.stack([mask, mask], 1)}
+    for index, row in enumerate(rows):
+        parts = [row[0]] if orders == 1 else [row[0], other[index][mask[index].bool()]]
+        read_parts = [read(model, part) for part in parts]
+        states.append(sum(part_states[-1] for part_states, _ in read_parts))
+        lm_losses.append(sum(loss for _, loss in read_parts) / orders)
+    logits = model.classifier(torch.stack(states))
+    task_loss = torch.nn.functional.cross_entropy(logits, labels)
+    check_head(model, {**batch, "labels": labels}, logits, task_loss, lm_losses)
+
+
+@SIDES
+def test_multiple_choice_scores_each_answer(side):
+    model = randomize(GPT1LSTMForMultipleChoice(tiny_config()))
+    mask = mask_of(side).flip(0)[None].expand(2, -1, -1)  # (questions, choices, seq)
+    ids, labels = random_ids(*mask.shape) * mask, torch.tensor([2, 0])
+    logits, lm_losses = torch.zeros(2, 3), []
+    for question in range(2):
+        for choice in range(3):
+            states, lm_loss = read(model, ids[question, choice][mask[question, choice].bool()])
+            logits[question, choice] = model.classifier(states[-1])
+            lm_losses.append(lm_loss)
+    task_loss = torch.nn.functional.cross_entropy(logits, labels)
+    check_head(model, {"input_ids": ids, "attention_mask": mask, "labels": labels}, logits, task_loss, lm_losses)
+
+
+def test_tokens_are_classified_from_their_own_states():
+    model = randomize(GPT1LSTMForTokenClassification(tiny_config(num_labels=4, lm_coef=0.0)))
+    ids, mask, rows = padded_rows("left")
+    labels = torch.randint(0, 4, ids.shape).masked_fill(mask == 0, -100)
+    outputs = model(ids, attention_mask=mask, labels=labels)
+    logits = torch.cat([model.classifier(read(model, row[0])[0]) for row in rows])
+    assert_close(outputs.logits[mask.bool()], logits, **CLOSE)
+    assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits, labels[mask.bool()]), **CLOSE)
+
+
+def test_packed_rows_hold_several_examples():
+    model = randomize(GPT1LSTMForSequenceClassification(tiny_config(num_labels=3)))
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2], [0, 1, 0, 1, 2, 3, 4]])
+    ids, labels = random_ids(2, 7), torch.tensor([2, 0, 1, 1])
+    parts = [read(model, part) for part in (ids[0, :4], ids[0, 4:], ids[1, :2], ids[1, 2:])]
+    logits = model.classifier(torch.stack([states[-1] for states, _ in parts]))
+    task_loss = torch.nn.functional.cross_entropy(logits, labels)
+    batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
+    check_head(model, batch, logits, task_loss, [loss for _, loss in parts])
+
+
+def test_a_score_is_read_out_of_bins():
+    model = randomize(GPT1LSTMForSequenceClassification(tiny_config(num_labels=1, regression_bins=6)))
+    ids = random_ids(2, 6)
+    bins = model.classifier(model.model(ids).last_hidden_state[:, -1])
+    assert bins.shape == (2, 6)
+    assert_close(model(ids).logits, (bins.softmax(-1) * torch.arange(6)).sum(-1, keepdim=True), **CLOSE)
+    with pytest.raises(StrictDataclassClassValidationError, match="num_labels"):
+        tiny_config(num_labels=2, regression_bins=6)
+
+
+@pytest.mark.parametrize("head", [GPT1LSTMForSequenceClassification, GPT1LSTMForMultipleChoice])
+def test_a_head_takes_over_a_language_model_s_weights(head, tmp_path):
+    lm = tiny_lm(2)
+    lm.save_pretrained(tmp_path)
+    model, info = head.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+    assert not info["unexpected_keys"]
+    for name, weight in lm.model.state_dict().items():
+        assert torch.equal(model.model.state_dict()[name], weight), name
 
 
 # Training
