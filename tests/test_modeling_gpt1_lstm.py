@@ -645,6 +645,38 @@ def test_bf16_autocast_is_close_to_fp32(side):
     assert_close(step.float(), expected_step, atol=0.15, rtol=0.05)
 
 
+@SIDES
+def test_an_lstm_may_answer_in_another_type_than_it_was_asked_in(side):
+    # As cuDNN's under autocast; the CPU's stays in fp32.
+    def to_bf16(_, inputs, outputs):
+        output, state = outputs
+        return output.to(torch.bfloat16), tuple(part.to(torch.bfloat16) for part in state)
+
+    model = tiny_lm(2)
+    ids, mask, _ = padded_rows(side)
+    expected = model(ids, attention_mask=mask)
+    expected_step = model(ids[:, :1], past_key_values=expected.past_key_values).logits
+    for block in model.model.h:
+        block.lstm.register_forward_hook(to_bf16)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(ids, attention_mask=mask)
+        assert outputs.past_key_values.layers[0].keys.dtype == torch.bfloat16
+        step = model(ids[:, :1], past_key_values=outputs.past_key_values).logits
+    assert_close(outputs.logits[mask.bool()].float(), expected.logits[mask.bool()], atol=0.3, rtol=0.05)
+    assert_close(step.float(), expected_step, atol=0.3, rtol=0.05)
+
+
+def test_a_state_in_another_type_is_read_in_the_model_s():
+    model, ids = tiny_lm(2), random_ids(2, 5)
+    expected = model(ids[:, 4:], past_key_values=model(ids[:, :4]).past_key_values)
+    cache = model(ids[:, :4]).past_key_values
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys.to(torch.bfloat16), layer.values.to(torch.bfloat16)
+    outputs = model(ids[:, 4:], past_key_values=cache)
+    assert outputs.logits.dtype == torch.float32
+    assert_close(outputs.logits, expected.logits, atol=0.1, rtol=0.05)
+
+
 # Saving
 
 
