@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -74,10 +75,15 @@ def open_causal_lm(model: str) -> PreTrainedModel:
 
 
 def open_model(
-    model_class: type[PreTrainedModel], model: str, config: PreTrainedConfig, new_head: bool = False
+    model_class: type[PreTrainedModel],
+    model: str,
+    config: PreTrainedConfig,
+    new_head: bool = False,
+    dtype: str = "float32",
+    exact: bool = False,
 ) -> PreTrainedModel:
     """
-    Load the weights of a checkpoint of GPT-1 or of the LSTM in fp32.
+    Load the weights of a checkpoint of GPT-1 or of the LSTM.
 
     Args:
         model_class (`type`):
@@ -88,22 +94,43 @@ def open_model(
             Its configuration.
         new_head (`bool`, *optional*, defaults to `False`):
             Whether the task head may be missing, to be trained.
+        dtype (`str`, *optional*, defaults to `"float32"`):
+            Type of the weights; `"auto"` is the checkpoint's.
+        exact (`bool`, *optional*, defaults to `False`):
+            Whether the checkpoint may hold nothing that the class has no place for.
 
     Raises:
-        GPT1Error: if there is no such checkpoint, or weights are missing from it.
+        GPT1Error: if there is no such checkpoint, its files are damaged, or weights are missing from it, have another
+        size than the configuration says, or are left over where `exact` is set.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the table of missing weights; they are checked here
     try:
         loaded, info = model_class.from_pretrained(
-            model_path(model), config=config, dtype="float32", output_loading_info=True
+            model_path(model),
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # checked here too
+            use_safetensors=True,
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise _unreachable(model, "weights", error) from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not (new_head and key.startswith("classifier.")))
     if missing:
         advice = "fine-tune it first" if missing[0].startswith("classifier.") else "the checkpoint is incomplete"
-        raise GPT1Error(f"model {model!r} lacks the weights {missing[0]} ({len(missing)} in all): {advice}")
+        names = ", ".join(missing[:4])
+        raise GPT1Error(f"model {model!r} lacks the weights {names} ({len(missing)} in all): {advice}")
+    for key, found, expected in sorted(info["mismatched_keys"]):
+        raise GPT1Error(
+            f"model {model!r} has {key} of size {list(found)}, but its configuration asks for {list(expected)}: the "
+            "two do not belong together"
+        )
+    if exact and (left_over := sorted(info["unexpected_keys"])):
+        raise GPT1Error(
+            f"model {model!r} holds the weights {left_over[0]} ({len(left_over)} in all), for which its configuration "
+            f"has no place in a {model_class.__name__}"
+        )
     return loaded

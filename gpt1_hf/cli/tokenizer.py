@@ -4,7 +4,7 @@ import argparse
 
 
 def main(argv: list[str]):
-    from ..data.corpus import chunks, read_documents
+    from ..data.corpus import read_pieces
     from ..data.loading import default_data_dir
     from ..errors import GPT1Error
     from ..spacy_rules import write
@@ -40,8 +40,8 @@ def main(argv: list[str]):
         return
 
     if args.action == "train":
-        documents = read_documents(args.corpus, "train", args.data_dir)
-        tokenizer = GPT1Tokenizer.train(chunks(documents), args.vocab_size, args.model_max_length)
+        pieces = (piece for _, piece in read_pieces(args.corpus, "train", args.data_dir))
+        tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
     else:
         tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
     tokenizer.save_pretrained(args.output_dir)

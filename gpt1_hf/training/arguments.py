@@ -1,7 +1,6 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from transformers import TrainingArguments
@@ -54,6 +53,13 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_train_examples: int | None = field(
         default=None, metadata={"help": "Train on this many rows, the same random ones for every seed. Default: all."}
     )
+    held_out_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "For choosing settings: score on this share of the training rows, held out, in place of the "
+            "validation split."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
@@ -84,6 +90,17 @@ class PretrainArguments(GPT1TrainingArguments):
             "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
         },
     )
+    corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
+    corpus_rows: str = field(
+        default="documents", metadata={"help": "What a row of the corpus is: documents, or lines of one running text."}
+    )
+    spans: str = field(
+        default="random",
+        metadata={
+            "help": "random: contiguous spans from anywhere, as in the paper; neighbouring: each once an epoch, "
+            "shuffled, or in order with --train_sampling_strategy sequential."
+        },
+    )
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
@@ -92,7 +109,7 @@ class PretrainArguments(GPT1TrainingArguments):
     tokens_dir: str | None = field(
         default=None, metadata={"help": "Where the token streams are kept for reuse. Default: <output_dir>/tokens."}
     )
-    architecture: Literal["transformer", "lstm"] = field(
+    architecture: str = field(
         default="transformer", metadata={"help": "transformer, or the lstm that it is compared with (§5)."}
     )
     hidden_size: int = field(default=768, metadata={"help": "Width of the states (§4.1: 768)."})

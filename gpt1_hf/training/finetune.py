@@ -20,7 +20,7 @@ from .arguments import FinetuneArguments
 from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
 
 
-# The random rows of `max_train_examples` are the same for every run and seed.
+# The random rows of `held_out_share` and `max_train_examples` are the same for every run and seed.
 SUBSET_SEED = 0
 
 
@@ -42,7 +42,14 @@ def finetune(args: FinetuneArguments) -> list[Result]:
     if not args.task:
         raise GPT1Error("fine-tuning needs --task, such as cola or sst2")
     task = load_task(args.task)
-    rows = {split: task.load(split, args.data_dir, args.sample) for split in ("train", "validation")}
+    if not 0 <= args.held_out_share < 1:
+        raise GPT1Error(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
+    rows = {"train": task.load("train", args.data_dir, args.sample)}
+    if args.held_out_share:
+        parts = rows["train"].train_test_split(args.held_out_share, seed=SUBSET_SEED)
+        rows = {"train": parts["train"], "validation": parts["test"]}
+    else:
+        rows["validation"] = task.load("validation", args.data_dir, args.sample)
     if -1 in rows["train"].unique("label"):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
@@ -115,7 +122,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         "train_seconds": round(trained.metrics["train_runtime"], 1),
         "device": device_name(model.device),
     }
-    results = task_results(task, "validation", predictions, args.model, args.seed, details)
+    split = "held-out train" if args.held_out_share else "validation"
+    results = task_results(task, split, predictions, args.model, args.seed, details)
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)

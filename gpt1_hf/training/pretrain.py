@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedToken
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_documents
+from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_pieces
 from ..errors import GPT1Error
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import Result, device_name, format_results, write_results
@@ -19,6 +19,9 @@ from .trainer import GPT1Trainer, StopOnNonFinite, resume_point
 
 # Share of the corpus's tokens held out when it comes without validation text.
 HELD_OUT = 0.05
+# What an epoch is made of: as many spans from anywhere as hold the corpus once, or each of its neighbouring ones once.
+SPANS = {"random": RandomSpans, "neighbouring": Windows}
+ARCHITECTURES = ("transformer", "lstm")
 
 
 def pretrain(args: PretrainArguments) -> list[Result]:
@@ -37,6 +40,10 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     """
     if not args.corpus or not args.tokenizer:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
+    if args.spans not in SPANS:
+        raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
+    if args.architecture not in ARCHITECTURES:
+        raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
     config = new_config(args, tokenizer)
@@ -45,7 +52,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
     trainer = GPT1Trainer(
         model=AutoModelForCausalLM.from_config(config),
         args=args,
-        train_dataset=RandomSpans(train_stream.tokens, span),
+        train_dataset=SPANS[args.spans](train_stream.tokens, span),
         eval_dataset=Windows(validation_stream.tokens, span) if args.eval_strategy != "no" else None,
         callbacks=[StopOnNonFinite()],
     )
@@ -115,8 +122,8 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
     folder = Path(args.tokens_dir or Path(args.output_dir) / "tokens")
 
     def stream(corpus: str, split: str, name: str) -> TokenStream:
-        documents = read_documents(corpus, split, args.data_dir)
-        return build_token_stream(documents, tokenizer, folder / name, fingerprint(corpus, split, args.data_dir))
+        source = (corpus, split, args.data_dir, args.corpus_revision, args.corpus_rows)
+        return build_token_stream(read_pieces(*source), tokenizer, folder / name, fingerprint(*source))
 
     with args.main_process_first(desc="tokenizing"):
         train = stream(args.corpus, "train", "train")

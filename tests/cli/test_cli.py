@@ -18,7 +18,16 @@ def read(argv):
 
 def test_every_command_has_help(capsys):
     assert main([]) == main(["--help"]) == 0
-    assert set(commands()) == {"demo", "evaluate", "finetune", "generate", "pretrain", "recipes", "tokenizer"}
+    assert set(commands()) == {
+        "convert",
+        "demo",
+        "evaluate",
+        "finetune",
+        "generate",
+        "pretrain",
+        "recipes",
+        "tokenizer",
+    }
     for command, line in commands().items():
         assert line.endswith(".")
         with pytest.raises(SystemExit) as stop:

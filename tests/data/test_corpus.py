@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +18,11 @@ from gpt1_hf.data.corpus import (
     TokenStream,
     Windows,
     build_token_stream,
-    chunks,
     encode_document,
     fingerprint,
     has_split,
     read_documents,
+    read_pieces,
 )
 from gpt1_hf.errors import GPT1Error
 
@@ -56,6 +58,11 @@ def write_corpus(folder, layout: str, documents: list[str] = DOCUMENTS) -> str:
 
 
 LAYOUTS = ["txt folder", "jsonl file", "jsonl folder", "parquet file", "parquet folder"]
+
+
+def folders_in(path) -> list[str]:
+    """Names of what is there, but for the lock."""
+    return sorted(entry.name for entry in path.iterdir() if entry.suffix != ".lock")
 
 
 def unread():
@@ -127,17 +134,28 @@ class TestReadDocuments:
             list(read_documents(str(tmp_path)))
 
 
-class TestChunks:
-    def test_they_hold_all_lines_in_order(self, monkeypatch):
-        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 20)
-        lines = [f"line number {i}" for i in range(10)]
-        pieces = list(chunks(["\n".join(lines), "short"]))
-        assert pieces[-1] == "short"
-        assert [line for piece in pieces[:-1] for line in piece.split("\n") if line] == lines
-        assert len(pieces) > 4 and max(map(len, pieces)) < 40
+class TestPieces:
+    LINES = ["", *(f"line number {i}" for i in range(10)), " ", ""]
 
-    def test_a_short_document_is_one_chunk(self):
-        assert list(chunks(["a\n\nb", "c"])) == ["a\n\nb", "c"]
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_they_hold_all_lines_in_order(self, tmp_path, monkeypatch, layout):
+        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 20)
+        corpus = write_corpus(tmp_path / "corpus", layout, ["\n".join(self.LINES), "short"])
+        pieces = list(read_pieces(corpus))
+        assert pieces[-1] == (1, "short")
+        assert "\n".join(piece for number, piece in pieces if number == 0) == "\n".join(self.LINES)
+        assert len(pieces) > 4 and max(len(piece) for _, piece in pieces) < 40
+
+    def test_rows_can_be_the_lines_of_one_text(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 20)
+        corpus = write_corpus(tmp_path / "lines", "jsonl file", self.LINES)
+        pieces = list(read_pieces(corpus, rows="lines"))
+        assert {number for number, _ in pieces} == {0} and len(pieces) > 4
+        assert "\n".join(piece for _, piece in pieces) == "\n".join(self.LINES)
+
+    def test_another_kind_of_rows_is_refused(self, tmp_path):
+        with pytest.raises(GPT1Error, match="unknown kind of rows 'sentences'; choose one of documents, lines"):
+            list(read_pieces(str(tmp_path), rows="sentences"))
 
 
 class TestEncodeDocument:
@@ -180,7 +198,7 @@ class TestTokenStream:
     def test_it_holds_every_document_of_every_layout(self, tmp_path, line_tokenizer, layout):
         corpus = write_corpus(tmp_path / "corpus", layout)
         stream = build_token_stream(
-            read_documents(corpus), line_tokenizer, tmp_path / "tokens", fingerprint(corpus, "train")
+            read_pieces(corpus), line_tokenizer, tmp_path / "tokens", fingerprint(corpus, "train")
         )
         expected = [line_tokenizer(document)["input_ids"] for document in DOCUMENTS]
         assert [(ids.tolist(), n_chars) for ids, n_chars in stream.documents()] == [
@@ -190,14 +208,48 @@ class TestTokenStream:
         assert len(stream) == sum(map(len, expected))
         assert isinstance(stream.tokens, np.memmap) and stream.tokens.dtype == np.uint16
 
+    @pytest.mark.parametrize("chunk", [10, 40, 1 << 16])
+    def test_it_does_not_depend_on_pieces_and_rows(self, tmp_path, line_tokenizer, texts, monkeypatch, chunk):
+        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", chunk)
+        lines = ["", *texts[:20], " ", "", *texts[20:30]]
+        book = "\n".join(lines)
+        by_row = write_corpus(tmp_path / "lines", "parquet folder", lines)
+        by_book = write_corpus(tmp_path / "book", "txt folder", [book])
+        streams = [
+            build_token_stream(read_pieces(by_row, rows="lines"), line_tokenizer, tmp_path / "a", "a"),
+            build_token_stream(read_pieces(by_book), line_tokenizer, tmp_path / "b", "b"),
+        ]
+        for stream in streams:
+            assert stream.tokens.tolist() == line_tokenizer(book, verbose=False)["input_ids"]
+            assert stream.document_ends == [len(stream)]
+            assert stream.document_chars == [len(book)]
+
+    def test_of_two_processes_one_builds(self, tmp_path, tokenizer):
+        started, built = threading.Event(), []
+
+        def slow():
+            started.set()
+            time.sleep(0.3)
+            yield 0, "the lady"
+
+        def build():
+            built.append(build_token_stream(slow(), tokenizer, tmp_path / "tokens", "source"))
+
+        first = threading.Thread(target=build)
+        first.start()
+        started.wait()
+        second = build_token_stream(unread(), tokenizer, tmp_path / "tokens", "source")
+        first.join()
+        assert second.tokens.tolist() == built[0].tokens.tolist()
+
     def test_it_can_be_loaded_again(self, tmp_path, tokenizer):
-        built = build_token_stream(DOCUMENTS, tokenizer, tmp_path / "tokens", "source")
+        built = build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
         loaded = TokenStream.load(tmp_path / "tokens")
         assert np.array_equal(built.tokens, loaded.tokens)
         assert (loaded.document_ends, loaded.document_chars) == (built.document_ends, built.document_chars)
 
     def test_it_is_reused_while_nothing_changes(self, tmp_path, tokenizer):
-        built = build_token_stream(DOCUMENTS, tokenizer, tmp_path / "tokens", "source")
+        built = build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
         written = (tmp_path / "tokens" / "tokens.bin").stat()
         again = build_token_stream(unread(), tokenizer, tmp_path / "tokens", "source")
         assert np.array_equal(built.tokens, again.tokens)
@@ -205,43 +257,43 @@ class TestTokenStream:
         assert (tmp_path / "tokens" / "tokens.bin").stat().st_ino == written.st_ino
 
     def test_it_is_rebuilt_when_the_source_changes(self, tmp_path, tokenizer):
-        build_token_stream(DOCUMENTS, tokenizer, tmp_path / "tokens", "source")
-        again = build_token_stream(["the lady"], tokenizer, tmp_path / "tokens", "another source")
+        build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
+        again = build_token_stream([(0, "the lady")], tokenizer, tmp_path / "tokens", "another source")
         assert again.tokens.tolist() == tokenizer("the lady")["input_ids"]
         assert again.document_chars == [8]
 
     def test_it_is_rebuilt_when_the_tokenizer_changes(self, tmp_path, tokenizer, line_tokenizer):
-        build_token_stream(DOCUMENTS, tokenizer, tmp_path / "tokens", "source")
-        again = build_token_stream(DOCUMENTS, line_tokenizer, tmp_path / "tokens", "source")
+        build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
+        again = build_token_stream(enumerate(DOCUMENTS), line_tokenizer, tmp_path / "tokens", "source")
         assert again.tokens[: again.document_ends[0]].tolist() == line_tokenizer(DOCUMENTS[0])["input_ids"]
 
     @pytest.mark.parametrize("documents", [[], ["", " \n"]], ids=["no document", "no token"])
     def test_an_empty_corpus_leaves_nothing_behind(self, tmp_path, tokenizer, documents):
         with pytest.raises(GPT1Error, match="the corpus is empty"):
-            build_token_stream(documents, tokenizer, tmp_path / "tokens", "source")
-        assert list(tmp_path.iterdir()) == []
+            build_token_stream(enumerate(documents), tokenizer, tmp_path / "tokens", "source")
+        assert folders_in(tmp_path) == []
 
     def test_a_corpus_that_breaks_off_leaves_the_old_stream(self, tmp_path, tokenizer):
-        build_token_stream(DOCUMENTS, tokenizer, tmp_path / "tokens", "source")
+        build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
 
         def broken():
-            yield "the lady"
+            yield 0, "the lady"
             raise GPT1Error("the second document is lost")
 
         with pytest.raises(GPT1Error, match="lost"):
             build_token_stream(broken(), tokenizer, tmp_path / "tokens", "another source")
-        assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+        assert folders_in(tmp_path) == ["tokens"]
         build_token_stream(unread(), tokenizer, tmp_path / "tokens", "source")
 
     def test_the_rest_of_an_interrupted_build_is_overwritten(self, tmp_path, tokenizer):
         (tmp_path / "tokens.unfinished").mkdir()
         (tmp_path / "tokens.unfinished" / "tokens.bin").write_bytes(b"half of it")
-        stream = build_token_stream(["the lady"], tokenizer, tmp_path / "tokens", "source")
+        stream = build_token_stream([(0, "the lady")], tokenizer, tmp_path / "tokens", "source")
         assert stream.tokens.tolist() == tokenizer("the lady")["input_ids"]
-        assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+        assert folders_in(tmp_path) == ["tokens"]
 
     def test_the_folders_above_are_made(self, tmp_path, tokenizer):
-        build_token_stream(["the lady"], tokenizer, tmp_path / "run" / "tokens" / "train", "source")
+        build_token_stream([(0, "the lady")], tokenizer, tmp_path / "run" / "tokens" / "train", "source")
         index = json.loads((tmp_path / "run" / "tokens" / "train" / "index.json").read_text())
         assert index["document_ends"] == [2]
 
@@ -255,13 +307,14 @@ class TestFingerprint:
         corpus = write_corpus(tmp_path / "a", "txt folder")
         other = write_corpus(tmp_path / "b", "txt folder")
         seen = {fingerprint(corpus, "train"), fingerprint(corpus, "validation"), fingerprint(other, "train")}
+        seen |= {fingerprint(corpus, "train", revision="x"), fingerprint(corpus, "train", rows="lines")}
         (tmp_path / "a" / "0.txt").write_text("longer than it was before, by far", encoding="utf-8")
         seen.add(fingerprint(corpus, "train"))
         os.utime(tmp_path / "a" / "0.txt", ns=(1, 1))
         seen.add(fingerprint(corpus, "train"))
         (tmp_path / "a" / "3.txt").write_text("new", encoding="utf-8")
         seen.add(fingerprint(corpus, "train"))
-        assert len(seen) == 6
+        assert len(seen) == 8
 
     def test_it_sees_the_copy_in_the_data_folder(self, tmp_path):
         write_corpus(tmp_path / "someone" / "books", "jsonl folder")

@@ -93,6 +93,17 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
     assert "2 seeds" in capsys.readouterr().out
 
 
+def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
+    (result,) = finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=0.1, max_train_examples=None))
+    assert (result.split, result.n_examples, result.details["n_train_examples"]) == ("held-out train", 40, 360)
+    rows = all_tasks()["sst2"].load("train", sample=True)
+    texts = dict(zip(rows["idx"], rows["label"], strict=True))
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert all(texts[row["id"]] == row["label"] for row in predictions)
+    with pytest.raises(GPT1Error, match="from 0 to below 1, not 1.5"):
+        finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
+
+
 def test_best_checkpoint_is_an_option_and_is_said(base_model, tmp_path):
     (result,) = finetune(
         arguments(

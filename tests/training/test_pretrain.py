@@ -127,6 +127,7 @@ def test_a_run_resumes_from_its_last_checkpoint(corpus, base_model, tmp_path):
         ({"corpus": None}, "--corpus"),
         ({"corpus": "no/such/corpus"}, "no/such/corpus"),
         ({"tokenizer": "no/such/tokenizer"}, "no/such/tokenizer"),
+        ({"architecture": "rnn"}, "'rnn'; choose one of transformer, lstm"),
     ],
 )
 def test_what_is_missing_is_named(corpus, base_model, tmp_path, changes, message):

@@ -1,5 +1,7 @@
 """GPT1Trainer: accumulation changes nothing, the loss terms are logged apart, spans are drawn at random."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,27 @@ def test_accumulation_of_small_batches_equals_one_large_batch(config, processor,
         # A key's bias has no gradient but rounding (see below), of which Adam makes steps of full size.
         if not name.endswith("k_proj.bias"):
             assert (one - four).abs().mean() < 1e-5, name
+
+
+def test_language_models_train_without_logits_to_the_same_weights(config, tmp_path, monkeypatch):
+    skipped, forward = [], GPT1ForCausalLM.forward
+
+    @functools.wraps(forward)
+    def with_logits(self, *args, skip_logits=False, **kwargs):
+        skipped.append(skip_logits)
+        return forward(self, *args, **kwargs)
+
+    spans = RandomSpans(np.random.default_rng(0).integers(0, config.vocab_size, 400, dtype=np.uint16), 16)
+    weights = []
+    for method in (forward, with_logits):
+        torch.manual_seed(0)
+        monkeypatch.setattr(GPT1ForCausalLM, "forward", method)
+        model = GPT1ForCausalLM(config)
+        args = arguments(tmp_path, max_steps=3, gradient_accumulation_steps=2, per_device_train_batch_size=4)
+        GPT1Trainer(model, args, train_dataset=spans).train()
+        weights.append(model.transformer.tokens_embed.weight.detach().clone())
+    assert skipped == [True] * 6
+    assert (weights[0] - weights[1]).abs().max() < 1e-5
 
 
 def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows, tmp_path):

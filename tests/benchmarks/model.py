@@ -1,0 +1,199 @@
+"""Speed and memory of GPT-1 against transformers' OpenAIGPT and GPT-2 of the same size.
+
+    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--rounds 3]
+
+Every measurement is made of all contenders in turn, round after round, in one process; what is printed is the median
+of the rounds, and ours over theirs. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512
+tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. The share of
+peak is that of the fastest matrix product measured here, with 6 operations a weight and token, and attention's own.
+Peak memory is of training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights
+in training, and weights in bf16 in generation.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    OpenAIGPTConfig,
+    OpenAIGPTForSequenceClassification,
+    OpenAIGPTLMHeadModel,
+)
+
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+
+
+CONTENDERS = ("ours", "OpenAIGPT", "GPT-2")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
+
+
+def build(name: str, task: str) -> torch.nn.Module:
+    """A model of the paper's size, without dropout, on the best attention it has."""
+    sizes = {"vocab_size": VOCAB, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "pad_token_id": 0}
+    classify = task == "classify"
+    torch.manual_seed(0)
+    if name == "ours":
+        config = GPT1Config(**sizes, lm_coef=0.0)
+        return (GPT1ForSequenceClassification if classify else GPT1ForCausalLM)(config)
+    if name == "OpenAIGPT":
+        config = OpenAIGPTConfig(**sizes)
+        return (OpenAIGPTForSequenceClassification if classify else OpenAIGPTLMHeadModel)(config)
+    config = GPT2Config(**sizes, n_positions=SPAN, attn_implementation="sdpa", bos_token_id=0, eos_token_id=0)
+    return (GPT2ForSequenceClassification if classify else GPT2LMHeadModel)(config)
+
+
+def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[dict[str, torch.Tensor], int]:
+    """Inputs of an update and their number of tokens, padding not counted."""
+    generator = torch.Generator().manual_seed(1)
+    length = SPAN if task == "train" else 48
+    ids = torch.randint(1, VOCAB, (batch_size, length), generator=generator)
+    if task == "train":
+        inputs = {"input_ids": ids, "labels": ids}
+        if name == "ours":
+            inputs["skip_logits"] = True  # as GPT1Trainer does
+        n_tokens = ids.numel()
+    else:
+        lengths = torch.randint(8, length + 1, (batch_size, 1), generator=generator)
+        mask = (torch.arange(length) < lengths).long()
+        inputs = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.arange(batch_size) % 2}
+        n_tokens = int(mask.sum())
+    return {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}, n_tokens
+
+
+def update(name: str, task: str, dtype: torch.dtype, batch_size: int, device: str, compiled: bool):
+    """A function that makes one training update, and the tokens it takes."""
+    model = build(name, task).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    inputs, n_tokens = training_batch(name, task, batch_size, device)
+    forward = torch.compile(model) if compiled else model
+
+    def step():
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = forward(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, n_tokens
+
+
+def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, device: str):
+    """A function that generates, and the tokens it makes."""
+    model = build(name, "generate").to(device, dtype).eval()
+    prompt = torch.randint(1, VOCAB, (batch_size, 32), generator=torch.Generator().manual_seed(2)).to(device)
+    mask = torch.ones_like(prompt)
+    settings = {"do_sample": False, "max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "pad_token_id": 0}
+
+    def step():
+        model.generate(prompt, attention_mask=mask, **settings)
+
+    return step, batch_size * new_tokens
+
+
+def seconds(step: Callable, device: str) -> float:
+    begin = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def matmul_peak(dtype: torch.dtype, device: str) -> float:
+    """Operations per second of the fastest of some square matrix products."""
+    best = 0.0
+    for size in (1024, 2048, 4096) if device == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        best = max(best, *(2 * size**3 / seconds(lambda a=a, b=b: a @ b, device) for _ in range(6)))
+    return best
+
+
+def training_operations(task: str, n_tokens: int) -> float:
+    """Operations of an update: 6 a weight and token, and causal attention's products, half of full attention's."""
+    weights = LAYERS * 12 * WIDTH**2 + (VOCAB * WIDTH if task == "train" else 0)
+    attention = LAYERS * SPAN * WIDTH if task == "train" else 0  # 2 products x 2 operations / 4, forward only
+    return n_tokens * (6 * weights + 6 * attention)
+
+
+def peak_memory(name: str, task: str, dtype: str, batch_size: int, device: str) -> float:
+    """Most memory, in GiB, of two updates in a process of their own."""
+    command = [sys.executable, __file__, "memory", name, task, dtype, str(batch_size), device]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_memory(name: str, task: str, dtype: str, batch_size: str, device: str):
+    step, _ = update(name, task, DTYPES[dtype], int(batch_size), device, compiled=False)
+    for _ in range(2):
+        step()
+    cuda = device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(peak / 2**30)
+
+
+def compare(
+    title: str, steps: dict[str, tuple[Callable, int]], rounds: int, device: str, peak=None, task="", memory=None
+):
+    """Run the contenders in turn and print a row each."""
+    times = {name: [] for name in steps}
+    for step, _ in steps.values():
+        seconds(step, device)  # warm-up
+    for _ in range(rounds):
+        for name, (step, _) in steps.items():
+            times[name].append(seconds(step, device))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    for name, (_, n_tokens) in steps.items():
+        share = f"{100 * training_operations(task, n_tokens) / median[name] / peak:.0f} %" if peak else "–"
+        gib = f"{memory[name]:.1f}" if memory else "–"
+        ratio = median[name] / median["ours"]
+        row = [title, name, f"{n_tokens / median[name]:,.0f}", f"{ratio:.2f}", share, gib]
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Which comparisons.")
+    parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=DTYPES, help="Number types.")
+    parser.add_argument("--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4, on a GPU 64.")
+    parser.add_argument("--new_tokens", type=int, default=128, help="Tokens to generate a row.")
+    parser.add_argument("--rounds", type=int, default=3, help="Rounds; the median is printed.")
+    parser.add_argument("--compile", action="store_true", help="torch.compile in training.")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = args.batch_size or (64 if device == "cuda" else 4)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}\n")
+    print("| | | tokens/s | ours is faster by | share of peak | peak GiB |")
+    print("|---|---|---|---|---|---|")
+    for dtype_name in args.dtype:
+        dtype = DTYPES[dtype_name]
+        peak = matmul_peak(dtype, device) if {"train", "classify"} & set(args.what) else None
+        for task, batch_size in (("train", rows), ("classify", 32)):
+            if task in args.what:
+                memory = {name: peak_memory(name, task, dtype_name, batch_size, device) for name in CONTENDERS}
+                steps = {name: update(name, task, dtype, batch_size, device, args.compile) for name in CONTENDERS}
+                title = f"{task}, {batch_size} × {SPAN if task == 'train' else '8–48'}, {dtype_name}"
+                compare(title, steps, args.rounds, device, peak, task, memory)
+                del steps
+        for batch_size in (1, 8) if "generate" in args.what else ():
+            steps = {name: generation(name, dtype, batch_size, args.new_tokens, device) for name in CONTENDERS}
+            title = f"generate {args.new_tokens}, batch {batch_size}, {dtype_name}"
+            compare(title, steps, args.rounds, device)
+            del steps
+        if peak:
+            print(f"\nmatrix products in {dtype_name}: {peak / 1e9:,.0f} GFLOP/s at best\n", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["memory"]:
+        measure_memory(*sys.argv[2:])
+    else:
+        main()
