@@ -8,11 +8,11 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.models import auto
 
-from . import modeling_gpt1
 from .configuration_gpt1 import GPT1Config
+from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .modeling_gpt1 import (
     GPT1ForCausalLM,
     GPT1ForMultipleChoice,
@@ -20,17 +20,24 @@ from .modeling_gpt1 import (
     GPT1ForTokenClassification,
     GPT1Model,
 )
+from .modeling_gpt1_lstm import (
+    GPT1LSTMForCausalLM,
+    GPT1LSTMForMultipleChoice,
+    GPT1LSTMForSequenceClassification,
+    GPT1LSTMForTokenClassification,
+    GPT1LSTMModel,
+)
 from .processing_gpt1 import GPT1Processor
 from .tokenization_gpt1 import GPT1Tokenizer
 
 
 __version__ = version("gpt1_hf")
 
-AutoConfig.register(GPT1Config.model_type, GPT1Config, exist_ok=True)
-AutoTokenizer.register(GPT1Config, fast_tokenizer_class=GPT1Tokenizer, exist_ok=True)
-AutoProcessor.register(GPT1Config, GPT1Processor, exist_ok=True)
-for _auto_class, _model_class in modeling_gpt1.AUTO_CLASSES.items():
-    getattr(auto, _auto_class).register(GPT1Config, _model_class, exist_ok=True)
+for _config_class in (GPT1Config, GPT1LSTMConfig):
+    AutoTokenizer.register(_config_class, fast_tokenizer_class=GPT1Tokenizer, exist_ok=True)
+    for _auto_class, _own_class in _config_class.auto_classes().items():
+        _key = _config_class.model_type if _own_class is _config_class else _config_class
+        getattr(auto, _auto_class).register(_key, _own_class, exist_ok=True)
 
 # Public name -> module that defines it, imported on first use.
 _LAZY = {
@@ -54,6 +61,12 @@ __all__ = [
     "GPT1ForMultipleChoice",
     "GPT1ForSequenceClassification",
     "GPT1ForTokenClassification",
+    "GPT1LSTMConfig",
+    "GPT1LSTMForCausalLM",
+    "GPT1LSTMForMultipleChoice",
+    "GPT1LSTMForSequenceClassification",
+    "GPT1LSTMForTokenClassification",
+    "GPT1LSTMModel",
     "GPT1Model",
     "GPT1Processor",
     "GPT1Tokenizer",

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 
 from .configuration_gpt1 import GPT1Config
+from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
 from .resources import model_path
 
@@ -34,13 +35,23 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def open_config(model: str, **changes: Any) -> PreTrainedConfig:
     """
-    Load the configuration of a GPT-1 checkpoint, with some of its values changed.
+    Load the configuration of a checkpoint of GPT-1 or of the LSTM, with some of its values changed.
+
+    Args:
+        model (`str`):
+            Folder, Hub id, or embedded model.
+        changes (*optional*):
+            New values; those that the architecture does not have (the LSTM has no `attn_pdrop`) are passed over.
 
     Raises:
-        GPT1Error: if there is none of that name, or it is of another model type.
+        GPT1Error: if there is none of that name.
+        ValueError: if it is of another model type.
     """
     try:
-        return GPT1Config.from_pretrained(model_path(model), **changes)
+        config_dict, _ = PreTrainedConfig.get_config_dict(model_path(model))
+        is_lstm = config_dict.get("model_type") == GPT1LSTMConfig.model_type
+        # GPT1Config also reads transformers' OpenAIGPT, and refuses the rest by name.
+        return (GPT1LSTMConfig if is_lstm else GPT1Config).from_pretrained(model_path(model), **changes)
     except OSError as error:
         raise _unreachable(model, "configuration", error) from error
 
@@ -72,11 +83,11 @@ def open_model(
     exact: bool = False,
 ) -> PreTrainedModel:
     """
-    Load the weights of a GPT-1 checkpoint.
+    Load the weights of a checkpoint of GPT-1 or of the LSTM.
 
     Args:
         model_class (`type`):
-            Class to load.
+            Class to load, or an Auto class, which finds it by the configuration.
         model (`str`):
             Folder, Hub id, or embedded model.
         config (`PreTrainedConfig`):

@@ -9,10 +9,78 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.dynamic_module_utils import get_relative_import_files
+
+
+class GPT1FamilyConfig(PreTrainedConfig):
+    """What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying
+    the code along."""
+
+    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
+    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
+    # Model types of other folders that are read as this one's.
+    _other_model_types = ()
+
+    @classmethod
+    def auto_classes(cls) -> dict[str, type]:
+        """Auto class -> class of the family that it stands for, in `config.json`'s `auto_map`."""
+        raise NotImplementedError
+
+    @classmethod
+    def _auto_map(cls) -> dict[str, str]:
+        classes = cls.auto_classes()
+        return {auto: f"{own.__module__.rsplit('.', 1)[-1]}.{own.__name__}" for auto, own in classes.items()}
+
+    @classmethod
+    def _code(cls) -> dict[str, Path]:
+        """File name -> source of every module that a saved folder needs."""
+        modules = {reference.split(".")[0] for reference in cls._auto_map().values()}
+        sources = {Path(__file__).with_name(f"{module}.py") for module in modules}
+        siblings = {Path(file) for source in sources for file in get_relative_import_files(source)}
+        return {source.name: source for source in sources | siblings}
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        # The instance would keep the file's model type (configuration_utils.py, `__post_init__`), and be saved with
+        # it.
+        model_type = config_dict.pop("model_type", cls.model_type)
+        accepted = (cls.model_type, *cls._other_model_types)
+        if model_type not in accepted:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a `{model_type}` model, but {cls.__name__} reads "
+                f"{' and '.join(f'`{name}`' for name in accepted)} only"
+            )
+        return config_dict, kwargs
+
+    def validate_architecture(self):
+        """Part of `@strict`'s validation: refuses values that do not fit together."""
+        super().validate_architecture()
+        if self.regression_bins and self.num_labels != 1:
+            raise ValueError(f"regression_bins reads out one score: set num_labels to 1, not {self.num_labels}")
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """
+        Save `config.json` and, beside it, the Python files that let `trust_remote_code=True` load every class of the
+        family, whichever of them is being saved.
+        """
+        self.auto_map = self._auto_map()
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, source in self._code().items():
+            if source.resolve().parent != folder.resolve():
+                shutil.copyfile(source, folder / name)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def _get_files_timestamps(self, working_dir):
+        # By these `push_to_hub` tells what is new. The base class takes them after the code was copied, above.
+        code = self._code()
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if name not in code}
 
 
 @strict
-class GPT1Config(PreTrainedConfig):
+class GPT1Config(GPT1FamilyConfig):
     r"""
     Configuration of a GPT-1 model. The defaults are the paper's 116.5 M-parameter model.
 
@@ -61,8 +129,7 @@ class GPT1Config(PreTrainedConfig):
     """
 
     model_type = "gpt1"
-    # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
-    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
+    _other_model_types = ("openai-gpt",)
     attribute_map = {
         "n_embd": "hidden_size",
         "n_layer": "num_hidden_layers",
@@ -110,16 +177,13 @@ class GPT1Config(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        # The instance would keep the file's model type (configuration_utils.py, `__post_init__`), and be saved with
-        # it.
-        model_type = config_dict.pop("model_type", cls.model_type)
-        if model_type not in (cls.model_type, "openai-gpt"):
-            raise ValueError(
-                f"{pretrained_model_name_or_path} holds a `{model_type}` model, not a GPT-1 one (`gpt1`, `openai-gpt`)"
-            )
-        return config_dict, kwargs
+    def auto_classes(cls) -> dict[str, type]:
+        # Imported here since those modules import this one; transformers finds them all the same when it copies the
+        # code.
+        from .modeling_gpt1 import AUTO_CLASSES
+        from .processing_gpt1 import GPT1Processor
+
+        return {"AutoConfig": GPT1Config, **AUTO_CLASSES, "AutoProcessor": GPT1Processor}
 
     def __post_init__(self, **kwargs):
         if (afn := kwargs.pop("afn", None)) is not None:
@@ -137,38 +201,6 @@ class GPT1Config(PreTrainedConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
-        if self.regression_bins and self.num_labels != 1:
-            raise ValueError(f"regression_bins reads out one score: set num_labels to 1, not {self.num_labels}")
-
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """
-        Save `config.json` and, beside it, the Python files that let `trust_remote_code=True` load every class of the
-        family, whichever of them is being saved.
-        """
-        self.auto_map = _auto_map()
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        for module in {reference.split(".")[0] for reference in self.auto_map.values()}:
-            source = Path(__file__).with_name(f"{module}.py")
-            if source.resolve().parent != folder.resolve():
-                shutil.copyfile(source, folder / source.name)
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-
-    def _get_files_timestamps(self, working_dir):
-        # By these `push_to_hub` tells what is new. The base class takes them after the code was copied, above.
-        code = {f"{reference.split('.')[0]}.py" for reference in _auto_map().values()}
-        timestamps = super()._get_files_timestamps(working_dir)
-        return {name: time for name, time in timestamps.items() if name not in code}
 
 
-def _auto_map() -> dict[str, str]:
-    """Auto class -> `module.Class`, for `config.json`."""
-    # Imported here since those modules import this one; transformers finds them all the same when it copies the code.
-    from .modeling_gpt1 import AUTO_CLASSES
-    from .processing_gpt1 import GPT1Processor
-
-    classes = {"AutoConfig": GPT1Config, **AUTO_CLASSES, "AutoProcessor": GPT1Processor}
-    return {auto: f"{cls.__module__.rsplit('.', 1)[-1]}.{cls.__name__}" for auto, cls in classes.items()}
-
-
-__all__ = ["GPT1Config"]
+__all__ = ["GPT1Config", "GPT1FamilyConfig"]

@@ -39,7 +39,8 @@ def generate(
         taken out.
 
     Raises:
-        GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context.
+        GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
+        recurrent model has no such limit).
     """
     if not prompt.strip():
         raise GPT1Error("the prompt is empty: give the model a word to go on from")
@@ -47,7 +48,7 @@ def generate(
     inputs = tokenizer(prompt, return_tensors="pt", verbose=False)
     n_prompt = inputs["input_ids"].shape[1]
     context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
-    if n_prompt + max_new_tokens > context:
+    if n_prompt + max_new_tokens > context and not lm._is_stateful:
         raise GPT1Error(
             f"the prompt is {n_prompt} tokens long, which with max_new_tokens {max_new_tokens} is more than the "
             f"model's context of {context}: shorten the prompt or ask for fewer tokens"

@@ -29,27 +29,57 @@ from gpt1_hf import (
     GPT1ForMultipleChoice,
     GPT1ForSequenceClassification,
     GPT1ForTokenClassification,
+    GPT1LSTMConfig,
+    GPT1LSTMForCausalLM,
+    GPT1LSTMForMultipleChoice,
+    GPT1LSTMForSequenceClassification,
+    GPT1LSTMForTokenClassification,
+    GPT1LSTMModel,
     GPT1Model,
     GPT1Processor,
 )
 
 
 PACKAGE = Path(gpt1_hf.__file__).parent
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
-AUTO_MODELS = {
-    "AutoModel": (AutoModel, GPT1Model),
-    "AutoModelForCausalLM": (AutoModelForCausalLM, GPT1ForCausalLM),
-    "AutoModelForMultipleChoice": (AutoModelForMultipleChoice, GPT1ForMultipleChoice),
-    "AutoModelForSequenceClassification": (AutoModelForSequenceClassification, GPT1ForSequenceClassification),
-    "AutoModelForTokenClassification": (AutoModelForTokenClassification, GPT1ForTokenClassification),
+AUTOS = {
+    "AutoModel": AutoModel,
+    "AutoModelForCausalLM": AutoModelForCausalLM,
+    "AutoModelForMultipleChoice": AutoModelForMultipleChoice,
+    "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+    "AutoModelForTokenClassification": AutoModelForTokenClassification,
 }
+CLASSES = {
+    "gpt1": {
+        "AutoConfig": GPT1Config,
+        "AutoModel": GPT1Model,
+        "AutoModelForCausalLM": GPT1ForCausalLM,
+        "AutoModelForMultipleChoice": GPT1ForMultipleChoice,
+        "AutoModelForSequenceClassification": GPT1ForSequenceClassification,
+        "AutoModelForTokenClassification": GPT1ForTokenClassification,
+    },
+    "gpt1_lstm": {
+        "AutoConfig": GPT1LSTMConfig,
+        "AutoModel": GPT1LSTMModel,
+        "AutoModelForCausalLM": GPT1LSTMForCausalLM,
+        "AutoModelForMultipleChoice": GPT1LSTMForMultipleChoice,
+        "AutoModelForSequenceClassification": GPT1LSTMForSequenceClassification,
+        "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
+    },
+}
+CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}}
+CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 # Folder -> what is loaded from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {
-    "base": list(AUTO_MODELS),
-    "lm": list(AUTO_MODELS),
-    "classifier": [name for name in AUTO_MODELS if name != "AutoModelForMultipleChoice"],
+    "base": list(AUTOS),
+    "lm": list(AUTOS),
+    "classifier": [name for name in AUTOS if name != "AutoModelForMultipleChoice"],
     "choices": ["AutoModelForMultipleChoice"],
+    "lstm_lm": list(AUTOS),
+    "lstm_classifier": ["AutoModelForSequenceClassification"],
 }
+# What has all its weights in the folder; elsewhere the head is new, and drawn at random.
+WHOLE = [(folder, auto) for folder in ("base", "lm", "lstm_lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
+WHOLE += [(folder, auto) for folder in ("classifier", "choices", "lstm_classifier") for auto in FOLDERS[folder]]
 ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
 TEXT = "the old lady spoke gently"
 IDS = [[5, 9, 3, 7, 11, 2]]
@@ -85,7 +115,7 @@ report = {{"refused": {{}}, "logits": {{}}, "names": {{}}}}
 def name_of(thing):
     return f"{{type(thing).__module__}}.{{type(thing).__name__}}"
 
-autos = [AutoConfig, *(getattr(transformers, name) for name in {list(AUTO_MODELS)})]
+autos = [AutoConfig, *(getattr(transformers, name) for name in {list(AUTOS)})]
 for auto in autos + [AutoProcessor]:
     folder = source / "classifier"
     try:
@@ -118,27 +148,38 @@ report["tokenized"] = tokenizer({TEXT!r}, "bad night")["input_ids"]
 report["plain tokenizer"] = AutoTokenizer.from_pretrained(source / "lm", trust_remote_code=True)({TEXT!r})["input_ids"]
 classify = transformers.pipeline("text-classification", str(folder), trust_remote_code=True, top_k=None)
 report["scores"] = {{row["label"]: row["score"] for row in classify([{TEXT!r}])[0]}}
-lm = transformers.AutoModelForCausalLM.from_pretrained(source / "lm", trust_remote_code=True)
-report["generated"] = lm.generate(ids, max_new_tokens=5, do_sample=False).tolist()
+report["generated"] = {{}}
+for name in ("lm", "lstm_lm"):
+    lm = transformers.AutoModelForCausalLM.from_pretrained(source / name, trust_remote_code=True)
+    report["generated"][name] = lm.generate(ids, max_new_tokens=5, do_sample=False).tolist()
 report["imported"] = sorted(name for name in sys.modules if name.split(".")[0] == "gpt1_hf")
 
 sys.meta_path.remove(blocker)
 sys.path.insert(0, sys.argv[3])
 import gpt1_hf
 
-later = transformers.AutoModelForCausalLM.from_pretrained(source / "lm")
-report["names"]["later"] = name_of(later)
-with torch.no_grad():
-    report["logits"]["later"] = later.eval()(ids)[0].tolist()
+for name in ("lm", "lstm_lm"):
+    later = transformers.AutoModelForCausalLM.from_pretrained(source / name)
+    report["names"][f"later {{name}}"] = name_of(later)
+    with torch.no_grad():
+        report["logits"][f"later {{name}}"] = later.eval()(ids)[0].tolist()
+    # The LSTM's cache layer exists twice by now.
+    report["generated"][f"later {{name}}"] = later.generate(ids, max_new_tokens=5, do_sample=False).tolist()
 print("REPORT" + json.dumps(report))
 """
+
+
+def family(folder: str) -> str:
+    return "gpt1_lstm" if folder.startswith("lstm") else "gpt1"
 
 
 @pytest.fixture(scope="module")
 def folders(tokenizer, tmp_path_factory) -> Path:
     """A base model, a language model with its tokenizer, and a classifier with its processor, each in its folder."""
     root = tmp_path_factory.mktemp("saved")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    sizes |= {"pad_token_id": 0, "initializer_range": 0.2, "num_labels": 3}
+    own_sizes = {"gpt1": {"num_attention_heads": 4}, "gpt1_lstm": {"lstm_size": 48}}
     processor = GPT1Processor(tokenizer, "entailment")
     torch.manual_seed(0)
     for name, model_class in (
@@ -146,10 +187,11 @@ def folders(tokenizer, tmp_path_factory) -> Path:
         ("lm", GPT1ForCausalLM),
         ("classifier", GPT1ForSequenceClassification),
         ("choices", GPT1ForMultipleChoice),
+        ("lstm_lm", GPT1LSTMForCausalLM),
+        ("lstm_classifier", GPT1LSTMForSequenceClassification),
     ):
-        config = GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, initializer_range=0.2, num_labels=3, **sizes)
-        model = model_class(config)
-        if name == "classifier":
+        model = model_class(CLASSES[family(name)]["AutoConfig"](**sizes, **own_sizes[family(name)]))
+        if name.endswith("classifier"):
             model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
             processor.save_pretrained(root / name)
         else:
@@ -182,29 +224,24 @@ def stranger(folders, tmp_path_factory) -> dict:
 
 
 def test_without_trust_the_code_is_refused(stranger):
-    assert stranger["refused"].keys() == {"AutoConfig", *AUTO_MODELS, "AutoProcessor"}
+    assert stranger["refused"].keys() == {"AutoConfig", *AUTOS, "AutoProcessor"}
     for name, message in stranger["refused"].items():
         assert "trust_remote_code=True" in message, name
 
 
 def test_every_folder_answers_to_every_auto_class(stranger, folders):
     for folder, names in FOLDERS.items():
-        expected = {"AutoConfig": GPT1Config} | {name: AUTO_MODELS[name][1] for name in names}
-        for auto, own in expected.items():
+        for auto in ("AutoConfig", *names):
+            own = CLASSES[family(folder)][auto]
             module = own.__module__.rsplit(".", 1)[-1]
             name = stranger["names"][f"{folder} {auto}"]
             assert name.startswith("transformers_modules.")
             assert name.endswith(f".{module}.{own.__name__}")
 
 
-# Without a classifier's folder the head of one is new, and drawn at random.
-@pytest.mark.parametrize(
-    ("folder", "auto"),
-    [(folder, auto) for folder in ("base", "lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
-    + [(folder, auto) for folder in ("classifier", "choices") for auto in FOLDERS[folder]],
-)
+@pytest.mark.parametrize(("folder", "auto"), WHOLE)
 def test_remote_code_computes_what_the_package_does(stranger, folders, folder, auto):
-    model = AUTO_MODELS[auto][0].from_pretrained(folders / folder).eval()
+    model = AUTOS[auto].from_pretrained(folders / folder).eval()
     with torch.no_grad():
         expected = model(torch.tensor(IDS))[0]
     assert_close(torch.tensor(stranger["logits"][f"{folder} {auto}"]), expected, atol=1e-5, rtol=1e-5)
@@ -223,24 +260,27 @@ def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(st
     assert stranger["plain tokenizer"] == AutoTokenizer.from_pretrained(folders / "lm")(TEXT)["input_ids"]
     classify = pipeline("text-classification", str(folders / "classifier"), top_k=None)
     assert stranger["scores"] == pytest.approx({row["label"]: row["score"] for row in classify([TEXT])[0]}, abs=1e-5)
-    model = GPT1ForCausalLM.from_pretrained(folders / "lm")
-    assert stranger["generated"] == model.generate(torch.tensor(IDS), max_new_tokens=5, do_sample=False).tolist()
+    for name in ("lm", "lstm_lm"):
+        model = AutoModelForCausalLM.from_pretrained(folders / name)
+        expected = model.generate(torch.tensor(IDS), max_new_tokens=5, do_sample=False).tolist()
+        assert stranger["generated"][name] == stranger["generated"][f"later {name}"] == expected
 
 
 def test_what_remote_code_saves_again_is_whole(stranger, folders):
     for folder, names in FOLDERS.items():
         whole = json.loads((folders / folder / "config.json").read_text())["auto_map"]
-        assert whole.keys() == {"AutoConfig", *AUTO_MODELS, "AutoProcessor"}
+        assert whole.keys() == {"AutoConfig", *AUTOS, "AutoProcessor"}
         for auto in ("AutoConfig", *names):
             again = stranger["saved"] / f"{folder} {auto}"
             config = json.loads((again / "config.json").read_text())
             assert config["auto_map"] == whole, again.name
-            assert config["model_type"] == "gpt1"
-            assert {path.name for path in again.glob("*.py")} == CODE, again.name
-            for name in CODE:
+            assert config["model_type"] == family(folder)
+            code = CODE[family(folder)]
+            assert {path.name for path in again.glob("*.py")} == code, again.name
+            for name in code:
                 assert (again / name).read_bytes() == (folders / folder / name).read_bytes()
             if auto != "AutoConfig":
-                model = AUTO_MODELS[auto][0].from_pretrained(again).eval()
+                model = AUTOS[auto].from_pretrained(again).eval()
                 with torch.no_grad():
                     logits = model(torch.tensor(IDS))[0]
                 before = torch.tensor(stranger["logits"][f"{folder} {auto}"])
@@ -256,23 +296,27 @@ def test_what_remote_code_saves_again_is_whole(stranger, folders):
 
 
 def test_the_package_can_be_imported_after_remote_code(stranger):
-    assert stranger["names"]["later"] == "gpt1_hf.modeling_gpt1.GPT1ForCausalLM"
-    assert_close(
-        torch.tensor(stranger["logits"]["later"]), torch.tensor(stranger["logits"]["lm AutoModelForCausalLM"])
-    )
+    for name in ("lm", "lstm_lm"):
+        own = CLASSES[family(name)]["AutoModelForCausalLM"]
+        assert stranger["names"][f"later {name}"] == f"{own.__module__}.{own.__name__}"
+        before = torch.tensor(stranger["logits"][f"{name} AutoModelForCausalLM"])
+        assert_close(torch.tensor(stranger["logits"][f"later {name}"]), before)
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
 def test_where_the_package_is_imported_auto_classes_give_its_classes(folders, trust):
     for folder, names in FOLDERS.items():
-        assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is GPT1Config
-        for auto, own in (AUTO_MODELS[name] for name in names):
-            assert type(auto.from_pretrained(folders / folder, **trust)) is own
-    assert type(AutoProcessor.from_pretrained(folders / "classifier", **trust)) is GPT1Processor
-    assert AutoTokenizer.from_pretrained(folders / "classifier", **trust)(TEXT)["input_ids"][-1] != 0
+        classes = CLASSES[family(folder)]
+        assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is classes["AutoConfig"]
+        for name in names:
+            assert type(AUTOS[name].from_pretrained(folders / folder, **trust)) is classes[name]
+    for folder in ("classifier", "lstm_classifier"):
+        assert type(AutoProcessor.from_pretrained(folders / folder, **trust)) is GPT1Processor
+        assert AutoTokenizer.from_pretrained(folders / folder, **trust)(TEXT)["input_ids"][-1] != 0
 
 
 def test_auto_classes_build_the_package_s_models_from_a_config():
-    config = GPT1Config(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-    for auto, own in AUTO_MODELS.values():
-        assert type(auto.from_config(config)) is own
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1}
+    for config in (GPT1Config(num_attention_heads=2, **sizes), GPT1LSTMConfig(lstm_size=12, **sizes)):
+        for name, auto in AUTOS.items():
+            assert type(auto.from_config(config)) is CLASSES[config.model_type][name]

@@ -115,8 +115,14 @@ class PretrainArguments(GPT1TrainingArguments):
     tokens_dir: str | None = field(
         default=None, metadata={"help": "Where the token streams are kept for reuse. Default: <output_dir>/tokens."}
     )
+    architecture: str = field(
+        default="transformer", metadata={"help": "transformer, or the lstm that it is compared with (§5)."}
+    )
     hidden_size: int = field(default=768, metadata={"help": "Width of the states (§4.1: 768)."})
-    num_hidden_layers: int = field(default=12, metadata={"help": "Transformer blocks (§4.1: 12)."})
+    num_hidden_layers: int | None = field(
+        default=None, metadata={"help": "Transformer blocks (§4.1: 12) or LSTM layers (§5: 1). Default: the paper's."}
+    )
+    lstm_size: int = field(default=2048, metadata={"help": "Units of each LSTM layer (§5: 2048)."})
     num_attention_heads: int = field(default=12, metadata={"help": "Attention heads (§4.1: 12)."})
     max_position_embeddings: int = field(default=512, metadata={"help": "Context and span length (§4.1: 512)."})
     position_embedding_type: str = field(default="learned", metadata={"help": "learned, sinusoidal or none."})

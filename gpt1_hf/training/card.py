@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from transformers import PreTrainedConfig
 
-from ..configuration_gpt1 import GPT1Config
 from ..evaluation.results import Result
 from ..resources import card_template
 from .arguments import PretrainArguments
@@ -31,7 +31,7 @@ SETTINGS = (
 def write_pretraining_card(
     folder: str | Path,
     args: PretrainArguments,
-    config: GPT1Config,
+    config: PreTrainedConfig,
     results: Sequence[Result],
     name: str | None = None,
     description: str | None = None,
@@ -44,7 +44,7 @@ def write_pretraining_card(
             The model's folder.
         args ([`PretrainArguments`]):
             Settings of the run.
-        config ([`GPT1Config`]):
+        config (`PreTrainedConfig`):
             The model's configuration.
         results (list of [`Result`]):
             What [`pretrain`] returned.

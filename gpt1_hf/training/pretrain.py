@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import torch
-from transformers import set_seed
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_pieces
 from ..errors import GPT1Error
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import Result, device_name, format_results, write_results
-from ..modeling_gpt1 import GPT1ForCausalLM
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .throughput import Throughput, matmul_peak, operations_per_token
@@ -23,11 +23,12 @@ from .trainer import GPT1Trainer, resume_point
 HELD_OUT = 0.05
 # What an epoch is made of: as many spans from anywhere as hold the corpus once, or each of its neighbouring ones once.
 SPANS = {"random": RandomSpans, "neighbouring": Windows}
+ARCHITECTURES = ("transformer", "lstm")
 
 
 def pretrain(args: PretrainArguments) -> list[Result]:
     """
-    Pre-train a GPT-1 on text.
+    Pre-train a GPT-1, or the LSTM that it is compared with, on text.
 
     Args:
         args ([`PretrainArguments`]):
@@ -43,25 +44,15 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
     if args.spans not in SPANS:
         raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
+    if args.architecture not in ARCHITECTURES:
+        raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
-    config = GPT1Config(
-        vocab_size=len(tokenizer),
-        hidden_size=args.hidden_size,
-        num_hidden_layers=args.num_hidden_layers,
-        num_attention_heads=args.num_attention_heads,
-        max_position_embeddings=args.max_position_embeddings,
-        position_embedding_type=args.position_embedding_type,
-        embd_pdrop=args.dropout,
-        attn_pdrop=args.dropout,
-        resid_pdrop=args.dropout,
-        initializer_range=args.initializer_range,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = new_config(args, tokenizer)
     train_stream, validation_stream = token_streams(args, tokenizer)
     span = config.max_position_embeddings
     trainer = GPT1Trainer(
-        model=GPT1ForCausalLM(config),
+        model=AutoModelForCausalLM.from_config(config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
         eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
@@ -119,6 +110,29 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     throughput.progress = bars[0] if bars else None
     trainer.add_callback(throughput)
     return throughput
+
+
+def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """Configuration of the architecture and sizes that are asked for."""
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": args.hidden_size,
+        "max_position_embeddings": args.max_position_embeddings,
+        "embd_pdrop": args.dropout,
+        "resid_pdrop": args.dropout,
+        "initializer_range": args.initializer_range,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if args.num_hidden_layers is not None:
+        sizes["num_hidden_layers"] = args.num_hidden_layers
+    if args.architecture == "lstm":
+        return GPT1LSTMConfig(lstm_size=args.lstm_size, **sizes)
+    return GPT1Config(
+        num_attention_heads=args.num_attention_heads,
+        position_embedding_type=args.position_embedding_type,
+        attn_pdrop=args.dropout,
+        **sizes,
+    )
 
 
 def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Trainer
+from gpt1_hf.cli import main
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.corpus import RandomSpans, TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments
-from gpt1_hf.training.pretrain import pretrain, split_stream
+from gpt1_hf.training.pretrain import new_config, pretrain, split_stream
 
 
 @pytest.fixture
@@ -57,6 +58,32 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
     model = AutoModelForCausalLM.from_pretrained(run)
     assert str(model.dtype) == "torch.bfloat16"
+
+
+def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, base_model, tmp_path, capsys):
+    sizes = {"architecture": "lstm", "num_hidden_layers": None, "lstm_size": 48}
+    results = pretrain(arguments(corpus, base_model, tmp_path, **sizes))
+    run = str(tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(run)
+    assert type(model) is GPT1LSTMForCausalLM
+    assert (model.config.lstm_size, model.config.hidden_size, model.config.num_hidden_layers) == (48, 32, 1)
+    assert "48 units (layers: 1), embeddings of 32" in (tmp_path / "run" / "README.md").read_text()
+
+    assert main(["evaluate", "--model", run, "--text_file", corpus, "--output_dir", str(tmp_path / "scores")]) == 0
+    score = json.loads((tmp_path / "scores" / "results.json").read_text())[0]
+    assert score["value"] == pytest.approx(results[0].value, rel=0.1)
+    assert score["details"]["window"] == 32
+    capsys.readouterr()
+    # Longer than the spans of training: a recurrent model has no context that would end.
+    assert main(["generate", "the old lady", "--model", run, "--max_new_tokens", "40", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.startswith("the old lady")
+
+
+def test_the_sizes_are_the_paper_s_unless_given():
+    tokenizer = type("Tokenizer", (), {"pad_token_id": 0, "__len__": lambda self: 40478})()
+    for architecture, config in (("transformer", GPT1Config()), ("lstm", GPT1LSTMConfig())):
+        config.pad_token_id = 0
+        assert new_config(PretrainArguments(architecture=architecture), tokenizer).to_dict() == config.to_dict()
 
 
 def test_first_loss_is_the_log_of_the_vocabulary(corpus, base_model, tmp_path, capsys):
@@ -103,6 +130,7 @@ def test_a_run_resumes_from_its_last_checkpoint(corpus, base_model, tmp_path):
         ({"corpus": None}, "--corpus"),
         ({"corpus": "no/such/corpus"}, "no/such/corpus"),
         ({"tokenizer": "no/such/tokenizer"}, "no/such/tokenizer"),
+        ({"architecture": "rnn"}, "'rnn'; choose one of transformer, lstm"),
     ],
 )
 def test_what_is_missing_is_named(corpus, base_model, tmp_path, changes, message):
