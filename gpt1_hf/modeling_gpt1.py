@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import Chunk, GenerationMixin, PreTrainedModel, WeightConverter
+from transformers import Chunk, GenerationMixin, PreTrainedConfig, PreTrainedModel, WeightConverter
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -388,17 +388,14 @@ class GPT1Model(GPT1PreTrainedModel):
             )
 
 
-class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
-    """GPT-1 with the language-model head, its weights tied to the token embeddings (paper eq. 1–2)."""
+class CausalLMHead(GenerationMixin):
+    """The language-model head on any base model of the family (`base_class`), tied to its token embeddings."""
 
-    _tied_weights_keys = {"lm_head.weight": "transformer.tokens_embed.weight"}
-    _tp_plan = {"lm_head": "colwise_gather_output"}
-    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
-    _fsdp_plan = {"lm_head": "keep_full_weight"}
+    base_class: type[PreTrainedModel]
 
-    def __init__(self, config: GPT1Config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
-        self.transformer = GPT1Model(config)
+        setattr(self, self.base_model_prefix, self.base_class(config))
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
@@ -432,7 +429,7 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
             `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
             nats per target token.
         """
-        outputs: BaseModelOutputWithPast = self.transformer(
+        outputs: BaseModelOutputWithPast = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
@@ -457,6 +454,16 @@ class GPT1ForCausalLM(GPT1PreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+class GPT1ForCausalLM(CausalLMHead, GPT1PreTrainedModel, GenerationMixin):
+    """GPT-1 with the language-model head (paper eq. 1–2)."""
+
+    base_class = GPT1Model
+    _tied_weights_keys = {"lm_head.weight": "transformer.tokens_embed.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
 
 
 @dataclass
@@ -524,7 +531,7 @@ class TaskHead:
 
     base_class: type[PreTrainedModel]
 
-    def __init__(self, config: GPT1Config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         setattr(self, self.base_model_prefix, self.base_class(config))

@@ -17,20 +17,14 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
+from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .modeling_gpt1 import (
-    MultipleChoiceHead,
-    SequenceClassificationHead,
-    TokenClassificationHead,
-    causal_lm_loss,
-)
+from .modeling_gpt1 import CausalLMHead, MultipleChoiceHead, SequenceClassificationHead, TokenClassificationHead
 
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):
@@ -297,72 +291,12 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             raise ValueError("past_key_values is not this model's: make it with DynamicCache(config=model.config)")
 
 
-class GPT1LSTMForCausalLM(GPT1LSTMPreTrainedModel, GenerationMixin):
+class GPT1LSTMForCausalLM(CausalLMHead, GPT1LSTMPreTrainedModel, GenerationMixin):
     """The LSTM with the language-model head, its weights tied to the token embeddings."""
 
+    base_class = GPT1LSTMModel
     _tied_weights_keys = {"lm_head.weight": "model.tokens_embed.weight"}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
-
-    def __init__(self, config: GPT1LSTMConfig):
-        super().__init__(config)
-        self.model = GPT1LSTMModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
-        r"""
-        Args (the others as in [`GPT1LSTMModel.forward`]):
-            labels (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                Target ids, normally `input_ids` themselves: position i is scored by the logits at i − 1. −100 is
-                ignored.
-            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
-                Compute the logits of the last so many positions only; 0 means all.
-            skip_logits (`bool`, *optional*, defaults to `False`):
-                With labels, return the loss without the logits: the same value and gradients, in a fraction of the
-                memory. [`GPT1Trainer`] trains so.
-
-        Returns:
-            `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
-            nats per target token. `attentions` is `None`: there are none.
-        """
-        outputs: BaseModelOutputWithPast = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        logits = loss = None
-        # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
-        if skip_logits and labels is not None and type(self.lm_head) is nn.Linear:
-            loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
-        else:
-            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-            if labels is not None:
-                loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-        )
 
 
 class GPT1LSTMForSequenceClassification(SequenceClassificationHead, GPT1LSTMPreTrainedModel):

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import AutoProcessor, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoProcessor, Trainer, TrainingArguments
 
 from ..checkpoints import open_causal_lm, open_config, open_model, open_tokenizer
 from ..data.collator import GPT1DataCollator
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
-from ..modeling_gpt1 import GPT1ForSequenceClassification
 from ..processing_gpt1 import GPT1Processor
 from ..resources import model_path
 from ..tasks import Task, load_task
@@ -90,7 +89,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
 
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
-    model = open_model(GPT1ForSequenceClassification, args.model, open_config(args.model))
+    model = open_model(AutoModelForSequenceClassification, args.model, open_config(args.model))
     processor = AutoProcessor.from_pretrained(model_path(args.model))
     if not isinstance(processor, GPT1Processor) or processor.input_format != task.input_format:
         raise GPT1Error(

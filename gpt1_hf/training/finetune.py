@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, set_seed
+from transformers import AutoModelForSequenceClassification, EvalPrediction, set_seed
 
 from ..checkpoints import open_config, open_model, open_tokenizer
 from ..errors import GPT1Error
 from ..evaluation.benchmark import encode_rows, predict, task_results, write_predictions
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, device_name, format_results, write_results
-from ..modeling_gpt1 import GPT1ForSequenceClassification
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
@@ -90,9 +89,9 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         bos_token_id=processor.tokenizer.bos_token_id,
     )
     if args.from_scratch:
-        model = GPT1ForSequenceClassification(config)
+        model = AutoModelForSequenceClassification.from_config(config)
     else:
-        model = open_model(GPT1ForSequenceClassification, args.model, config, new_head=True)
+        model = open_model(AutoModelForSequenceClassification, args.model, config, new_head=True)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
 
