@@ -33,21 +33,19 @@ END_OF_WORD = "</w>"
 # Two names of one pair of files: OpenAI's, and the Hub's.
 VOCABULARY_FILES = (("encoder_bpe_40000.json", "vocab_40000.bpe"), ("vocab.json", "merges.txt"))
 
-# What ftfy takes out: escape sequences of terminals, and control characters.
-_REMOVED = "\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
+# What ftfy takes out: escape sequences of terminals, control characters, and what follows the `&` of its entity.
+_REMOVED = "&\\Kamp;|\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
     map(chr, [*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)])
 )
-# The commonest HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with a
-# letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
+# The other common HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with
+# a letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
 _DECODED = {
-    "&amp;": "&",
     "&lt;": "<",
     "&gt;": ">",
     "&quot;|&#34;|&[lr]dquo;|\u00e2(?:\u20ac[\u0153\x9d]|\x80[\x9c\x9d])|\u201a\u00c4[\u00fa\u00f9]": '"',
     "&apos;|&#39;|&#x27;|&[lr]squo;|\u00e2(?:\u20ac[\u02dc\u2122]|\x80[\x98\x99])|"
     "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
 }
-_RUNS = "-~/|"  # marks of which spaCy leaves a run whole
 
 # What decoding leaves a space at, and readable text does not.
 _CLEAN_UP = (
@@ -101,8 +99,6 @@ def _normalizer() -> normalizers.Normalizer:
     is_word = re.compile(f"[{WORDS}]")
     characters = {c: c for c in map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]) if is_word.match(c)}
     characters = {c: is_word.sub(r" \g<0> ", fixed) for c, fixed in {**characters, **REPLACED}.items()}
-    before = "|".join(rf"(?={re.escape(mark)})(?<=[^\s{re.escape(mark)}])" for mark in _RUNS)
-    after = "|".join(rf"{re.escape(mark)}\K(?=[^\s{re.escape(mark)}])" for mark in _RUNS)
     return normalizers.Sequence(
         [
             normalizers.Replace(Regex(_REMOVED), ""),
@@ -112,8 +108,6 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.Strip(),
             normalizers.Prepend(" "),
             normalizers.Replace(Regex(r"\n(?:\s*\n)?"), " \n "),
-            normalizers.Replace(Regex(before), " "),
-            normalizers.Replace(Regex(after), " "),
             *(normalizers.Replace(Regex(pattern), " ") for pattern in WORD_CUTS),
             # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
