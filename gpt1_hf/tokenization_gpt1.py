@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.utils import cached_file
@@ -224,7 +226,7 @@ class GPT1Tokenizer(TokenizersBackend):
             [`GPT1Tokenizer`].
 
         Raises:
-            ValueError: if the texts hold no word.
+            ValueError: if the texts hold no word, or do not give a vocabulary of that size.
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
         with TemporaryFile("w+", encoding="utf-8") as copy:
@@ -249,6 +251,13 @@ class GPT1Tokenizer(TokenizersBackend):
                 show_progress=show_progress,
             )
             tokenizer.train_from_iterator(map(json.loads, copy), trainer, length=length)
+        size = tokenizer.get_vocab_size()
+        if size != vocab_size:
+            reason = "has no more pairs to merge after" if size < vocab_size else "has base characters for"
+            raise ValueError(
+                f"the corpus {reason} {size} entries, not vocab_size={vocab_size}: give it "
+                f"{'more' if size < vocab_size else 'cleaner'} text, or vocab_size={size}"
+            )
         return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod
@@ -266,14 +275,23 @@ class GPT1Tokenizer(TokenizersBackend):
                 Further arguments of the class, `fix_text`.
 
         Raises:
-            FileNotFoundError: if one of the two files is missing.
-            OSError: if there is neither a folder nor a Hub repository of that name.
+            FileNotFoundError: if there is no folder of that name, or one of the two files is missing from it.
+            OSError: if the Hub has no such repository, or cannot be reached.
         """
         if Path(source).is_dir():
             pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
             vocabulary, merges_file = next((pair for pair in pairs if pair[0].is_file()), pairs[0])
         else:
-            vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
+            try:
+                validate_repo_id(str(source))
+                vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
+            except HFValidationError as error:
+                raise FileNotFoundError(f"there is no folder {str(source)!r}, and it is no Hub id either") from error
+            except OSError as error:
+                files, reason = " and ".join(VOCABULARY_FILES[1]), str(error).strip().split("\n")[0].rstrip(".")
+                raise OSError(
+                    f"there is no folder {str(source)!r}, and the Hub did not give {files} of that id: {reason}"
+                ) from error
         vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges_file.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split()) for line in lines[1:] if line]  # the first line is a version header
