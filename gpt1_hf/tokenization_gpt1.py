@@ -7,7 +7,7 @@ patterns that insert spaces, and lower-casing comes last. The patterns are gener
 [`GPT1Tokenizer`] adds the ways to make one (training on text, reading the original vocabulary), readable decoding, and
 the one step that a file cannot hold: ftfy's repair of mojibake, as the option `fix_text`.
 
-This file travels to the Hub beside a checkpoint; it imports nothing of the package but its siblings.
+No checkpoint carries this file; it imports nothing of the package but the rules beside it.
 """
 
 import json
