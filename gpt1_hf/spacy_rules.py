@@ -13,6 +13,9 @@ adjacent words that spells an exception which has affixes is made that exception
 2. suffixes: where nothing but suffixes follows to the end of the chunk, unless an exception ends there;
 3. exceptions: at the cuts of each word that stands alone;
 4. infixes.
+
+Every pattern copies the text once more, which is most of what it costs: hence few patterns of many branches. Of two
+places next to each other a search finds the second only from the first (`\\G`), since no two empty matches may touch.
 """
 
 import re
@@ -64,6 +67,13 @@ def sieve(words: Iterable[str], letters: int = 4) -> str:
     return "(?:" + "|".join(f"(?=[{guard}]){words}" for guard, words in zip(guards, tries, strict=True)) + ")"
 
 
+def alternation(branches: Iterable[str]) -> str:
+    """Branches that start with a character beyond ASCII go last, behind one check: text is seldom theirs."""
+    branches = list(branches)
+    beyond = [branch for branch in branches if not branch[0].isascii()]
+    return "|".join([*(b for b in branches if b[0].isascii()), rf"(?![\x00-\x7f])(?:{'|'.join(beyond)})"])
+
+
 def translate(pattern: str) -> str:
     """A pattern of spaCy's in Oniguruma's terms: characters in place of their numbers."""
     return re.sub(r"\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m[1] or m[2], 16)), pattern)
@@ -76,10 +86,12 @@ def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
     Oniguruma jumps to the next place that can match only if no branch starts with a class of more than ASCII.
     """
     ascii_characters, branches = "", []
-    for pattern in dict.fromkeys(filter(None, patterns)):
+    for pattern in dict.fromkeys(filter(None, map(translate, patterns))):
+        if not pattern[0].isascii() and clean(pattern) != pattern:
+            continue  # cleaned text has none
         if len(pattern) > 2 or len(pattern) == 2 and pattern[0] != "\\":
             if not re.fullmatch(r"\[[^\[\]]*\]", pattern):
-                branches.append(translate(pattern))
+                branches.append(pattern)
         elif pattern[-1] not in apart:
             if pattern.isascii():
                 ascii_characters += re.escape(pattern[-1])
@@ -148,14 +160,18 @@ def word_cuts(nlp) -> list[str]:
         )
 
     starts = trie(text for text, _ in whole if nlp.tokenizer.find_prefix(text) and text != "''")
-    prefixes = ["''", *(other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes, apart=MARKS))]
+    prefixes = [other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes, apart=MARKS)]
+    runs = [re.escape(mark) for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 1]  # a run of them is left whole
+    prefix = alternation(["''", *(f"{mark}++" for mark in runs), *prefixes])
 
     suffixes = [other.replace("\u00b0", "\u00b0 ") for other in affixes(nlp.Defaults.suffixes, apart="'" + MARKS)]
     after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
     # Of a run of apostrophes each two are one word; dots are one word.
     suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
-    suffix = "|".join(["(?<!')''?+|(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
+    suffix = alternation(["(?<!')''?+", "(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
     rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
+    rest_or_run = f"(?:{suffix}){{0,{LAST}}}?(?![^\\s{''.join(runs)}])"
+    run = "|".join(f"(?={mark})(?<!{mark})" for mark in runs)
     units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390 and m.
     capital = {head for head in kept["."] if head[0].isupper()}  # "end.Mr. Smith" will be cut before Mr.
     dot = keeps(".", follow=r"(?!\.)")
@@ -165,24 +181,31 @@ def word_cuts(nlp) -> list[str]:
     sign = keeps(end for end in kept if not end[0].isalnum() and end not in ("'", "."))
 
     patterns = [
-        rf"(?:\G|{START})(?!{starts}{rest})(?>{'|'.join(prefixes)})\K(?=\S)",
+        rf"(?:\G|{START})(?!{starts}{rest_or_run})(?>{prefix})\K(?=\S)|(?!\G)(?=[{''.join(runs)}])(?<=\S)(?:{run})",
         rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{quote}{sign}",
-        rf"[0-9]\K(?=(?:{'|'.join(after_digit)}|{trie(units)}\.){END})",
     ]
-    # Exceptions are looked for by their commonest second parts, then by their first letters, then the third parts.
+    # Exceptions are looked for by their commonest second parts, then by the third, then by their first letters, after
+    # a space: there is one before the first word, too.
+    parts = []
     for tail in ("n't", "'"):
         heads = defaultdict(set)
         for text, words in divided:
             if words[1].startswith(tail):
                 heads[text[len(words[0]) :]].add(words[0])
         ends = (rf"(?={re.escape(end)}{END})(?<=\s{trie(heads[end])})" for end in sorted(heads))
-        patterns.append(rf"(?={tail})(?:{'|'.join(ends)})")
-    others = (words for text, words in divided if "'" not in words[1][:1] and "'" not in words[1])
-    # The space makes it fast; there is one before the first word, too.
-    patterns.append(" " + sieve(f"{words[0]}\0{''.join(words[1:])}" for words in others))
-    three = [words for _, words in divided if len(words) == 3]
-    pairs = trie(" ".join(words[:2]) for words in three)
-    patterns.append(rf"{START}{trie(chr(0).join(words[1:]) for words in three)}(?<=\s{pairs})")
+        parts.append(rf"(?={tail})(?:{'|'.join(ends)})")
+    heads = defaultdict(set)
+    for _, words in divided:
+        if len(words) == 3:
+            heads[words[2]].add("".join(words[:2]))
+    for end in sorted(heads):
+        # Before a vowel, so common that to stop at each takes longer, the search stops at the letter before it.
+        before = {head[-1] + r"\K" for head in heads[end]} if end[0] in "aeio" else {""}
+        parts += (rf"{last}(?={re.escape(end)}{END})(?<=\s{trie(heads[end])})" for last in sorted(before))
+    others = (words for _, words in divided if "'" not in words[1])
+    parts.append(" " + sieve(f"{words[0]}\0{''.join(words[1:])}" for words in others))
+    parts.append(rf"[0-9]\K(?=(?:{'|'.join(after_digit)}|{trie(units)}\.){END})")
+    patterns.append("|".join(parts))
 
     before, after = [], []
     for infix in affixes(nlp.Defaults.infixes):
@@ -195,16 +218,14 @@ def word_cuts(nlp) -> list[str]:
             domain = translate(domain[domain.rindex("[a-z") : domain.rindex("]{2,63}")]) + "]{2,63}"
             label = "[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,62}"
             host = rf"(?!(?:{label}\.){{1,{LAST}}}{domain}(?::\d{{2,5}})?(?:#\S*)?{END})"
-            behind = behind[:-1] + r"\.)"
-            after_dot = keeps(end for end in kept if end[0].isalnum())
-            patterns.append(rf"\.\K{ahead}{behind}{host}{after_dot}")
-            patterns.append(rf"(?=\. {ahead}){behind[:-3]}){dot}{keeps(['. O'])}")
+            ahead += host + keeps(end for end in kept if end[0].isalnum())
+            dots = [rf"(?=\.{ahead})(?!\G){behind}{dot}", rf"\.\K{behind[:-1]}\.){ahead}"]
         elif set(re.sub(r"[()?:|]", "", middle)) - set(MARKS + "".join(SUBSTITUTES)):
             before.append(r"(?<!\.)\.\.++" if middle == r"\.\.+" else infix + r"(?!\S{0,64}@)")
-            after.append(r"\.\.++" if middle == r"\.\.+" else behind.replace("])", r"]\s)") + middle + ahead)
-    patterns.append(rf"(?={'|'.join(before)})(?<=\S)")
-    patterns.append(rf"(?<=\s)(?!{starts}{END})(?>{'|'.join(after)})\K(?=\S)")
-    return patterns
+            after.append(r"\.\.++" if middle == r"\.\.+" else infix)
+    before = f"(?={'|'.join(before)})"
+    infixes = [rf"{before}(?!\G)(?<=\S)", rf"\G(?!{starts}(?:{END}|{before}))(?>{'|'.join(after)})\K(?=\S)"]
+    return [*patterns, "|".join([*dots, *infixes])]
 
 
 def characters(nlp) -> tuple[dict[str, str], str]:

@@ -7,7 +7,7 @@ patterns that insert spaces, and lower-casing comes last. The patterns are gener
 [`GPT1Tokenizer`] adds the ways to make one (training on text, reading the original vocabulary), readable decoding, and
 the one step that a file cannot hold: ftfy's repair of mojibake, as the option `fix_text`.
 
-This file travels to the Hub beside a checkpoint; it imports nothing of the package but its siblings.
+No checkpoint carries this file; it imports nothing of the package but the rules beside it.
 """
 
 import json
@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.utils import cached_file
@@ -33,21 +35,19 @@ END_OF_WORD = "</w>"
 # Two names of one pair of files: OpenAI's, and the Hub's.
 VOCABULARY_FILES = (("encoder_bpe_40000.json", "vocab_40000.bpe"), ("vocab.json", "merges.txt"))
 
-# What ftfy takes out: escape sequences of terminals, and control characters.
-_REMOVED = "\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
+# What ftfy takes out: escape sequences of terminals, control characters, and what follows the `&` of its entity.
+_REMOVED = "&\\Kamp;|\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
     map(chr, [*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)])
 )
-# The commonest HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with a
-# letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
+# The other common HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with
+# a letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
 _DECODED = {
-    "&amp;": "&",
     "&lt;": "<",
     "&gt;": ">",
     "&quot;|&#34;|&[lr]dquo;|\u00e2(?:\u20ac[\u0153\x9d]|\x80[\x9c\x9d])|\u201a\u00c4[\u00fa\u00f9]": '"',
     "&apos;|&#39;|&#x27;|&[lr]squo;|\u00e2(?:\u20ac[\u02dc\u2122]|\x80[\x98\x99])|"
     "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
 }
-_RUNS = "-~/|"  # marks of which spaCy leaves a run whole
 
 # What decoding leaves a space at, and readable text does not.
 _CLEAN_UP = (
@@ -101,8 +101,6 @@ def _normalizer() -> normalizers.Normalizer:
     is_word = re.compile(f"[{WORDS}]")
     characters = {c: c for c in map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]) if is_word.match(c)}
     characters = {c: is_word.sub(r" \g<0> ", fixed) for c, fixed in {**characters, **REPLACED}.items()}
-    before = "|".join(rf"(?={re.escape(mark)})(?<=[^\s{re.escape(mark)}])" for mark in _RUNS)
-    after = "|".join(rf"{re.escape(mark)}\K(?=[^\s{re.escape(mark)}])" for mark in _RUNS)
     return normalizers.Sequence(
         [
             normalizers.Replace(Regex(_REMOVED), ""),
@@ -112,8 +110,6 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.Strip(),
             normalizers.Prepend(" "),
             normalizers.Replace(Regex(r"\n(?:\s*\n)?"), " \n "),
-            normalizers.Replace(Regex(before), " "),
-            normalizers.Replace(Regex(after), " "),
             *(normalizers.Replace(Regex(pattern), " ") for pattern in WORD_CUTS),
             # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
@@ -230,7 +226,7 @@ class GPT1Tokenizer(TokenizersBackend):
             [`GPT1Tokenizer`].
 
         Raises:
-            ValueError: if the texts hold no word.
+            ValueError: if the texts hold no word, or do not give a vocabulary of that size.
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
         with TemporaryFile("w+", encoding="utf-8") as copy:
@@ -255,6 +251,13 @@ class GPT1Tokenizer(TokenizersBackend):
                 show_progress=show_progress,
             )
             tokenizer.train_from_iterator(map(json.loads, copy), trainer, length=length)
+        size = tokenizer.get_vocab_size()
+        if size != vocab_size:
+            reason = "has no more pairs to merge after" if size < vocab_size else "has base characters for"
+            raise ValueError(
+                f"the corpus {reason} {size} entries, not vocab_size={vocab_size}: give it "
+                f"{'more' if size < vocab_size else 'cleaner'} text, or vocab_size={size}"
+            )
         return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod
@@ -272,14 +275,23 @@ class GPT1Tokenizer(TokenizersBackend):
                 Further arguments of the class, `fix_text`.
 
         Raises:
-            FileNotFoundError: if one of the two files is missing.
-            OSError: if there is neither a folder nor a Hub repository of that name.
+            FileNotFoundError: if there is no folder of that name, or one of the two files is missing from it.
+            OSError: if the Hub has no such repository, or cannot be reached.
         """
         if Path(source).is_dir():
             pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
             vocabulary, merges_file = next((pair for pair in pairs if pair[0].is_file()), pairs[0])
         else:
-            vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
+            try:
+                validate_repo_id(str(source))
+                vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
+            except HFValidationError as error:
+                raise FileNotFoundError(f"there is no folder {str(source)!r}, and it is no Hub id either") from error
+            except OSError as error:
+                files, reason = " and ".join(VOCABULARY_FILES[1]), str(error).strip().split("\n")[0].rstrip(".")
+                raise OSError(
+                    f"there is no folder {str(source)!r}, and the Hub did not give {files} of that id: {reason}"
+                ) from error
         vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges_file.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split()) for line in lines[1:] if line]  # the first line is a version header

@@ -1,9 +1,14 @@
 """The tokenizer: training, the original vocabulary, clean-up, word splitting, and files that need no code of ours."""
 
+import hashlib
 import json
+import os
+import random
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -38,7 +43,7 @@ ODD_TEXTS = {
 def spelling_tokenizer(texts) -> GPT1Tokenizer:
     """A tokenizer that knows the characters of every special token: none of them is unknown for another reason."""
     spelled = ["\n\n".join([*SPECIAL_SPELLINGS, "\" - ' ! ? ... é , * ( )", text]) for text in texts]
-    return GPT1Tokenizer.train(spelled, vocab_size=220, model_max_length=64, show_progress=False)
+    return GPT1Tokenizer.train(spelled, vocab_size=210, model_max_length=64, show_progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,25 @@ class TestTraining:
         assert theirs.get_vocab() == tokenizer.get_vocab()
         assert theirs("the old lady")["input_ids"] == tokenizer("the old lady")["input_ids"]
 
+    @pytest.mark.parametrize(("vocab_size", "reason"), [(40478, "no more pairs to merge"), (20, "base characters")])
+    def test_a_size_that_the_corpus_cannot_give_is_refused(self, texts, vocab_size, reason):
+        with pytest.raises(
+            ValueError, match=f"{reason}.*not vocab_size={vocab_size}.*or vocab_size=[0-9]+"
+        ) as refused:
+            GPT1Tokenizer.train(texts, vocab_size=vocab_size, show_progress=False)
+        possible = int(str(refused.value).rsplit("=")[-1])
+        assert len(GPT1Tokenizer.train(texts, vocab_size=possible, show_progress=False)) == possible
+
+    def test_the_papers_size_is_base_characters_and_40000_merges(self):
+        rng = random.Random(0)
+        texts = [" ".join("".join(rng.choices("abcdefgh", k=12)) for _ in range(1000)) for _ in range(16)]
+        vocab_size = 1 + 8 + 8 + 40000  # unknown, letters inside and at the end of a word, merges
+        tokenizer = GPT1Tokenizer.train(texts, vocab_size=vocab_size, show_progress=False)
+        model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+        assert len(tokenizer) == vocab_size and len(model["merges"]) == 40000
+        merged = [token for token, _ in sorted(model["vocab"].items(), key=lambda item: item[1])][-40000:]
+        assert merged == ["".join(pair) for pair in model["merges"]]
+
     def test_the_context_length_is_kept(self, tokenizer):
         assert tokenizer.model_max_length == 64
 
@@ -154,6 +178,84 @@ class TestOriginalVocabulary:
     def test_missing_files_are_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="encoder_bpe_40000.json"):
             GPT1Tokenizer.from_original(tmp_path)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as huggingface.co does for the two files of one repository."""
+
+    files: dict[str, bytes] = {}
+    asked: list[str] = []
+
+    def do_HEAD(self):
+        self.asked.append(f"{self.command} {self.path}")
+        content = self.files.get(self.path)
+        self.send_response(200 if content is not None else 404)
+        if content is None:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{hashlib.sha1(content or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        return content
+
+    def do_GET(self):
+        self.wfile.write(self.do_HEAD() or b"")
+
+    def log_message(self, *args):
+        pass
+
+
+class TestHub:
+    @pytest.fixture
+    def convert(self, tmp_path):
+        """Run `gpt1 tokenizer convert SOURCE` in a process of its own, against the local Hub."""
+        vocab = {token: i for i, token in enumerate(["<unk>", "h", "i", "h</w>", "i</w>", "hi</w>"])}
+        path = "/someone/gpt/resolve/main"
+        Hub.files = {
+            f"{path}/vocab.json": json.dumps(vocab).encode(),
+            f"{path}/merges.txt": b"#version: 0.2\nh i</w>\n",
+        }
+        Hub.asked = []
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def run(source: str) -> subprocess.CompletedProcess:
+            environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+            environment |= {
+                "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_HUB_DISABLE_XET": "1",
+            }
+            command = [sys.executable, "-m", "gpt1_hf", "tokenizer", "convert", source]
+            command += ["--output_dir", str(tmp_path / "out")]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+        yield run
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    def test_a_vocabulary_is_read_from_a_hub_id(self, convert, tmp_path):
+        done = convert("someone/gpt")
+        assert done.returncode == 0, done.stderr
+        assert {f"GET {path}" for path in Hub.files} <= set(Hub.asked)
+        assert pieces(AutoTokenizer.from_pretrained(tmp_path / "out"), "Hi h i") == ["hi</w>", "h</w>", "i</w>"]
+
+    def test_an_id_that_the_hub_does_not_know_is_one_sentence(self, convert):
+        done = convert("someone/else")
+        assert done.returncode == 1 and Hub.asked
+        assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+        assert "no folder 'someone/else', and the Hub did not give vocab.json and merges.txt" in done.stderr
+
+    def test_a_hub_that_is_out_of_reach_is_one_sentence(self):
+        with pytest.raises(OSError, match="no folder 'someone/gpt', and the Hub did not give .* connect"):
+            GPT1Tokenizer.from_original("someone/gpt")  # offline, see conftest.py
+
+    def test_a_folder_that_is_not_there_is_one_sentence(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="^there is no folder '.*/missing', and it is no Hub id either$"):
+            GPT1Tokenizer.from_original(tmp_path / "missing")
 
 
 class TestSavedFiles:
@@ -321,6 +423,13 @@ class TestCleanUp:
         covered = {place for start, end in offsets for place in range(start, end)}
         assert not [place for place, character in enumerate(text) if character.isalnum() and place not in covered]
 
+    def test_offsets_of_what_the_clean_up_changed(self, original):
+        text = "\u201cDon\u2019t\u2026\u201d  cafe\u0301 \u2014 x"
+        encoding = original(text, return_offsets_mapping=True)
+        assert encoding.tokens() == [f"{word}</w>" for word in ('"', "do", "n't", "...", '"', "caf\u00e9", "-", "x")]
+        spans = [text[start:end] for start, end in encoding["offset_mapping"]]
+        assert spans == ["\u201c", "Do", "n\u2019t", "\u2026", "\u201d", "cafe", "\u2014", "x"]
+
     def test_readable_text_on_request(self, original, tmp_path):
         text = "the lady's letter (the old one), don't you know: 5% of it... isn't here!\nshe'll say so."
         ids = original(text)["input_ids"]
@@ -332,6 +441,18 @@ class TestCleanUp:
         together, alone = spelling_tokenizer("the \ud83d\ude00"), spelling_tokenizer(["the \udc80", "the \ufffd"])
         assert together["input_ids"] == spelling_tokenizer("the \U0001f600")["input_ids"]
         assert alone["input_ids"][0] == alone["input_ids"][1]
+
+    @pytest.mark.parametrize("mark", [*'.-!:,/"&<*_~|#', "...", "a"])
+    def test_one_long_run_is_encoded_whole(self, original, mark):
+        ids = original(f"the {mark * 60_000} end", verbose=False)["input_ids"]
+        the, end = (original.convert_tokens_to_ids(f"{word}</w>") for word in ("the", "end"))
+        assert (ids[0], ids[-1]) == (the, end)
+        assert "".join(original.convert_ids_to_tokens(ids[1:-1])).replace("</w>", "") == mark * 60_000
+
+    @pytest.mark.parametrize(("space", "between"), [(" ", []), ("\n", ["\n</w>"]), (" \n", ["\n</w>"]), ("\t", [])])
+    def test_one_long_white_space_is_at_most_a_line_break(self, original, space, between):
+        assert pieces(original, f"the{space * 60_000}end") == ["the</w>", *between, "end</w>"]
+        assert pieces(original, space * 60_000) == []
 
     @pytest.mark.parametrize(
         "piece", ["a", ".", "'", "-", "!", "a:", "a.B", "1km", "a' ", "&amp;", "e\u0301", "He's. "]
