@@ -168,7 +168,8 @@ def word_cuts(nlp) -> list[str]:
     after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
     # Of a run of apostrophes each two are one word; dots are one word.
     suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
-    suffix = alternation(["(?<!')''?+", "(?<=[^']'')'+", r"(?<!\.)\.\.++", *suffixes])
+    # Of a longer run only a last one before an s is given back, once: else a run within a word takes quadratic time.
+    suffix = alternation(["(?<!')''?+", "(?<=[^']'')(?>'+(?='[sS])|'+)", r"(?<!\.)\.\.++", *suffixes])
     rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
     rest_or_run = f"(?:{suffix}){{0,{LAST}}}?(?![^\\s{''.join(runs)}])"
     run = "|".join(f"(?={mark})(?<!{mark})" for mark in runs)

@@ -11,6 +11,7 @@ No checkpoint carries this file; it imports nothing of the package but the rules
 """
 
 import json
+import logging
 import re
 import struct
 import unicodedata
@@ -28,6 +29,8 @@ from transformers.utils import cached_file
 
 from .tokenization_rules_gpt1 import REPLACED, WORD_CUTS, WORDS
 
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = "<unk>"
 END_OF_WORD = "</w>"
@@ -226,7 +229,8 @@ class GPT1Tokenizer(TokenizersBackend):
             [`GPT1Tokenizer`].
 
         Raises:
-            ValueError: if the texts hold no word, or do not give a vocabulary of that size.
+            ValueError: if the texts hold no word, or more characters than the vocabulary has entries. One that is
+            smaller than asked for, as the texts give no more, is warned of.
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
         with TemporaryFile("w+", encoding="utf-8") as copy:
@@ -252,12 +256,13 @@ class GPT1Tokenizer(TokenizersBackend):
             )
             tokenizer.train_from_iterator(map(json.loads, copy), trainer, length=length)
         size = tokenizer.get_vocab_size()
-        if size != vocab_size:
-            reason = "has no more pairs to merge after" if size < vocab_size else "has base characters for"
+        if size > vocab_size:
             raise ValueError(
-                f"the corpus {reason} {size} entries, not vocab_size={vocab_size}: give it "
-                f"{'more' if size < vocab_size else 'cleaner'} text, or vocab_size={size}"
+                f"the corpus has base characters for {size} entries, more than vocab_size={vocab_size}: give it "
+                f"cleaner text, or vocab_size={size}"
             )
+        if size < vocab_size:
+            logger.warning(f"the corpus has pairs to merge for {size} entries only, not for vocab_size={vocab_size}")
         return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod

@@ -1,0 +1,37 @@
+"""How the tokenizer's time grows with the length of a text: from a quarter to a whole megabyte, about fourfold.
+
+    python tests/benchmarks/tokenizer_growth.py
+
+Each text is one piece over and over, or one long run inside a word, which a careless pattern would read again and
+again from each of its characters: 16 times the time for 4 times the text.
+"""
+
+import time
+
+from gpt1_hf.checkpoints import open_tokenizer
+
+
+LENGTHS = (250_000, 1_000_000)
+REPEATED = ["a", "He said so. ", ".", "'", "-", "!", " ", "\n", "a:", "a.B", "1km", "a' ", "&amp;", "e\u0301"]
+INSIDE_A_WORD = ["'", "-", ".", "!", "'s"]
+
+
+def seconds(tokenizer, text: str) -> float:
+    begin = time.process_time()
+    tokenizer(text, verbose=False)
+    return time.process_time() - begin
+
+
+def main():
+    tokenizer = open_tokenizer("gpt1-tiny")
+    texts = {repr(piece): [piece * (length // len(piece)) for length in LENGTHS] for piece in REPEATED}
+    for mark in INSIDE_A_WORD:
+        texts[f"a{mark}...{mark}b"] = [f"a{mark * (length // len(mark))}b" for length in LENGTHS]
+    print("| text | s for 250 kB | s for 1 MB | grows |\n|---|---|---|---|")
+    for name, (short, long) in texts.items():
+        first, second = seconds(tokenizer, short), seconds(tokenizer, long)
+        print(f"| {name} | {first:.2f} | {second:.2f} | {second / first:.1f}-fold |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
