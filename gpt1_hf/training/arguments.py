@@ -33,6 +33,10 @@ class GPT1TrainingArguments(TrainingArguments):
         },
     )
 
+    ddp_find_unused_parameters: bool = field(
+        default=False, metadata={"help": "Look for unused parameters in every backward pass; these models have none."}
+    )
+
     def __post_init__(self):
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():

@@ -16,7 +16,7 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, resume_point
+from .trainer import GPT1Trainer, resume_point, save_whole
 
 
 # The random rows of `held_out_share` and `max_train_examples` are the same for every run and seed.
@@ -122,8 +122,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     }
     split = "held-out train" if args.held_out_share else "validation"
     results = task_results(task, split, predictions, args.model, args.seed, details)
+    save_whole(trainer, AutoModelForSequenceClassification, args.output_dir)
     if trainer.is_world_process_zero():
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
         write_results(args.output_dir, results)

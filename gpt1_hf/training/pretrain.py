@@ -16,7 +16,7 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .throughput import Throughput, matmul_peak, operations_per_token
-from .trainer import GPT1Trainer, resume_point
+from .trainer import GPT1Trainer, resume_point, save_whole
 
 
 # Share of the corpus's tokens held out when it comes without validation text.
@@ -90,8 +90,8 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         Result(metric="perplexity", value=round(score.perplexity, 3), paper=18.4, **common),
         Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
     ]
+    save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
     if trainer.is_world_process_zero():
-        model.to(getattr(torch, args.save_dtype)).save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
         write_pretraining_card(args.output_dir, args, config, results)
         write_results(args.output_dir, results)

@@ -26,6 +26,29 @@ def resume_point(args: TrainingArguments) -> str | None:
     return get_last_checkpoint(args.output_dir) if str(wish).lower() == "true" else wish
 
 
+def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype | None = None):
+    """
+    Save the trained model with all its weights, also where training has sharded them. Every process has to call this;
+    the main one writes.
+
+    Args:
+        trainer (`Trainer`):
+            Trainer that trained it.
+        auto_class (`type`):
+            Auto class of the model, such as `AutoModelForCausalLM`.
+        folder (`str`):
+            Where to save it.
+        dtype (`torch.dtype`, *optional*):
+            Type of the saved weights; defaults to their own.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.is_world_process_zero():
+        model = auto_class.from_config(trainer.accelerator.unwrap_model(trainer.model).config)
+        model.load_state_dict(weights)
+        model.config.use_cache = True  # the Trainer switched it off
+        model.to(dtype or model.dtype).save_pretrained(folder)
+
+
 class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
