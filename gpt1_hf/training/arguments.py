@@ -66,8 +66,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     held_out_share: float = field(
         default=0.0,
         metadata={
-            "help": "For choosing settings: score on this share of the training rows, held out, in place of the "
-            "validation split."
+            "help": "For choosing settings: score on the last of the training rows, this share of them, held out, in "
+            "place of the validation split."
         },
     )
     max_length: int | None = field(
