@@ -13,18 +13,16 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 
 class GPT1FamilyConfig(PreTrainedConfig):
-    """What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying
-    the code along."""
+    """
+    What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying the
+    code along. Each defines the class method `auto_classes()`: Auto class -> class of the family that it stands for, in
+    `config.json`'s `auto_map`.
+    """
 
     # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
     keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     # Model types of other folders that are read as this one's.
     _other_model_types = ()
-
-    @classmethod
-    def auto_classes(cls) -> dict[str, type]:
-        """Auto class -> class of the family that it stands for, in `config.json`'s `auto_map`."""
-        raise NotImplementedError
 
     @classmethod
     def _auto_map(cls) -> dict[str, str]:

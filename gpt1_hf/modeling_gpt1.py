@@ -522,7 +522,8 @@ def extract_states(
 class TaskHead:
     """
     What the task heads share, on any base model of the family (`base_class`): the pass through the base model, and the
-    two terms of the loss. A head says how it reads the states and what its labels cost.
+    two terms of the loss. A head defines `_logits`, what its classifier makes of the states `(batch * n_rows, seq,
+    hidden)`, and, where that is not a cross-entropy, what its labels cost.
 
     The task term is the sum of the labels' losses divided by `num_items_in_batch`, the number of labels of a whole
     update; the auxiliary term weighs each sequence by the labels it has. So both add up over gradient accumulation and
@@ -616,10 +617,6 @@ class TaskHead:
             attentions=outputs.attentions,
             **losses,
         )
-
-    def _logits(self, hidden_states, token_mask, sequences, n_rows: int) -> torch.Tensor:
-        """What the classifier makes of the states `(batch * n_rows, seq, hidden)`."""
-        raise NotImplementedError
 
     def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of each label: cross-entropy over the last axis of the logits."""
