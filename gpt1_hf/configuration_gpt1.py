@@ -14,9 +14,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 class GPT1FamilyConfig(PreTrainedConfig):
     """
-    What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying the
-    code along. Each defines the class method `auto_classes()`: Auto class -> class of the family that it stands for, in
-    `config.json`'s `auto_map`.
+    What the family's configurations share: what the heads ask of them, refusing other models' folders, and carrying
+    the code along. Each defines the class method `auto_classes()`: Auto class -> class of the family that it stands
+    for, in `config.json`'s `auto_map`.
     """
 
     # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
