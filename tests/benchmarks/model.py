@@ -15,7 +15,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -29,6 +28,7 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+from gpt1_hf.training.throughput import matmul_peak, seconds
 
 
 CONTENDERS = ("ours", "OpenAIGPT", "GPT-2")
@@ -100,23 +100,6 @@ def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, 
     return step, batch_size * new_tokens
 
 
-def seconds(step: Callable, device: str) -> float:
-    begin = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
-def matmul_peak(dtype: torch.dtype, device: str) -> float:
-    """Operations per second of the fastest of some square matrix products."""
-    best = 0.0
-    for size in (1024, 2048, 4096) if device == "cpu" else (4096, 8192):
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        best = max(best, *(2 * size**3 / seconds(lambda a=a, b=b: a @ b, device) for _ in range(6)))
-    return best
-
-
 def training_operations(task: str, n_tokens: int) -> float:
     """Operations of an update: 6 a weight and token, and causal attention's products, half of full attention's."""
     weights = LAYERS * 12 * WIDTH**2 + (VOCAB * WIDTH if task == "train" else 0)
@@ -145,10 +128,10 @@ def compare(
     """Run the contenders in turn and print a row each."""
     times = {name: [] for name in steps}
     for step, _ in steps.values():
-        seconds(step, device)  # warm-up
+        seconds(step, torch.device(device))  # warm-up
     for _ in range(rounds):
         for name, (step, _) in steps.items():
-            times[name].append(seconds(step, device))
+            times[name].append(seconds(step, torch.device(device)))
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, (_, n_tokens) in steps.items():
         share = f"{100 * training_operations(task, n_tokens) / median[name] / peak:.0f} %" if peak else "–"
@@ -175,7 +158,7 @@ def main():
     print("|---|---|---|---|---|---|")
     for dtype_name in args.dtype:
         dtype = DTYPES[dtype_name]
-        peak = matmul_peak(dtype, device) if {"train", "classify"} & set(args.what) else None
+        peak = matmul_peak(dtype, torch.device(device)) if {"train", "classify"} & set(args.what) else None
         for task, batch_size in (("train", rows), ("classify", 32)):
             if task in args.what:
                 memory = {name: peak_memory(name, task, dtype_name, batch_size, device) for name in CONTENDERS}
