@@ -1,11 +1,11 @@
 """Speed and memory of GPT-1 against transformers' OpenAIGPT and GPT-2 of the same size.
 
-    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--rounds 3]
+    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--dropout 0.1] [--rounds 3]
 
 Every measurement is made of all contenders in turn, round after round, in one process; what is printed is the median
 of the rounds, and ours over theirs. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512
-tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. The share of
-peak is that of the fastest matrix product measured here, with 6 operations a weight and token, and attention's own.
+tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. Ours trains as
+[`GPT1Trainer`] has it: without materialising logits and, on a CPU, with `"cpu_blocks"` attention. The share of peak is that of the fastest matrix product measured here, with 6 operations a weight and token, and attention's own.
 Peak memory is of training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights
 in training, and weights in bf16 in generation.
 """
@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+from gpt1_hf.training.attention import CPU_BLOCKS
 from gpt1_hf.training.throughput import matmul_peak, seconds
 
 
@@ -36,9 +37,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
 
 
-def build(name: str, task: str) -> torch.nn.Module:
-    """A model of the paper's size, without dropout, on the best attention it has."""
-    sizes = {"vocab_size": VOCAB, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "pad_token_id": 0}
+def build(name: str, task: str, dropout: float = 0.0) -> torch.nn.Module:
+    """A model of the paper's size on the best attention it has."""
+    sizes = {"vocab_size": VOCAB, "embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
+    sizes["pad_token_id"] = 0
     classify = task == "classify"
     torch.manual_seed(0)
     if name == "ours":
@@ -69,9 +71,11 @@ def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[
     return {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}, n_tokens
 
 
-def update(name: str, task: str, dtype: torch.dtype, batch_size: int, device: str, compiled: bool):
+def update(name: str, task: str, dtype: torch.dtype, dropout: float, batch_size: int, device: str, compiled: bool):
     """A function that makes one training update, and the tokens it takes."""
-    model = build(name, task).to(device).train()
+    model = build(name, task, dropout).to(device).train()
+    if name == "ours" and device == "cpu" and (dropout or dtype == torch.bfloat16):
+        model.set_attn_implementation(CPU_BLOCKS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     inputs, n_tokens = training_batch(name, task, batch_size, device)
     forward = torch.compile(model) if compiled else model
@@ -107,14 +111,14 @@ def training_operations(task: str, n_tokens: int) -> float:
     return n_tokens * (6 * weights + 6 * attention)
 
 
-def peak_memory(name: str, task: str, dtype: str, batch_size: int, device: str) -> float:
+def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: int, device: str) -> float:
     """Most memory, in GiB, of two updates in a process of their own."""
-    command = [sys.executable, __file__, "memory", name, task, dtype, str(batch_size), device]
+    command = [sys.executable, __file__, "memory", name, task, dtype, str(dropout), str(batch_size), device]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def measure_memory(name: str, task: str, dtype: str, batch_size: str, device: str):
-    step, _ = update(name, task, DTYPES[dtype], int(batch_size), device, compiled=False)
+def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: str, device: str):
+    step, _ = update(name, task, DTYPES[dtype], float(dropout), int(batch_size), device, compiled=False)
     for _ in range(2):
         step()
     cuda = device == "cuda"
@@ -145,6 +149,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Which comparisons.")
     parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=DTYPES, help="Number types.")
+    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout in training (paper: 0.1).")
     parser.add_argument("--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4, on a GPU 64.")
     parser.add_argument("--new_tokens", type=int, default=128, help="Tokens to generate a row.")
     parser.add_argument("--rounds", type=int, default=3, help="Rounds; the median is printed.")
@@ -161,8 +166,10 @@ def main():
         peak = matmul_peak(dtype, torch.device(device)) if {"train", "classify"} & set(args.what) else None
         for task, batch_size in (("train", rows), ("classify", 32)):
             if task in args.what:
-                memory = {name: peak_memory(name, task, dtype_name, batch_size, device) for name in CONTENDERS}
-                steps = {name: update(name, task, dtype, batch_size, device, args.compile) for name in CONTENDERS}
+                settings = (task, dtype_name, args.dropout, batch_size, device)
+                memory = {name: peak_memory(name, *settings) for name in CONTENDERS}
+                settings = (task, dtype, args.dropout, batch_size, device, args.compile)
+                steps = {name: update(name, *settings) for name in CONTENDERS}
                 title = f"{task}, {batch_size} × {SPAN if task == 'train' else '8–48'}, {dtype_name}"
                 compare(title, steps, args.rounds, device, peak, task, memory)
                 del steps

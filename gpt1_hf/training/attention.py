@@ -1,0 +1,78 @@
+"""Attention for training on a CPU: blocks of queries, plain matrix products, and a fast draw of the dropout mask.
+
+torch's `scaled_dot_product_attention` has two paths on a CPU. Its flash kernel's backward pass takes longer than the
+plain products in bf16, and with dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
+every score of the upper triangle and draws every random number in one thread. `tests/benchmarks/attention.py` compares
+them. What is traded is memory: the probabilities are kept for the backward pass, of half the square.
+"""
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+
+CPU_BLOCKS = "cpu_blocks"
+QUERIES_PER_BLOCK = 128
+
+
+def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
+    """
+    Which elements dropout keeps, and what those are multiplied by.
+
+    Sixteen random bits decide on an element, so that `p` is rounded to a multiple of 2^-16. Four elements share a draw
+    of torch's generator; `bernoulli_` makes one for each.
+    """
+    n_elements = shape.numel()
+    bits = torch.empty(-(-n_elements // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    dropped = round(p * 2**16)
+    return (bits[:n_elements] >= dropped - 2**15).view(shape), 2**16 / (2**16 - dropped)
+
+
+def cpu_blocks_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,  # (batch, heads, seq, head_dim)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """
+    Attention as transformers' attention interface has it, registered as `"cpu_blocks"`.
+
+    Without a mask it is causal, and a block of queries meets only the keys up to its end. Evaluation and generation,
+    which keep nothing for a backward pass, go to sdpa.
+    """
+    seq_len = query.shape[2]
+    if not module.training or key.shape[2] != seq_len:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    query = query * scaling
+    future = torch.ones(QUERIES_PER_BLOCK, QUERIES_PER_BLOCK, dtype=torch.bool).triu(1)
+    lowest = torch.finfo(query.dtype).min
+    blocks = []
+    for start in range(0, seq_len, QUERIES_PER_BLOCK):
+        end = min(start + QUERIES_PER_BLOCK, seq_len)
+        n_keys = end if attention_mask is None else seq_len
+        scores = query[:, :, start:end] @ key[:, :, :n_keys].transpose(2, 3)  # (batch, heads, block, keys)
+        if attention_mask is None:
+            scores[..., start:].masked_fill_(future[: end - start, : end - start], lowest)
+        elif attention_mask.dtype == torch.bool:
+            scores.masked_fill_(~attention_mask[:, :, start:end], lowest)
+        else:
+            scores += attention_mask[:, :, start:end]
+        probabilities = scores.softmax(-1)
+        if dropout:
+            kept, scale = dropout_mask(probabilities.shape, dropout)
+            blocks.append((probabilities * kept) @ value[:, :, :n_keys] * scale)
+        else:
+            blocks.append(probabilities @ value[:, :, :n_keys])
+    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None  # (batch, seq, heads, head_dim)
+
+
+AttentionInterface.register(CPU_BLOCKS, cpu_blocks_attention_forward)
+AttentionMaskInterface.register(CPU_BLOCKS, sdpa_mask)
