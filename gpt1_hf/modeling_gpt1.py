@@ -89,7 +89,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_states, needs_weight = ctx.needs_input_grad[:2]
         weighted_inputs = (inputs * token_weights[:, None]).to(dtype) if needs_weight else None
         grad_states = torch.empty_like(inputs) if needs_states else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
         # The same memory for every chunk: new pages of this size cost as much as a pass over them.
         rows = max(1, min(len(targets), LOGITS_PER_CHUNK // len(weight)))
@@ -109,10 +109,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if needs_states:
                 grad_states[chunk] = (grad_logits[:n] @ matrix) * token_weight
             if needs_weight:
-                grad_weight += grad_logits[:n].T @ weighted_inputs[chunk]
+                product = grad_logits[:n].T @ weighted_inputs[chunk]
+                grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
         ctx.save_for_backward(
             grad_states.to(states.dtype) if needs_states else None,
-            grad_weight.to(weight.dtype) if needs_weight else None,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
         )
         return loss
 

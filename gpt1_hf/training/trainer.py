@@ -12,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
 from ..processing_gpt1 import GPT1Processor
-from .attention import CPU_BLOCKS
+from .cpu import speed_up
 
 
 logger = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ class GPT1Trainer(Trainer):
 
     What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
     show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss and
-    gradients); a GPT-1 on a CPU trains with `"cpu_blocks"` attention in place of sdpa, where that is faster;
-    [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the corpus once; rows
-    are evaluated in their own order, however training rows are sampled; a loss that is NaN or infinite ends the run
-    before anything is logged or saved, and one that jumps is warned of.
+    gradients); on a CPU, dropout and attention are those of `training/cpu.py`; [`RandomSpans`] are drawn at random
+    with replacement, as many an epoch as hold the corpus once; rows are evaluated in their own order, however training
+    rows are sampled; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that
+    jumps is warned of.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -71,15 +71,10 @@ class GPT1Trainer(Trainer):
         self._loss_terms_step = 0
         bare_model = self.accelerator.unwrap_model(self.model)
         self._can_skip_logits = "skip_logits" in inspect.signature(bare_model.forward).parameters
-        self._speed_up_attention(bare_model)
+        if self.args.device.type == "cpu":
+            speed_up(bare_model, self.args.bf16)
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
         self._last_losses: list[float] = []
-
-    def _speed_up_attention(self, model):
-        config = model.config
-        if self.args.device.type == "cpu" and config.model_type == "gpt1" and config._attn_implementation == "sdpa":
-            if self.args.bf16 or config.attn_pdrop:
-                model.set_attn_implementation(CPU_BLOCKS)
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from gpt1_hf.training.attention import cpu_blocks_attention_forward
+from gpt1_hf.training.cpu import cpu_blocks_attention_forward
 from gpt1_hf.training.throughput import seconds
 
 

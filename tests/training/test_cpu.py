@@ -1,4 +1,4 @@
-"""The CPU's training attention against sdpa: same outputs and gradients, masks, and a dropout that is one."""
+"""The CPU's training attention against sdpa: same outputs and gradients, masks; and a dropout that is one."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
-from gpt1_hf.training.attention import CPU_BLOCKS, cpu_blocks_attention_forward, dropout_mask
+from gpt1_hf.training.cpu import CPU_BLOCKS, CPUDropout, cpu_blocks_attention_forward, dropout_mask, speed_up
 
 
 def tiny(attention: str, **changes) -> GPT1ForCausalLM:
@@ -97,3 +97,18 @@ def test_the_trainer_takes_it_where_it_is_faster(tmp_path, attention, dropout, b
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=bf16, report_to="none")
     trainer = GPT1Trainer(tiny(attention, attn_pdrop=dropout), args, train_dataset=[{"input_ids": [1, 2]}])
     assert trainer.model.config._attn_implementation == expected
+
+
+def test_dropout_drops_scales_and_stops_in_evaluation():
+    torch.manual_seed(0)
+    model = tiny("sdpa", resid_pdrop=0.25)
+    speed_up(model, bf16=False)
+    dropout = model.transformer.h[0].dropout
+    assert type(dropout) is CPUDropout
+    states = torch.ones(100, 1000, requires_grad=True)
+    dropped = dropout(states)
+    assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=5e-3)
+    dropped.sum().backward()
+    assert torch.equal(states.grad, dropped.detach())
+    assert torch.equal(dropout.eval()(states), states)

@@ -1,14 +1,15 @@
-"""Attention for training on a CPU: blocks of queries, plain matrix products, and a fast draw of the dropout mask.
+"""What makes training on a CPU faster: attention in blocks of queries, and a fast draw of dropout masks.
 
 torch's `scaled_dot_product_attention` has two paths on a CPU. Its flash kernel's backward pass takes longer than the
 plain products in bf16, and with dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
-every score of the upper triangle and draws every random number in one thread. `tests/benchmarks/attention.py` compares
-them. What is traded is memory: the probabilities are kept for the backward pass, of half the square.
+every score of the upper triangle. And every dropout draws its random numbers one by one, in one thread.
+`tests/benchmarks/attention.py` compares the two. What is traded is memory: the probabilities, of half the square, are
+kept for the backward pass.
 """
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -68,10 +69,38 @@ def cpu_blocks_attention_forward(
         probabilities = scores.softmax(-1)
         if dropout:
             kept, scale = dropout_mask(probabilities.shape, dropout)
-            blocks.append((probabilities * kept) @ value[:, :, :n_keys] * scale)
+            blocks.append(probabilities.where(kept, 0) @ value[:, :, :n_keys] * scale)
         else:
             blocks.append(probabilities @ value[:, :, :n_keys])
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None  # (batch, seq, heads, head_dim)
+
+
+class CPUDropout(nn.Dropout):
+    """`nn.Dropout` with the mask of [`dropout_mask`]."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0 or states.device.type != "cpu":
+            return super().forward(states)
+        kept, scale = dropout_mask(states.shape, self.p)
+        return states.where(kept, 0) * scale
+
+
+def speed_up(model: PreTrainedModel, bf16: bool):
+    """
+    Give a model that is to be trained on a CPU its dropout and, where that is faster, its attention from this file.
+
+    Args:
+        model (`PreTrainedModel`):
+            Model, changed in place. Neither weights nor configuration files change.
+        bf16 (`bool`):
+            Whether it trains under bf16 autocast.
+    """
+    for module in model.modules():
+        if type(module) is nn.Dropout and module.p < 1:
+            module.__class__ = CPUDropout
+    config = model.config
+    if config.model_type == "gpt1" and config._attn_implementation == "sdpa" and (bf16 or config.attn_pdrop):
+        model.set_attn_implementation(CPU_BLOCKS)
 
 
 AttentionInterface.register(CPU_BLOCKS, cpu_blocks_attention_forward)
