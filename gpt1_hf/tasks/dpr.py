@@ -16,6 +16,6 @@ TASKS = [
         paper=None,
         scored_splits=("test",),
         notes="1,322 training and 564 test sentences, in pairs that differ in a few words and in the answer: chance "
-        "is 50. There is no validation split but in the sample. Of a pronoun that occurs more than once, the first is meant.",
+        "is 50. Only the sample has a validation split. Of a pronoun that occurs more than once, the first is meant.",
     ),
 ]
