@@ -62,8 +62,7 @@ def updater(name: str, processor: GPT1Processor, layers: int, dropout: float, dt
             return model(**batch).loss
         mask = batch["attention_mask"]
         outputs = model(
-            batch["input_ids"],
-            attention_mask=mask,
+            batch["input_ids"],  # padded on the right, which a causal model does not see
             mc_token_ids=mask.sum(-1) - 1,
             labels=batch["input_ids"].masked_fill(mask == 0, -100),
             mc_labels=batch["labels"],
