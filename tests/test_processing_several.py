@@ -5,7 +5,6 @@ import logging
 import random
 
 import pytest
-import torch
 from conftest import WORDS
 from transformers import AutoProcessor
 

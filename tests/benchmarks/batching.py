@@ -4,7 +4,7 @@
 
 Tokens are counted exactly, over a whole epoch, each batch padded to its own longest row; they are what all layers but
 attention work on. With `--updates N`, N updates evenly spaced over the epoch are timed as well, of all contenders in
-turn, of a model of the paper's width with `--layers` blocks; on a CPU the seconds are processor time.
+turn, of a model of the paper's size (`--layers`, `--hidden_size`); on a CPU the seconds are processor time.
 """
 
 import argparse
@@ -45,11 +45,12 @@ def n_tokens(batches: list[list[int]], lengths: list[int], packed: bool) -> int:
     return sum(sum(size) if packed else len(size) * max(size) for size in sizes)
 
 
-def timer(processor: GPT1Processor, rows: list[list[int]], layers: int, dropout: float, packed: bool, device: str):
+def timer(processor: GPT1Processor, rows: list[list[int]], args: argparse.Namespace, packed: bool, device: str):
     """A function that returns how long an update on some rows takes."""
-    sizes = {"embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
+    sizes = {"n_embd": args.hidden_size, "n_head": args.hidden_size // 64, "n_layer": args.layers, "pad_token_id": 0}
+    sizes |= {"embd_pdrop": args.dropout, "attn_pdrop": args.dropout, "resid_pdrop": args.dropout}
     torch.manual_seed(0)
-    config = GPT1Config(vocab_size=len(processor.tokenizer), num_hidden_layers=layers, pad_token_id=0, **sizes)
+    config = GPT1Config(vocab_size=len(processor.tokenizer), **sizes)
     model = GPT1ForSequenceClassification(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     collator = GPT1DataCollator(processor, packing=packed)
@@ -75,6 +76,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=32, help="Rows an update.")
     parser.add_argument("--updates", type=int, default=0, help="Updates that are timed.")
     parser.add_argument("--layers", type=int, default=12, help="Transformer blocks of the timed model.")
+    parser.add_argument("--hidden_size", type=int, default=768, help="Width of the timed model.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,9 +92,7 @@ def main():
         tokens = {name: n_tokens(batches[name], lengths, name == "packed") for name in batches}
         spent = dict.fromkeys(batches, 0.0)
         if args.updates:
-            updates = {
-                name: timer(processor, rows, args.layers, args.dropout, name == "packed", device) for name in batches
-            }
+            updates = {name: timer(processor, rows, args, name == "packed", device) for name in batches}
             for index in range(args.updates + 1):
                 for name, update in updates.items():
                     # The middle batch of each part of the epoch; the first time is a warm-up.
