@@ -5,12 +5,14 @@ import logging
 from statistics import fmean
 
 import torch
+from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
+from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..processing_gpt1 import GPT1Processor
 from .cpu import speed_up
 
@@ -58,8 +60,9 @@ class GPT1Trainer(Trainer):
     show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss and
     gradients); on a CPU, dropout and attention are those of `training/cpu.py`; [`RandomSpans`] are drawn at random
     with replacement, as many an epoch as hold the corpus once; rows are evaluated in their own order, however training
-    rows are sampled; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that
-    jumps is warned of.
+    rows are sampled; with `group_by_length` they are of like length within an update, in an order of updates that is
+    random; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that jumps is
+    warned of.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -80,6 +83,10 @@ class GPT1Trainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if isinstance(dataset, RandomSpans):
             return RandomSampler(dataset, replacement=True, num_samples=dataset.spans_per_epoch)
+        if self.args.train_sampling_strategy == "group_by_length" and isinstance(dataset, Dataset):
+            update_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroupedSampler(row_lengths(dataset["input_ids"]), update_size, seed)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
