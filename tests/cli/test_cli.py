@@ -106,7 +106,15 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         "a `gpt2` model": ["finetune", "--task", "sst2", "--sample", "--model", other_model, *out],
         "cannot load 'nyu-mll/glue'": ["finetune", "--task", "cola", "--data_dir", str(tmp_path), *out],
         "choice B of row 0 is empty": ["finetune", "--task", "race", "--model", base_model, *bad_data, *out],
-        "fine-tune it first": ["evaluate", "--task", "race", "--sample", "--model", base_model, *out],
+        "not fine-tuned for the multiple_choice": [
+            "evaluate",
+            "--task",
+            "race",
+            "--sample",
+            "--model",
+            base_model,
+            *out,
+        ],
         "encoder_bpe_40000.json": ["tokenizer", "convert", str(tmp_path), *out],
     }
     if not (tmp_path / "tokenizer.json").exists():  # the tokenizer is looked for before the weights
