@@ -111,11 +111,12 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
+    config = open_config(args.model)
     processor = AutoProcessor.from_pretrained(model_path(args.model))
     refusal = f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
-    model = open_model(auto_class(task), args.model, open_config(args.model))
+    model = open_model(auto_class(task), args.model, config)
     if not isinstance(processor, GPT1Processor):
         raise GPT1Error(refusal)
     check_labels(task, args.model, model.config)

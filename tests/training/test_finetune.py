@@ -180,6 +180,8 @@ def test_bad_input_is_named(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path, task="dpr"))
     with pytest.raises(GPT1Error, match="no/such/model"):
         finetune(arguments("no/such/model", tmp_path, task="cola"))
+    with pytest.raises(GPT1Error, match="no/such/model"):
+        evaluate(EvaluateArguments(model="no/such/model", task="race", output_dir=str(tmp_path / "eval")))
     with pytest.raises(GPT1Error, match=r"classifier.*fine-tune it first"):
         evaluate(EvaluateArguments(model=base_model, task="cola", sample=True, output_dir=str(tmp_path / "eval")))
     assert not (tmp_path / "run" / "results.json").exists()
