@@ -27,6 +27,7 @@ def test_every_command_has_help(capsys):
         "pretrain",
         "recipes",
         "tokenizer",
+        "zero-shot",
     }
     for command, line in commands().items():
         assert line.endswith(".")
