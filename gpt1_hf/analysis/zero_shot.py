@@ -21,7 +21,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..checkpoints import open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
-from ..evaluation.benchmark import write_predictions
+from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
-from ..evaluation.metrics import score
 from ..evaluation.results import Result, format_results, write_results
 from ..tasks import load_task
 
 
 logger = logging.getLogger(__name__)
 
+RELATIVE = "relative_performance"  # the metric of Figure 2
 SENTIMENTS = ("negative", "positive")  # the two words, in the order of SST-2's labels
 
 
@@ -126,14 +126,14 @@ def mean(log_probs: np.ndarray) -> float:
 
 def score_sentences(scorer: Scorer, rows: Dataset) -> Answers:
     """CoLA: the mean token log-probability of each sentence."""
-    texts = rows["text"]
+    texts = rows["text"][:]
     log_probs, cut = scorer.score_ends([""] * len(rows), texts)
     return Answers([[mean(row)] for row in log_probs], cut)
 
 
 def score_sentiments(scorer: Scorer, rows: Dataset) -> Answers:
     """SST-2: the log-probability of "negative" and of "positive" after each text and "very"."""
-    contexts = [f"{text.rstrip()} very" for text in rows["text"]]
+    contexts = [f"{text.rstrip()} very" for text in rows["text"][:]]
     log_probs, cut = scorer.score_choices(contexts, [SENTIMENTS] * len(rows))
     n_tokens = dict(zip(SENTIMENTS, map(len, log_probs[0]), strict=True))
     return Answers([[float(word.sum()) for word in row] for row in log_probs], cut, {"tokens_of_words": n_tokens})
@@ -142,9 +142,9 @@ def score_sentiments(scorer: Scorer, rows: Dataset) -> Answers:
 def score_answers(scorer: Scorer, rows: Dataset) -> Answers:
     """RACE: the mean token log-probability of each answer after document and question."""
     contexts = [
-        f"{document} {question}" for document, question in zip(rows["document"], rows["question"], strict=True)
+        f"{document} {question}" for document, question in zip(rows["document"][:], rows["question"][:], strict=True)
     ]
-    log_probs, cut = scorer.score_choices(contexts, rows["choices"])
+    log_probs, cut = scorer.score_choices(contexts, rows["choices"][:])
     return Answers([[mean(choice) for choice in row] for row in log_probs], cut)
 
 
@@ -152,14 +152,14 @@ def score_referents(scorer: Scorer, rows: Dataset) -> Answers:
     """Definite pronouns: the mean log-probability of what follows each candidate in the pronoun's place."""
     beginnings, texts = [], []
     for row in rows:
-        before, after = split_at_pronoun(row["document"], row["question"], row["choices"])
+        before, after = split_at_pronoun(row["text"], row["pronoun"], row["choices"])
         beginnings += [before + candidate for candidate in row["choices"]]
         texts += [before + candidate + after for candidate in row["choices"]]
     log_probs, cut = scorer.score_ends(beginnings, texts)
     scores, cuts = map(mean, log_probs), iter(cut)
     return Answers(
-        [[next(scores) for _ in row] for row in rows["choices"]],
-        [any([next(cuts) for _ in row]) for row in rows["choices"]],
+        [[next(scores) for _ in row] for row in rows["choices"][:]],
+        [any([next(cuts) for _ in row]) for row in rows["choices"][:]],
     )
 
 
@@ -188,48 +188,43 @@ class Heuristic:
     Args:
         answer (`Callable`):
             Scores rows.
+        label (`str`):
+            What the paper's figure calls the task.
         split (`str`):
             Split that is scored by default.
         random_guess (`float`):
             What guessing scores, in percent: 0 on the scale.
-        best (`float`):
-            Best supervised result of the paper's time, in percent: 1 on the scale.
         source (`str`):
-            Where that number is from.
-        label (`str`):
-            What the paper's figure calls the task.
+            Where the best supervised result of the paper's time is from: 1 on the scale.
+        best (`float`, *optional*):
+            That result, in percent; the task's own number, if it is the paper's.
     """
 
     answer: Callable[[Scorer, Dataset], Answers]
+    label: str
     split: str
     random_guess: float
-    best: float
     source: str
-    label: str
-
-    def relative(self, value: float) -> float:
-        """A score on the scale of Figure 2."""
-        return (value - self.random_guess) / (self.best - self.random_guess)
+    best: float | None = None
 
 
 HEURISTICS = {
     "cola": Heuristic(
-        score_sentences, "validation", 0.0, 45.4, "GPT-1 fine-tuned, paper Table 4 (test)", "linguistic acceptability"
+        score_sentences, "linguistic acceptability", "validation", 0.0, "GPT-1 fine-tuned, paper Table 4 (test)"
     ),
     "dpr": Heuristic(
-        # Of 1,322 sentences; the 564 of the test split are as little trained on.
         score_referents,
-        "train",
-        50.0,
-        76.4,
-        "Peng, Khashabi, Roth (2015) (test)",
         "Winograd schema resolution",
+        "train",  # the larger split: nothing is trained on it
+        50.0,
+        "Peng, Khashabi and Roth (2015), Solving Hard Coreference Problems (test)",
+        76.4,
     ),
     "race": Heuristic(
-        score_answers, "validation", 25.0, 59.0, "GPT-1 fine-tuned, paper Table 3 (test)", "question answering"
+        score_answers, "question answering", "validation", 25.0, "GPT-1 fine-tuned, paper Table 3 (test)"
     ),
     "sst2": Heuristic(
-        score_sentiments, "validation", 50.0, 93.2, "sparse byte mLSTM, paper Table 4 (test)", "sentiment analysis"
+        score_sentiments, "sentiment analysis", "validation", 50.0, "sparse byte mLSTM, paper Table 4 (test)", 93.2
     ),
 }
 
@@ -298,7 +293,8 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     Score a language model on a task without training, and write `results.json` and `predictions.jsonl`.
 
     Returns:
-        list of [`Result`]: the task's metric, and the same on the scale of Figure 2. None, if the labels are hidden.
+        list of [`Result`]: the task's metric, and the same on the scale of Figure 2, of the split and of its subsets;
+        none if the labels are hidden.
 
     Raises:
         GPT1Error: if there is no heuristic for the task, or model or data are missing.
@@ -324,8 +320,8 @@ def open_scorer(args: ZeroShotArguments) -> Scorer:
     return Scorer(model, tokenizer, window, args.batch_size)
 
 
-def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], list[dict[str, Any]]]:
-    """Answer a split of a task: its results, and a prediction a row as `gpt1 evaluate` writes them."""
+def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
+    """Answer a split of a task: its results, and the split's predictions as `gpt1 evaluate` writes them."""
     task, heuristic = load_task(args.task), HEURISTICS[args.task]
     split = args.split or ("validation" if args.sample else heuristic.split)
 
@@ -338,7 +334,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], list[
     if args.task == "cola":
         train = load("train")
         (train_scores,) = zip(*heuristic.answer(scorer, train).scores, strict=True)
-        threshold, reached = best_threshold(np.array(train_scores), np.array(train["label"]))
+        threshold, reached = best_threshold(np.array(train_scores), np.array(train["label"][:]))
         details |= {"threshold": round(threshold, 4), "train_rows": len(train), "train_value": round(reached, 2)}
         chosen = [int(sentence > threshold) for (sentence,) in answers.scores]
     else:
@@ -350,46 +346,34 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], list[
         )
     if n_nothing:
         logger.warning(f"{n_nothing} of {len(rows)} rows have a text without any token to score")
-    columns = zip(rows["idx"], rows["label"], chosen, answers.scores, answers.cut, strict=True)
-    predictions = [
-        {
-            "id": index,
-            "label": label,
-            "prediction": prediction,
-            "scores": [value if math.isfinite(value) else None for value in row],
-            "truncated": cut,
-        }
-        for index, label, prediction, row, cut in columns
-    ]
-    labels = np.array(rows["label"])
-    if (labels < 0).any():
-        return [], predictions
-    value = score(task.metric, np.array(chosen), labels)
+    columns = {
+        "id": rows["idx"][:],
+        "label": rows["label"][:],
+        "prediction": chosen,
+        "scores": [[value if math.isfinite(value) else None for value in row] for row in answers.scores],
+        "truncated": answers.cut,
+    }
+    if "subset" in rows.column_names:
+        columns["subset"] = rows["subset"]
+    predictions = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     details |= {
         "method": "zero-shot",
-        "random_guess": heuristic.random_guess,
-        "best_supervised": heuristic.best,
-        "best_supervised_source": heuristic.source,
         "predicted": {str(k): chosen.count(k) for k in sorted(set(chosen))},
         "truncated": n_cut,
         "window": scorer.window,
         "sample": args.sample,
         "max_examples": args.max_examples,
-        "task_version": task.version,
+        "max_length": args.max_length,
     }
-    common = {
-        "task": task.id,
-        "split": split,
-        "n_examples": len(rows),
-        "paper": None,  # a curve in a figure, without numbers
-        "model": args.model,
-        "seed": None,
-        "details": details,
-    }
-    return [
-        Result(metric=task.metric, value=round(value, 2), **common),
-        Result(metric="relative_performance", value=round(heuristic.relative(value), 4), **common),
-    ], predictions
+    results = []
+    for result in task_results(task, split, predictions, model=args.model, seed=None, details=details):
+        best = heuristic.best or result.paper
+        scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
+        relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
+        # The paper's own zero-shot numbers are a curve in a figure; those of its tables are of fine-tuned models.
+        result = replace(result, paper=None, prior=None, details={**result.details, **scale})
+        results += [result, replace(result, metric=RELATIVE, value=relative)]
+    return results, {split: predictions}
 
 
 def spaced(rows: Dataset, n: int | None) -> Dataset:
