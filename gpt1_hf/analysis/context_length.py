@@ -1,4 +1,4 @@
-"""Measure what a longer context is worth: perplexity on text and accuracy of a fine-tuned model, at several lengths."""
+"""Measure what context is worth: perplexity on text, and a fine-tuned model's accuracy, at several lengths."""
 
 import logging
 from dataclasses import dataclass, field, replace

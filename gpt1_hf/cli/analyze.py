@@ -8,8 +8,8 @@ from ..resources import PACKAGE
 from .parser import parse
 
 
-# Action -> module of `gpt1_hf.analysis`. It has a docstring, whose first line is the action's in `gpt1 analyze --help`,
-# the dataclass `Arguments`, and the function `analyze` that takes it.
+# Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
+# function `analyze` takes its dataclass `Arguments`.
 ACTIONS = {
     "context-length": "context_length",
     "zero-shot": "zero_shot_curves",
