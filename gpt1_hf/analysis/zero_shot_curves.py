@@ -225,7 +225,7 @@ def draw(results: list[Result], output_dir: str | Path) -> Path:
     # The model before its first update has a place on a logarithmic axis only to the left of all others.
     panel.set_xscale("symlog", linthresh=positive[0], linscale=0.4) if counts[0] == 0 else panel.set_xscale("log")
     panel.set_xlabel("pre-training updates")
-    panel.set_ylabel("relative performance")
+    panel.set_ylabel("relative performance (0: chance, 1: best supervised)")
     panel.axhline(0, color="#555555", linewidth=1)
     names = {0: "random guess", 1: "best supervised result"}
     highest = max(value for curve in relative.values() for _, value in curve)
