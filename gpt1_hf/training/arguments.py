@@ -57,12 +57,14 @@ class GPT1TrainingArguments(TrainingArguments):
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
-    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2."})
+    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2; or all."})
     model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
     from_scratch: bool = field(
         default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
     )
-    seeds: int = field(default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ..."})
+    seeds: int = field(
+        default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished ones stay."}
+    )
     sample: bool = field(default=False, metadata={"help": "Train on the small labelled sample in the package."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
@@ -90,8 +92,22 @@ class FinetuneArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+    peft: str | None = field(
+        default=None,
+        metadata={
+            "help": "lora: train adapters, the head and the special tokens, and nothing else; takes a learning rate "
+            "about ten times higher. Default: train the whole model."
+        },
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of LoRA's matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA's output is scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before LoRA's matrices."})
 
     def __post_init__(self):
+        if self.peft not in (None, "lora"):
+            raise ValueError(f"peft is lora or nothing, not {self.peft!r}")
+        if self.peft and self.from_scratch:
+            raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         super().__post_init__()
 

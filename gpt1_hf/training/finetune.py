@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction, set_seed
 
+from ..adapters import add_lora, save_adapter
 from ..checkpoints import open_config, open_model, open_tokenizer
 from ..errors import GPT1Error
 from ..evaluation.benchmark import (
@@ -167,6 +168,10 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
 
+    if args.peft:
+        model = add_lora(model, processor.tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
+    n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
     max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     trainer = GPT1Trainer(
@@ -187,6 +192,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         "epochs": args.num_train_epochs,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "lm_coef": args.lm_coef,
+        "peft": args.peft,
+        "n_trained_parameters": n_trained,
         "checkpoint": "best on validation" if args.load_best_model_at_end else "last epoch",
         "train_loss": round(trained.training_loss, 4),
         "train_seconds": round(trained.metrics["train_runtime"], 1),
@@ -201,8 +208,11 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         for split in predictions
         for result in task_results(task, split, predictions[split], args.model, args.seed, details)
     ]
-    save_whole(trainer, auto_class(task), args.output_dir)
+    if not args.peft:
+        save_whole(trainer, auto_class(task), args.output_dir)
     if trainer.is_world_process_zero():
+        if args.peft:
+            save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
         write_json(Path(args.output_dir) / SETTINGS_FILE, settings(args, task))

@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from ..checkpoints import open_config
 from ..errors import GPT1Error
+from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
@@ -45,12 +46,16 @@ def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Res
             not_run[run.task] = " ".join(str(error).split())
             if is_main:
                 print(f"{run.task}: not run: {not_run[run.task]}")
-        if is_main:
-            write_results(output_dir, results)
+        if is_main and results:
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
+            write_results(output_dir, results)
     if not results:
         raise GPT1Error(f"no task could be run; the first, {runs[0].task}, since {not_run.get(runs[0].task)}")
+    if len({result.model for result in results}) == 1:
+        results += glue_averages(results)
     if is_main:
+        write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
+        write_results(output_dir, results)
         print(f"\n{comparison(results, not_run)}\nwritten to {Path(output_dir) / TABLE_FILE}")
     return results
 
