@@ -146,6 +146,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
 def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """One run with one seed: train, save model and processor, predict the validation rows."""
     set_seed(args.seed)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     if args.process_index == 0:  # what a former run found is not of the model that comes
         (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
     tokenizer = open_tokenizer(args.model)

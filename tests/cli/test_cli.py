@@ -26,6 +26,7 @@ def test_every_command_has_help(capsys):
         "generate",
         "pretrain",
         "recipes",
+        "submit",
         "tokenizer",
     }
     for command, line in commands().items():
