@@ -98,27 +98,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device_type) if autocast else states.dtype
         inputs, matrix = states.to(dtype), weight.to(dtype)
         needs_states, needs_weight = ctx.needs_input_grad[:2]
+        weighted_inputs = (inputs * token_weights[:, None]).to(dtype) if needs_weight else None
         grad_states = torch.empty_like(inputs) if needs_states else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
-        rows = max(1, LOGITS_PER_CHUNK // len(weight))
+        # The same memory for every chunk: new pages of this size cost as much as a pass over them.
+        rows = max(1, min(len(targets), LOGITS_PER_CHUNK // len(weight)))
+        logits, grad_logits = (inputs.new_empty(rows, len(weight)) for _ in range(2))
+        wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
         for start in range(0, len(targets), rows):
-            chunk = slice(start, start + rows)
+            chunk = slice(start, min(start + rows, len(targets)))
             target, token_weight = targets[chunk, None], token_weights[chunk, None]
-            logits = (inputs[chunk] @ matrix.T).float()  # (rows, vocab)
-            log_normalizer = logits.logsumexp(-1, keepdim=True)
-            loss += ((log_normalizer - logits.gather(1, target)) * token_weight).sum()
-            if needs_states or needs_weight:
-                grad_logits = logits.sub_(log_normalizer).exp_()
-                grad_logits.scatter_add_(1, target, grad_logits.new_full(target.shape, -1.0))
-                grad_logits = grad_logits.mul_(token_weight).to(dtype)
+            n = len(target)
+            torch.mm(inputs[chunk], matrix.T, out=logits[:n])
+            torch.log_softmax(wide_logits[:n].copy_(logits[:n]), -1, out=log_probs[:n])
+            target_log_probs = log_probs[:n].gather(1, target)
+            loss -= (target_log_probs * token_weight).sum()
+            if needs_states or needs_weight:  # p - 1 at the target, p elsewhere
+                torch.softmax(logits[:n], -1, out=grad_logits[:n])
+                grad_logits[:n].scatter_(1, target, target_log_probs.expm1().to(dtype))
             if needs_states:
-                grad_states[chunk] = grad_logits @ matrix
+                grad_states[chunk] = (grad_logits[:n] @ matrix) * token_weight
             if needs_weight:
-                grad_weight += grad_logits.T @ inputs[chunk]
+                product = grad_logits[:n].T @ weighted_inputs[chunk]
+                grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
         ctx.save_for_backward(
             grad_states.to(states.dtype) if needs_states else None,
-            grad_weight.to(weight.dtype) if needs_weight else None,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
         )
         return loss
 
@@ -756,8 +762,9 @@ class TaskHead:
         # The state that predicts each token: of its left neighbour or, for a branch's first, of the prefix's last.
         before = (torch.arange(input_ids.shape[1], device=input_ids.device) - 1).expand_as(input_ids)
         before = before.scatter(1, branches.starts, (branches.starts[:, :1] - 1).expand_as(branches.starts))
-        scored = is_token[:, 1:] & is_token[:, :-1]
-        states = hidden_states[torch.arange(len(before), device=before.device)[:, None], before[:, 1:]]
+        scored = (is_token & (before >= is_token.int().argmax(-1, keepdim=True)))[:, 1:]
+        index = torch.arange(len(before), device=before.device)[:, None]
+        states = hidden_states[index, before[:, 1:].clamp(min=0)]
         return self._weighted_lm_loss(states, input_ids[:, 1:], token_weights[:, 1:] * scored, scored)
 
     def _weighted_lm_loss(self, states, targets, token_weights, scored) -> torch.Tensor:

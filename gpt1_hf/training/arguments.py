@@ -83,6 +83,14 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "Order of the training rows: group_by_length (rows of like length share an update, which saves a "
+            "third of the work or more), random, or sequential.",
+            "choices": ["group_by_length", "random", "sequential", "batch_rebalance"],
+        },
+    )
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
     plain_regression: bool = field(
         default=False,

@@ -5,13 +5,16 @@ import logging
 from statistics import fmean
 
 import torch
+from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
+from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..processing_gpt1 import GPT1Processor
+from .cpu import speed_up
 from .optimizer import decay_by_layer
 
 
@@ -56,10 +59,11 @@ class GPT1Trainer(Trainer):
 
     What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
     show `task_loss` and `lm_loss` apart; `layerwise_lr_decay` gives lower layers lower learning rates; a language
-    model trains without materialising its logits (the same loss and gradients); [`RandomSpans`] are drawn at random
-    with replacement, as many an epoch as hold the corpus once; rows are evaluated in their own order, however training
-    rows are sampled; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that
-    jumps is warned of.
+    model trains without materialising its logits (the same loss and gradients); on a CPU, dropout and attention are
+    those of `training/cpu.py`; [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the
+    corpus once; rows are evaluated in their own order, however training rows are sampled; with `group_by_length` they
+    are of like length within an update, in an order of updates that is random; a loss that is NaN or infinite ends the
+    run before anything is logged or saved, and one that jumps is warned of.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -69,8 +73,10 @@ class GPT1Trainer(Trainer):
         super().__init__(model, args, data_collator, *positional, **kwargs)
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
-        forward = inspect.signature(self.accelerator.unwrap_model(self.model).forward)
-        self._can_skip_logits = "skip_logits" in forward.parameters
+        bare_model = self.accelerator.unwrap_model(self.model)
+        self._can_skip_logits = "skip_logits" in inspect.signature(bare_model.forward).parameters
+        if self.args.device.type == "cpu":
+            speed_up(bare_model, self.args.bf16)
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
         self._last_losses: list[float] = []
 
@@ -86,6 +92,10 @@ class GPT1Trainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if isinstance(dataset, RandomSpans):
             return RandomSampler(dataset, replacement=True, num_samples=dataset.spans_per_epoch)
+        if self.args.train_sampling_strategy == "group_by_length" and isinstance(dataset, Dataset):
+            update_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroupedSampler(row_lengths(dataset["input_ids"]), update_size, seed)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:

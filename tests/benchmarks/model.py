@@ -1,21 +1,24 @@
 """Speed and memory of GPT-1 against transformers' OpenAIGPT and GPT-2 of the same size.
 
-    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--rounds 3]
+    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--dropout 0.1] [--rounds 3]
 
 Every measurement is made of all contenders in turn, round after round, in one process; what is printed is the median
 of the rounds, and ours over theirs. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512
-tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. The share of
-peak is that of the fastest matrix product measured here, with 6 operations a weight and token, and attention's own.
-Peak memory is of training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights
-in training, and weights in bf16 in generation.
+tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. Ours trains as
+`GPT1Trainer` has it: without materialising logits and, on a CPU, with `training/cpu.py`. The share of peak is that of
+the fastest matrix product measured here, with 6 operations a weight and token, and attention's own. Peak memory is of
+training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights in training, and
+weights in bf16 in generation.
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -28,6 +31,7 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+from gpt1_hf.training.cpu import speed_up
 from gpt1_hf.training.throughput import matmul_peak, seconds
 
 
@@ -36,9 +40,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
 
 
-def build(name: str, task: str) -> torch.nn.Module:
-    """A model of the paper's size, without dropout, on the best attention it has."""
-    sizes = {"vocab_size": VOCAB, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "pad_token_id": 0}
+def build(name: str, task: str, dropout: float = 0.0) -> torch.nn.Module:
+    """A model of the paper's size on the best attention it has."""
+    sizes = {"vocab_size": VOCAB, "embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
+    sizes["pad_token_id"] = 0
     classify = task == "classify"
     torch.manual_seed(0)
     if name == "ours":
@@ -69,9 +74,11 @@ def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[
     return {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}, n_tokens
 
 
-def update(name: str, task: str, dtype: torch.dtype, batch_size: int, device: str, compiled: bool):
+def update(name: str, task: str, dtype: torch.dtype, dropout: float, batch_size: int, device: str, compiled: bool):
     """A function that makes one training update, and the tokens it takes."""
-    model = build(name, task).to(device).train()
+    model = build(name, task, dropout).to(device).train()
+    if name == "ours" and device == "cpu":
+        speed_up(model, bf16=dtype == torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     inputs, n_tokens = training_batch(name, task, batch_size, device)
     forward = torch.compile(model) if compiled else model
@@ -84,6 +91,7 @@ def update(name: str, task: str, dtype: torch.dtype, batch_size: int, device: st
         optimizer.step()
         optimizer.zero_grad()
 
+    step()  # warm-up
     return step, n_tokens
 
 
@@ -92,11 +100,18 @@ def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, 
     model = build(name, "generate").to(device, dtype).eval()
     prompt = torch.randint(1, VOCAB, (batch_size, 32), generator=torch.Generator().manual_seed(2)).to(device)
     mask = torch.ones_like(prompt)
-    settings = {"do_sample": False, "max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "pad_token_id": 0}
 
-    def step():
-        model.generate(prompt, attention_mask=mask, **settings)
+    def step(n_tokens: int = new_tokens):
+        model.generate(
+            prompt,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=n_tokens,
+            min_new_tokens=n_tokens,
+            pad_token_id=0,
+        )
 
+    step(2)  # warm-up
     return step, batch_size * new_tokens
 
 
@@ -107,18 +122,20 @@ def training_operations(task: str, n_tokens: int) -> float:
     return n_tokens * (6 * weights + 6 * attention)
 
 
-def peak_memory(name: str, task: str, dtype: str, batch_size: int, device: str) -> float:
+def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: int, device: str) -> float:
     """Most memory, in GiB, of two updates in a process of their own."""
-    command = [sys.executable, __file__, "memory", name, task, dtype, str(batch_size), device]
+    command = [sys.executable, __file__, "memory", name, task, dtype, str(dropout), str(batch_size), device]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def measure_memory(name: str, task: str, dtype: str, batch_size: str, device: str):
-    step, _ = update(name, task, DTYPES[dtype], int(batch_size), device, compiled=False)
-    for _ in range(2):
-        step()
-    cuda = device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: str, device: str):
+    step, _ = update(name, task, DTYPES[dtype], float(dropout), int(batch_size), device, compiled=False)
+    step()
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:  # not `ru_maxrss`, which begins at what the parent process held
+        status = Path("/proc/self/status").read_text()
+        peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     print(peak / 2**30)
 
 
@@ -127,8 +144,6 @@ def compare(
 ):
     """Run the contenders in turn and print a row each."""
     times = {name: [] for name in steps}
-    for step, _ in steps.values():
-        seconds(step, torch.device(device))  # warm-up
     for _ in range(rounds):
         for name, (step, _) in steps.items():
             times[name].append(seconds(step, torch.device(device)))
@@ -145,8 +160,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Which comparisons.")
     parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=DTYPES, help="Number types.")
+    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout in training (paper: 0.1).")
     parser.add_argument("--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4, on a GPU 64.")
-    parser.add_argument("--new_tokens", type=int, default=128, help="Tokens to generate a row.")
+    parser.add_argument("--new_tokens", type=int, nargs="+", default=[128], help="Tokens to generate a row.")
     parser.add_argument("--rounds", type=int, default=3, help="Rounds; the median is printed.")
     parser.add_argument("--compile", action="store_true", help="torch.compile in training.")
     args = parser.parse_args()
@@ -161,15 +177,16 @@ def main():
         peak = matmul_peak(dtype, torch.device(device)) if {"train", "classify"} & set(args.what) else None
         for task, batch_size in (("train", rows), ("classify", 32)):
             if task in args.what:
-                memory = {name: peak_memory(name, task, dtype_name, batch_size, device) for name in CONTENDERS}
-                steps = {name: update(name, task, dtype, batch_size, device, args.compile) for name in CONTENDERS}
+                settings = (task, dtype_name, args.dropout, batch_size, device)
+                memory = {name: peak_memory(name, *settings) for name in CONTENDERS}
+                settings = (task, dtype, args.dropout, batch_size, device, args.compile)
+                steps = {name: update(name, *settings) for name in CONTENDERS}
                 title = f"{task}, {batch_size} × {SPAN if task == 'train' else '8–48'}, {dtype_name}"
                 compare(title, steps, args.rounds, device, peak, task, memory)
                 del steps
-        for batch_size in (1, 8) if "generate" in args.what else ():
-            steps = {name: generation(name, dtype, batch_size, args.new_tokens, device) for name in CONTENDERS}
-            title = f"generate {args.new_tokens}, batch {batch_size}, {dtype_name}"
-            compare(title, steps, args.rounds, device)
+        for new_tokens, batch_size in product(args.new_tokens, (1, 8)) if "generate" in args.what else ():
+            steps = {name: generation(name, dtype, batch_size, new_tokens, device) for name in CONTENDERS}
+            compare(f"generate {new_tokens}, batch {batch_size}, {dtype_name}", steps, args.rounds, device)
             del steps
         if peak:
             print(f"\nmatrix products in {dtype_name}: {peak / 1e9:,.0f} GFLOP/s at best\n", flush=True)

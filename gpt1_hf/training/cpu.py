@@ -1,0 +1,107 @@
+"""What makes training on a CPU faster: attention in blocks of queries, and a fast draw of dropout masks.
+
+torch's `scaled_dot_product_attention` has two paths on a CPU. Its flash kernel's backward pass takes longer than the
+plain products in bf16, and with dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
+every score of the upper triangle. And every dropout draws its random numbers one by one, in one thread.
+`tests/benchmarks/attention.py` compares the two. What is traded is memory: the probabilities, of half the square, are
+kept for the backward pass.
+"""
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+
+CPU_BLOCKS = "cpu_blocks"
+QUERIES_PER_BLOCK = 128
+
+
+def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
+    """
+    Which elements dropout keeps, and what those are multiplied by.
+
+    Sixteen random bits decide on an element, so that `p` is rounded to a multiple of 2^-16. Four elements share a draw
+    of torch's generator; `bernoulli_` makes one for each.
+    """
+    n_elements = shape.numel()
+    bits = torch.empty(-(-n_elements // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    dropped = round(p * 2**16)
+    return (bits[:n_elements] >= dropped - 2**15).view(shape), 2**16 / (2**16 - dropped)
+
+
+def cpu_blocks_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,  # (batch, heads, seq, head_dim)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """
+    Attention as transformers' attention interface has it, registered as `"cpu_blocks"`.
+
+    Without a mask it is causal, and a block of queries meets only the keys up to its end. Evaluation and generation,
+    which keep nothing for a backward pass, go to sdpa.
+    """
+    seq_len = query.shape[2]
+    if not module.training or key.shape[2] != seq_len:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    query = query * scaling
+    future = torch.ones(QUERIES_PER_BLOCK, QUERIES_PER_BLOCK, dtype=torch.bool).triu(1)
+    lowest = torch.finfo(query.dtype).min
+    blocks = []
+    for start in range(0, seq_len, QUERIES_PER_BLOCK):
+        end = min(start + QUERIES_PER_BLOCK, seq_len)
+        n_keys = end if attention_mask is None else seq_len
+        scores = query[:, :, start:end] @ key[:, :, :n_keys].transpose(2, 3)  # (batch, heads, block, keys)
+        if attention_mask is None:
+            scores[..., start:].masked_fill_(future[: end - start, : end - start], lowest)
+        elif attention_mask.dtype == torch.bool:
+            scores.masked_fill_(~attention_mask[:, :, start:end], lowest)
+        else:
+            scores += attention_mask[:, :, start:end]
+        probabilities = scores.softmax(-1)
+        if dropout:
+            kept, scale = dropout_mask(probabilities.shape, dropout)
+            blocks.append(probabilities.where(kept, 0) @ value[:, :, :n_keys] * scale)
+        else:
+            blocks.append(probabilities @ value[:, :, :n_keys])
+    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None  # (batch, seq, heads, head_dim)
+
+
+class CPUDropout(nn.Dropout):
+    """`nn.Dropout` with the mask of [`dropout_mask`]."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0 or states.device.type != "cpu":
+            return super().forward(states)
+        kept, scale = dropout_mask(states.shape, self.p)
+        return states.where(kept, 0) * scale
+
+
+def speed_up(model: PreTrainedModel, bf16: bool):
+    """
+    Give a model that is to be trained on a CPU its dropout and, where that is faster, its attention from this file.
+
+    Args:
+        model (`PreTrainedModel`):
+            Model, changed in place. Neither weights nor configuration files change.
+        bf16 (`bool`):
+            Whether it trains under bf16 autocast.
+    """
+    for module in model.modules():
+        if type(module) is nn.Dropout and module.p < 1:
+            module.__class__ = CPUDropout
+    config = model.config
+    if config.model_type == "gpt1" and config._attn_implementation == "sdpa" and (bf16 or config.attn_pdrop):
+        model.set_attn_implementation(CPU_BLOCKS)
+
+
+AttentionInterface.register(CPU_BLOCKS, cpu_blocks_attention_forward)
+AttentionMaskInterface.register(CPU_BLOCKS, sdpa_mask)

@@ -1,0 +1,114 @@
+"""The CPU's training attention against sdpa: same outputs and gradients, masks; and a dropout that is one."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf.training.cpu import CPU_BLOCKS, CPUDropout, cpu_blocks_attention_forward, dropout_mask, speed_up
+
+
+def tiny(attention: str, **changes) -> GPT1ForCausalLM:
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = GPT1Config(**sizes, max_position_embeddings=300, initializer_range=0.3, **changes)
+    torch.manual_seed(0)
+    model = GPT1ForCausalLM(config).train()
+    model.set_attn_implementation(attention)
+    return model
+
+
+NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+
+
+@pytest.mark.parametrize("seq_len", [1, 5, 128, 129, 300])
+@pytest.mark.parametrize("padding", [None, "left", "right"])
+@pytest.mark.parametrize("training", [True, False])
+def test_equals_sdpa(seq_len, padding, training):
+    ids = torch.randint(50, (3, seq_len), generator=torch.Generator().manual_seed(1))
+    mask = None
+    if padding is not None:
+        mask = torch.ones_like(ids)
+        n_padded = seq_len // 2
+        mask[1, slice(0, n_padded) if padding == "left" else slice(seq_len - n_padded, None)] = 0
+    results = {}
+    for attention in ("sdpa", CPU_BLOCKS):
+        model = tiny(attention, **NO_DROPOUT).train(training)
+        states = model.transformer(ids, attention_mask=mask).last_hidden_state
+        if mask is not None:
+            states = states * mask[..., None]
+        states.pow(3).sum().backward()
+        results[attention] = [states, *(p.grad for p in model.transformer.parameters())]
+    for expected, actual in zip(results["sdpa"], results[CPU_BLOCKS], strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_packed_rows_do_not_see_each_other():
+    ids = torch.randint(50, (1, 200))
+    positions = torch.cat([torch.arange(150), torch.arange(50)]).unsqueeze(0)
+    model = tiny(CPU_BLOCKS, **NO_DROPOUT)
+    packed = model(ids, position_ids=positions).logits
+    torch.testing.assert_close(packed[:, 150:], model(ids[:, 150:]).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_generation_with_a_cache_goes_to_sdpa():
+    ids = torch.randint(50, (2, 6))
+    expected = tiny("sdpa").eval().generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    actual = tiny(CPU_BLOCKS).eval().generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    assert actual.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_mask_keeps_the_right_share_everywhere(p):
+    torch.manual_seed(0)
+    kept, scale = dropout_mask(torch.Size((1000, 1001)), p)
+    assert scale == pytest.approx(1 / (1 - p), abs=2e-3)
+    assert kept.float().mean().item() == pytest.approx(1 - p, abs=2e-3)
+    # each of the four elements of a draw, and no two of them together
+    columns = kept.flatten()[: kept.numel() // 4 * 4].view(-1, 4).float()
+    torch.testing.assert_close(columns.mean(0), torch.full((4,), 1 - p), atol=3e-3, rtol=0)
+    correlation = torch.corrcoef(columns.T) - torch.eye(4)
+    assert correlation.abs().max() < 0.01
+
+
+def test_dropout_is_unbiased_and_repeats_with_the_seed():
+    module = nn.Module().train()
+    query, key, value = (torch.randn(1, 2, 40, 8) for _ in range(3))
+    expected, _ = cpu_blocks_attention_forward(module, query, key, value, None, scaling=0.3)
+    torch.manual_seed(3)
+    draws = [cpu_blocks_attention_forward(module, query, key, value, None, 0.3, dropout=0.3)[0] for _ in range(2000)]
+    torch.manual_seed(3)
+    again, _ = cpu_blocks_attention_forward(module, query, key, value, None, scaling=0.3, dropout=0.3)
+    assert torch.equal(again, draws[0]) and not torch.equal(draws[0], draws[1])
+    # a mean of 2,000 draws of standard deviation below 2
+    torch.testing.assert_close(torch.stack(draws).mean(0), expected, atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "dropout", "bf16", "expected"),
+    [
+        ("sdpa", 0.1, False, CPU_BLOCKS),
+        ("sdpa", 0.0, True, CPU_BLOCKS),
+        ("sdpa", 0.0, False, "sdpa"),
+        ("eager", 0.1, True, "eager"),
+    ],
+)
+def test_the_trainer_takes_it_where_it_is_faster(tmp_path, attention, dropout, bf16, expected):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=bf16, report_to="none")
+    trainer = GPT1Trainer(tiny(attention, attn_pdrop=dropout), args, train_dataset=[{"input_ids": [1, 2]}])
+    assert trainer.model.config._attn_implementation == expected
+
+
+def test_dropout_drops_scales_and_stops_in_evaluation():
+    torch.manual_seed(0)
+    model = tiny("sdpa", resid_pdrop=0.25)
+    speed_up(model, bf16=False)
+    dropout = model.transformer.h[0].dropout
+    assert type(dropout) is CPUDropout
+    states = torch.ones(100, 1000, requires_grad=True)
+    dropped = dropout(states)
+    assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=5e-3)
+    dropped.sum().backward()
+    assert torch.equal(states.grad, dropped.detach())
+    assert torch.equal(dropout.eval()(states), states)
