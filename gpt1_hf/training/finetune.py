@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,22 +43,10 @@ SUBSET_SEED = 0
 # What a finished run was made with, beside its results.
 SETTINGS_FILE = "settings.json"
 # Settings that say nothing of what a run finds: where it writes, what it shows, and which others go with it.
-NEUTRAL_SETTINGS = {
-    "disable_tqdm",
-    "log_level",
-    "log_level_replica",
-    "log_on_each_node",
-    "logging_first_step",
-    "logging_steps",
-    "logging_strategy",
-    "output_dir",
-    "project",
-    "report_to",
-    "resume_from_checkpoint",
-    "run_name",
-    "seeds",
-    "trackio_space_id",
-}
+NEUTRAL_SETTINGS = re.compile(
+    "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|project|push_to_hub|hub_.*|report_to|resume_from_checkpoint|"
+    "run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
+)
 
 
 def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
@@ -244,8 +233,9 @@ def check_batch(args: FinetuneArguments, n_rows: int):
 
 def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
     """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
-    kept = {name: value for name, value in args.to_dict().items() if name not in NEUTRAL_SETTINGS}
-    return json.loads(json.dumps({**kept, "task_version": task.version}, default=str))
+    kept = {name: value for name, value in args.to_dict().items() if not NEUTRAL_SETTINGS.fullmatch(name)}
+    more = {"world_size": args.world_size, "task_version": task.version}
+    return json.loads(json.dumps({**kept, **more}, default=str))
 
 
 def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None:
