@@ -23,6 +23,12 @@ class GPT1TrainingArguments(TrainingArguments):
     weight_decay: float = field(
         default=0.01, metadata={"help": "Decoupled decay of all weights but biases and gains (§4.1: 0.01)."}
     )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from each block to the one below it, and to the embeddings; 1 is off."
+        },
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
     save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
@@ -38,6 +44,8 @@ class GPT1TrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
@@ -49,12 +57,14 @@ class GPT1TrainingArguments(TrainingArguments):
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
-    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2."})
+    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2; or all."})
     model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
     from_scratch: bool = field(
         default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
     )
-    seeds: int = field(default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ..."})
+    seeds: int = field(
+        default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished ones stay."}
+    )
     sample: bool = field(default=False, metadata={"help": "Train on the small labelled sample in the package."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
@@ -90,8 +100,22 @@ class FinetuneArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+    peft: str | None = field(
+        default=None,
+        metadata={
+            "help": "lora: train adapters, the head and the special tokens, and nothing else; takes a learning rate "
+            "about ten times higher. Default: train the whole model."
+        },
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of LoRA's matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA's output is scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before LoRA's matrices."})
 
     def __post_init__(self):
+        if self.peft not in (None, "lora"):
+            raise ValueError(f"peft is lora or nothing, not {self.peft!r}")
+        if self.peft and self.from_scratch:
+            raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         super().__post_init__()
 
