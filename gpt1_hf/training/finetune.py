@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, EvalPrediction, set_seed
+from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
 
 from ..checkpoints import open_config, open_model, open_tokenizer
 from ..errors import GPT1Error
@@ -93,6 +93,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = AutoModelForSequenceClassification.from_config(config)
     else:
         model = open_model(AutoModelForSequenceClassification, args.model, config, new_head=True)
+    if args.transfer_layers is not None:
+        keep_layers(model, args.transfer_layers)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
 
@@ -110,6 +112,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     predictions = predict(trainer, task, rows["validation"], encoded["validation"])
     details = {
         "from_scratch": args.from_scratch,
+        "transfer_layers": args.transfer_layers,
         "sample": args.sample,
         "n_train_examples": len(rows["train"]),
         "learning_rate": args.learning_rate,
@@ -123,6 +126,10 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     }
     split = "held-out train" if args.held_out_share else "validation"
     results = task_results(task, split, predictions, args.model, args.seed, details)
+    if args.score_train:
+        known = predict(trainer, task, rows["train"], encoded["train"])
+        results += task_results(task, "train", known, args.model, args.seed, details)
+    trainer.save_state()  # the log of the losses, for `gpt1 report`
     save_whole(trainer, AutoModelForSequenceClassification, args.output_dir)
     if trainer.is_world_process_zero():
         processor.save_pretrained(args.output_dir)
@@ -132,6 +139,29 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     return results
 
 
+def keep_layers(model: PreTrainedModel, n_layers: int):
+    """
+    Draw all blocks but the first ones anew, as in a model that was never trained (§5, "Impact of number of layers
+    transferred"). The embeddings stay.
+
+    Args:
+        model (`PreTrainedModel`):
+            Pre-trained model with any head.
+        n_layers (`int`):
+            Number of blocks that stay as they are.
+
+    Raises:
+        GPT1Error: if the model has fewer blocks.
+    """
+    blocks = model.base_model.h
+    if not 0 <= n_layers <= len(blocks):
+        raise GPT1Error(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
+    # Loaded weights are marked as such, and `_init_weights` passes them over: those of a new model are copied.
+    new_blocks = type(model)(model.config).base_model.h
+    for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):
+        block.load_state_dict(new_block.state_dict())
+
+
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
     """The task's metric, for the Trainer's logs and its choice of the best checkpoint."""
     return {task.metric: score(task.metric, prediction.predictions.argmax(-1), prediction.label_ids)}
@@ -139,6 +169,7 @@ def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
 
 def summary(results: Sequence[Result]) -> str:
     """Mean and spread over the seeds of one run."""
+    results = [result for result in results if result.split == results[0].split]
     values = np.array([result.value for result in results])
     return (
         f"{results[0].task} {results[0].metric}: mean {values.mean():.1f} ± {values.std(ddof=1):.1f} (standard "
