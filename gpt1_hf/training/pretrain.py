@@ -74,6 +74,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         "share_of_peak": round(throughput.share_of_peak, 3),
         "processes": args.world_size,
         "n_parameters": model.num_parameters(),
+        "n_non_embedding_parameters": model.num_parameters(exclude_embeddings=True),
         "device": device_name(model.device),
         "window": span,
     }
