@@ -60,7 +60,8 @@ def collect(folder: str | Path) -> list[Record]:
     for place in sorted(places, key=lambda place: (-len(place.parts), place)):
         results = []
         for row in read_rows(place / RESULTS):
-            key = json.dumps(row, sort_keys=True)
+            details = {name: value for name, value in (row.get("details") or {}).items() if name != "over_seeds"}
+            key = json.dumps({**row, "details": details}, sort_keys=True)
             if key not in seen:
                 results.append(as_result(row))
             seen.add(key)

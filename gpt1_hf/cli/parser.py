@@ -14,7 +14,7 @@ from ..resources import read_yaml
 T = TypeVar("T")
 
 
-def parse(arguments: type[T], argv: list[str], command: str, description: str) -> T:
+def parse(arguments: type[T], argv: list[str], command: str, description: str, recipe: str | None = None) -> T:
     """
     Read one dataclass from `--config FILE.yaml` and command-line flags.
 
@@ -27,6 +27,8 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str) -
             Name of the command, for the help.
         description (`str`):
             What the command does, for the help.
+        recipe (`str`, *optional*):
+            Recipe whose values take the place of the dataclass's defaults, below `--config`.
 
     Returns:
         An instance of `arguments`.
@@ -40,6 +42,8 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str) -
     parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
     known, _ = _config_parser().parse_known_args(argv)
+    if recipe:
+        parser.set_defaults(**_typed(parser, read_recipe(recipe, arguments)))
     if known.config:
         parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
     instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)

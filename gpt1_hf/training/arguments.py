@@ -23,6 +23,12 @@ class GPT1TrainingArguments(TrainingArguments):
     weight_decay: float = field(
         default=0.01, metadata={"help": "Decoupled decay of all weights but biases and gains (§4.1: 0.01)."}
     )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from each block to the one below it, and to the embeddings; 1 is off."
+        },
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
     save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
@@ -38,6 +44,8 @@ class GPT1TrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
@@ -79,6 +87,10 @@ class FinetuneArguments(GPT1TrainingArguments):
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
+    plain_regression: bool = field(
+        default=False,
+        metadata={"help": "Learn scores (STS-B) by squared error, not as the released code's distribution over bins."},
+    )
     classifier_dropout: float = field(default=0.1, metadata={"help": "Dropout before the task head (§4.1: 0.1)."})
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}

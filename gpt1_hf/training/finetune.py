@@ -1,46 +1,131 @@
 """Fine-tuning on a benchmark (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its score."""
 
 import copy
+import dataclasses
+import json
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
+from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..checkpoints import open_config, open_model, open_tokenizer
 from ..errors import GPT1Error
-from ..evaluation.benchmark import encode_rows, predict, task_results, write_predictions
+from ..evaluation.benchmark import (
+    auto_class,
+    check_supervised,
+    config_changes,
+    decide,
+    encode_rows,
+    load_scored,
+    predict,
+    task_results,
+    write_predictions,
+)
 from ..evaluation.metrics import score
-from ..evaluation.results import Result, device_name, format_results, write_results
+from ..evaluation.results import Result, device_name, format_results, write_json, write_results
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
 from .trainer import GPT1Trainer, resume_point, save_whole
 
 
+logger = logging.getLogger(__name__)
+
 # The random rows of `max_train_examples` are the same for every run and seed.
 SUBSET_SEED = 0
+# What a finished run was made with, beside its results.
+SETTINGS_FILE = "settings.json"
+# Settings that say nothing of what a run finds: where it writes, what it shows, and which others go with it.
+NEUTRAL_SETTINGS = {
+    "disable_tqdm",
+    "log_level",
+    "log_level_replica",
+    "log_on_each_node",
+    "logging_first_step",
+    "logging_steps",
+    "logging_strategy",
+    "output_dir",
+    "project",
+    "report_to",
+    "resume_from_checkpoint",
+    "run_name",
+    "seeds",
+    "trackio_space_id",
+}
 
 
-def finetune(args: FinetuneArguments) -> list[Result]:
+def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     """
-    Fine-tune a GPT-1 on a task, once per seed.
+    Fine-tune a GPT-1 on a task, once per seed. Of several seeds, those that have finished with the same settings are
+    skipped, and one whose loss is no longer finite is named and passed over.
 
     Args:
         args ([`FinetuneArguments`]):
             Settings.
+        resume (`bool`, *optional*, defaults to `False`):
+            Whether a single run that has finished with the same settings is skipped, too.
 
     Returns:
-        list of [`Result`], one per seed, also in `<output_dir>/results.json`. With several seeds, each run's model is
-        in `<output_dir>/seed-<seed>`.
+        list of [`Result`], also in `<output_dir>/results.json`: for each seed, one of each metric on each split that
+        the task is scored on. With several seeds, each run's model is in `<output_dir>/seed-<seed>`.
 
     Raises:
-        GPT1Error: if task, model or data are missing or do not fit together.
+        GPT1Error: if task, model or data are missing or do not fit together, or every seed has failed.
     """
     if not args.task:
         raise GPT1Error("fine-tuning needs --task, such as cola or sst2")
     task = load_task(args.task)
+    check_supervised(task)
+    main = args.process_index == 0
+    runs, finished = [], {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        run = copy.copy(args)
+        run.seed = seed
+        if args.seeds > 1:
+            run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
+        runs.append(run)
+        if resume or args.seeds > 1:
+            finished[seed] = finished_results(run, task)
+
+    rows = None
+    results, failed = [], {}
+    for run in runs:
+        of_seed = finished.get(run.seed)
+        if of_seed is not None and main:
+            print(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
+        if of_seed is None:
+            if rows is None:
+                rows = load_rows(args, task)
+                check_batch(args, len(rows["train"]))
+            try:
+                of_seed = finetune_once(run, task, rows)
+            except FloatingPointError as error:  # one seed that diverges does not take the others with it
+                if len(runs) == 1:
+                    raise
+                failed[run.seed] = str(error)
+                logger.error(f"{task.id}, seed {run.seed} failed: {error}")
+                continue
+        results += of_seed
+        if main:
+            write_results(args.output_dir, with_spread(results, failed))
+    if len(failed) == len(runs):
+        raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed, the first since {failed[runs[0].seed]}")
+    results = with_spread(results, failed)
+    if main:
+        write_results(args.output_dir, results)
+        print(format_results(results))
+        if args.seeds > 1 and results:
+            print(summary(results))
+    return results
+
+
+def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
+    """The training rows and, by the names of their splits, the rows that the model is scored on."""
     if not 0 <= args.held_out_share < 1:
         raise GPT1Error(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
@@ -49,38 +134,24 @@ def finetune(args: FinetuneArguments) -> list[Result]:
         parts = rows["train"].train_test_split(args.held_out_share, shuffle=False)
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
-        rows["validation"] = task.load("validation", args.data_dir, args.sample)
+        rows.update(load_scored(task, args.data_dir, args.sample))
     if -1 in rows["train"].unique("label"):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
-
-    results = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        run = copy.copy(args)
-        run.seed = seed
-        if args.seeds > 1:
-            run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
-        results += finetune_once(run, task, rows)
-        if args.process_index == 0:
-            write_results(args.output_dir, results)
-    if args.process_index == 0:
-        print(format_results(results))
-        if args.seeds > 1:
-            print(summary(results))
-    return results
+    return rows
 
 
 def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """One run with one seed: train, save model and processor, predict the validation rows."""
     set_seed(args.seed)
+    if args.process_index == 0:  # what a former run found is not of the model that comes
+        (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
     tokenizer = open_tokenizer(args.model)
     processor = GPT1Processor(tokenizer, task.input_format)
     config = open_config(
         args.model,
-        num_labels=len(task.label_names),
-        id2label=dict(enumerate(task.label_names)),
-        label2id={name: index for index, name in enumerate(task.label_names)},
+        **config_changes(task, args.plain_regression),
         embd_pdrop=args.dropout,
         attn_pdrop=args.dropout,
         resid_pdrop=args.dropout,
@@ -90,9 +161,9 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         bos_token_id=processor.tokenizer.bos_token_id,
     )
     if args.from_scratch:
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = auto_class(task).from_config(config)
     else:
-        model = open_model(AutoModelForSequenceClassification, args.model, config, new_head=True)
+        model = open_model(auto_class(task), args.model, config, new_head=True)
     if args.transfer_layers is not None:
         keep_layers(model, args.transfer_layers)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
@@ -109,7 +180,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
     )
     trained = trainer.train(resume_from_checkpoint=resume_point(args))
-    predictions = predict(trainer, task, rows["validation"], encoded["validation"])
+    predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows if split != "train"}
     details = {
         "from_scratch": args.from_scratch,
         "transfer_layers": args.transfer_layers,
@@ -124,17 +195,25 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         "train_seconds": round(trained.metrics["train_runtime"], 1),
         "device": device_name(model.device),
     }
-    split = "held-out train" if args.held_out_share else "validation"
-    results = task_results(task, split, predictions, args.model, args.seed, details)
+    if args.held_out_share:
+        predictions = {"held-out train": predictions["validation"]}
+    else:
+        details["not_run"] = [split for split in task.scored_splits if split not in rows]
+    results = [
+        result
+        for split in predictions
+        for result in task_results(task, split, predictions[split], args.model, args.seed, details)
+    ]
     if args.score_train:
-        known = predict(trainer, task, rows["train"], encoded["train"])
-        results += task_results(task, "train", known, args.model, args.seed, details)
+        of_train = predict(trainer, task, rows["train"], encoded["train"])
+        results += task_results(task, "train", of_train, args.model, args.seed, details)
     trainer.save_state()  # the log of the losses, for `gpt1 report`
-    save_whole(trainer, AutoModelForSequenceClassification, args.output_dir)
+    save_whole(trainer, auto_class(task), args.output_dir)
     if trainer.is_world_process_zero():
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
-        write_results(args.output_dir, results)
+        write_json(Path(args.output_dir) / SETTINGS_FILE, settings(args, task))
+        write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
 
@@ -164,17 +243,84 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
 
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
     """The task's metric, for the Trainer's logs and its choice of the best checkpoint."""
-    return {task.metric: score(task.metric, prediction.predictions.argmax(-1), prediction.label_ids)}
+    return {task.metric: score(task.metric, decide(task, prediction.predictions), prediction.label_ids)}
+
+
+def check_batch(args: FinetuneArguments, n_rows: int):
+    """Warn of a training set that does not fill one update; raise if nothing is left to train on."""
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if n_rows >= batch:
+        return
+    if args.dataloader_drop_last and n_rows < args.train_batch_size * args.world_size:
+        raise GPT1Error(
+            f"{n_rows} training rows are fewer than one batch, and dataloader_drop_last leaves none: lower "
+            "per_device_train_batch_size or switch it off"
+        )
+    logger.warning(
+        f"{n_rows} training rows are fewer than the {batch} of one update: each epoch is one smaller update"
+    )
+
+
+def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
+    """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
+    kept = {name: value for name, value in args.to_dict().items() if name not in NEUTRAL_SETTINGS}
+    return json.loads(json.dumps({**kept, "task_version": task.version}, default=str))
+
+
+def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None:
+    """The results of a run that has finished in `output_dir` with the same settings, if there is one."""
+    folder = Path(args.output_dir)
+    if not (folder / "results.json").is_file() or not (folder / SETTINGS_FILE).is_file():
+        return None
+    before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")
+        return None
+    return [Result(**row) for row in json.loads((folder / "results.json").read_text(encoding="utf-8"))]
+
+
+def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
+    """Add to each result of several seeds, as `details["over_seeds"]`, what all of them found together."""
+    groups = defaultdict(list)
+    for result in results:
+        groups[result.split, result.metric].append(result)
+    spread = {}
+    for key, group in groups.items():
+        values = np.array([result.value for result in group])
+        spread[key] = {
+            "mean": round(float(values.mean()), 2),
+            "std": round(float(values.std(ddof=1)), 2) if len(values) > 1 else None,
+            "median": round(float(np.median(values)), 2),
+            "min": float(values.min()),
+            "max": float(values.max()),
+            "seeds": [result.seed for result in group],
+            **({"failed_seeds": list(failed)} if failed else {}),
+        }
+    return [
+        dataclasses.replace(result, details={**result.details, "over_seeds": spread[result.split, result.metric]})
+        if len(groups[result.split, result.metric]) > 1 or failed
+        else result
+        for result in results
+    ]
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Mean and spread over the seeds of one run."""
-    results = [result for result in results if result.split == results[0].split]
-    values = np.array([result.value for result in results])
-    return (
-        f"{results[0].task} {results[0].metric}: mean {values.mean():.1f} ± {values.std(ddof=1):.1f} (standard "
-        f"deviation), median {np.median(values):.1f}, {len(values)} seeds"
-    )
+    """Median, mean and spread over the seeds of one run, a line for each metric and split; and the failed seeds."""
+    lines = {}
+    for result in results:
+        found = result.details.get("over_seeds")
+        if not found:
+            continue
+        deviation = "" if found["std"] is None else f" ± {found['std']:.1f} (standard deviation)"
+        lines[result.split, result.metric] = (
+            f"{result.task} ({result.split}) {result.metric}: median {found['median']:.1f}, mean "
+            f"{found['mean']:.1f}{deviation}, {found['min']:.1f} to {found['max']:.1f}, {len(found['seeds'])} seeds"
+        )
+    failed = next((r.details["over_seeds"].get("failed_seeds") for r in results if "over_seeds" in r.details), None)
+    if failed:
+        lines["failed"] = f"failed: seed {', '.join(map(str, failed))}"
+    return "\n".join(lines.values())
 
 
 __all__ = ["finetune"]

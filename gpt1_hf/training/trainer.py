@@ -12,6 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans
 from ..processing_gpt1 import GPT1Processor
+from .optimizer import decay_by_layer
 
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,11 @@ class GPT1Trainer(Trainer):
     transformers' `Trainer` for GPT-1.
 
     What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
-    show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss and
-    gradients); [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the corpus once; rows
-    are evaluated in their own order, however training rows are sampled; a loss that is NaN or infinite ends the run
-    before anything is logged or saved, and one that jumps is warned of.
+    show `task_loss` and `lm_loss` apart; `layerwise_lr_decay` gives lower layers lower learning rates; a language
+    model trains without materialising its logits (the same loss and gradients); [`RandomSpans`] are drawn at random
+    with replacement, as many an epoch as hold the corpus once; rows are evaluated in their own order, however training
+    rows are sampled; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that
+    jumps is warned of.
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -71,6 +73,14 @@ class GPT1Trainer(Trainer):
         self._can_skip_logits = "skip_logits" in forward.parameters
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
         self._last_losses: list[float] = []
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        is_given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
+        if decay != 1.0 and not is_given:
+            decay_by_layer(optimizer, self.model if model is None else model, decay)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
