@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import disable_progress_bars
+
 from ..errors import GPT1Error
 from .cost import estimate, format_plan
 from .plan import Plan, carry_out, share
@@ -48,6 +50,7 @@ def analyze(
     processes = Processes.join(shard)
     if dry_run:
         if processes.is_first:
+            disable_progress_bars()  # of reading the data, between the lines
             mine = share(runs, processes)
             print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
         processes.wait_for_all()

@@ -20,6 +20,7 @@ from transformers import (
 from ..checkpoints import open_config, open_tokenizer
 from ..data.corpus import TokenStream
 from ..errors import GPT1Error
+from ..evaluation.benchmark import load_scored
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
@@ -116,7 +117,7 @@ def _estimate_finetuning(run: Run) -> tuple[float, tuple]:
 def _lengths(
     task_id: str, data_dir: str | None, sample: bool, tokenizer_name: str, max_length: int
 ) -> tuple[np.ndarray, int, int]:
-    """Tokens of the sequences of a few training rows `(rows, sequences)`, and the numbers of training and validation
+    """Tokens of the sequences of a few training rows `(rows, sequences)`, and the numbers of training and evaluation
     rows."""
     task = load_task(task_id)
     rows = task.load("train", data_dir, sample)
@@ -126,7 +127,7 @@ def _lengths(
     sequences = [row if isinstance(row[0], list) else [row] for row in input_ids]
     n_sequences = min(map(len, sequences))
     lengths = np.array([[len(ids) for ids in row[:n_sequences]] for row in sequences])
-    return lengths, len(rows), len(task.load("validation", data_dir, sample))
+    return lengths, len(rows), sum(map(len, load_scored(task, data_dir, sample).values()))
 
 
 @functools.cache
@@ -176,7 +177,7 @@ def measure(config: PreTrainedConfig, kind: str, rows: int, length: int, bf16: b
         inputs = {"labels": input_ids[:, 0] % 2, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
 
     n_updates, begin = 0, 0.0
-    while n_updates < 3 or time.perf_counter() - begin < LEAST_SECONDS:
+    while n_updates < 2 or time.perf_counter() - begin < LEAST_SECONDS:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = model(input_ids=input_ids, **inputs).loss
         loss.backward()

@@ -19,6 +19,7 @@ def read(argv):
 def test_every_command_has_help(capsys):
     assert main([]) == main(["--help"]) == 0
     assert set(commands()) == {
+        "analyze",
         "convert",
         "demo",
         "evaluate",
@@ -26,6 +27,7 @@ def test_every_command_has_help(capsys):
         "generate",
         "pretrain",
         "recipes",
+        "report",
         "tokenizer",
     }
     for command, line in commands().items():
