@@ -82,8 +82,8 @@ def test_fine_tuning_starts_from_them_and_scores_the_training_rows(base_model, t
         folder = tmp_path / str(n_layers)
         results = finetune(arguments(base_model, folder, transfer_layers=n_layers, score_train=n_layers == 1))
         tuned = blocks(AutoModelForSequenceClassification.from_pretrained(folder))
-        same = [torch.equal(old["mlp.up_proj.weight"], new["mlp.up_proj.weight"]) for old, new in zip(original, tuned)]
-        assert same == kept
+        name = "mlp.up_proj.weight"
+        assert [torch.equal(old[name], new[name]) for old, new in zip(original, tuned, strict=True)] == kept
         splits = {result.split: result.n_examples for result in results}
         assert splits.get("train") == (8 if n_layers == 1 else None)
         assert results[0].details["transfer_layers"] == n_layers
