@@ -2,7 +2,7 @@
 
 The plan pre-trains every variant anew under one budget, and fine-tunes each on the GLUE tasks. Of a model without
 layers the head sees the extract token's embedding and its position only, so that it cannot do better than the most
-frequent class; `embeddings_only`, the leftmost point of Figure 2, has new layers on the pre-trained embeddings.
+frequent class. Where only the embeddings are transferred, the leftmost point of Figure 2, the layers are new.
 """
 
 import math
@@ -51,9 +51,9 @@ def section(records: Sequence[Record]) -> Section:
 
 
 NOTE = (
-    "Ours: validation sets, mean ± standard deviation over seeds (their number). `avg of 8` is the mean of the eight "
+    "Ours: validation sets, mean ± standard deviation over seeds (their number). Avg of 8 is the mean of the eight "
     "columns, not the leaderboard's overall score; the next one is that of the tasks which all variants were run on, "
-    "the paper's rows on the same tasks, and `to full` its difference to the first variant's. Claimed of the paper: a "
+    "the paper's rows on the same tasks, and the one after it the difference to the first variant's. Claimed of the paper: a "
     "difference that a secondary source gives, and the paper does not."
 )
 

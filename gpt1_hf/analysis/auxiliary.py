@@ -47,6 +47,7 @@ def section(records: Sequence[Record]) -> Section:
         "score with − score without",
         [Series(task, points) for task, points in lines.items()],
         log_x=True,
+        few_x=True,
         caption="Above 0 the auxiliary objective helps.",
     )
     table = Table(

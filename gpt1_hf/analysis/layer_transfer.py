@@ -41,7 +41,7 @@ def section(records: Sequence[Record]) -> Section:
         "pre-trained blocks that are kept",
         "accuracy",
         series,
-        whole_x=True,
+        few_x=True,
         caption="Solid: evaluation sets; dashed: training rows. 0 is the embeddings alone.",
     )
     table = Table(

@@ -65,8 +65,8 @@ class Figure:
             Its lines.
         log_x (`bool`, *optional*, defaults to `False`):
             Whether the x axis is logarithmic.
-        whole_x (`bool`, *optional*, defaults to `False`):
-            Whether x are whole numbers, each of which is shown.
+        few_x (`bool`, *optional*, defaults to `False`):
+            Whether x are a few whole numbers, each of which is shown.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Figure:
     series: list[Series] = field(default_factory=list)
     caption: str = ""
     log_x: bool = False
-    whole_x: bool = False
+    few_x: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -110,7 +110,9 @@ def draw(figure: Figure) -> str | None:
         axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
         if figure.log_x:
             axes.set_xscale("log")
-        if figure.whole_x:
+            axes.xaxis.set_major_formatter("{x:,.0f}")  # the default one writes powers as formulas
+            axes.xaxis.set_minor_formatter("")
+        if figure.few_x:
             axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
         axes.grid(linewidth=0.6)
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
