@@ -53,7 +53,7 @@ def section(records: Sequence[Record]) -> Section:
 NOTE = (
     "Ours: validation sets, mean ± standard deviation over seeds (their number). Avg of 8 is the mean of the eight "
     "columns, not the leaderboard's overall score; the next one is that of the tasks which all variants were run on, "
-    "the paper's rows on the same tasks, and the one after it the difference to the first variant's. Claimed of the paper: a "
+    "the paper's rows on the same tasks, followed by its difference to the first variant's. Claimed of the paper: a "
     "difference that a secondary source gives, and the paper does not."
 )
 
