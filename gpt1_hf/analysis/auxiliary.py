@@ -7,7 +7,7 @@ tasks are cut to different sizes, so that nothing else differs.
 from collections.abc import Sequence
 
 from ..tasks import all_tasks
-from .plots import Figure, Series
+from .figures import Figure, Series
 from .records import Record, mean, scores, spread
 from .tables import Section, Table
 

@@ -7,7 +7,7 @@ something, up to 9 % on MultiNLI for all of them.
 from collections.abc import Sequence
 
 from ..tasks import all_tasks
-from .plots import Figure, Series
+from .figures import Figure, Series
 from .records import Record, mean, spread
 from .tables import Section, Table
 

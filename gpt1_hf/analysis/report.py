@@ -9,13 +9,13 @@ import jinja2
 
 from ..errors import GPT1Error
 from ..resources import ASSETS
-from . import ablations, auxiliary, benchmarks, layer_transfer, zero_shot_curves
-from .plots import Figure, Series, draw
+from . import ablations, auxiliary, benchmarks, layer_transfer, zero_shot_section
+from .figures import Figure, Series, draw
 from .records import Record, collect
 from .tables import Section, Table, escape, write_figures
 
 
-ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_curves, auxiliary)
+ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_section, auxiliary)
 # What of a result's details is a measurement, and no setting.
 MEASURED = ("train_loss", "train_seconds", "device", "tokens_per_second", "share_of_peak")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from .plots import Figure, draw, standalone
+from .figures import Figure, draw, standalone
 
 
 @dataclass

@@ -20,7 +20,7 @@ from gpt1_hf.tasks import load_task
 
 
 def test_cost_is_tokens_by_rate(write_plan, tokenizer):
-    path = write_plan(finetune={"sample": True, "num_train_epochs": 3})
+    path = write_plan(finetune={"sample": True, "num_train_epochs": 3, "train_sampling_strategy": "random"})
     model, *_, run = Plan.read(path, overrides={"pretrain": {"max_position_embeddings": 256}}).runs()
     assert cost.estimate(model, tokens_per_second=10) == cost.Cost(2 * 2 * 256, 2 * 2 * 256 / 10 / 60)
     # By hand: each row is padded to the longest of its batch; scoring is a third of training.

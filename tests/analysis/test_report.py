@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from gpt1_hf.analysis import ablations, auxiliary, benchmarks, paper, zero_shot_curves
-from gpt1_hf.analysis.plots import Figure, Series, draw, standalone
+from gpt1_hf.analysis import ablations, auxiliary, benchmarks, paper, zero_shot_section
+from gpt1_hf.analysis.figures import Figure, Series, draw, standalone
 from gpt1_hf.analysis.records import collect
 from gpt1_hf.analysis.report import report
 from gpt1_hf.analysis.tables import Table, escape
@@ -143,7 +143,7 @@ def test_zero_shot_curves_by_checkpoint(tmp_path):
             result = row("cola", value * scale, metric="relative_performance", model=f"runs/{name}/checkpoint-{step}")
             del result["details"]["from_scratch"]
             write_run(tmp_path / f"{name}-{step}", [result])
-    section = zero_shot_curves.section(collect(tmp_path))
+    section = zero_shot_section.section(collect(tmp_path))
     assert [(line.label, line.points, line.dashed) for line in section.figures[0].series] == [
         ("cola, runs/gpt", [(50, 0.05), (100, 0.1)], False),
         ("cola, runs/lstm", [(50, 0.025), (100, 0.05)], True),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ..evaluation.results import Result
-from .plots import Figure, Series
+from .figures import Figure, Series
 from .records import Record
 from .tables import Section, Table
 
