@@ -1,33 +1,57 @@
-"""Run one of the paper's analyses (§5): ablations, layer transfer, the auxiliary objective."""
+"""Run one of the paper's analyses: results, tables and pictures."""
 
 import argparse
+import ast
 from importlib import import_module
+from types import ModuleType
 
 import yaml
 
 from ..errors import GPT1Error
+from ..resources import PACKAGE
+from .parser import parse
 
 
-# Action -> module of gpt1_hf.analysis. Its docstring is the help, its function of the same name makes tables and plots
-# of a plan's runs.
-PLANS = {"ablations": "ablations", "auxiliary": "auxiliary", "layer-transfer": "layer_transfer"}
+# Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
+# function `analyze` takes its dataclass `Arguments`.
+ACTIONS = {
+    "context-length": "context_length",
+    "zero-shot": "zero_shot_curves",
+}
+# The same of analyses that are plans of training runs: recipes/analysis/<module>.yaml. The module's function `section`
+# makes tables and pictures of the runs.
+PLANS = {
+    "ablations": "ablations",
+    "auxiliary": "auxiliary",
+    "layer-transfer": "layer_transfer",
+}
 
 
 def main(argv: list[str]):
     parser = argparse.ArgumentParser(prog="gpt1 analyze", description=__doc__)
-    parser.add_argument(
-        "action", choices=sorted(PLANS), help="What to analyze; `gpt1 analyze ACTION --help` says how."
-    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    modules = ACTIONS | PLANS
+    for action in sorted(modules):
+        actions.add_parser(action, help=first_line(modules[action]), add_help=False)
     action = parser.parse_args(argv[:1]).action
-    analyze_plan(action, argv[1:])
+    module = import_module(f"gpt1_hf.analysis.{modules[action]}")
+    if action in PLANS:
+        analyze_plan(action, module, argv[1:])
+    else:
+        module.analyze(parse(module.Arguments, argv[1:], f"analyze {action}", first_line(modules[action])))
 
 
-def analyze_plan(action: str, argv: list[str]):
+def first_line(name: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    source = (PACKAGE / "analysis" / f"{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)).split("\n")[0]
+
+
+def analyze_plan(action: str, module: ModuleType, argv: list[str]):
     """Read a plan's flags, and carry it out."""
-    module = import_module(f"...analysis.{PLANS[action]}", __name__)
     parser = argparse.ArgumentParser(
         prog=f"gpt1 analyze {action}",
-        description=module.__doc__.split("\n")[0],
+        description=first_line(PLANS[action]),
         epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of a kind: "
         "--finetune.num_train_epochs 1 --pretrain.max_steps 100.",
         allow_abbrev=False,

@@ -29,6 +29,7 @@ def test_every_command_has_help(capsys):
         "recipes",
         "report",
         "tokenizer",
+        "zero-shot",
     }
     for command, line in commands().items():
         assert line.endswith(".")
