@@ -117,29 +117,26 @@ def test_bad_input_ends_in_one_sentence(write_plan, capsys):
 def test_a_small_plan_from_end_to_end(write_plan, tmp_path, capsys):
     variants = {
         "full": {"model": "transformer"},
-        "no_pretraining": {"model": "transformer", "from_scratch": True},
-        "lstm": {"model": "lstm"},
         "no_layers": {"model": "no_layers"},
         "embeddings_only": {"model": "transformer", "transfer_layers": 0},
     }
-    sizes = {"lstm": {"architecture": "lstm", "lstm_size": 24, "num_hidden_layers": 1}}
-    models = {"transformer": {}, **sizes, "no_layers": {"num_hidden_layers": 0}}
-    tasks = {"cola": {"seeds": 2}, "mrpc": None, "stsb": None, "mnli": None}
+    models = {"transformer": {}, "no_layers": {"num_hidden_layers": 0}}
+    tasks = {"cola": {"seeds": 2}, "mnli": None}
     path = write_plan(models=models, variants=variants, tasks=tasks)
     assert main(["analyze", "ablations", "--config", path]) == 0
     text = (tmp_path / "runs" / "analysis.md").read_text()
-    assert "avg of 4" in text and "(2)" in text
+    assert "avg of 2" in text and "(2)" in text
     capsys.readouterr()
     assert main(["analyze", "ablations", "--config", path]) == 0
-    assert capsys.readouterr().out.count("finished before") == 3 + 5 * 5
+    assert capsys.readouterr().out.count("finished before") == 2 + 3 * 3
 
-    transfer = ["analyze", "layer-transfer", "--config", str(recipes_dir() / "analysis" / "layer_transfer.yaml")]
+    transfer = ["analyze", "layer-transfer", "--tasks", "race"]
     tiny = ["--models_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "runs" / "transfer")]
     settings = ["--finetune.sample", "true", "--finetune.max_train_examples", "8", "--finetune.use_cpu", "true"]
     settings += ["--finetune.model", str(tmp_path / "models" / "transformer"), "--finetune.bf16", "false"]
     assert main([*transfer, *tiny, *settings]) == 0
     svg = (tmp_path / "runs" / "transfer" / "figures" / "layer_transfer.svg").read_text()
-    assert "race validation" in svg and "mnli train" in svg
+    assert "race validation" in svg and "race train" in svg
 
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
