@@ -1,6 +1,9 @@
 """Where the files that come with the package are: recipes, card templates, embedded models, labelled samples."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .errors import GPT1Error
 
@@ -35,6 +38,26 @@ def find_recipe(name: str) -> Path:
     raise GPT1Error(
         f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints"
     )
+
+
+def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
+    """
+    Read a recipe, given as to [`find_recipe`].
+
+    Returns:
+        Its path, and its content.
+
+    Raises:
+        GPT1Error: if there is no such file, or it is not a mapping in valid YAML.
+    """
+    file = find_recipe(name)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise GPT1Error(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
+    return file, content
 
 
 def model_path(model: str) -> str:

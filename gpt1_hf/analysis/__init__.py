@@ -1,1 +1,1 @@
-"""What can be learnt from the models: the paper's analyses (§5), each a command with a results file and a picture."""
+"""What to learn from it: the paper's analyses (§5), zero-shot or as plans of runs, and the report on them."""

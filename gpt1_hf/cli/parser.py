@@ -5,11 +5,10 @@ import dataclasses
 import difflib
 from typing import Any, TypeVar
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..errors import GPT1Error
-from ..resources import find_recipe
+from ..resources import read_yaml
 
 
 T = TypeVar("T")
@@ -60,13 +59,7 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     Raises:
         GPT1Error: as [`parse`].
     """
-    file = find_recipe(path)
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise GPT1Error(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
+    file, recipe = read_yaml(path)
     names = {field.name for field in dataclasses.fields(arguments) if field.init}
     for key in recipe:
         if key not in names:

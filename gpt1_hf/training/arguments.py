@@ -62,6 +62,11 @@ class FinetuneArguments(GPT1TrainingArguments):
     from_scratch: bool = field(
         default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
     )
+    transfer_layers: int | None = field(
+        default=None,
+        metadata={"help": "Keep the embeddings and the first so many blocks, and draw the others anew. Default: all."},
+    )
+    score_train: bool = field(default=False, metadata={"help": "Also score the rows that were trained on."})
     seeds: int = field(
         default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished ones stay."}
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..adapters import add_lora, save_adapter
 from ..checkpoints import open_config, open_model, open_tokenizer
@@ -155,6 +155,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = auto_class(task).from_config(config)
     else:
         model = open_model(auto_class(task), args.model, config, new_head=True)
+    if args.transfer_layers is not None:
+        keep_layers(model, args.transfer_layers)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
 
@@ -176,6 +178,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows if split != "train"}
     details = {
         "from_scratch": args.from_scratch,
+        "transfer_layers": args.transfer_layers,
         "sample": args.sample,
         "n_train_examples": len(rows["train"]),
         "learning_rate": args.learning_rate,
@@ -198,6 +201,10 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         for split in predictions
         for result in task_results(task, split, predictions[split], args.model, args.seed, details)
     ]
+    if args.score_train:
+        of_train = predict(trainer, task, rows["train"], encoded["train"])
+        results += task_results(task, "train", of_train, args.model, args.seed, details)
+    trainer.save_state()  # the log of the losses, for `gpt1 report`
     if not args.peft:
         save_whole(trainer, auto_class(task), args.output_dir)
     if trainer.is_world_process_zero():
@@ -209,6 +216,29 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
+
+
+def keep_layers(model: PreTrainedModel, n_layers: int):
+    """
+    Draw all blocks but the first ones anew, as in a model that was never trained (§5, "Impact of number of layers
+    transferred"). The embeddings stay.
+
+    Args:
+        model (`PreTrainedModel`):
+            Pre-trained model with any head.
+        n_layers (`int`):
+            Number of blocks that stay as they are.
+
+    Raises:
+        GPT1Error: if the model has fewer blocks.
+    """
+    blocks = model.base_model.h
+    if not 0 <= n_layers <= len(blocks):
+        raise GPT1Error(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
+    # Loaded weights are marked as such, and `_init_weights` passes them over: those of a new model are copied.
+    new_blocks = type(model)(model.config).base_model.h
+    for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):
+        block.load_state_dict(new_block.state_dict())
 
 
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:

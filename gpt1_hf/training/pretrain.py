@@ -74,6 +74,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         "share_of_peak": round(throughput.share_of_peak, 3),
         "processes": args.world_size,
         "n_parameters": model.num_parameters(),
+        "n_non_embedding_parameters": model.num_parameters(exclude_embeddings=True),
         "device": device_name(model.device),
         "window": span,
     }
@@ -90,6 +91,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         Result(metric="perplexity", value=round(score.perplexity, 3), paper=18.4, **common),
         Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
     ]
+    trainer.save_state()  # the log of the losses, for `gpt1 report`
     save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
     if trainer.is_world_process_zero():
         tokenizer.save_pretrained(args.output_dir)

@@ -28,6 +28,7 @@ def test_every_command_has_help(capsys):
         "generate",
         "pretrain",
         "recipes",
+        "report",
         "submit",
         "tokenizer",
         "zero-shot",
