@@ -16,7 +16,8 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, resume_point, save_whole
+from .resume import resume_point
+from .trainer import GPT1Trainer, save_whole
 
 
 # The random rows of `max_train_examples` are the same for every run and seed.
