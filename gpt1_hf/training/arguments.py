@@ -164,7 +164,7 @@ class PretrainArguments(GPT1TrainingArguments):
     checkpoints_per_decade: int = field(
         default=0,
         metadata={
-            "help": "Keep the weights after this many log-spaced numbers of updates per decade, the first and the last, "
+            "help": "Keep the weights after this many log-spaced numbers of updates per decade, the first and last, "
             "in <output_dir>/trajectory, with their held-out perplexities in trajectory.jsonl. 0: none."
         },
     )

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,12 @@ def plot_losses(
         path (`str` or `Path`):
             Picture to write.
     """
-    if find_spec("matplotlib") is None:
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ModuleNotFoundError:
         logger.warning(f"{path} is not drawn: matplotlib is not installed (pip install 'gpt1_hf[plots]')")
         return
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     training = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
     windows = [(entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry]

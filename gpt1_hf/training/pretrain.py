@@ -56,8 +56,8 @@ def pretrain(
     """
     Pre-train a GPT-1, or the LSTM that it is compared with, on text.
 
-    Called again with the same settings it goes on from the last whole checkpoint in `output_dir`, to the same losses and
-    weights as without the break; where the run is finished, it returns its results.
+    Called again with the same settings it goes on from the last whole checkpoint in `output_dir`, to the same losses
+    and weights as without the break; where the run is finished, it returns its results.
 
     Args:
         args ([`PretrainArguments`]):

@@ -28,15 +28,15 @@ MANIFEST = "manifest.json"  # in every checkpoint, written last: its files and t
 RUN = "run.json"  # in the output folder of a finished run, written last: its settings
 
 # Settings that may change between two sittings of one run: where things are, what is shown, measured and kept, and how
-# the work is spread. Everything else changes what is learnt. (What a corpus or tokenizer holds is compared, not its name.)
+# the work is spread. Everything else changes what is learnt. (Of corpus and tokenizer the content is compared.)
 FREE = re.compile(
-    "corpus.*|validation_corpus|data_dir|tokens_dir|tokenizer|output_dir|save_.*|checkpoints_per_decade|eval_.*|"
-    "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|bf16_full_eval|fp16_full_eval|"
-    "prediction_loss_only|include_for_metrics|include_num_input_tokens_seen|skip_memory_metrics|load_best_model_at_end|"
-    "metric_for_best_model|greater_is_better|log.*|disable_tqdm|report_to|run_name|project|trackio_.*|hub_.*|push_to_hub|"
-    "resume_from_checkpoint|restore_callback_states_from_checkpoint|enable_jit_checkpoint|dataloader_(?!drop_last).*|"
-    "use_cpu|use_cache|tf32|torch_.*|use_liger_kernel|liger_.*|(gradient|activation)_checkpointing.*|debug|local_rank|"
-    "deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|auto_find_batch_size|seeds"
+    "corpus.*|validation_corpus|data_dir|tokens_dir|tokenizer|output_dir|seeds|save_.*|checkpoints_per_decade|eval_.*|"
+    "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|(bf|fp)16_full_eval|"
+    "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
+    "greater_is_better|log.*|disable_tqdm|report_to|run_name|project|trackio_.*|hub_.*|push_to_hub|debug|local_rank|"
+    "resume_from_checkpoint|restore_callback_states.*|enable_jit_checkpoint|dataloader_(?!drop_last).*|use_c.*|tf32|"
+    "torch_.*|(use_)?liger_.*|(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|"
+    "accelerator_config|auto_find_batch_size"
 )
 
 
@@ -87,7 +87,7 @@ def check_writable(folder: str | Path):
 
 
 def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
-    """List a checkpoint's files, once they are all on the disk; `has_state` says whether training can go on from it."""
+    """List a checkpoint's files, once all are on the disk; `has_state`: whether training can go on from it."""
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with file.open("rb") as content:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -11,10 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import EvalPrediction, Trainer
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans, Spans
@@ -54,6 +56,12 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
             model.to(dtype or model.dtype).save_pretrained(folder)
 
 
+def mean_loss(rows: EvalPrediction) -> dict[str, float]:
+    """Loss and perplexity over spans of one length, from the loss of each."""
+    loss = rows.predictions.mean(dtype=np.float64).item()
+    return {"loss": loss, "perplexity": math.exp(loss)}
+
+
 class GPT1Trainer(Trainer):
     """
     transformers' `Trainer` for GPT-1.
@@ -64,17 +72,21 @@ class GPT1Trainer(Trainer):
     are evaluated in their own order, however training rows are sampled; a loss that is NaN or infinite ends the run
     before anything is logged or saved, and one that jumps is warned of.
 
-    Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it falls
-    between two log lines, and also with several processes. A checkpoint counts once its manifest is written (see
-    `resume.py`), and no other is deleted before. SIGTERM ends training after the current update, with a checkpoint and
-    [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later and possibly between the backward
-    pass and the optimizer's step, does not let processes agree on the update, and returns as if training were done.)
+    Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it
+    falls between two log lines, and with several processes. (Not in the middle of an epoch that is grouped by length:
+    transformers draws that order from the generator that the checkpoint sets back later.) A checkpoint counts once its
+    manifest is written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current
+    update, with a checkpoint and [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later,
+    possibly between the backward pass and the optimizer's step, does not let processes agree on the update, and returns
+    as if training were done.)
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
         processor = kwargs.get("processing_class")
         if data_collator is None and isinstance(processor, GPT1Processor):
             data_collator = GPT1DataCollator(processor)
+        if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
+            kwargs["compute_metrics"] = mean_loss
         super().__init__(model, args, data_collator, *positional, **kwargs)
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
@@ -118,9 +130,18 @@ class GPT1Trainer(Trainer):
         return loss
 
     def prediction_step(self, model, inputs, *args, **kwargs):
-        return super().prediction_step(
-            model, {name: inputs[name] for name in inputs if name != "start"}, *args, **kwargs
+        if "start" not in inputs:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        # Spans are scored row by row: the mean loss of a batch that is filled up with rows of another process's, as
+        # the last one is, would depend on the number of processes.
+        labels = inputs["labels"].to(self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(input_ids=inputs["input_ids"].to(self.args.device)).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none"
         )
+        row_losses = losses.view(len(labels), -1).mean(1)
+        return None, row_losses, row_losses
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
@@ -184,9 +205,7 @@ class GPT1Trainer(Trainer):
         self._loss_terms_step = self.state.global_step
         file = checkpoint / f"progress_{self.args.process_index}.json"
         if not file.is_file():
-            logger.warning(
-                f"{checkpoint} has no {file.name}: the next losses that are logged lack what came before it"
-            )
+            logger.warning(f"{checkpoint} has no {file.name}: the next logged losses lack the updates before it")
             return
         progress = json.loads(file.read_text(encoding="utf-8"))
         if progress["processes"] != self.args.world_size:

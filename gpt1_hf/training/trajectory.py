@@ -51,10 +51,10 @@ class Trajectory(TrainerCallback):
     """
     Saves weights and tokenizer after log-spaced numbers of updates, and what is measured there.
 
-    The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`; they hold no optimizer, and are
-    no checkpoints to go on from, which is why they have a name of their own and no `save_total_limit` deletes them. The
-    measures are the rows of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`,
-    and what the hook returns. Training is the same with and without.
+    The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`. They hold no optimizer and are
+    no checkpoints to go on from, which is why they have a name of their own, and `save_total_limit` does not delete
+    them. The measures are the rows of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`,
+    `bits_per_character`, and what the hook returns. Training is the same with and without.
 
     Args:
         trainer ([`GPT1Trainer`]):
