@@ -74,11 +74,11 @@ class GPT1Trainer(Trainer):
 
     Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it
     falls between two log lines, and with several processes. (Not in the middle of an epoch that is grouped by length:
-    transformers draws that order from the generator that the checkpoint sets back later.) A checkpoint counts once its
-    manifest is written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current
+    transformers draws that order from the generator that the checkpoint sets back later.) A checkpoint counts once
+    its manifest is written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current
     update, with a checkpoint and [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later,
-    possibly between the backward pass and the optimizer's step, does not let processes agree on the update, and returns
-    as if training were done.)
+    possibly between the backward pass and the optimizer's step, does not let processes agree on the update, and
+    returns as if training were done.)
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -186,6 +186,12 @@ class GPT1Trainer(Trainer):
                 sampler.set_epoch(kwargs["epoch"])
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
         super()._run_epoch(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result):
+        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _progress(self) -> dict[str, Any]:
         """What transformers' checkpoints leave out: the losses since the last log line, and what was before it."""

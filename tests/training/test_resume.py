@@ -32,7 +32,7 @@ SETTINGS = {
     "max_steps": UPDATES,
     "warmup_steps": 3,
     "learning_rate": 1e-2,
-    "per_device_train_batch_size": 32,
+    "per_device_train_batch_size": 40,
     "gradient_accumulation_steps": 1,
     "save_steps": 2,
     "save_total_limit": 2,
@@ -40,6 +40,14 @@ SETTINGS = {
     "disable_tqdm": "true",
     "use_cpu": "true",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_measuring():
+    """The machine's peak, which nothing here asks for, takes longer than a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +79,7 @@ def uninterrupted(argv, tmp_path_factory) -> Path:
 
 
 def run_in_child(argv: list[str], trap=None) -> int:
-    """Exit status of a command in a process of its own, minus the signal that killed it; `trap` is laid there first."""
+    """Exit status of a command in a process of its own, or minus the signal that killed it; a trap is laid first."""
 
     def work():
         torch.set_num_threads(1)
@@ -147,7 +155,7 @@ def assert_same_run(folder: Path, expected: Path):
     assert values[0] == values[1]
 
 
-def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path, capfd):
+def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     trainer = gpt1_hf.training.trainer
     kill = signal.SIGKILL
     steps = [
@@ -167,14 +175,13 @@ def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uni
         found = sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.glob("checkpoint-*"))
         assert found == left, number
         assert not (tmp_path / RUN).exists()
-    assert "checkpoint-4 is passed over: its saving was not finished" in capfd.readouterr().err
     assert run_in_child(argv(tmp_path)) == 0
     assert_same_run(tmp_path, uninterrupted)
-    assert log_of(uninterrupted)[UPDATES - 1]["step"] == UPDATES
+    assert [entry["epoch"] for entry in log_of(tmp_path)][3:8:4] == [1, 2]
 
 
 def test_log_lines_that_a_break_falls_between_are_the_same(argv, tmp_path):
-    settings = {"logging_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 16}
+    settings = {"logging_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 20}
     settings |= {"eval_strategy": "steps", "eval_steps": 3}
     assert main(argv(tmp_path / "whole", **settings)) == 0
     trap = before(GPT1Trainer, "training_step", 7, signal.SIGKILL)
@@ -213,8 +220,8 @@ def test_a_finished_run_is_not_trained_again(argv, uninterrupted, monkeypatch, c
         ({"seed": 1}, "seed was 42 and is 1"),
         ({"hidden_size": 16}, "hidden_size was 32 and is 16"),
         ({"max_steps": 12}, "max_steps was 9 and is 12"),
-        ({"per_device_train_batch_size": 16}, "rows per update was 32 and is 16"),
-        ({"gradient_accumulation_steps": 2}, "rows per update was 32 and is 64"),
+        ({"per_device_train_batch_size": 16}, "rows per update was 40 and is 16"),
+        ({"gradient_accumulation_steps": 2}, "rows per update was 40 and is 80"),
         ({"spans": "neighbouring"}, "spans was random"),
         ({"tokenizer": "gpt1-tiny"}, "tokenizer was "),
     ],
@@ -335,10 +342,10 @@ def test_a_disk_that_is_full_ends_the_run_in_one_sentence(argv, uninterrupted, t
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 700 KB, room for one checkpoint."""
+    """A file system of 500 KB, room for one checkpoint."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small file system is not permitted")
     yield folder
@@ -347,7 +354,7 @@ def small_disk(tmp_path):
 
 def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, capfd):
     size = sum(file.stat().st_size for file in (uninterrupted / "checkpoint-8").rglob("*"))
-    assert 350_000 < size < 650_000
+    assert size < 500_000 < 2 * size
     assert run_in_child(argv(small_disk)) == 1
     message = capfd.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is left .*", message)

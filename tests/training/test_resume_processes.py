@@ -57,7 +57,7 @@ def run(texts, base_model, tmp_path):
         "max_steps": 9,
         "warmup_steps": 3,
         "learning_rate": 1e-2,
-        "per_device_train_batch_size": 32,  # four updates an epoch
+        "per_device_train_batch_size": 40,  # four updates an epoch
         "per_device_eval_batch_size": 2,
         "eval_strategy": "steps",
         "eval_steps": 4,
@@ -106,21 +106,21 @@ def perplexity(folder: Path) -> float:
 
 def test_two_processes_are_one_and_go_on_exactly_when_one_is_killed_or_ended(run, tmp_path):
     assert run("one", dropout=0) == 0
-    assert run("two", TWO, dropout=0, per_device_train_batch_size=16) == 0
+    assert run("two", TWO, dropout=0, per_device_train_batch_size=20) == 0
     assert_same_run(tmp_path / "two", tmp_path / "one", exactly=False)
     assert perplexity(tmp_path / "two") == pytest.approx(perplexity(tmp_path / "one"), rel=1e-3)
 
-    assert run("whole", TWO, per_device_train_batch_size=16) == 0
+    assert run("whole", TWO, per_device_train_batch_size=20) == 0
     # In the second epoch: the order of its rows has to be found again.
-    assert run("killed", TWO, "7:1:9", per_device_train_batch_size=16) != 0
+    assert run("killed", TWO, "7:1:9", per_device_train_batch_size=20) != 0
     assert last_whole_checkpoint(tmp_path / "killed").name == "checkpoint-6"
-    assert run("killed", TWO, per_device_train_batch_size=16) == 0
+    assert run("killed", TWO, per_device_train_batch_size=20) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "whole", exactly=True)
 
-    assert run("ended", TWO, "4:1:15", per_device_train_batch_size=16, save_steps=100) != 0
+    assert run("ended", TWO, "4:1:15", per_device_train_batch_size=20, save_steps=100) != 0
     assert b"SIGTERM ended training after update 5; the same command goes on" in run.stderr
     assert damage(tmp_path / "ended" / "checkpoint-5") is None
-    assert run("ended", TWO, per_device_train_batch_size=16, save_steps=100) == 0
+    assert run("ended", TWO, per_device_train_batch_size=20, save_steps=100) == 0
     assert_same_run(tmp_path / "ended", tmp_path / "whole", exactly=True)
 
 
@@ -130,9 +130,9 @@ def test_sharded_training_is_that_of_one_process_and_saves_plain_weights(run, tm
     config.write_text(recipe.replace("use_cpu: false", "use_cpu: true"))
     sharded = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
     assert run("one", dropout=0) == 0
-    assert run("sharded", sharded, "7:0:15", dropout=0, per_device_train_batch_size=16) != 0, run.stderr[-3000:]
+    assert run("sharded", sharded, "7:0:15", dropout=0, per_device_train_batch_size=20) != 0, run.stderr[-3000:]
     assert b"SIGTERM ended training after update 8" in run.stderr, run.stderr[-3000:]
-    assert run("sharded", sharded, dropout=0, per_device_train_batch_size=16) == 0, run.stderr[-3000:]
+    assert run("sharded", sharded, dropout=0, per_device_train_batch_size=20) == 0, run.stderr[-3000:]
     assert_same_run(tmp_path / "sharded", tmp_path / "one", exactly=False)
     assert perplexity(tmp_path / "sharded") == pytest.approx(perplexity(tmp_path / "one"), rel=1e-3)
     AutoModelForCausalLM.from_pretrained(tmp_path / "sharded")
