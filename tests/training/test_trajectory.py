@@ -104,7 +104,8 @@ def test_the_curve_is_drawn(texts, base_model, tmp_path):
 
 
 def test_without_matplotlib_one_sentence_says_so(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for module in ("matplotlib", "matplotlib.figure", "matplotlib.ticker"):
+        monkeypatch.setitem(sys.modules, module, None)
     plot_losses([{"step": 1, "loss": 2.0}], [], 5.0, tmp_path / "loss.png")
     assert "matplotlib is not installed (pip install 'gpt1_hf[plots]')" in caplog.text
     assert not (tmp_path / "loss.png").exists()
