@@ -58,7 +58,7 @@ def plot_losses(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     right = axes.secondary_yaxis("right", functions=(lambda loss: loss, lambda loss: loss))
-    right.yaxis.set_major_formatter(lambda loss, _: f"{math.exp(loss):.3g}")
+    right.yaxis.set_major_formatter(lambda loss, _: f"{math.exp(loss):,.0f}")
     right.set_ylabel("perplexity")
     axes.spines["top"].set_visible(False)
     with writing(path):
