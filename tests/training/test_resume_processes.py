@@ -57,7 +57,9 @@ def run(texts, base_model, tmp_path):
         "max_steps": 9,
         "warmup_steps": 3,
         "learning_rate": 1e-2,
-        "per_device_train_batch_size": 40,  # four updates an epoch
+        "per_device_train_batch_size": 40,
+        # Three updates an epoch, all of them full: several processes fill up the last one, one process does not.
+        "dataloader_drop_last": "true",
         "per_device_eval_batch_size": 2,
         "eval_strategy": "steps",
         "eval_steps": 4,
