@@ -117,6 +117,14 @@ class GPT1Trainer(Trainer):
         # `group_by_length` reorders evaluation rows too, in transformers: predictions would belong to other rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
+    def get_eval_dataloader(self, *args, **kwargs):
+        # transformers lets `dataloader_drop_last` drop rows of evaluation too.
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         if "start" not in self._signature_columns:
