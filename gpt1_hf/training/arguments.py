@@ -4,8 +4,13 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from ..data.loading import default_data_dir
+from ..errors import GPT1Error
 
 
 @dataclass
@@ -51,6 +56,11 @@ class GPT1TrainingArguments(TrainingArguments):
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         super().__post_init__()
+        for tracker in self.report_to:
+            if tracker not in INTEGRATION_TO_CALLBACK:
+                raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
+            if tracker not in get_available_reporting_integrations():
+                raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 
 
 @dataclass
@@ -185,6 +195,20 @@ class PretrainArguments(GPT1TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
     save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    resume_from_checkpoint: str | None = field(
+        default="true",
+        metadata={
+            "help": "true: go on from the last whole checkpoint in output_dir, if there is one; false: begin anew; or "
+            "a checkpoint's folder."
+        },
+    )
+    checkpoints_per_decade: int = field(
+        default=0,
+        metadata={
+            "help": "Keep the weights after this many log-spaced numbers of updates per decade, the first and last, "
+            "in <output_dir>/trajectory, with their held-out perplexities in trajectory.jsonl. 0: none."
+        },
+    )
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"

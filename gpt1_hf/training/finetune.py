@@ -33,7 +33,8 @@ from ..evaluation.results import Result, device_name, format_results, write_json
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, resume_point, save_whole
+from .resume import resume_point
+from .trainer import GPT1Trainer, save_whole
 
 
 logger = logging.getLogger(__name__)

@@ -1,33 +1,39 @@
 """The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and a watch on the loss."""
 
 import inspect
+import json
 import logging
+import math
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EvalPrediction, Trainer
 
 from ..data.collator import GPT1DataCollator
-from ..data.corpus import RandomSpans
+from ..data.corpus import RandomSpans, Spans
 from ..data.sampling import LengthGroupedSampler, row_lengths
+from ..errors import Terminated, writing
+from ..evaluation.results import write_json
 from ..processing_gpt1 import GPT1Processor
 from .cpu import speed_up
 from .optimizer import decay_by_layer
+from .resume import check_writable, checkpoints, rotate, training_settings, write_manifest
 
 
 logger = logging.getLogger(__name__)
 
 # A logged loss warns when it is this many times the mean of the last ten.
 SPIKE = 1.3
-
-
-def resume_point(args: TrainingArguments) -> str | None:
-    """Checkpoint to go on from: `resume_from_checkpoint` itself or, if it is `true`, the last one in `output_dir`."""
-    wish = args.resume_from_checkpoint
-    return get_last_checkpoint(args.output_dir) if str(wish).lower() == "true" else wish
 
 
 def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype | None = None):
@@ -50,7 +56,14 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
         model = auto_class.from_config(trainer.accelerator.unwrap_model(trainer.model).config)
         model.load_state_dict(weights)
         model.config.use_cache = True  # the Trainer switched it off
-        model.to(dtype or model.dtype).save_pretrained(folder)
+        with writing(folder):
+            model.to(dtype or model.dtype).save_pretrained(folder)
+
+
+def mean_loss(rows: EvalPrediction) -> dict[str, float]:
+    """Loss and perplexity over spans of one length, from the loss of each."""
+    loss = rows.predictions.mean(dtype=np.float64).item()
+    return {"loss": loss, "perplexity": math.exp(loss)}
 
 
 class GPT1Trainer(Trainer):
@@ -64,12 +77,21 @@ class GPT1Trainer(Trainer):
     corpus once; rows are evaluated in their own order, however training rows are sampled; with `group_by_length` they
     are of like length within an update, in an order of updates that is random; a loss that is NaN or infinite ends the
     run before anything is logged or saved, and one that jumps is warned of.
+
+    Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it
+    falls between two log lines, and with several processes. A checkpoint counts once its manifest is
+    written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current update, with a
+    checkpoint and [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later, possibly between
+    the backward pass and the optimizer's step, does not let processes agree on the update, and returns as if training
+    were done.)
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
         processor = kwargs.get("processing_class")
         if data_collator is None and isinstance(processor, GPT1Processor):
             data_collator = GPT1DataCollator(processor)
+        if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
+            kwargs["compute_metrics"] = mean_loss
         super().__init__(model, args, data_collator, *positional, **kwargs)
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
@@ -79,6 +101,18 @@ class GPT1Trainer(Trainer):
             speed_up(bare_model, self.args.bf16)
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
         self._last_losses: list[float] = []
+        self.settings: dict[str, Any] = training_settings(self.args)  # goes into every checkpoint's manifest
+        self._resumed_from: Path | None = None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._told_to_end, self._ended, self._saved_at = False, False, None
+        self._hosts: dist.ProcessGroup | None = None
+        if self.args.should_save:
+            check_writable(self.args.output_dir)
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, over all sittings."""
+        return self._seconds_before + time.perf_counter() - self._began
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         is_given = self.optimizer is not None
@@ -102,6 +136,14 @@ class GPT1Trainer(Trainer):
         # `group_by_length` reorders evaluation rows too, in transformers: predictions would belong to other rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
+    def get_eval_dataloader(self, *args, **kwargs):
+        # transformers lets `dataloader_drop_last` drop rows of evaluation too.
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         if "start" not in self._signature_columns:
@@ -115,17 +157,154 @@ class GPT1Trainer(Trainer):
         return loss
 
     def prediction_step(self, model, inputs, *args, **kwargs):
-        return super().prediction_step(
-            model, {name: inputs[name] for name in inputs if name != "start"}, *args, **kwargs
+        if "start" not in inputs:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        # Spans are scored row by row: the mean loss of a batch that is filled up with rows of another process's, as
+        # the last one is, would depend on the number of processes.
+        labels = inputs["labels"].to(self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(input_ids=inputs["input_ids"].to(self.args.device)).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none"
         )
+        row_losses = losses.view(len(labels), -1).mean(1)
+        return None, row_losses, row_losses
 
-    def train(self, *args, **kwargs):
-        output = super().train(*args, **kwargs)
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._told_to_end, self._ended, self._saved_at = False, False, None
+        if self.args.world_size > 1 and self._hosts is None:
+            self._hosts = dist.new_group(backend="gloo")  # to talk without waiting for the devices
+
+        def end(*_):
+            self._told_to_end = True
+
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, end) if in_main_thread else None
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         self._check_losses()
-        return output
+        if self._ended:
+            how = (
+                "the same command"
+                if str(self.args.resume_from_checkpoint).lower() == "true"
+                else ("the same command with --resume_from_checkpoint true")
+            )
+            raise Terminated(
+                f"SIGTERM ended training after update {self.state.global_step}; {how} goes on from "
+                f"{self._checkpoint_folder()}"
+            )
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    def _run_epoch(self, *args, **kwargs):
+        if self._resumed_from is not None:
+            self._restore_progress(self._resumed_from)
+            self._resumed_from = None
+        if self.state.global_step >= self.state.max_steps:
+            return  # resumed from the last checkpoint; transformers would train one update more
+        # accelerate's `set_epoch` does not reach the sampler of a data loader that skips batches of several processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while sampler is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(kwargs["epoch"])
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+        super()._run_epoch(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result):
+        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _progress(self) -> dict[str, Any]:
+        """What transformers' checkpoints leave out: the losses since the last log line, and what was before it."""
+        return {
+            "processes": self.args.world_size,
+            "seconds": self.seconds,
+            "loss": self._tr_loss.item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+            "loss_terms": {name: total.item() for name, total in self._loss_terms.items()},
+            "loss_terms_at": self._loss_terms_step,
+            "last_losses": self._last_losses,
+        }
+
+    def _restore_progress(self, checkpoint: Path):
+        """Take up what [`_progress`] left in a checkpoint."""
+        self._loss_terms_step = self.state.global_step
+        file = checkpoint / f"progress_{self.args.process_index}.json"
+        if not file.is_file():
+            logger.warning(f"{checkpoint} has no {file.name}: the next logged losses lack the updates before it")
+            return
+        progress = json.loads(file.read_text(encoding="utf-8"))
+        if progress["processes"] != self.args.world_size:
+            logger.warning(
+                f"{checkpoint} is of {progress['processes']} processes and training goes on with "
+                f"{self.args.world_size}: dropout and rounding will differ from a run without the break"
+            )
+        self._seconds_before = progress["seconds"]
+        self._tr_loss += progress["loss"]
+        self._total_loss_scalar = progress["logged_loss"]
+        self._globalstep_last_logged = progress["logged_at"]
+        terms = progress["loss_terms"].items()
+        self._loss_terms = {name: torch.tensor(total, device=self.args.device) for name, total in terms}
+        self._loss_terms_step = progress["loss_terms_at"]
+        self._last_losses = progress["last_losses"]
+
+    def _checkpoint_folder(self, trial=None) -> Path:
+        return Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+
+    def _save_checkpoint(self, model, trial):
+        folder, args = self._checkpoint_folder(trial), self.args
+        # transformers would delete old checkpoints before this one is known to be whole.
+        limit, args.save_total_limit = args.save_total_limit, None
+        is_whole = False
+        try:
+            with writing(folder, self._what_is_left(folder)):
+                if args.should_save:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                write_json(folder / f"progress_{args.process_index}.json", self._progress())
+                self.accelerator.wait_for_everyone()
+                if args.should_save:
+                    write_manifest(folder, self.settings, has_state=not args.save_only_model)
+            is_whole = True
+        finally:
+            args.save_total_limit = limit
+            if args.should_save and not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
+        if args.should_save:
+            rotate(folder, limit, self.state.best_model_checkpoint)
+        self._saved_at = self.state.global_step
+
+    def _what_is_left(self, folder: Path) -> str:
+        """What to say when a checkpoint cannot be written."""
+        earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
+        left = f"{earlier[0]} is left as it was" if earlier else "there is no earlier checkpoint"
+        return f"{left}; make room and run the command again"
+
+    def _is_told_to_end(self) -> bool:
+        """Whether SIGTERM came, to any process."""
+        if self._hosts is None:
+            return self._told_to_end
+        flag = torch.tensor(int(self._told_to_end))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._hosts)
+        return bool(flag.item())
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         control = self.control
+        if self._ended:  # and this is the call at the end of an epoch, which may have been cut short
+            due = self.state.epoch.is_integer() and (control.should_log or control.should_evaluate)
+            control.should_log = control.should_evaluate = control.should_save = due
+        elif self._is_told_to_end():
+            self._ended = control.should_training_stop = control.should_save = True
+        elif self._saved_at == self.state.global_step:
+            control.should_save = False
         if control.should_log or control.should_save or control.should_evaluate or len(self._unchecked) > 1000:
             self._check_losses()
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -158,6 +337,8 @@ class GPT1Trainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_loss" in logs:  # transformers counts the updates of this sitting only
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         # Each term is already divided by the examples of its whole update, over all batches and processes, so that the
         # sum over an update's batches is that update's value.
         steps = self.state.global_step - self._loss_terms_step
