@@ -126,8 +126,8 @@ def main():
         sum(collator(rows)["input_ids"].numel() for rows in questions[1:]) for collator in collators.values()
     )
     print(
-        f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} × {args.hidden_size}, dropout {args.dropout}, "
-        f"{args.batch_size} questions an update"
+        f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} × {args.hidden_size}, "
+        f"dropout {args.dropout}, {args.batch_size} questions an update"
     )
     print(f"tokens with padding: {shared:,} shared, {plain:,} plain ({plain / shared:.2f} times)\n")
     updates = {contender: updater(contender, processor, args) for contender in CONTENDERS}
