@@ -134,6 +134,13 @@ def test_similarity_cuts_the_longer_text_the_same_in_both_orders(similarity, ids
             assert kept[shorter] == lengths[shorter] or abs(kept[0] - kept[1]) <= 1
 
 
+def test_texts_of_equal_length_are_cut_the_same_in_both_orders(similarity):
+    row = {"text_a": "the lady the lady", "text_b": "her captain her captain"}
+    one, other = map(between, similarity(row, max_length=8)["input_ids"])
+    assert one == other[::-1]
+    assert sorted(map(len, one)) == [2, 3]
+
+
 @pytest.mark.parametrize("delimiter", [True, False])
 def test_multiple_choice_cuts_document_question_answer_in_this_order(tokenizer, ids, delimiter):
     processor = GPT1Processor(tokenizer, "multiple_choice", question_delimiter=delimiter)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from datasets import Dataset
 from test_modeling_gpt1 import ATTENTIONS, CLOSE, assert_same_gradients, gradients, randomize, tiny_config
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.testing import assert_close
+from transformers import masking_utils
+from transformers.integrations import flex_attention as flex_module
 
 from gpt1_hf import (
     GPT1DataCollator,
@@ -129,7 +132,8 @@ def test_sharing_knows_each_kind_of_positions(processor, rows, changes):
 def test_each_choice_equals_its_row_alone(processor, rows):
     """Against rows by themselves, with neither padding nor neighbours, and the loss written out."""
     model = tiny_model(processor)
-    outputs = model(**GPT1DataCollator(processor)(rows))
+    outputs = model(**GPT1DataCollator(processor)(rows), use_cache=True)
+    assert outputs.past_key_values is None  # none could be gone on from
     sums = []
     for index, row in enumerate(rows):
         for choice, ids in enumerate(row["input_ids"]):
@@ -207,6 +211,21 @@ def test_rows_are_taken_apart_for_a_model_that_cannot_share(processor, rows, sid
     assert_same(run(model, shared), expected)
     shared["inputs_embeds"] = model.get_input_embeddings()(shared.pop("input_ids"))
     assert_close(model(**shared).logits, expected[0]["logits"], **CLOSE)
+
+
+@pytest.mark.filterwarnings("ignore:.*without torch.compile.*")
+def test_flex_attention_sees_the_same(processor, rows, monkeypatch):
+    # Uncompiled, which starts faster: the same function of the same block mask.
+    def block_mask(*args, **kwargs):
+        return create_block_mask(*args, **{**kwargs, "_compile": False})
+
+    monkeypatch.setattr(masking_utils, "create_block_mask", block_mask)
+    monkeypatch.setattr(flex_module, "WrappedFlexAttention", lambda training: lambda: flex_attention)
+    expected = tiny_model(processor)(**GPT1DataCollator(processor, shared_prefix=False)(rows))
+    with torch.no_grad():
+        outputs = tiny_model(processor, "flex_attention")(**GPT1DataCollator(processor)(rows))
+    assert_close(outputs.logits, expected.logits, **CLOSE)
+    assert_close(outputs.loss, expected.loss, **CLOSE)
 
 
 def test_flash_attention_takes_no_branches(processor):
