@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 INPUT_FORMATS: dict[str, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
+    "similarity": ("text_a", "text_b"),
+    "multiple_choice": ("document", "question", "choices"),
 }
 # The released code's tokens, in the order of their ids: start, delimiter, extract (train.py of
 # openai/finetune-transformer-lm), in the slots where the library keeps tokens of these roles.

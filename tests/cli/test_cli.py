@@ -19,6 +19,7 @@ def read(argv):
 def test_every_command_has_help(capsys):
     assert main([]) == main(["--help"]) == 0
     assert set(commands()) == {
+        "analyze",
         "convert",
         "demo",
         "evaluate",
@@ -27,6 +28,7 @@ def test_every_command_has_help(capsys):
         "pretrain",
         "recipes",
         "tokenizer",
+        "zero-shot",
     }
     for command, line in commands().items():
         assert line.endswith(".")
