@@ -236,10 +236,7 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
         load_from_cache_file=False,
         desc="encoding",
     )
-    # Choices are never empty (`Task.canonical`), and a question may be.
-    texts = zip(*(rows[name] for name in processor.columns if name not in ("choices", "question")), strict=True)
-    n_empty = sum(any(not text.strip() for text in row) for row in texts)
-    processor.warn(len(rows), sum(encoded["truncated"]), n_empty)
+    processor.warn(len(rows), sum(encoded["truncated"]), processor.count_empty(rows))
     return encoded
 
 

@@ -14,9 +14,8 @@ TASKS = [
         label_names=("0", "1"),
         metric="accuracy",
         paper=None,
-        splits=("train", "test"),
         scored_splits=("test",),
         notes="1,322 training and 564 test sentences, in pairs that differ in a few words and in the answer: chance "
-        "is 50. Of a pronoun that occurs more than once, the first is meant.",
+        "is 50. Only the sample has a validation split. Of a pronoun that occurs more than once, the first is meant.",
     ),
 ]
