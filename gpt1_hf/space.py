@@ -48,9 +48,19 @@ def serve(model: str = "gpt1-tiny", choice_model: str | None = None, port: int =
     explorer = Explorer(model, choice_model)
     _ = explorer.scorer, choice_model and explorer.chooser  # what is wrong with them is said now, not in the browser
     try:
-        app.build(explorer).launch(server_name="127.0.0.1", server_port=port, share=False, **app.LAUNCH)
+        page = app.build(explorer)
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            **app.LAUNCH,
+        )
     except OSError as error:
         raise GPT1Error(f"cannot serve at port {port}: give another one by --port ({error})") from error
+    print(f"{model} is to be seen at http://127.0.0.1:{port}; Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def write_space(output_dir: str | Path) -> Path:

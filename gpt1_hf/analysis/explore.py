@@ -5,6 +5,7 @@ that someone typed, which may be empty, endless, or anything else that Unicode h
 """
 
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from unicodedata import category
@@ -254,7 +255,7 @@ class Explorer:
             last = word
             words[-1].pieces.append(piece)
             words[-1].ids.append(token)
-        return cleaned, words
+        return re.sub(" +", " ", cleaned).strip(" "), words
 
     def _checked(self, text: str | None, name: str) -> str:
         """

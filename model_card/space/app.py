@@ -23,7 +23,13 @@ LAUNCH = {
     "run_history": False,
     "ssr_mode": False,
 }
+MEAN = "of a token, on geometric average"
 MOST_WORDS = 300  # rows of the tokenizer's table
+# Least probability and name of a class of tokens, and its colour.
+CLASSES = [(0.5, "over 50 %"), (0.1, "10 to 50 %"), (0.01, "1 to 10 %"), (0.001, "0.1 to 1 %"), (0.0, "under 0.1 %")]
+COLOURS = dict(
+    zip((name for _, name in CLASSES), ("#0d9488", "#65a30d", "#ca8a04", "#ea580c", "#dc2626"), strict=True)
+)
 
 
 def told(function: Callable) -> Callable:
@@ -48,14 +54,24 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.3g} %" if probability >= 1e-4 else f"{100 * probability:.1e} %"
 
 
-def highlighted(tokens: list[Token]) -> list[tuple[str, float | None]]:
-    return [(visible(token.text), token.probability) for token in tokens]
+def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
+    """Tokens with their class of probability; one that was not asked for has none."""
+    classes = [
+        next((name for least, name in CLASSES if token.probability >= least), None) if token.probability else None
+        for token in tokens
+    ]
+    return [(visible(token.text), name) for token, name in zip(tokens, classes, strict=True)]
+
+
+def highlighted_text(label: str) -> gr.HighlightedText:
+    return gr.HighlightedText(label=label, color_map=COLOURS, show_legend=True)
 
 
 def bars(comparison: Comparison) -> dict[str, float]:
     names = [shorten(visible(text), 90, placeholder="…") for text in comparison.answers]
-    # Numbered, since two answers may begin alike.
-    return {f"{i}. {name}": share for i, (name, share) in enumerate(zip(names, comparison.shares, strict=True), 1)}
+    if len(set(names)) < len(names):
+        names = [f"{index}. {name}" for index, name in enumerate(names, 1)]
+    return dict(zip(names, comparison.shares, strict=True))
 
 
 def table(comparison: Comparison) -> list[list[str]]:
@@ -72,13 +88,13 @@ def lines(text: str) -> list[str]:
     return [line for line in (text or "").splitlines() if line.strip()]
 
 
-def answers_table(measure: str) -> gr.Dataframe:
+def answers_table(p: str) -> gr.Dataframe:
     return gr.Dataframe(
-        headers=["answer", f"log of {measure}", measure, "share"],
-        label="What is compared",
+        headers=["answer", "log p", "p", "share"],
+        label=f"p is the probability {p}",
         interactive=False,
         wrap=True,
-        column_widths=["46%", "18%", "18%", "18%"],
+        column_widths=["49%", "17%", "19%", "15%"],
     )
 
 
@@ -156,13 +172,13 @@ def build(explorer: Explorer) -> gr.Blocks:
                     )
                     top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1)
-            text = gr.HighlightedText(label="Text: the deeper the colour, the likelier the token was")
+            text = highlighted_text("Text, with the probability of each new token")
             rows = gr.Dataframe(
-                headers=["token", "probability", "most probable here"],
-                label="New tokens, with the model's probabilities at temperature 1",
+                headers=["token", "p", "most probable here"],
+                label="p is the model's probability of a new token, at temperature 1",
                 interactive=False,
                 wrap=True,
-                column_widths=["20%", "20%", "60%"],
+                column_widths=["22%", "14%", "64%"],
             )
             settings = [prompt, new, temperature, top_p, seed]
             gr.on([run.click, prompt.submit], generate, settings, [text, rows], api_visibility="private")
@@ -178,7 +194,7 @@ def build(explorer: Explorer) -> gr.Blocks:
                 run = gr.Button("Compare", variant="primary")
                 with gr.Row():
                     label = gr.Label(label="Share of the two words")
-                    compared = answers_table("probability")
+                    compared = answers_table("of the word")
                 run.click(sentiment, review, [label, compared], api_visibility="private")
             with gr.Tab("Acceptability"):
                 gr.Markdown("Which sentence has the higher mean log-probability of its tokens?")
@@ -188,9 +204,9 @@ def build(explorer: Explorer) -> gr.Blocks:
                 run = gr.Button("Compare", variant="primary")
                 with gr.Row():
                     label = gr.Label(label="Share of the two sentences")
-                    compared = answers_table("probability of a token")
+                    compared = answers_table(MEAN)
                 with gr.Row():
-                    reads = [gr.HighlightedText(label=f"{which}, token by token") for which in ("One", "The other")]
+                    reads = [highlighted_text(f"{which}, token by token") for which in ("One", "The other")]
                 run.click(compare_sentences, [first, second], [label, compared, *reads], api_visibility="private")
             with gr.Tab("Pronoun"):
                 gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence likelier?")
@@ -203,19 +219,19 @@ def build(explorer: Explorer) -> gr.Blocks:
                 run = gr.Button("Compare", variant="primary")
                 with gr.Row():
                     label = gr.Label(label="Share of the candidates")
-                    compared = answers_table("probability of a token")
+                    compared = answers_table(MEAN)
                 run.click(referents, [sentence, pronoun, candidates], [label, compared], api_visibility="private")
 
         with gr.Tab("Multiple choice"):
             if explorer.choice_model is None:
-                measure = "probability of a token"
+                p = MEAN
                 gr.Markdown(
                     "Which answer is likeliest after text and question, by the mean log-probability of its tokens? No "
                     "model is fine-tuned here: this is the zero-shot heuristic, which is right a little more often "
                     "than chance."
                 )
             else:
-                measure = "probability"
+                p = "of the answer"
                 gr.Markdown("The probabilities that the fine-tuned multiple-choice head gives the answers.")
             document = gr.Textbox(
                 "Gus painted his garden bench on Sunday. He hung up a sign that warned of wet paint. The wind blew "
@@ -232,7 +248,7 @@ def build(explorer: Explorer) -> gr.Blocks:
             run = gr.Button("Score", variant="primary")
             with gr.Row():
                 label = gr.Label(label="Share of the answers")
-                compared = answers_table(measure)
+                compared = answers_table(p)
             run.click(choose, [document, question, choices], [label, compared], api_visibility="private")
 
         with gr.Tab("Tokenizer"):
