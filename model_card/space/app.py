@@ -63,8 +63,8 @@ def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
     return [(visible(token.text), name) for token, name in zip(tokens, classes, strict=True)]
 
 
-def highlighted_text(label: str) -> gr.HighlightedText:
-    return gr.HighlightedText(label=label, color_map=COLOURS, show_legend=True)
+def highlighted_text(label: str, elem_id: str | None = None) -> gr.HighlightedText:
+    return gr.HighlightedText(label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id)
 
 
 def bars(comparison: Comparison) -> dict[str, float]:
@@ -88,14 +88,19 @@ def lines(text: str) -> list[str]:
     return [line for line in (text or "").splitlines() if line.strip()]
 
 
-def answers_table(p: str) -> gr.Dataframe:
-    return gr.Dataframe(
-        headers=["answer", "log p", "p", "share"],
-        label=f"p is the probability {p}",
-        interactive=False,
-        wrap=True,
-        column_widths=["49%", "17%", "19%", "15%"],
-    )
+def outcome(name: str, title: str, p: str) -> list[gr.components.Component]:
+    """Bars and a table for a comparison, side by side."""
+    with gr.Row():
+        shares = gr.Label(label=title, elem_id=f"{name}-bars")
+        numbers = gr.Dataframe(
+            headers=["answer", "log p", "p", "share"],
+            label=f"p is the probability {p}",
+            interactive=False,
+            wrap=True,
+            column_widths=["49%", "17%", "19%", "15%"],
+            elem_id=f"{name}-table",
+        )
+    return [shares, numbers]
 
 
 def build(explorer: Explorer) -> gr.Blocks:
@@ -163,8 +168,10 @@ def build(explorer: Explorer) -> gr.Blocks:
         with gr.Tab("Generate"):
             with gr.Row():
                 with gr.Column(scale=2):
-                    prompt = gr.Textbox("It was a dark and stormy night, and", label="Prompt", lines=3)
-                    run = gr.Button("Continue", variant="primary")
+                    prompt = gr.Textbox(
+                        "It was a dark and stormy night, and", label="Prompt", lines=3, elem_id="generate-input"
+                    )
+                    run = gr.Button("Continue", variant="primary", elem_id="generate-run")
                 with gr.Column(scale=1):
                     new = gr.Slider(1, 200, 40, step=1, label="New tokens")
                     temperature = gr.Slider(
@@ -172,13 +179,14 @@ def build(explorer: Explorer) -> gr.Blocks:
                     )
                     top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1)
-            text = highlighted_text("Text, with the probability of each new token")
+            text = highlighted_text("Text, with the probability of each new token", "generate-text")
             rows = gr.Dataframe(
                 headers=["token", "p", "most probable here"],
                 label="p is the model's probability of a new token, at temperature 1",
                 interactive=False,
                 wrap=True,
                 column_widths=["22%", "14%", "64%"],
+                elem_id="generate-table",
             )
             settings = [prompt, new, temperature, top_p, seed]
             gr.on([run.click, prompt.submit], generate, settings, [text, rows], api_visibility="private")
@@ -190,45 +198,50 @@ def build(explorer: Explorer) -> gr.Blocks:
             )
             with gr.Tab("Sentiment"):
                 gr.Markdown("Which word is likelier after the text and “very”: *negative* or *positive*?")
-                review = gr.Textbox("A charming story, told with wit and a warm heart.", label="Text", lines=2)
-                run = gr.Button("Compare", variant="primary")
-                with gr.Row():
-                    label = gr.Label(label="Share of the two words")
-                    compared = answers_table("of the word")
-                run.click(sentiment, review, [label, compared], api_visibility="private")
+                review = gr.Textbox(
+                    "A charming story, told with wit and a warm heart.",
+                    label="Text",
+                    lines=2,
+                    elem_id="sentiment-input",
+                )
+                run = gr.Button("Compare", variant="primary", elem_id="sentiment-run")
+                compared = outcome("sentiment", "Share of the two words", "of the word")
+                run.click(sentiment, review, compared, api_visibility="private")
             with gr.Tab("Acceptability"):
                 gr.Markdown("Which sentence has the higher mean log-probability of its tokens?")
                 with gr.Row():
-                    first = gr.Textbox("The farmer showed his sons the new plough.", label="One sentence")
+                    first = gr.Textbox(
+                        "The farmer showed his sons the new plough.",
+                        label="One sentence",
+                        elem_id="acceptability-input",
+                    )
                     second = gr.Textbox("The farmer show his son the plough new.", label="The other")
-                run = gr.Button("Compare", variant="primary")
-                with gr.Row():
-                    label = gr.Label(label="Share of the two sentences")
-                    compared = answers_table(MEAN)
+                run = gr.Button("Compare", variant="primary", elem_id="acceptability-run")
+                compared = outcome("acceptability", "Share of the two sentences", MEAN)
                 with gr.Row():
                     reads = [highlighted_text(f"{which}, token by token") for which in ("One", "The other")]
-                run.click(compare_sentences, [first, second], [label, compared, *reads], api_visibility="private")
+                run.click(compare_sentences, [first, second], [*compared, *reads], api_visibility="private")
             with gr.Tab("Pronoun"):
                 gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence likelier?")
                 with gr.Row():
                     sentence = gr.Textbox(
-                        "The key would not turn in the lock because it was rusted shut.", label="Sentence", scale=3
+                        "The key would not turn in the lock because it was rusted shut.",
+                        label="Sentence",
+                        scale=3,
+                        elem_id="pronoun-input",
                     )
                     pronoun = gr.Textbox("it", label="Pronoun", scale=1)
                 candidates = gr.Textbox("The key\nthe lock", label="Candidates, one a line", lines=2)
-                run = gr.Button("Compare", variant="primary")
-                with gr.Row():
-                    label = gr.Label(label="Share of the candidates")
-                    compared = answers_table(MEAN)
-                run.click(referents, [sentence, pronoun, candidates], [label, compared], api_visibility="private")
+                run = gr.Button("Compare", variant="primary", elem_id="pronoun-run")
+                compared = outcome("pronoun", "Share of the candidates", MEAN)
+                run.click(referents, [sentence, pronoun, candidates], compared, api_visibility="private")
 
         with gr.Tab("Multiple choice"):
             if explorer.choice_model is None:
                 p = MEAN
                 gr.Markdown(
-                    "Which answer is likeliest after text and question, by the mean log-probability of its tokens? No "
-                    "model is fine-tuned here: this is the zero-shot heuristic, which is right a little more often "
-                    "than chance."
+                    "Which answer is likeliest after text and question, by the mean log-probability of its tokens? "
+                    "This is the zero-shot heuristic: the model is not fine-tuned for the task."
                 )
             else:
                 p = "of the answer"
@@ -243,27 +256,32 @@ def build(explorer: Explorer) -> gr.Blocks:
             choices = gr.Textbox(
                 "He stood up with green stripes on his trousers.\nHe read the sign and remained standing.",
                 label="Answers, one a line",
+                elem_id="choice-input",
                 lines=4,
             )
-            run = gr.Button("Score", variant="primary")
-            with gr.Row():
-                label = gr.Label(label="Share of the answers")
-                compared = answers_table(p)
-            run.click(choose, [document, question, choices], [label, compared], api_visibility="private")
+            run = gr.Button("Score", variant="primary", elem_id="choice-run")
+            compared = outcome("choice", "Share of the answers", p)
+            run.click(choose, [document, question, choices], compared, api_visibility="private")
 
         with gr.Tab("Tokenizer"):
             gr.Markdown(
                 "What the model reads: the text is cleaned up, split into words and lower-cased; words become pieces "
                 "of the vocabulary (`</w>` ends a word), and pieces become ids."
             )
-            source = gr.Textbox("“Don’t—it’s  5 o’clock…” said Mr. Grey unhesitatingly.", label="Text", lines=3)
-            run = gr.Button("Tokenize", variant="primary")
+            source = gr.Textbox(
+                "“Don’t—it’s  5 o’clock…” said Mr. Grey unhesitatingly.",
+                label="Text",
+                lines=3,
+                elem_id="tokenizer-input",
+            )
+            run = gr.Button("Tokenize", variant="primary", elem_id="tokenizer-run")
             summary = gr.Markdown()
             cleaned = gr.Textbox(label="1. After clean-up", interactive=False, lines=1)
-            pieces = gr.HighlightedText(label="2. Pieces and ids")
+            pieces = gr.HighlightedText(label="2. Pieces and ids", elem_id="tokenizer-pieces")
             words = gr.Dataframe(
                 headers=["word", "pieces", "ids"],
                 label="3. Word by word",
+                elem_id="tokenizer-table",
                 interactive=False,
                 wrap=True,
                 column_widths=["34%", "33%", "33%"],

@@ -27,6 +27,7 @@ def test_every_command_has_help(capsys):
         "generate",
         "pretrain",
         "recipes",
+        "space",
         "tokenizer",
         "zero-shot",
     }
