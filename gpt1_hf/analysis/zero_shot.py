@@ -77,12 +77,15 @@ class Scorer:
             Longest sequence in tokens.
         batch_size (`int`, *optional*, defaults to 16):
             Rows per forward pass; the scores do not depend on it.
+        desc (`str`, *optional*, defaults to `"scoring"`):
+            Name of the progress bars; `None` shows none.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     window: int
     batch_size: int = 16
+    desc: str | None = "scoring"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without special tokens."""
@@ -95,7 +98,7 @@ class Scorer:
             sequences.append(ids[-self.window :])
             n_scored.append(min(len(ids) - n_shared(beginning, ids), max(0, len(sequences[-1]) - 1)))
             cut.append(len(ids) > self.window)
-        return token_log_probs(self.model, sequences, n_scored, self.batch_size, desc="scoring"), cut
+        return token_log_probs(self.model, sequences, n_scored, self.batch_size, desc=self.desc), cut
 
     def score_choices(
         self, contexts: Sequence[str], choices: Sequence[Sequence[str]]
@@ -110,7 +113,7 @@ class Scorer:
             context_ids.append(texts[0][:start][max(map(len, ends)) - self.window :])
             choice_ids.append(ends)
             cut.append(max(map(len, texts)) > self.window)
-        return choice_log_probs(self.model, context_ids, choice_ids, self.batch_size, desc="scoring"), cut
+        return choice_log_probs(self.model, context_ids, choice_ids, self.batch_size, desc=self.desc), cut
 
 
 def n_shared(first: Sequence[int], second: Sequence[int]) -> int:

@@ -29,6 +29,7 @@ def test_every_command_has_help(capsys):
         "pretrain",
         "recipes",
         "report",
+        "space",
         "submit",
         "tokenizer",
         "zero-shot",
