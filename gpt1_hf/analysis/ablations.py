@@ -35,7 +35,7 @@ def section(records: Sequence[Record]) -> Section:
         if paper or row.difference is not None:
             cells = [number(paper.get(task)) for task in TABLE_5]
             on_common = mean([paper[task] for task in common]) if paper and common else None
-            source = "paper" if paper else "claimed of the paper"
+            source = "paper" if paper else "claimed"
             rows.append([row.title, source, number(row.average), number(on_common), signed(difference), *cells])
         own, ours = values[variant], average(values[variant], common)
         eight = average(own, list(TABLE_5)) if all(own.values()) else None
@@ -53,7 +53,7 @@ def section(records: Sequence[Record]) -> Section:
 NOTE = (
     "Ours: validation sets, mean ± standard deviation over seeds (their number). Avg of 8 is the mean of the eight "
     "columns, not the leaderboard's overall score; the next one is that of the tasks which all variants were run on, "
-    "the paper's rows on the same tasks, followed by its difference to the first variant's. Claimed of the paper: a "
+    "the paper's rows on the same tasks, followed by its difference to the first variant's. Claimed: a "
     "difference that a secondary source gives, and the paper does not."
 )
 
