@@ -12,15 +12,14 @@ weights in bf16 in generation.
 """
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import torch
+from measure import peak_gib
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -131,12 +130,7 @@ def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: in
 def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: str, device: str):
     step, _ = update(name, task, DTYPES[dtype], float(dropout), int(batch_size), device, compiled=False)
     step()
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:  # not `ru_maxrss`, which begins at what the parent process held
-        status = Path("/proc/self/status").read_text()
-        peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-    print(peak / 2**30)
+    print(peak_gib(device))
 
 
 def compare(

@@ -10,7 +10,7 @@ does not add to. Peak memory is of two updates in a process of their own.
 """
 
 import argparse
-import resource
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import peak_gib
 from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForMultipleChoice, GPT1Processor, GPT1Tokenizer
 from gpt1_hf.data.loading import open_dataset
+from gpt1_hf.training.cpu import speed_up
 from gpt1_hf.training.throughput import seconds
 
 
@@ -54,6 +56,8 @@ def updater(name: str, processor: GPT1Processor, args: argparse.Namespace):
     """A function that makes one training update on some rows."""
     device = args.device
     model = build(name, args.layers, args.hidden_size, args.dropout, len(processor.tokenizer)).to(device).train()
+    if device == "cpu" and isinstance(model, GPT1ForMultipleChoice):
+        speed_up(model, bf16=args.dtype == "bf16")  # as GPT1Trainer does
     collator = GPT1DataCollator(processor, shared_prefix=name == "shared prefix")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
@@ -89,10 +93,14 @@ def duration(work: Callable[[], object], device: str) -> float:
     return time.process_time() - begin
 
 
-def peak_memory(name: str, args: argparse.Namespace) -> float:
+def peak_memory(name: str, args: argparse.Namespace) -> str:
     """Most memory, in GiB, of two updates in a process of their own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--memory_of", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == -signal.SIGKILL:
+        return "killed: out of memory"
+    result.check_returncode()
+    return f"{float(result.stdout.split()[-1]):.1f}"
 
 
 def measure_memory(args: argparse.Namespace):
@@ -100,9 +108,7 @@ def measure_memory(args: argparse.Namespace):
     update = updater(args.memory_of, processor, args)
     for rows in questions:
         update(rows)
-    cuda = args.device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(peak / 2**30)
+    print(peak_gib(args.device))
 
 
 def main():
@@ -142,7 +148,7 @@ def main():
     for contender, spent in times.items():
         memory = peak_memory(contender, args)
         ratio = spent / times["shared prefix"]
-        print(f"| {contender} | {spent / args.rounds:.2f} | {ratio:.2f} | {memory:.1f} |", flush=True)
+        print(f"| {contender} | {spent / args.rounds:.2f} | {ratio:.2f} | {memory} |", flush=True)
 
 
 if __name__ == "__main__":
