@@ -11,6 +11,7 @@ This file travels to the Hub beside every checkpoint; it imports nothing of the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -70,6 +71,16 @@ def sinusoidal_positions(position_ids: torch.Tensor, size: int, dtype: torch.dty
     dimensions = torch.arange(0, size, 2, device=position_ids.device, dtype=torch.float32)
     angles = position_ids[..., None].float() * torch.pow(10000.0, -dimensions / size)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :size].to(dtype)
+
+
+def sees_own_branch(branch_ids: torch.Tensor) -> Callable:
+    """Mask function of rows that hold a prefix (id 0) and its continuations: a token sees the prefix and its own."""
+
+    def sees(batch_idx, head_idx, query_idx, key_idx):
+        key_branch = branch_ids[batch_idx, key_idx]
+        return (key_branch == 0) | (key_branch == branch_ids[batch_idx, query_idx])
+
+    return sees
 
 
 # Logits that exist at one time in `linear_cross_entropy`: 2^25 of them take 128 MiB in fp32.
@@ -300,6 +311,11 @@ class GPT1Model(GPT1PreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding):
         self.tokens_embed = value
 
+    @property
+    def takes_branches(self) -> bool:
+        """Whether the attention in use can read `branch_ids`: flash attention knows no mask but a causal one."""
+        return "flash" not in self.config._attn_implementation
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -310,6 +326,7 @@ class GPT1Model(GPT1PreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        branch_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
@@ -328,6 +345,9 @@ class GPT1Model(GPT1PreTrainedModel):
                 Keys and values of earlier tokens.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, seq, hidden)`, *optional*):
                 Token embeddings in place of ids.
+            branch_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
+                Of rows that hold a prefix and several continuations of it: 0 for the tokens of the prefix, k for those
+                of the k-th branch, which see the prefix and their own branch only. `position_ids` go with them.
             use_cache (`bool`, *optional*):
                 Whether to return `past_key_values`; defaults to the config's.
 
@@ -335,11 +355,13 @@ class GPT1Model(GPT1PreTrainedModel):
             `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`.
 
         Raises:
-            ValueError: if a position lies beyond `max_position_embeddings`, or both or neither of the inputs are
-            given.
+            ValueError: if a position lies beyond `max_position_embeddings`, both or neither of the inputs are given,
+            or `branch_ids` come without positions, with a cache, or to flash attention.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if branch_ids is not None and (position_ids is None or past_key_values is not None or not self.takes_branches):
+            raise ValueError("branch_ids need position_ids, no cache, and eager, sdpa or flex attention")
         if inputs_embeds is None:
             inputs_embeds = self.tokens_embed(input_ids)
         # Only positions that the caller gives can tell of packed rows, and only while there is no cache. With default
@@ -349,7 +371,9 @@ class GPT1Model(GPT1PreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            # Those of branches restart, too, but what comes before is not hidden from them.
+            position_ids=position_ids if branch_ids is None else None,
+            and_mask_function=None if branch_ids is None else sees_own_branch(branch_ids),
         )
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -511,10 +535,63 @@ def packed_sequences(position_ids: torch.Tensor) -> torch.Tensor | None:
     return (starts.flatten().cumsum(0) - 1).view_as(starts)
 
 
+class Branches(NamedTuple):
+    """
+    Where the rows of each example lie in a row that holds their common prefix once, followed by what is left of each.
+
+    Args:
+        ids (`torch.LongTensor` of shape `(batch, seq)`):
+            0 for the tokens of the prefix, k for those of the k-th branch.
+        position_ids (`torch.LongTensor` of shape `(batch, seq)`):
+            Positions of the tokens in their own rows.
+        starts, ends (`torch.LongTensor` of shape `(batch, branches)`):
+            Indices of each branch's first and last token.
+        is_token (`torch.BoolTensor` of shape `(batch, seq)`):
+            False at padding.
+    """
+
+    ids: torch.Tensor
+    position_ids: torch.Tensor
+    starts: torch.Tensor
+    ends: torch.Tensor
+    is_token: torch.Tensor
+
+    @classmethod
+    def find(cls, starts: torch.Tensor, token_mask: torch.Tensor | None, shape: torch.Size) -> "Branches":
+        """Of a batch of shape `(batch, seq)`, padded on either side, from where the branches start."""
+        if token_mask is None:
+            token_mask = starts.new_ones(shape)
+        is_token = token_mask.bool()
+        index = torch.arange(shape[1], device=starts.device)
+        ids = (index[:, None] >= starts[:, None]).sum(-1)  # (batch, seq)
+        past_prefix = (starts - starts[:, :1]).gather(1, (ids - 1).clamp(min=0))  # tokens of the branches before
+        position_ids = (is_token.cumsum(-1) - 1 - past_prefix).clamp(min=0)
+        ends = torch.cat([starts[:, 1:] - 1, (is_token * index).argmax(-1, keepdim=True)], dim=-1)
+        return cls(ids, position_ids, starts, ends, is_token)
+
+    def lengths(self) -> torch.Tensor:
+        """Number of tokens of each row, prefix included, `(batch, branches)`."""
+        n_prefix = (self.is_token & (self.ids == 0)).sum(-1, keepdim=True)
+        return n_prefix + self.ends - self.starts + 1
+
+    def separate(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The rows apart, `(batch, branches, longest, ...)`, of a tensor `(batch, seq, ...)`; 0 at padding."""
+        lengths = self.lengths()[..., None]  # (batch, branches, 1)
+        starts, first = self.starts[..., None], self.is_token.int().argmax(-1)[:, None, None]
+        index = torch.arange(int(lengths.max()), device=tensor.device)
+        source = torch.where(first + index < starts[:, :1], first, starts - starts[:, :1] + first) + index
+        in_row = index < lengths
+        rows = tensor[torch.arange(len(tensor), device=tensor.device)[:, None, None], source * in_row]
+        return rows * in_row.view(*in_row.shape, *[1] * (rows.dim() - 3))
+
+
 def extract_states(
-    hidden_states: torch.Tensor, token_mask: torch.Tensor | None, sequences: torch.Tensor | None
+    hidden_states: torch.Tensor, token_mask: torch.Tensor | None, sequences: "torch.Tensor | Branches | None"
 ) -> torch.Tensor:
     """State of each sequence's last token, `(sequences, hidden)`, for padding on either side."""
+    if isinstance(sequences, Branches):
+        index = torch.arange(len(hidden_states), device=hidden_states.device)[:, None]
+        return hidden_states[index, sequences.ends].flatten(0, 1)
     if sequences is not None:
         return hidden_states[nn.functional.pad(sequences[:, 1:] != sequences[:, :-1], (0, 1), value=True)]
     rows, seq_len = hidden_states.shape[:2]
@@ -564,6 +641,7 @@ class TaskHead:
         labels: torch.LongTensor | torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        branch_starts: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GPT1TaskOutput:
         r"""
@@ -577,10 +655,28 @@ class TaskHead:
             num_items_in_batch (`torch.Tensor` or `int`, *optional*):
                 Number of labels that the loss is averaged over, given by Trainer when one update spans several batches
                 or processes; defaults to this batch's own.
+            branch_starts (`torch.LongTensor` of shape `(batch, rows)`, *optional*):
+                Where input of shape `(batch, seq)` holds the rows of each example in one, their common prefix first
+                and once, then what follows it in each of them: the indices at which these branches begin. The result
+                is that of `(batch, rows, seq)`, for the work of the shorter input. A base model that cannot share a
+                prefix, as the LSTM, gets the rows apart.
 
         Returns:
             [`GPT1TaskOutput`].
         """
+        branches = None
+        if branch_starts is not None:
+            shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+            branches = Branches.find(branch_starts, self._token_mask(input_ids, attention_mask), shape)
+            position_ids = branches.position_ids
+            if self.base_model.takes_branches:
+                kwargs["branch_ids"], use_cache = branches.ids, False
+            else:
+                input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = (
+                    None if tensor is None else branches.separate(tensor)
+                    for tensor in (input_ids, branches.is_token.long(), token_type_ids, position_ids, inputs_embeds)
+                )
+                branches = None
         given = inputs_embeds if input_ids is None else input_ids
         n_rows = given.shape[1] if given.dim() - (input_ids is None) == 3 else 1
         if given.dim() - (input_ids is None) == 3:
@@ -599,11 +695,11 @@ class TaskHead:
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state  # (batch * n_rows, seq, hidden)
-        token_mask = attention_mask
-        if token_mask is None and input_ids is not None and self.config.pad_token_id is not None:
-            token_mask = input_ids != self.config.pad_token_id
+        token_mask = self._token_mask(input_ids, attention_mask)
         sequences = None  # of packed rows: the index of the sequence that each token belongs to
-        if position_ids is not None and attention_mask is None and past_key_values is None:
+        if branches is not None:
+            n_rows, sequences = branch_starts.shape[1], branches
+        elif position_ids is not None and attention_mask is None and past_key_values is None:
             sequences = packed_sequences(position_ids)
         logits = self._logits(hidden_states, token_mask, sequences, n_rows)
 
@@ -624,6 +720,12 @@ class TaskHead:
             **losses,
         )
 
+    def _token_mask(self, input_ids, attention_mask) -> torch.Tensor | None:
+        """Which positions hold a token, for want of a mask by the padding token."""
+        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            return input_ids != self.config.pad_token_id
+        return attention_mask
+
     def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of each label: cross-entropy over the last axis of the logits."""
         return nn.functional.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
@@ -639,6 +741,8 @@ class TaskHead:
 
     def _lm_loss(self, hidden_states, input_ids, token_mask, sequences, sequence_weights) -> torch.Tensor:
         """Sum over sequences of weight times mean token loss, under the tied softmax; padding does not count."""
+        if isinstance(sequences, Branches):
+            return self._branched_lm_loss(hidden_states, input_ids, sequences, sequence_weights)
         if sequences is None:
             sequences = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
         # (rows, seq - 1): whether a token is predicted from the one before it
@@ -648,7 +752,23 @@ class TaskHead:
         lengths = torch.zeros(len(sequence_weights), device=scored.device)
         lengths.index_add_(0, sequences[:, 1:].flatten(), scored.flatten().float())
         token_weights = (sequence_weights / lengths.clamp(min=1))[sequences[:, 1:]] * scored
-        parts = (hidden_states[:, :-1], input_ids[:, 1:], token_weights)
+        return self._weighted_lm_loss(hidden_states[:, :-1], input_ids[:, 1:], token_weights, scored)
+
+    def _branched_lm_loss(self, hidden_states, input_ids, branches: Branches, row_weights) -> torch.Tensor:
+        """As `_lm_loss`; a token of the prefix counts once for each row."""
+        is_token, n_before = branches.is_token, (branches.lengths() - 1).clamp(min=1)
+        token_weights = row_weights.view(branches.starts.shape) / n_before  # (batch, branches)
+        token_weights = torch.cat([token_weights.sum(-1, keepdim=True), token_weights], -1).gather(1, branches.ids)
+        # The state that predicts each token: of its left neighbour or, for a branch's first, of the prefix's last.
+        before = (torch.arange(input_ids.shape[1], device=input_ids.device) - 1).expand_as(input_ids)
+        before = before.scatter(1, branches.starts, (branches.starts[:, :1] - 1).expand_as(branches.starts))
+        scored = is_token[:, 1:] & is_token[:, :-1]
+        states = hidden_states[torch.arange(len(before), device=before.device)[:, None], before[:, 1:]]
+        return self._weighted_lm_loss(states, input_ids[:, 1:], token_weights[:, 1:] * scored, scored)
+
+    def _weighted_lm_loss(self, states, targets, token_weights, scored) -> torch.Tensor:
+        """Weighted sum of the token losses, of shapes `(rows, seq, hidden)` and `(rows, seq)`."""
+        parts = (states, targets, token_weights)
         if torch.compiler.is_compiling():  # the shapes within one graph cannot depend on the data
             states, targets, token_weights = (part.flatten(0, 1) for part in parts)
         else:

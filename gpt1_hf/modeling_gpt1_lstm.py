@@ -220,6 +220,11 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding):
         self.tokens_embed = value
 
+    @property
+    def takes_branches(self) -> bool:
+        """A branch would have to go on from the prefix's last state, which `nn.LSTM` gives of whole rows only."""
+        return False
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(

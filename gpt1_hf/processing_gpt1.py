@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 INPUT_FORMATS: dict[str, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
+    "similarity": ("text_a", "text_b"),
+    "multiple_choice": ("document", "question", "choices"),
 }
 # The released code's tokens, in the order of their ids: start, delimiter, extract (train.py of
 # openai/finetune-transformer-lm), in the slots where the library keeps tokens of these roles.
@@ -33,14 +35,31 @@ def truncate_pair(first: list[int], second: list[int], budget: int) -> tuple[lis
     return first[: budget - keep], second[:keep]
 
 
+def truncate_question(
+    document: list[int], question: list[int], answer: list[int], budget: int
+) -> tuple[list[int], list[int], list[int]]:
+    """
+    Cut the token lists of a choice until they fit `budget` tokens: the end of the document first, then the question
+    from its left, then the end of the answer. A token of each stays.
+    """
+    document = document[: max(1, budget - len(question) - len(answer))]
+    question = question[-max(1, budget - len(document) - len(answer)) :]
+    return document, question, answer[: budget - len(document) - len(question)]
+
+
 class GPT1Processor(ProcessorMixin):
     """
     Turns rows in canonical columns into token sequences for one of GPT-1's input formats.
 
     | format | columns | sequence |
     |---|---|---|
-    | `classification` | `text` | start text extract |
-    | `entailment` | `premise`, `hypothesis` | start premise delimiter hypothesis extract |
+    | `classification` | text | start text extract |
+    | `entailment` | premise, hypothesis | start premise delimiter hypothesis extract |
+    | `similarity` | text_a, text_b | start a delimiter b extract; start b delimiter a extract |
+    | `multiple_choice` | document, question, choices | start document delimiter question delimiter choice extract |
+
+    Similarity makes two sequences of a row, multiple choice one for each choice. A question that is absent, `None` or
+    empty has no delimiter either, as in Story Cloze.
 
     Its tokenizer is a copy of the given one with the start, delimiter and extract tokens added, and with the format as
     its template, so that the saved tokenizer alone, in a plain `pipeline("text-classification")`, makes the same
@@ -51,6 +70,8 @@ class GPT1Processor(ProcessorMixin):
             Tokenizer, with or without the special tokens.
         input_format (`str`, *optional*, defaults to `"classification"`):
             One of the formats above.
+        question_delimiter (`bool`, *optional*, defaults to `True`):
+            Whether a delimiter stands between document and question; the paper joins them without one (§3.3).
 
     Raises:
         ValueError: if there is no such format.
@@ -58,7 +79,12 @@ class GPT1Processor(ProcessorMixin):
 
     _auto_class = "AutoProcessor"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, input_format: str = "classification"):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        input_format: str = "classification",
+        question_delimiter: bool = True,
+    ):
         if input_format not in INPUT_FORMATS:
             raise ValueError(f"unknown input_format {input_format!r}; choose one of {', '.join(INPUT_FORMATS)}")
         tokenizer = copy.deepcopy(tokenizer)
@@ -71,6 +97,7 @@ class GPT1Processor(ProcessorMixin):
         )
         super().__init__(tokenizer)
         self.input_format = input_format
+        self.question_delimiter = question_delimiter
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -80,6 +107,11 @@ class GPT1Processor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask"]
+
+    @property
+    def has_several_sequences(self) -> bool:
+        """Whether a row makes several sequences, so that its `input_ids` are a list of lists."""
+        return self.input_format in ("similarity", "multiple_choice")
 
     def __call__(
         self,
@@ -98,63 +130,82 @@ class GPT1Processor(ProcessorMixin):
                 that the format does not read are ignored. The columns can be given as keyword arguments instead.
             max_length (`int`, *optional*):
                 Longest sequence, special tokens included; defaults to the tokenizer's `model_max_length`. Of a pair
-                the longer text is cut; the special tokens always stay.
+                the longer text is cut, the same in both orders; of a multiple choice the document, then the question
+                from its left, then the answer. The special tokens and a token of each text always stay.
             padding (`bool` or `str`, *optional*, defaults to `False`):
                 As in the tokenizer's own call.
             return_tensors (`str`, *optional*):
-                `"pt"` for tensors, which needs `padding` unless the rows are of one length.
+                `"pt"` for tensors, which needs `padding` unless the sequences are of one length.
             return_truncated (`bool`, *optional*, defaults to `False`):
                 Whether to return `truncated`, one flag a row, instead of warning of truncated and empty rows.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`: one list for one row, a list of lists for several.
+            `BatchEncoding` with `input_ids` and `attention_mask`: one list for one row, a list of lists for several;
+            as tensors, `(batch, seq)`. Where a row makes several sequences, a list of them is in the place of each,
+            and tensors are of shape `(batch, sequences, seq)`.
 
         Raises:
-            ValueError: if a column is missing or holds something other than text, if a single text is empty, or if
-                `max_length` leaves no room for a token of each text.
+            ValueError: if a column is missing or holds something other than text, if a single text or any choice is
+                empty, if rows have unequal numbers of choices, or if `max_length` leaves no room for a token of each
+                text.
         """
         texts, is_single = self._texts(rows, columns)
-        empty = sum(any(not text.strip() for text in row) for row in zip(*texts, strict=True))
+        empty = self.count_empty(texts)
         if is_single and empty:
             raise ValueError(
-                f"empty text: give {' and '.join(self.columns)} at least one character that is not a space"
+                f"empty text: give {' and '.join(self._needed)} at least one character that is not a space"
             )
 
         max_length = self.tokenizer.model_max_length if max_length is None else max_length
         n_special = len(self.columns) + 1
         if max_length < n_special + len(self.columns):
             raise ValueError(f"max_length {max_length} is too short for the special tokens and one token of each text")
-        pieces = [
-            self.tokenizer(column, add_special_tokens=False, verbose=False)["input_ids"] if column else []
-            for column in texts
-        ]
         sequences, truncated = [], []
-        for row in zip(*pieces, strict=True):
-            sequences.append(self._sequence(row, max_length - n_special))
-            truncated.append(n_special + sum(map(len, row)) > max_length)
+        for row in zip(*map(self._tokenize, texts.values()), strict=True):
+            row_sequences, is_cut = self._sequences(row, max_length)
+            sequences += row_sequences
+            truncated.append(is_cut)
 
         encoding = {"input_ids": sequences, "attention_mask": [[1] * len(sequence) for sequence in sequences]}
-        if return_truncated:
-            encoding["truncated"] = truncated
-        else:
-            self.warn(len(sequences), sum(truncated), empty)
-        if is_single and return_tensors is None:
-            encoding = {name: values[0] for name, values in encoding.items()}
+        if not return_truncated:
+            self.warn(len(truncated), sum(truncated), empty)
         if padding or return_tensors:
-            return self.tokenizer.pad(
+            encoding = self.tokenizer.pad(
                 encoding, padding=padding, max_length=max_length, return_tensors=return_tensors, verbose=False
             )
+        if self.has_several_sequences and sequences:
+            n = len(sequences) // len(truncated)  # the same of every row
+            encoding = {
+                name: values.reshape(-1, n, values.shape[-1])
+                if return_tensors
+                else [values[start : start + n] for start in range(0, len(values), n)]
+                for name, values in encoding.items()
+            }
+        if return_truncated:
+            encoding["truncated"] = truncated
+        if is_single and return_tensors is None:
+            encoding = {name: values[0] for name, values in encoding.items()}
         return BatchEncoding(encoding)
+
+    def count_empty(self, columns: Mapping[str, Sequence[str]]) -> int:
+        """Number of rows in which a text is empty that should not be, of columns of text."""
+        texts = zip(*(columns[name] for name in self._needed), strict=True)
+        return sum(any(not text.strip() for text in row) for row in texts)
 
     def warn(self, n_rows: int, n_truncated: int, n_empty: int):
         """Log a warning of the rows that were cut, or that have no text; they are kept all the same."""
         if n_truncated:
             logger.warning(f"{n_truncated} of {n_rows} rows were longer than the context and were cut")
         if n_empty:
-            logger.warning(f"{n_empty} of {n_rows} rows have an empty {' or '.join(self.columns)}")
+            logger.warning(f"{n_empty} of {n_rows} rows have an empty {' or '.join(self._needed)}")
 
-    def _texts(self, rows, columns: dict[str, Any]) -> tuple[list[list[str]], bool]:
-        """The format's columns as lists of texts, and whether they were given as one row."""
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        """Columns whose texts should not be empty, but may be; a question may, a choice must not."""
+        return tuple(name for name in self.columns if name not in ("question", "choices"))
+
+    def _texts(self, rows, columns: dict[str, Any]) -> tuple[dict[str, list], bool]:
+        """The format's columns as lists of texts (of lists of them, for choices), and whether it was one row."""
         if rows is None:
             rows = columns
         elif columns:
@@ -163,30 +214,68 @@ class GPT1Processor(ProcessorMixin):
             if isinstance(rows, str) or not all(isinstance(row, Mapping) for row in rows):
                 raise ValueError(f"give rows with the columns {', '.join(self.columns)}, not bare texts")
             rows = {name: [row.get(name) for row in rows] for name in self.columns}
-        missing = [name for name in self.columns if name not in rows]
+        missing = [name for name in self.columns if name not in rows and name != "question"]
         if missing:
             raise ValueError(
                 f"the {self.input_format} format needs the column {missing[0]!r}; given: {', '.join(map(str, rows))}"
             )
         is_single = not all(
-            isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self.columns
+            isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self._needed
         )
-        texts = [[rows[name]] if is_single else list(rows[name]) for name in self.columns]
-        for name, column in zip(self.columns, texts, strict=True):
+        texts = {name: [rows[name]] if is_single else list(rows[name]) for name in self.columns if name in rows}
+        if "question" in self.columns:
+            n_rows = len(texts["document"])
+            texts["question"] = ["" if text is None else text for text in texts.get("question", [""] * n_rows)]
+        texts = {name: texts[name] for name in self.columns}
+        for name, column in texts.items():
+            if name == "choices":
+                self._check_choices(column)
+                continue
             for index, text in enumerate(column):
                 if not isinstance(text, str):
                     raise ValueError(f"column {name!r} holds {text!r} in row {index}, which is not text")
-        if len({len(column) for column in texts}) > 1:
+        if len({len(column) for column in texts.values()}) > 1:
             raise ValueError(f"the columns {', '.join(self.columns)} are of unequal length")
         return texts, is_single
 
-    def _sequence(self, row: tuple[list[int], ...], budget: int) -> list[int]:
-        """Join the texts of one row with the special tokens around them."""
-        tokenizer = self.tokenizer
-        if len(row) == 1:
-            return [tokenizer.bos_token_id, *row[0][:budget], tokenizer.cls_token_id]
-        first, second = row if len(row[0]) + len(row[1]) <= budget else truncate_pair(*row, budget)
-        return [tokenizer.bos_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.cls_token_id]
+    def _check_choices(self, column: Sequence[Sequence[str]]):
+        for index, choices in enumerate(column):
+            is_list = isinstance(choices, Sequence) and not isinstance(choices, str)
+            if not is_list or not choices or not all(isinstance(choice, str) for choice in choices):
+                raise ValueError(f"column 'choices' holds {choices!r} in row {index}, which is not a list of texts")
+            if not all(choice.strip() for choice in choices):
+                raise ValueError(f"column 'choices' holds an empty choice in row {index}: {choices!r}")
+            if len(choices) != len(column[0]):
+                raise ValueError(
+                    f"row {index} has {len(choices)} choices, but row 0 has {len(column[0])}: rows of a batch need "
+                    "equally many"
+                )
+
+    def _tokenize(self, column: list) -> list:
+        """Token ids of each text of a column, in its own nesting."""
+        if column and not isinstance(column[0], str):
+            ids = iter(self._tokenize([text for texts in column for text in texts]))
+            return [[next(ids) for _ in texts] for texts in column]
+        return self.tokenizer(column, add_special_tokens=False, verbose=False)["input_ids"] if column else []
+
+    def _sequences(self, row: tuple, max_length: int) -> tuple[list[list[int]], bool]:
+        """Join the token lists of a row with the special tokens around them; whether anything had to be cut."""
+        start, delimiter, extract = ([getattr(self.tokenizer, f"{name}_id")] for name in TASK_TOKENS)
+        if self.input_format == "multiple_choice":
+            document, question, choices = row
+            middle = delimiter if question and self.question_delimiter else []
+            budget = max_length - len(start + middle + delimiter + extract)
+            is_cut = len(document) + len(question) + max(map(len, choices)) > budget
+            parts = [truncate_question(document, question, choice, budget) for choice in choices]
+            return [[*start, *d, *middle, *q, *delimiter, *a, *extract] for d, q, a in parts], is_cut
+        if self.input_format == "classification":
+            budget = max_length - 2
+            return [[*start, *row[0][:budget], *extract]], len(row[0]) > budget
+        budget = max_length - 3
+        is_cut = len(row[0]) + len(row[1]) > budget
+        first, second = truncate_pair(*row, budget) if is_cut else row
+        orders = [(first, second), (second, first)] if self.input_format == "similarity" else [(first, second)]
+        return [[*start, *one, *delimiter, *other, *extract] for one, other in orders], is_cut
 
 
 __all__ = ["GPT1Processor"]

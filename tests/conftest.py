@@ -73,6 +73,20 @@ def base_model(tokenizer, tmp_path_factory) -> str:
     return folder
 
 
+STORY_COLUMNS = (
+    "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
+    "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+)
+
+
+def write_stories(path: Path, n: int, encoding: str = "utf-8", tail: str = "") -> Path:
+    """Story Cloze as its authors give it: CSV, quotes where they are needed; `tail` is the last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f'id-{i},One {i}.,"Two, {i}.",Three.,Four.,"""Good,"" she said.",NA,{1 + i % 2}\n' for i in range(n)]
+    path.write_text(STORY_COLUMNS + "\n" + "".join(lines) + tail, encoding=encoding)
+    return path
+
+
 def write_jsonl(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

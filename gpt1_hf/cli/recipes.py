@@ -33,7 +33,7 @@ def main(argv: list[str]):
 
 
 def listing() -> list[str]:
-    """One line a recipe: its name and, of a task, metric and the paper's number."""
+    """One line a recipe: its name and, of a task, metric and the paper's numbers."""
     from ..tasks import all_tasks
 
     tasks = all_tasks()
@@ -41,5 +41,11 @@ def listing() -> list[str]:
     for path in sorted(recipes_dir().rglob("*.yaml")):
         name = path.relative_to(recipes_dir()).with_suffix("").as_posix()
         task = tasks.get(path.stem) if path.parent.name == "finetune" else None
-        lines.append(f"{name:<24} {task.metric}, paper {task.paper}" if task else name)
+        if task is None:
+            lines.append(name)
+            continue
+        number = str(task.paper) if task.pooled else ""
+        subsets = ", ".join(f"{subset} {paper}" for subset, paper in task.subsets.items())
+        numbers = f"{number} ({subsets})" if number and subsets else number or subsets
+        lines.append(f"{name:<24} {task.id:<12} {task.metric:<21} paper {numbers}")
     return lines

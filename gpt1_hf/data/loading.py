@@ -7,7 +7,7 @@ from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..errors import GPT1Error
+from ..errors import GPT1Error, MissingSplitError
 
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
@@ -19,10 +19,11 @@ def default_data_dir() -> str | None:
 
 
 def local_copy(name: str, data_dir: str | None = None) -> Path | None:
-    """`data_dir/name`, if there is such a file or folder."""
-    if data_dir and (Path(data_dir) / name).exists():
-        return Path(data_dir) / name
-    return None
+    """`data_dir/name`, if there is such a file or folder; of a Hub id, also one without the owner's name."""
+    if not data_dir:
+        return None
+    names = (name, name.split("/")[1]) if name.count("/") == 1 else (name,)
+    return next((Path(data_dir) / own for own in names if (Path(data_dir) / own).exists()), None)
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
@@ -61,6 +62,7 @@ def open_dataset(
         `Dataset`, or `IterableDataset` when streaming.
 
     Raises:
+        MissingSplitError: if a local copy has no file of the split.
         GPT1Error: if there is neither a local copy nor a reachable Hub repository of that name, or the split in it
         cannot be read.
     """
@@ -72,10 +74,12 @@ def open_dataset(
             raise GPT1Error(f"{path} is of no known format; give a file that ends in {', '.join(BUILDERS)}")
         files = [path] if path.is_file() else split_files(path, split)
         if not files:
-            raise GPT1Error(
+            raise MissingSplitError(
                 f"{path} has no file of the split {split!r}, such as {split}.parquet or {split}-0000.jsonl"
             )
         source = {"path": BUILDERS[files[0].suffix], "data_files": [str(file) for file in files], "split": "train"}
+        if source["path"] == "csv":
+            source["keep_default_na"] = False  # "NA", "None" and "null" are words
     else:
         source = {"path": name, "name": config, "split": split, "revision": revision}
     try:

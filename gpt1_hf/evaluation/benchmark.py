@@ -1,6 +1,7 @@
 """Scoring a fine-tuned model on a benchmark: rows -> predictions -> the paper's metric."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,31 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, AutoProcessor, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    PreTrainedConfig,
+    Trainer,
+    TrainingArguments,
+)
 
 from ..checkpoints import open_causal_lm, open_config, open_model, open_tokenizer
 from ..data.collator import GPT1DataCollator
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
 from ..resources import model_path
 from ..tasks import Task, load_task
 from .metrics import score
 from .perplexity import score_documents
-from .results import Result, format_results, write_results
+from .results import Result, format_results, write_results, write_text
+
+
+logger = logging.getLogger(__name__)
+
+# Bins of a score from 0 to 5, as in the released code (Tai et al., 2015).
+REGRESSION_BINS = 6
 
 
 @dataclass
@@ -31,7 +45,13 @@ class EvaluateArguments:
     text_file: str | None = field(
         default=None, metadata={"help": "Text: perplexity and bits per character. As --corpus of `gpt1 pretrain`."}
     )
-    split: str = field(default="validation", metadata={"help": "Split of the task, or of the text."})
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split of the task, such as test or validation_matched, or of the text. Default: validation; of "
+            "Story Cloze also test."
+        },
+    )
     sample: bool = field(default=False, metadata={"help": "Score the small labelled sample in the package."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
@@ -65,7 +85,8 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     from ..data.corpus import encode_document, read_documents
 
-    documents = list(read_documents(args.text_file, args.split, args.data_dir))
+    split = args.split or "validation"
+    documents = list(read_documents(args.text_file, split, args.data_dir))
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
@@ -74,7 +95,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
     common = {
         "task": "language_modeling",
-        "split": args.split,
+        "split": split,
         "n_examples": text_score.n_documents,
         "paper": None,
         "model": args.model,
@@ -89,31 +110,122 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
 
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
-    model = open_model(AutoModelForSequenceClassification, args.model, open_config(args.model))
+    check_supervised(task)
     processor = AutoProcessor.from_pretrained(model_path(args.model))
-    if not isinstance(processor, GPT1Processor) or processor.input_format != task.input_format:
-        raise GPT1Error(
-            f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
-        )
-    if tuple(model.config.id2label[i] for i in range(model.config.num_labels)) != task.label_names:
-        raise GPT1Error(
-            f"model {args.model!r} has the labels {list(model.config.id2label.values())}, but task {task.id} has "
-            f"{list(task.label_names)}"
-        )
+    refusal = f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
+    if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
+        raise GPT1Error(refusal)
+    model = open_model(auto_class(task), args.model, open_config(args.model))
+    if not isinstance(processor, GPT1Processor):
+        raise GPT1Error(refusal)
+    check_labels(task, args.model, model.config)
     trainer_args = TrainingArguments(
         output_dir=args.output_dir, per_device_eval_batch_size=args.batch_size, dataloader_pin_memory=False
     )
     trainer = Trainer(model, trainer_args, data_collator=GPT1DataCollator(processor))
-    rows = task.load(args.split, args.data_dir, args.sample)
-    encoded = encode_rows(rows, processor, args.max_length or model.config.max_position_embeddings)
-    predictions = predict(trainer, task, rows, encoded)
+    rows = load_scored(task, args.data_dir, args.sample, args.split)
+    max_length = args.max_length or model.config.max_position_embeddings
+    encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
+    predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
     write_predictions(args.output_dir, predictions)
-    return task_results(task, args.split, predictions, model=args.model, seed=None, details={"sample": args.sample})
+    not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
+    details = {"sample": args.sample, "not_run": not_run}
+    results = []
+    for split in predictions:
+        scored = task_results(task, split, predictions[split], model=args.model, seed=None, details=details)
+        if not scored:
+            print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
+        results += scored
+    return results
+
+
+def check_supervised(task: Task):
+    """Raise if nothing can be fine-tuned for a task."""
+    if task.input_format is None:
+        raise GPT1Error(f"task {task.id} is for zero-shot scoring only: nothing is fine-tuned for it")
+
+
+def auto_class(task: Task) -> type:
+    """The Auto class whose head a task's format needs."""
+    if task.input_format == "multiple_choice":
+        return AutoModelForMultipleChoice
+    return AutoModelForSequenceClassification
+
+
+def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]:
+    """
+    What a task changes in the configuration of a model that is fine-tuned for it.
+
+    Args:
+        task ([`Task`]):
+            Task.
+        plain_regression (`bool`, *optional*, defaults to `False`):
+            Whether a score is learnt by its squared error, in place of the released code's six bins, which are read
+            out by their expectation.
+
+    Raises:
+        GPT1Error: if `plain_regression` is asked for a task without scores.
+    """
+    if plain_regression and not task.score_range:
+        raise GPT1Error(f"plain_regression is for scores, and task {task.id} has none")
+    if task.score_range:
+        bins = None if plain_regression else REGRESSION_BINS
+        return {"num_labels": 1, "id2label": {0: "score"}, "label2id": {"score": 0}, "regression_bins": bins}
+    if task.input_format == "multiple_choice":
+        return {"regression_bins": None}
+    return {
+        "num_labels": len(task.label_names),
+        "id2label": dict(enumerate(task.label_names)),
+        "label2id": {name: index for index, name in enumerate(task.label_names)},
+        "regression_bins": None,
+    }
+
+
+def check_labels(task: Task, model: str, config: PreTrainedConfig):
+    """Raise if a fine-tuned model's labels are not those of a task, in their order."""
+    labels = config_changes(task).get("id2label")
+    found = [config.id2label[index] for index in range(config.num_labels)]
+    if labels is not None and found != list(labels.values()):
+        raise GPT1Error(f"model {model!r} has the labels {found}, but task {task.id} has {list(labels.values())}")
+
+
+def load_scored(
+    task: Task, data_dir: str | None = None, sample: bool = False, split: str | None = None
+) -> dict[str, Dataset]:
+    """
+    Load the splits that a fine-tuned model is scored on.
+
+    Args:
+        task ([`Task`]):
+            Task.
+        data_dir (`str`, *optional*):
+            Folder with local copies.
+        sample (`bool`, *optional*, defaults to `False`):
+            Whether to load the sample in the package.
+        split (`str`, *optional*):
+            The one split to score; defaults to the task's own choice.
+
+    Returns:
+        `dict`: split -> rows. Without `split`, those that a local copy lacks are left out, but for the first.
+
+    Raises:
+        GPT1Error: if the only or first split cannot be loaded.
+    """
+    first, *others = (split,) if split else task.scored_splits
+    rows = {first: task.load(first, data_dir, sample)}
+    for name in others:
+        try:
+            rows[name] = task.load(name, data_dir, sample)
+        except MissingSplitError as error:
+            logger.warning(f"task {task.id}: {name} is not run, since the data lacks it ({error})")
+    return rows
 
 
 def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dataset:
     """
     Turn rows in canonical columns into `input_ids`, `attention_mask`, `label` and `truncated`; one warning for all.
+
+    In the similarity and multiple-choice formats, each row has several sequences.
     """
     encoded = rows.map(
         processor,
@@ -124,10 +236,24 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
         load_from_cache_file=False,
         desc="encoding",
     )
-    texts = zip(*(rows[name] for name in processor.columns), strict=True)
-    n_empty = sum(any(not text.strip() for text in row) for row in texts)
-    processor.warn(len(rows), sum(encoded["truncated"]), n_empty)
+    processor.warn(len(rows), sum(encoded["truncated"]), processor.count_empty(rows))
     return encoded
+
+
+def decide(task: Task, logits: np.ndarray) -> np.ndarray:
+    """
+    What a model answers.
+
+    Args:
+        task ([`Task`]):
+            Task.
+        logits (`np.ndarray` of shape `(n, classes)`, `(n, choices)` or, of scores, `(n, 1)`):
+            Output of the task head.
+
+    Returns:
+        `np.ndarray` of shape `(n,)`: class ids, or scores.
+    """
+    return logits[:, 0] if task.score_range else logits.argmax(-1)
 
 
 def predict(trainer: Trainer, task: Task, rows: Dataset, encoded: Dataset) -> list[dict[str, Any]]:
@@ -135,44 +261,80 @@ def predict(trainer: Trainer, task: Task, rows: Dataset, encoded: Dataset) -> li
     Predict a split.
 
     Returns:
-        list of `dict`, one a row: `id`, `label` (−1 if hidden), `prediction`, `scores` (one a class), `truncated`.
+        list of `dict`, one a row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each class
+        or choice, or the predicted score), `truncated` and, where the split has subsets, `subset`.
     """
     hidden = -1 in rows.unique("label")
     output = trainer.predict(encoded.remove_columns("label") if hidden else encoded)
-    if not hidden and not np.array_equal(output.label_ids, rows["label"]):
+    labels = np.array(rows["label"][:])
+    if not hidden and not np.array_equal(output.label_ids, labels.astype(output.label_ids.dtype)):
         raise RuntimeError("the Trainer returned predictions in another order than the rows")
-    scores = softmax(output.predictions, axis=-1)
-    return [
-        {"id": index, "label": label, "prediction": int(row.argmax()), "scores": row.tolist(), "truncated": truncated}
-        for index, label, row, truncated in zip(rows["idx"], rows["label"], scores, encoded["truncated"], strict=True)
-    ]
+    logits = output.predictions.astype(np.float64)
+    if n_bad := int((~np.isfinite(logits)).any(-1).sum()):
+        logger.warning(f"{n_bad} of {len(rows)} rows of task {task.id} have predictions that are NaN or infinite")
+    predictions = decide(task, logits).tolist()
+    scores = logits if task.score_range else softmax(logits, axis=-1)
+    columns = {
+        "id": rows["idx"][:],
+        "label": rows["label"][:],
+        "prediction": predictions,
+        "scores": scores.tolist(),
+        "truncated": encoded["truncated"][:],
+    }
+    if "subset" in rows.column_names:
+        columns["subset"] = rows["subset"][:]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def task_results(
     task: Task, split: str, predictions: list[dict[str, Any]], model: str, seed: int | None, details: dict[str, Any]
 ) -> list[Result]:
-    """Score predictions with the task's metric; a split with hidden labels has no result."""
+    """
+    Score the predictions of a split with the task's metrics, on each subset and on the whole.
+
+    A split with hidden labels has no result. Subsets that the data lacked, and with them the whole, are added to
+    `details["not_run"]`, the names of the splits that were not run.
+    """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():
         return []
-    value = score(task.metric, np.array([row["prediction"] for row in predictions]), labels)
-    return [
-        Result(
-            task=task.id,
-            split=split,
-            metric=task.metric,
-            value=round(value, 2),
-            n_examples=len(predictions),
-            paper=task.paper,
-            model=model,
-            seed=seed,
-            details={"task_version": task.version, **details},
-        )
-    ]
+    answers = np.array([row["prediction"] for row in predictions])
+    subsets = np.array([row.get("subset") for row in predictions])
+    parts = task.parts(split) if "subset" in predictions[0] else {split: None}
+    chosen = {name: np.array([subset in (None, own) for own in subsets]) for name, subset in parts.items()}
+    lacking = [name for name, rows in chosen.items() if not rows.any()]
+    not_run = [name for name, subset in parts.items() if name in lacking or (lacking and subset is None)]
+
+    not_run_at_all = [*details.get("not_run", ()), *not_run]
+    details = {"task_version": task.version, **details, "not_run": not_run_at_all}
+    if not not_run_at_all:
+        del details["not_run"]
+    results = []
+    for name, subset in parts.items():
+        paper, prior = task.numbers(subset)
+        for metric in () if name in not_run else (task.metric, *task.other_metrics):
+            value = score(metric, answers[chosen[name]], labels[chosen[name]])
+            results.append(
+                Result(
+                    task=task.id,
+                    split=name,
+                    metric=metric,
+                    value=round(value, 2),
+                    n_examples=int(chosen[name].sum()),
+                    paper=paper if metric == task.metric else None,
+                    model=model,
+                    seed=seed,
+                    details=details,
+                    prior=prior if metric == task.metric else None,
+                )
+            )
+    return results
 
 
-def write_predictions(output_dir: str | Path, predictions: list[dict[str, Any]]):
-    """Write `predictions.jsonl`, a row each."""
-    path = Path(output_dir) / "predictions.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in predictions), encoding="utf-8")
+def write_predictions(output_dir: str | Path, predictions: dict[str, list[dict[str, Any]]]):
+    """
+    Write predictions, a row each: of the first split to `predictions.jsonl`, of others to `predictions_<split>.jsonl`.
+    """
+    for index, (split, rows) in enumerate(predictions.items()):
+        path = Path(output_dir) / (f"predictions_{split}.jsonl" if index else "predictions.jsonl")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

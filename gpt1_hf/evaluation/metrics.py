@@ -1,13 +1,18 @@
-"""The paper's metrics over scikit-learn, in percent, with constant predictions guarded."""
+"""The paper's metrics over scikit-learn and scipy, in percent, with constant predictions and NaN guarded."""
 
 import logging
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.metrics import accuracy_score, matthews_corrcoef
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
 logger = logging.getLogger(__name__)
+
+
+def _one_class(predictions: np.ndarray) -> bool:
+    return len(np.unique(predictions)) < 2
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -15,33 +20,76 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(accuracy_score(labels, predictions))
 
 
+def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """F1 of class 1; 0 if nothing is predicted or labelled so. A warning if all predictions are of one class."""
+    if _one_class(predictions):
+        logger.warning("all predictions are of one class: their F1 is that of a constant answer")
+    return float(f1_score(labels, predictions, zero_division=0))
+
+
 def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Matthews correlation; 0, with a warning, if all predictions are of one class."""
-    if len(np.unique(predictions)) < 2:
+    if _one_class(predictions):
         logger.warning("all predictions are of one class: their Matthews correlation is 0 by definition")
         return 0.0
     return float(matthews_corrcoef(labels, predictions))
 
 
+def _correlation(name: str, function: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
+    for what, values in (("predictions", predictions), ("labels", labels)):
+        if np.ptp(values) == 0:
+            logger.warning(f"all {what} are {values[0]:g}: their {name} correlation is undefined, and 0 here")
+            return 0.0
+    return float(function(predictions, labels).statistic)
+
+
+def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Pearson correlation of scores; 0, with a warning, if all of either are the same."""
+    return _correlation("Pearson", pearsonr, predictions, labels)
+
+
+def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Spearman's rank correlation of scores; 0, with a warning, if all of either are the same."""
+    return _correlation("Spearman", spearmanr, predictions, labels)
+
+
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy,
+    "f1": f1,
     "matthews_correlation": matthews_correlation,
+    "pearson": pearson,
+    "spearman": spearman,
 }
 
 
-def score(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     """
-    Compute a metric in percent.
+    Compute a metric.
 
     Args:
         metric (`str`):
             A key of `METRICS`.
         predictions (`np.ndarray` of shape `(n,)`):
-            Predicted classes.
+            Predicted classes or scores. If one of them is NaN or infinite, the value is 0, with a warning.
         labels (`np.ndarray` of shape `(n,)`):
-            True classes.
+            True classes or scores.
 
     Returns:
-        `float`: 100 is perfect, as the paper prints it.
+        `float`: at most 1.
+
+    Raises:
+        ValueError: if there are no rows, or not as many predictions as labels.
     """
-    return 100 * METRICS[metric](predictions, labels)
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
+        raise ValueError(f"{metric} needs as many predictions as labels, not {len(predictions)} and {len(labels)}")
+    n_bad = int((~np.isfinite(predictions)).sum())
+    if n_bad:
+        logger.warning(f"{n_bad} of {len(predictions)} predictions are NaN or infinite: their {metric} is 0 here")
+        return 0.0
+    return METRICS[metric](predictions, labels)
+
+
+def score(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+    """[`compute`] in percent: 100 is perfect, as the paper prints it."""
+    return 100 * compute(metric, predictions, labels)

@@ -35,7 +35,9 @@ class Result:
         seed (`int`, *optional*):
             Seed of the run that made it.
         details (`dict`):
-            What else is worth knowing of the run.
+            What else is worth knowing of the run; `not_run` lists the splits that the data lacked.
+        prior (`float`, *optional*):
+            Best number before the paper, where there is one.
     """
 
     task: str
@@ -47,15 +49,21 @@ class Result:
     model: str
     seed: int | None
     details: dict[str, Any]
+    prior: float | None = None
 
 
-def write_json(path: str | Path, content: Any):
-    """Write JSON in one step: a reader sees the old file or the whole new one."""
+def write_text(path: str | Path, text: str):
+    """Write a file in one step: a reader sees the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def write_json(path: str | Path, content: Any):
+    """Write JSON in one step."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
@@ -66,12 +74,16 @@ def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
 
 
 def format_results(results: Sequence[Result]) -> str:
-    """A table of results for people."""
+    """A table of results for people, and what was not run."""
     rows = [
-        (r.task, r.split, r.metric, r.value, r.paper, r.n_examples, "" if r.seed is None else r.seed) for r in results
+        (r.task, r.split, r.metric, r.prior, r.paper, r.value, r.n_examples, "" if r.seed is None else r.seed)
+        for r in results
     ]
-    headers = ("task", "split", "metric", "value", "paper", "examples", "seed")
-    return tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")
+    headers = ("task", "split", "metric", "before", "paper", "value", "examples", "seed")
+    lines = [tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")]
+    not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
+    lines += [f"not run: {task} {split}, which the data lacks" for task, split in not_run]
+    return "\n".join(lines)
 
 
 def device_name(device: torch.device) -> str:

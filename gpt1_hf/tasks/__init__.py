@@ -11,10 +11,20 @@ from ..errors import GPT1Error
 from .task import Task
 
 
-def all_tasks() -> dict[str, Task]:
-    """Task id -> task, of every family."""
+def all_tasks(zero_shot: bool = False) -> dict[str, Task]:
+    """
+    The tasks of every family.
+
+    Args:
+        zero_shot (`bool`, *optional*, defaults to `False`):
+            Whether to include those that nothing is fine-tuned for.
+
+    Returns:
+        `dict`: task id -> [`Task`].
+    """
     families = [module.name for module in iter_modules(__path__) if module.name != "task"]
-    return {task.id: task for family in families for task in import_module(f".{family}", __name__).TASKS}
+    tasks = [task for family in families for task in import_module(f".{family}", __name__).TASKS]
+    return {task.id: task for task in tasks if zero_shot or task.input_format}
 
 
 def load_task(task_id: str) -> Task:
@@ -24,7 +34,7 @@ def load_task(task_id: str) -> Task:
     Raises:
         GPT1Error: if there is no such task.
     """
-    tasks = all_tasks()
+    tasks = all_tasks(zero_shot=True)
     if task_id not in tasks:
         near = difflib.get_close_matches(str(task_id), tasks, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -74,6 +74,10 @@ class FinetuneArguments(GPT1TrainingArguments):
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
+    plain_regression: bool = field(
+        default=False,
+        metadata={"help": "Learn scores (STS-B) by squared error, not as the released code's distribution over bins."},
+    )
     classifier_dropout: float = field(default=0.1, metadata={"help": "Dropout before the task head (§4.1: 0.1)."})
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}

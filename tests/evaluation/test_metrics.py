@@ -1,12 +1,16 @@
-"""The metrics, against scikit-learn and by hand."""
+"""The metrics, against scikit-learn and scipy and by hand."""
 
 import logging
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, matthews_corrcoef
+from scipy.stats import rankdata
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gpt1_hf.evaluation.metrics import METRICS, accuracy, matthews_correlation, score
+from gpt1_hf.evaluation.metrics import METRICS, accuracy, compute, f1, matthews_correlation, pearson, score, spearman
+
+
+CORRELATIONS = ("pearson", "spearman")
 
 
 @pytest.fixture(params=range(5))
@@ -27,13 +31,30 @@ def test_matthews_correlation_is_scikit_learns(answers):
     assert matthews_correlation(predictions, labels) == pytest.approx(matthews_corrcoef(labels, predictions))
 
 
-def test_matthews_correlation_by_hand():
+def test_f1_is_scikit_learns_of_class_1(answers):
+    predictions, labels = answers
+    assert f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, pos_label=1, average="binary"))
+
+
+def test_class_metrics_by_hand():
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 1])
     predictions = np.array([1, 1, 0, 1, 0, 1, 0, 1])
     true_positive, true_negative, false_positive, false_negative = 4, 2, 1, 1
     expected = (true_positive * true_negative - false_positive * false_negative) / (5 * 5 * 3 * 3) ** 0.5
     assert score("matthews_correlation", predictions, labels) == pytest.approx(100 * expected)
     assert score("accuracy", predictions, labels) == 75.0
+    assert score("f1", predictions, labels) == pytest.approx(100 * 2 * 4 / (2 * 4 + 1 + 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations_by_their_definition(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 26, 40) / 5  # with ties, as in STS-B
+    predictions = labels + rng.normal(0, 1.5, 40)
+    assert pearson(predictions, labels) == pytest.approx(np.corrcoef(predictions, labels)[0, 1])
+    ranks = np.corrcoef(rankdata(predictions), rankdata(labels))[0, 1]
+    assert spearman(predictions, labels) == pytest.approx(ranks)
+    assert spearman(np.exp(predictions), labels) == pytest.approx(ranks)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -42,10 +63,11 @@ def test_all_right_is_100(metric):
     assert score(metric, labels, labels) == pytest.approx(100.0)
 
 
-def test_all_wrong():
+@pytest.mark.parametrize("metric", METRICS)
+def test_all_wrong(metric):
     labels = np.array([0, 1, 1, 0, 1])
-    assert score("accuracy", 1 - labels, labels) == 0.0
-    assert score("matthews_correlation", 1 - labels, labels) == pytest.approx(-100.0)
+    worst = 0.0 if metric in ("accuracy", "f1") else -100.0
+    assert score(metric, 1 - labels, labels) == pytest.approx(worst)
 
 
 @pytest.mark.parametrize("constant", [0, 1])
@@ -57,13 +79,36 @@ def test_constant_predictions_give_matthews_0_with_a_warning(constant, caplog):
     assert "all predictions are of one class" in caplog.text
 
 
+@pytest.mark.parametrize(("constant", "expected"), [(0, 0.0), (1, 75.0)])
+def test_constant_predictions_have_an_f1_with_a_warning(constant, expected, caplog):
+    assert score("f1", np.full(5, constant), np.array([0, 1, 1, 0, 1])) == pytest.approx(expected)
+    assert "one class" in caplog.text
+
+
+@pytest.mark.parametrize("metric", CORRELATIONS)
+def test_constant_scores_give_a_correlation_of_0_with_a_warning(metric, caplog):
+    varied, constant = np.array([0.5, 2.0, 4.5]), np.full(3, 2.5)
+    assert score(metric, constant, varied) == 0.0
+    assert "all predictions are 2.5" in caplog.text
+    assert score(metric, varied, constant) == 0.0
+    assert "all labels are 2.5" in caplog.text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", METRICS)
+def test_predictions_that_are_no_numbers_give_0_with_a_warning(metric, bad, caplog):
+    assert score(metric, np.array([0.0, bad, 1.0]), np.array([0.0, 1.0, 1.0])) == 0.0
+    assert "1 of 3 predictions are NaN or infinite" in caplog.text
+
+
 def test_constant_labels_give_matthews_0():
     assert score("matthews_correlation", np.array([0, 1, 1]), np.array([1, 1, 1])) == 0.0
 
 
-def test_varied_predictions_give_no_warning(answers, caplog):
+@pytest.mark.parametrize("metric", METRICS)
+def test_varied_predictions_give_no_warning(metric, answers, caplog):
     with caplog.at_level(logging.WARNING):
-        score("matthews_correlation", *answers)
+        score(metric, *answers)
     assert not caplog.records
 
 
@@ -76,3 +121,10 @@ def test_plain_lists_are_as_good_as_arrays(metric, answers):
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_result_is_a_plain_float(metric, answers):
     assert type(score(metric, *answers)) is float
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_unequal_lengths_and_nothing_are_errors(metric):
+    for predictions, labels in (([0, 1], [0, 1, 1]), ([], [])):
+        with pytest.raises(ValueError, match=f"{metric} needs as many predictions as labels"):
+            compute(metric, predictions, labels)

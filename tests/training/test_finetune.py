@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from conftest import write_jsonl, write_stories
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from gpt1_hf.errors import GPT1Error
@@ -26,27 +27,77 @@ def arguments(base_model, tmp_path, **changes):
     return FinetuneArguments(**{**defaults, **changes})
 
 
-@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
-@pytest.mark.parametrize("task_id", sorted(all_tasks()))
-def test_finetune_evaluate_and_reload(task_id, sampling, base_model, tmp_path):
-    run = tmp_path / "run"
-    (result,) = finetune(arguments(base_model, tmp_path, task=task_id, train_sampling_strategy=sampling))
-    assert result.task == task_id
-    assert result.details["n_train_examples"] == 48
-    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    assert len(predictions) == result.n_examples
-    assert set(predictions[0]) == {"id", "label", "prediction", "scores", "truncated"}
-    assert sum(predictions[0]["scores"]) == pytest.approx(1.0, abs=1e-5)
+# Split and metric of each row of results, of the tasks that have more than one.
+SEVERAL_RESULTS = {
+    "mnli": [("validation_matched", "accuracy", 82.1), ("validation_mismatched", "accuracy", 81.4)],
+    "race": [
+        ("validation", "accuracy", 59.0),
+        ("validation_middle", "accuracy", 62.9),
+        ("validation_high", "accuracy", 57.4),
+    ],
+    "mrpc": [("validation", "f1", 82.3), ("validation", "accuracy", None)],
+    "qqp": [("validation", "f1", 70.3), ("validation", "accuracy", None)],
+    "stsb": [("validation", "pearson", 82.0), ("validation", "spearman", None)],
+}
 
-    # `evaluate` on the saved folder, with other batches, finds the same number and the same predictions.
-    (again,) = evaluate(
+
+def read_predictions(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+# Both orders of training rows for the task with rows of one sequence, one of them for the others.
+@pytest.mark.parametrize(
+    ("task_id", "sampling"), [("cola", "group_by_length"), *((task_id, "random") for task_id in sorted(all_tasks()))]
+)
+def test_finetune_evaluate_and_reload(task_id, sampling, base_model, tmp_path):
+    run, task = tmp_path / "run", all_tasks()[task_id]
+    results = finetune(arguments(base_model, tmp_path, task=task_id, train_sampling_strategy=sampling))
+    expected = SEVERAL_RESULTS.get(task_id, [("validation", task.metric, task.paper)])
+    assert [(result.split, result.metric, result.paper) for result in results] == expected
+    assert {result.task for result in results} == {task_id}
+    assert results[0].details["n_train_examples"] == min(48, len(task.load("train", sample=True)))
+    # The sample of Story Cloze has no test stories.
+    assert results[0].details.get("not_run", []) == (["test"] if task_id == "story_cloze" else [])
+    predictions = read_predictions(run)
+    assert len(predictions) == len(task.load("validation", sample=True))
+    keys = {"id", "label", "prediction", "scores", "truncated"}
+    assert set(predictions[0]) == keys | ({"subset"} if task.subsets else set())
+    for row in predictions:
+        if task.score_range:
+            assert row["scores"] == [row["prediction"]] and 0 <= row["prediction"] <= 5
+        else:
+            assert len(row["scores"]) == len(task.label_names)
+            assert sum(row["scores"]) == pytest.approx(1.0, abs=1e-5)
+            assert row["scores"][row["prediction"]] == max(row["scores"])
+
+    # `evaluate` on the saved folder, with other batches, finds the same numbers and the same predictions.
+    again = evaluate(
         EvaluateArguments(model=str(run), task=task_id, sample=True, batch_size=3, output_dir=str(tmp_path / "eval"))
     )
-    assert (again.value, again.metric, again.paper) == (result.value, result.metric, result.paper)
-    rows = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
-    assert [row["prediction"] for row in rows] == [row["prediction"] for row in predictions]
-    for row, before in zip(rows, predictions, strict=True):
+    key = ("split", "metric", "value", "n_examples", "paper", "prior")
+    assert [[getattr(r, name) for name in key] for r in again] == [[getattr(r, name) for name in key] for r in results]
+    for row, before in zip(read_predictions(tmp_path / "eval"), predictions, strict=True):
+        assert row["prediction"] == pytest.approx(before["prediction"], abs=1e-5)
         assert row["scores"] == pytest.approx(before["scores"], abs=1e-5)
+
+
+def test_a_score_can_be_learnt_by_its_squared_error(base_model, tmp_path):
+    finetune(arguments(base_model, tmp_path, task="stsb", plain_regression=True))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    assert (model.config.regression_bins, model.config.num_labels, model.classifier.out_features) == (None, 1, 1)
+    assert len({row["prediction"] for row in read_predictions(tmp_path / "run")}) > 1
+    with pytest.raises(GPT1Error, match="plain_regression is for scores, and task cola has none"):
+        finetune(arguments(base_model, tmp_path, task="cola", plain_regression=True))
+
+
+def test_fewer_rows_than_a_batch(base_model, tmp_path, caplog):
+    changes = {"task": "cola", "max_train_examples": 5, "per_device_train_batch_size": 8}
+    with pytest.raises(GPT1Error, match="5 training rows are fewer than one batch, and dataloader_drop_last"):
+        finetune(arguments(base_model, tmp_path, dataloader_drop_last=True, **changes))
+    assert not (tmp_path / "run").exists()
+    finetune(arguments(base_model, tmp_path, **changes))
+    assert "5 training rows are fewer than the 8 of one update" in caplog.text
+    assert (tmp_path / "run" / "results.json").is_file()
 
 
 def test_plain_pipeline_agrees_with_the_predictions(base_model, tmp_path):
@@ -125,6 +176,8 @@ def test_bad_input_is_named(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path))
     with pytest.raises(GPT1Error, match="did you mean cola"):
         finetune(arguments(base_model, tmp_path, task="colla"))
+    with pytest.raises(GPT1Error, match="task dpr is for zero-shot scoring only"):
+        finetune(arguments(base_model, tmp_path, task="dpr"))
     with pytest.raises(GPT1Error, match="no/such/model"):
         finetune(arguments("no/such/model", tmp_path, task="cola"))
     with pytest.raises(GPT1Error, match=r"classifier.*fine-tune it first"):
@@ -135,7 +188,60 @@ def test_bad_input_is_named(base_model, tmp_path):
 
 def test_a_model_of_another_task_is_refused(base_model, tmp_path):
     finetune(arguments(base_model, tmp_path, task="sst2", num_train_epochs=0.01))
-    with pytest.raises(GPT1Error, match="negative.*acceptable"):
-        evaluate(
-            EvaluateArguments(model=str(tmp_path / "run"), task="cola", sample=True, output_dir=str(tmp_path / "eval"))
+    for task_id, message in {
+        "cola": "negative.*acceptable",
+        "race": "not fine-tuned for the multiple_choice format of task race",
+        "stsb": "not fine-tuned for the similarity format of task stsb",
+        "dpr": "zero-shot scoring only",
+    }.items():
+        with pytest.raises(GPT1Error, match=message):
+            evaluate(
+                EvaluateArguments(
+                    model=str(tmp_path / "run"), task=task_id, sample=True, output_dir=str(tmp_path / "eval")
+                )
+            )
+    assert not (tmp_path / "eval").exists()
+
+
+def test_splits_that_the_data_lacks_do_not_fail_the_rest(base_model, tmp_path, capsys):
+    """A copy of RACE without the high-school questions of validation, and Story Cloze with test stories."""
+    question = {"article": "It is a rainy day.", "question": "How is it?", "options": list("wxyz"), "answer": "B"}
+    rows = [{"example_id": f"{school}{n}.txt", **question} for n in range(4) for school in ("middle", "high")]
+    race = tmp_path / "data" / "ehovy" / "race"
+    write_jsonl(race / "all" / "train.jsonl", rows)
+    write_jsonl(race / "middle" / "validation.jsonl", rows[:5:2])
+    changes = {"sample": False, "data_dir": str(tmp_path / "data")}
+    results = finetune(arguments(base_model, tmp_path, task="race", **changes))
+    assert [(result.split, result.n_examples) for result in results] == [("validation_middle", 3)]
+    assert results[0].details["not_run"] == ["validation", "validation_high"]
+    assert "not run: race validation_high" in capsys.readouterr().out
+
+    stories = tmp_path / "data" / "story_cloze"
+    write_stories(stories / "cloze_test_val__spring2016 - cloze_test_ALL_val.csv", 20)
+    write_stories(stories / "cloze_test_test__spring2016 - cloze_test_ALL_test.csv", 6)
+    changes["output_dir"] = str(tmp_path / "stories")
+    results = finetune(arguments(base_model, tmp_path, task="story_cloze", **changes))
+    assert [(result.split, result.n_examples, result.paper) for result in results] == [
+        ("validation", 4, 86.5),
+        ("test", 6, 86.5),
+    ]
+    assert "not_run" not in results[0].details
+    assert len((tmp_path / "stories" / "predictions_test.jsonl").read_text().splitlines()) == 6
+
+
+def test_hidden_labels_give_predictions_without_a_number(base_model, tmp_path, capsys):
+    finetune(arguments(base_model, tmp_path, task="stsb", num_train_epochs=0.01))
+    rows = [{"sentence1": "the lady", "sentence2": "the captain", "label": -1.0, "idx": n} for n in range(3)]
+    write_jsonl(tmp_path / "data" / "nyu-mll" / "glue" / "stsb" / "test.jsonl", rows)
+    results = evaluate(
+        EvaluateArguments(
+            model=str(tmp_path / "run"),
+            task="stsb",
+            split="test",
+            data_dir=str(tmp_path / "data"),
+            output_dir=str(tmp_path / "eval"),
         )
+    )
+    assert results == []
+    assert "labels of stsb (test) are hidden" in capsys.readouterr().out
+    assert [row["label"] for row in read_predictions(tmp_path / "eval")] == [-1.0] * 3

@@ -1,0 +1,67 @@
+"""
+The metrics as modules of Hugging Face's `evaluate`, which come with the package instead of being downloaded:
+
+    metrics = evaluate.combine([F1(), Accuracy()])
+    metrics.compute(predictions=[0, 1, 1], references=[0, 1, 0])
+
+Values are as the Hub's metrics give them, not in percent: 1 is perfect. Needs the extra `evaluate`.
+"""
+
+import numpy as np
+from datasets import Features, Value
+
+from ..errors import GPT1Error
+from .metrics import METRICS, compute
+
+
+try:
+    from evaluate import Metric, MetricInfo
+except ImportError as error:
+    raise GPT1Error("the metric modules need the `evaluate` library: pip install 'gpt1_hf[evaluate]'") from error
+
+
+class PackagedMetric(Metric):
+    """One of [`gpt1_hf.evaluation.metrics.METRICS`], on class ids."""
+
+    metric: str
+    dtype = "int64"
+
+    def _info(self) -> MetricInfo:
+        return MetricInfo(
+            description=METRICS[self.metric].__doc__,
+            citation="",
+            inputs_description=f"predictions and references: lists of {self.dtype}",
+            features=Features({"predictions": Value(self.dtype), "references": Value(self.dtype)}),
+        )
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        return {self.metric: compute(self.metric, np.array(predictions), np.array(references))}
+
+
+class Accuracy(PackagedMetric):
+    metric = "accuracy"
+
+
+class F1(PackagedMetric):
+    metric = "f1"
+
+
+class MatthewsCorrelation(PackagedMetric):
+    metric = "matthews_correlation"
+
+
+class Pearson(PackagedMetric):
+    metric = "pearson"
+    dtype = "float64"
+
+
+class Spearman(PackagedMetric):
+    metric = "spearman"
+    dtype = "float64"
+
+
+MODULES: dict[str, type[PackagedMetric]] = {
+    module.metric: module for module in (Accuracy, F1, MatthewsCorrelation, Pearson, Spearman)
+}
+
+__all__ = ["MODULES", "Accuracy", "F1", "MatthewsCorrelation", "Pearson", "Spearman"]

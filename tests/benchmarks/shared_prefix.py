@@ -1,0 +1,153 @@
+"""Training updates on RACE with the choices' common prefix computed once, against the same model without, and against
+transformers' OpenAIGPTDoubleHeadsModel.
+
+    python tests/benchmarks/shared_prefix.py --data_dir DIR [--rounds 3] [--batch_size 2] [--dropout 0.1]
+
+Models are of the paper's size with random weights; an update is forward, backward, clipping and AdamW, with the
+auxiliary language-model loss. Every round takes new questions, the same for all contenders in turn; printed are the
+means of the rounds, and theirs over ours. On a CPU the seconds are processor time, which other work on the machine
+does not add to. Peak memory is of two updates in a process of their own.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
+
+from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForMultipleChoice, GPT1Processor, GPT1Tokenizer
+from gpt1_hf.data.loading import open_dataset
+from gpt1_hf.training.throughput import seconds
+
+
+CONTENDERS = ("shared prefix", "plain", "OpenAIGPT double heads")
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+LM_COEF = 0.5
+
+
+def batches(data_dir: str, batch_size: int, rounds: int) -> tuple[GPT1Processor, list[list[dict]]]:
+    """Encoded questions, a list a round."""
+    vocabulary = Path(data_dir) / "openai-community" / "openai-gpt"
+    processor = GPT1Processor(GPT1Tokenizer.from_original(vocabulary), "multiple_choice")
+    rows = open_dataset("ehovy/race", "train", "all", data_dir).shuffle(seed=0).select(range(batch_size * rounds))
+    columns = {"document": rows["article"], "question": rows["question"], "choices": rows["options"]}
+    encoded = processor({name: list(column) for name, column in columns.items()})["input_ids"]
+    labels = ["ABCD".index(answer) for answer in rows["answer"]]
+    rows = [{"input_ids": ids, "label": label} for ids, label in zip(encoded, labels, strict=True)]
+    return processor, [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def build(name: str, layers: int, dropout: float, n_tokens: int) -> torch.nn.Module:
+    sizes = {"n_layer": layers, "vocab_size": n_tokens}
+    sizes |= {"embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
+    torch.manual_seed(0)
+    if name == "OpenAIGPT double heads":
+        return OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(**sizes, summary_first_dropout=dropout, num_labels=1))
+    return GPT1ForMultipleChoice(GPT1Config(**sizes, lm_coef=LM_COEF, pad_token_id=0))
+
+
+def updater(name: str, processor: GPT1Processor, layers: int, dropout: float, dtype: torch.dtype, device: str):
+    """A function that makes one training update on some rows."""
+    model = build(name, layers, dropout, len(processor.tokenizer)).to(device).train()
+    collator = GPT1DataCollator(processor, shared_prefix=name == "shared prefix")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def loss_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if name != "OpenAIGPT double heads":
+            return model(**batch).loss
+        mask = batch["attention_mask"]
+        outputs = model(
+            batch["input_ids"],
+            attention_mask=mask,
+            mc_token_ids=mask.sum(-1) - 1,
+            labels=batch["input_ids"].masked_fill(mask == 0, -100),
+            mc_labels=batch["labels"],
+        )
+        return outputs.mc_loss + LM_COEF * outputs.loss
+
+    def update(rows: list[dict]):
+        batch = {key: value.to(device) for key, value in collator(rows).items()}
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = loss_of(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return update
+
+
+def duration(work: Callable[[], object], device: str) -> float:
+    if device != "cpu":
+        return seconds(work, torch.device(device))
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def peak_memory(name: str, args: argparse.Namespace) -> float:
+    """Most memory, in GiB, of two updates in a process of their own."""
+    values = (args.data_dir, args.batch_size, args.layers, args.dropout, args.dtype, args.device)
+    command = [sys.executable, __file__, "memory", name, *map(str, values)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_memory(name: str, data_dir: str, batch_size: str, layers: str, dropout: str, dtype: str, device: str):
+    processor, questions = batches(data_dir, int(batch_size), 2)
+    update = updater(name, processor, int(layers), float(dropout), DTYPES[dtype], device)
+    for rows in questions:
+        update(rows)
+    cuda = device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(peak / 2**30)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="Local copies laid out as on the Hub.")
+    parser.add_argument("--rounds", type=int, default=3, help="Batches that are timed.")
+    parser.add_argument("--batch_size", type=int, default=2, help="Questions an update.")
+    parser.add_argument("--layers", type=int, default=12, help="Transformer blocks, 12 in the paper.")
+    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="Number type; bf16 is autocast.")
+    args = parser.parse_args()
+    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    processor, questions = batches(args.data_dir, args.batch_size, args.rounds + 1)
+    collators = {shared: GPT1DataCollator(processor, shared_prefix=shared) for shared in (True, False)}
+    shared, plain = (
+        sum(collator(rows)["input_ids"].numel() for rows in questions[1:]) for collator in collators.values()
+    )
+    print(
+        f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} layers, dropout {args.dropout}, "
+        f"{args.batch_size} questions an update"
+    )
+    print(f"tokens with padding: {shared:,} shared, {plain:,} plain ({plain / shared:.2f} times)\n")
+    updates = {
+        contender: updater(contender, processor, args.layers, args.dropout, DTYPES[args.dtype], args.device)
+        for contender in CONTENDERS
+    }
+    times = dict.fromkeys(CONTENDERS, 0.0)
+    for index, rows in enumerate(questions):
+        for contender, update in updates.items():
+            spent = duration(lambda update=update, rows=rows: update(rows), args.device)
+            times[contender] += spent if index else 0.0  # the first is a warm-up
+    del updates, update
+    print("| | seconds an update | ours is faster by | peak GiB |")
+    print("|---|---|---|---|")
+    for contender, spent in times.items():
+        memory = peak_memory(contender, args)
+        ratio = spent / times["shared prefix"]
+        print(f"| {contender} | {spent / args.rounds:.2f} | {ratio:.2f} | {memory:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["memory"]:
+        measure_memory(*sys.argv[2:])
+    else:
+        main()
