@@ -118,7 +118,9 @@ def code_files(folder: Path, config: dict) -> list[str]:
     """Names of the Python files that `config.json` names, and of those that they import."""
     auto_map = config.get("auto_map") or {}
     if not auto_map:
-        raise GPT1Error(f"{folder / 'config.json'} has no auto_map, by which the Hub's users find the code: save it again")
+        raise GPT1Error(
+            f"{folder / 'config.json'} has no auto_map, by which the Hub's users find the code: save it again"
+        )
     found = set()
     for reference in auto_map.values():
         module = str(reference).split(".")[0]
@@ -173,13 +175,17 @@ def upload(
     folder = Path(folder)
     files = model_files(folder) | asked_for(folder, include)
     if not (token or get_token()):
-        raise GPT1Error("you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write")
+        raise GPT1Error(
+            "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write"
+        )
     api = HfApi(token=token)
     with explained(repo, "nothing was sent"):
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
     with explained(repo, "nothing was published; the same command goes on with what has not arrived"):
         if private and not api.model_info(repo).private:
-            raise GPT1Error(f"{repo} exists and is public: make it private in its settings on the Hub, or push elsewhere")
+            raise GPT1Error(
+                f"{repo} exists and is public: make it private in its settings on the Hub, or push elsewhere"
+            )
         if revision and revision != "main" and not revision.startswith("refs/"):
             api.create_branch(repo, branch=revision, exist_ok=True)
         before = api.model_info(repo, revision=revision).sha
@@ -187,7 +193,10 @@ def upload(
         done = api.create_commit(
             repo,
             [CommitOperationDelete(name) for name in stale]
-            + [CommitOperationAdd(name, card_for(path, repo) if name == CARD else path) for name, path in files.items()],
+            + [
+                CommitOperationAdd(name, card_for(path, repo) if name == CARD else path)
+                for name, path in files.items()
+            ],
             commit_message=message or f"Upload {config_name(folder)} with gpt1_hf",
             revision=revision,
         )
@@ -251,8 +260,8 @@ def explained(repo: str, consequence: str) -> Iterator[None]:
             raise GPT1Error(f"the Hub does not take the model for {repo} ({reason}); {consequence}") from error
         where = f" ({error})" if cause is not error else ""
         raise GPT1Error(
-            f"the connection to the Hub at {endpoint} failed{where}: {reason}; {consequence}, so check the network and "
-            "run it again"
+            f"the connection to the Hub at {endpoint} failed{where}: {reason}; {consequence}, so check the network "
+            "and run it again"
         ) from error
 
 
@@ -263,8 +272,8 @@ def _refusal(repo: str, error: HfHubHTTPError, consequence: str) -> str:
     said = f" ({said})" if said else ""
     if status == 401:
         return (
-            f"the Hub does not know the token (401){said}: log in anew with `hf auth login`, or correct HF_TOKEN, which "
-            "goes before it"
+            f"the Hub does not know the token (401){said}: log in anew with `hf auth login`, or correct HF_TOKEN, "
+            "which goes before it"
         )
     if status == 403:
         return f"the token may not write to {repo} (403){said}: use one with write access to it, or another name"

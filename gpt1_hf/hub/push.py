@@ -82,8 +82,8 @@ def check_loads(folder: Path):
     config, tokenizer = open_config(str(folder)), open_tokenizer(str(folder))
     if len(tokenizer) > config.vocab_size:
         raise GPT1Error(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the model only {config.vocab_size}: the two do "
-            "not belong together"
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, but the model only {config.vocab_size}: the two "
+            "do not belong together"
         )
     own_class = (config.architectures or [None])[0]
     autos = {model_class.__name__: auto for auto, model_class in type(config).auto_classes().items()}

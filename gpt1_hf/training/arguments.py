@@ -85,6 +85,8 @@ class FinetuneArguments(GPT1TrainingArguments):
 
     def __post_init__(self):
         self.output_dir = self.output_dir or f"runs/{self.task}"
+        if self.push_to_hub and self.seeds > 1:
+            raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
         super().__post_init__()
 
 

@@ -26,6 +26,7 @@ from ..data.loading import local_copy
 from ..evaluation.results import Result, write_text
 from ..resources import card_templates, model_path
 from ..tasks import Task
+from ..upload import PLACEHOLDER
 from .arguments import FinetuneArguments, PretrainArguments
 
 
@@ -61,6 +62,8 @@ PIPELINES = {
     "ForTokenClassification": "token-classification",
 }
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
+# In a plain card, which the next run in the folder may replace.
+PLAIN_MARK = "<!-- written by GPT1Trainer; take this line out to keep the card -->"
 VERSIONS = ("gpt1_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "peft")
 
 # Code of each head, as a reader would run it. `FOLDER` stands for the model's name, as a literal.
@@ -82,8 +85,7 @@ EXAMPLES = {
     "classification": 'text="A film that is better than its title."',
     "entailment": 'premise="An old man sleeps in the sun.", hypothesis="Somebody is asleep."',
     "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
-    "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", '
-    'choices={choices}',
+    "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
 }
 CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
 
@@ -138,7 +140,7 @@ def write_pretraining_card(
         license="mit",
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=tags(config),
+        tags=model_tags(config),
         datasets=[args.corpus] if on_hub else None,
         metrics=sorted({result.metric for result in results if result.metric != "bits_per_character"}),
         model_name=name,
@@ -196,7 +198,9 @@ def write_finetuning_card(
     base = args.model if not Path(model_path(args.model)).exists() else Path(args.model).resolve().name
     on_hub = base == args.model and is_repo_name(base) and "/" in base
 
-    pipeline = PIPELINES["ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"]
+    pipeline = PIPELINES[
+        "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
+    ]
     evaluations, rows = [], []
     for result in own:
         values = [of_seed.value for of_seed in by_seed[result.split, result.metric]]
@@ -222,7 +226,7 @@ def write_finetuning_card(
         license=license_of(args.model, args.from_scratch),
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=[*tags(config), hub_word(task.id)],
+        tags=[*model_tags(config), hub_word(task.id)],
         datasets=None if args.sample else [task.dataset],
         base_model=base if on_hub and not args.from_scratch else None,
         metrics=list(dict.fromkeys(HUB_METRICS.get(result.metric, result.metric) for result in own)),
@@ -246,6 +250,7 @@ def write_finetuning_card(
         details=details,
         labels=labels,
         settings={**shown_settings(args, FINETUNE_SETTINGS), "seed": seed},
+        duration=f"{args.max_steps} updates" if args.max_steps > 0 else f"{details['epochs']:g} epochs",
         rows=rows,
         seed=seed,
         seeds=seeds,
@@ -261,9 +266,12 @@ def write_plain_card(
     updates: int | None = None,
     n_train_examples: int | None = None,
     metrics: dict[str, float] | None = None,
+    model_name: str | None = None,
+    tags: Sequence[str] = (),
+    **metadata: Any,
 ):
     """
-    Write `README.md` beside a model of whose making little is known: what its folder says, and what the caller can add.
+    Write `README.md` beside a model of whose making little is known: what its folder says, and the caller.
 
     Args:
         folder (`str` or `Path`):
@@ -275,37 +283,54 @@ def write_plain_card(
         n_train_examples (`int`, *optional*):
             Rows that it was trained on.
         metrics (`dict[str, float]`, *optional*):
-            What it scored in the end.
+            What it scored in the end, as the Trainer logs it.
+        model_name (`str`, *optional*):
+            Name of the model; defaults to the folder's.
+        tags (list of `str`):
+            Tags beside those of the model's type.
+        metadata (*optional*):
+            Further metadata of `ModelCardData`.
     """
     folder = Path(folder)
-    name, config = plain(folder.resolve().name), open_config(str(folder))
+    name, config = plain(model_name or folder.resolve().name), open_config(str(folder))
     head = plain((config.architectures or [type(config).__name__])[0])
     end = next((end for end in PIPELINES if head.endswith(end)), None)
     processor = folder / "processor_config.json"
-    input_format = json.loads(processor.read_text(encoding="utf-8")).get("input_format") if processor.is_file() else None
+    input_format = (
+        json.loads(processor.read_text(encoding="utf-8")).get("input_format") if processor.is_file() else None
+    )
     needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice")
-    metadata = ModelCardData(
-        language="en",
+    card_data = ModelCardData(
+        **{"language": "en", **metadata},
         library_name="transformers",
         pipeline_tag=PIPELINES.get(end),
-        tags=tags(config),
-        model_name=name,
+        tags=[*model_tags(config), *tags],
     )
     known = input_format in EXAMPLES or not needs_processor
     write_card(
         folder,
         "plain",
-        metadata,
+        card_data,
         name=name,
         config=config,
         head=head,
+        mark=PLAIN_MARK,
         snippet=snippet(name, f"AutoModel{end or ''}", input_format if needs_processor else None) if known else None,
         settings=shown_settings(args, SETTINGS) if args else {},
         updates=updates,
         n_train_examples=n_train_examples,
-        metrics=metrics or {},
+        metrics={
+            metric.removeprefix("eval_").replace("_", " "): value
+            for metric, value in (metrics or {}).items()
+            if metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
+        },
         environment=environment(str(args.device) if args else None, args.world_size if args else 1),
     )
+
+
+def is_plain_card(path: Path) -> bool:
+    """Whether a card is of [`write_plain_card`], and nobody has taken the mark from it."""
+    return PLAIN_MARK in path.read_text(encoding="utf-8")
 
 
 def write_card(folder: str | Path, template: str, metadata: ModelCardData, **values: Any):
@@ -349,7 +374,7 @@ def is_repo_name(name: str) -> bool:
     return True
 
 
-def tags(config: PreTrainedConfig) -> list[str]:
+def model_tags(config: PreTrainedConfig) -> list[str]:
     return list(dict.fromkeys(["gpt1", config.model_type]))
 
 
@@ -380,7 +405,7 @@ def snippet(name: str, auto: str, input_format: str | None = None, n_choices: in
         example = EXAMPLES[input_format].replace("{choices}", choices)
         reader, tail = "AutoProcessor", PROCESS.format(example=example, answer=answer)
     lines = HEADER.format(auto=auto, reader=reader, tail=tail)
-    return lines.replace("FOLDER", json.dumps(f"path/to/{name}", ensure_ascii=False), 1)
+    return lines.replace("FOLDER", json.dumps(f"{PLACEHOLDER}{name}", ensure_ascii=False), 1)
 
 
 def environment(device: str | None, processes: int) -> dict[str, str]:

@@ -28,7 +28,8 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
-from .trainer import GPT1Trainer, resume_point, save_whole
+from .card import write_finetuning_cards
+from .trainer import GPT1Trainer, push_run, resume_point, save_whole
 
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ def finetune(args: FinetuneArguments) -> list[Result]:
         results += finetune_once(run, task, rows)
         if args.process_index == 0:
             write_results(args.output_dir, results)
+            write_finetuning_cards(args, task, results)
+    push_run(args)
     if args.process_index == 0:
         print(format_results(results))
         if args.seeds > 1:

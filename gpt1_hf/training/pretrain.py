@@ -16,7 +16,7 @@ from ..evaluation.results import Result, device_name, format_results, write_resu
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .throughput import Throughput, matmul_peak, operations_per_token
-from .trainer import GPT1Trainer, resume_point, save_whole
+from .trainer import GPT1Trainer, push_run, resume_point, save_whole
 
 
 # Share of the corpus's tokens held out when it comes without validation text.
@@ -96,6 +96,7 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         write_pretraining_card(args.output_dir, args, config, results)
         write_results(args.output_dir, results)
         print(format_results(results))
+    push_run(args)
     return results
 
 
