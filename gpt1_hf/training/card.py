@@ -78,7 +78,7 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=Tru
 ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name)
 print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
 PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
-inputs = processor({example}, return_tensors="pt")
+inputs = processor({example}, padding=True, return_tensors="pt")
 logits = model(**inputs).logits[0]
 print({answer})"""
 EXAMPLES = {
@@ -125,7 +125,7 @@ def write_pretraining_card(
             task_type="text-generation",
             dataset_type=args.corpus if on_hub else hub_word(corpus),
             dataset_name=plain(corpus),
-            dataset_split=result.split,
+            dataset_split=plain(result.split),
             dataset_revision=args.corpus_revision if on_hub else None,
             dataset_args={"documents": result.n_examples},
             metric_type=result.metric,
@@ -212,7 +212,7 @@ def write_finetuning_card(
                 dataset_type=f"{hub_word(task.id)}-sample" if args.sample else task.dataset,
                 dataset_name=f"{task.id} (a sample in gpt1_hf)" if args.sample else task.id,
                 dataset_config=None if args.sample else task.config,
-                dataset_split=result.split,
+                dataset_split=plain(result.split),
                 dataset_revision=None if args.sample or local else task.revision,
                 dataset_args={"rows": result.n_examples},
                 metric_type=HUB_METRICS.get(result.metric, result.metric),
@@ -304,7 +304,7 @@ def write_plain_card(
         **{"language": "en", **metadata},
         library_name="transformers",
         pipeline_tag=PIPELINES.get(end),
-        tags=[*model_tags(config), *tags],
+        tags=[*model_tags(config), *map(plain, tags)],
     )
     known = input_format in EXAMPLES or not needs_processor
     write_card(
@@ -340,6 +340,7 @@ def write_card(folder: str | Path, template: str, metadata: ModelCardData, **val
     )
     jinja.filters |= {"text": text, "code": code, "sentence": lambda words: words[:1].upper() + words[1:]}
     body = jinja.get_template(f"{template}.md").render(metadata=metadata.to_yaml(), **values)
+    body = body.encode("utf-8", "replace").decode()  # a description may have half a surrogate pair, too
     write_text(Path(folder) / "README.md", re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
 
 
