@@ -1,10 +1,10 @@
 """
 The part of the Hub's API that `huggingface_hub` speaks when it pushes and loads a model, on localhost and in memory.
 
-Written after the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large files
-go by the LFS protocol, basic transfer, to an address with another host name than the API's, as on the real Hub: there
-the client must not send its token. Xet, the binary protocol of the library hf_xet, is not spoken; clients have to set
-HF_HUB_DISABLE_XET=1, and then do what they do where hf_xet is not installed.
+Written after the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
+files go by the LFS protocol, basic transfer, to an address with another host name than the API's, as on the real Hub:
+there the client must not send its token. Xet, the binary protocol of the library hf_xet, is not spoken; clients
+have to set HF_HUB_DISABLE_XET=1, and then do what they do where hf_xet is not installed.
 """
 
 import base64
@@ -217,7 +217,8 @@ class HubServer:
         if repo in self.repos:
             raise Refused(409, "You already created this model repo", url=url)
         self.repos[repo] = Repo(private=wish.get("visibility") == "private")
-        self.repos[repo].commit("main", {".gitattributes": File(b"*.safetensors filter=lfs\n", False)}, "initial commit")
+        attributes = File(b"*.safetensors filter=lfs\n", False)
+        self.repos[repo].commit("main", {".gitattributes": attributes}, "initial commit")
         return {"url": url, "name": repo}, {}
 
     def validate_yaml(self, body, **_):

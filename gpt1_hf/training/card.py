@@ -118,7 +118,7 @@ def write_pretraining_card(
     name = plain(name or Path(folder).resolve().name)
     details = results[0].details
     is_local = local_copy(args.corpus, args.data_dir) is not None or Path(args.corpus).exists()
-    on_hub = not is_local and is_repo_name(args.corpus)
+    on_hub = not is_local and "/" in args.corpus and is_repo_name(args.corpus)
     corpus = args.corpus if on_hub else Path(args.corpus).name
     evaluations = [
         EvalResult(
@@ -400,7 +400,7 @@ def snippet(name: str, auto: str, input_format: str | None = None, n_choices: in
         reader, tail = "AutoTokenizer", GENERATE if auto == "AutoModelForCausalLM" else ENCODE
     else:
         choices = json.dumps(list(CHOICES[: max(2, min(n_choices, len(CHOICES)))]))
-        answer = "logits.softmax(-1).tolist()  # a probability for each choice"
+        answer = "logits.softmax(-1).tolist()"
         if auto == "AutoModelForSequenceClassification":
             answer = "dict(zip(model.config.id2label.values(), logits.tolist()))"
         example = EXAMPLES[input_format].replace("{choices}", choices)
