@@ -30,7 +30,7 @@ from gpt1_hf import (
     GPT1Processor,
 )
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.upload import card_for, model_files
+from gpt1_hf.upload import card_for, model_files, upload
 
 
 PACKAGE = Path(gpt1_hf.__file__).parent
@@ -458,6 +458,13 @@ def test_a_card_that_the_hub_refuses(hub, client, model):
     message = error_of(client("push", model, "anna/refused"))
     assert "base_model" in message and "nothing was published" in message
     assert "model.safetensors" not in hub.files("anna/refused")
+
+
+def test_offline_is_said(model, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(GPT1Error, match="HF_HUB_OFFLINE is set") as error:
+        upload(model, "anna/offline")
+    assert TOKEN not in str(error.value)
 
 
 def test_a_card_names_the_repository_in_place_of_the_folder(tmp_path):
