@@ -1,11 +1,13 @@
 """Opening checkpoints by name (folder, Hub id, or an embedded model) with errors that say what is wrong."""
 
+import copy
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .adapters import adapter_base, open_adapter
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
@@ -83,7 +85,7 @@ def open_model(
     exact: bool = False,
 ) -> PreTrainedModel:
     """
-    Load the weights of a checkpoint of GPT-1 or of the LSTM.
+    Load the weights of a checkpoint of GPT-1 or of the LSTM; those of an adapter are merged into its base model.
 
     Args:
         model_class (`type`):
@@ -103,6 +105,11 @@ def open_model(
         GPT1Error: if there is no such checkpoint, its files are damaged, or weights are missing from it, have another
         size than the configuration says, or are left over where `exact` is set.
     """
+    base = adapter_base(model)
+    if base is not None:
+        base_config = copy.deepcopy(config)
+        base_config.vocab_size = open_config(base).vocab_size
+        return open_adapter(model, open_model(model_class, base, base_config, new_head=True, dtype=dtype), config)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the table of missing weights; they are checked here
     try:

@@ -1,4 +1,11 @@
-"""The one error type for bad input above the model family."""
+"""The one error type for bad input above the model family, and what a file that cannot be written is told as."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 class GPT1Error(ValueError):
@@ -7,3 +14,36 @@ class GPT1Error(ValueError):
 
 class MissingSplitError(GPT1Error):
     """A local copy of a data set lacks one of its splits, which need not stop what can be done with the others."""
+
+
+class Terminated(Exception):
+    """A run that SIGTERM ended in good order. The message says where it is saved and how it goes on."""
+
+
+@contextmanager
+def writing(path: str | Path, consequence: str = "make room, or choose another folder") -> Iterator[None]:
+    """
+    Turn what is raised where a file cannot be written (full disk, read-only folder) into one sentence.
+
+    Args:
+        path (`str` or `Path`):
+            What is being written.
+        consequence (`str`, *optional*):
+            What is left, and what to do.
+
+    Raises:
+        GPT1Error: if it could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise GPT1Error(f"cannot write {path} ({os.strerror(error.errno)}): {consequence}") from error
+    except SafetensorError as error:
+        raise GPT1Error(f"cannot write {path} ({str(error).split(': ')[-1]}): {consequence}") from error
+    except RuntimeError as error:
+        # torch.save does not say why; this is its C++ writer's file, in the message of a write that was cut short.
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} (a write was cut short; is the disk full?): {consequence}") from error

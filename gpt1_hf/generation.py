@@ -1,6 +1,9 @@
 """Text from a language model: prompt in, readable continuation out."""
 
-from transformers import set_seed
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.generation import GenerateDecoderOnlyOutput
 
 from .checkpoints import open_causal_lm, open_tokenizer
 from .errors import GPT1Error
@@ -42,11 +45,37 @@ def generate(
         GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
         recurrent model has no such limit).
     """
+    tokenizer, lm = open_tokenizer(model), open_causal_lm(model)
+    output = sample(
+        tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
+    )
+    texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+    # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
+    return [tokenizer.clean_up_tokenization(text) for text in texts]
+
+
+def sample(
+    tokenizer: PreTrainedTokenizerBase,
+    lm: PreTrainedModel,
+    prompt: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    **options: Any,
+) -> GenerateDecoderOnlyOutput:
+    """
+    [`generate`] with a loaded model, giving all that the library's `generate` returns; `options` are its own.
+
+    Raises:
+        GPT1Error: as [`generate`].
+    """
     if not prompt.strip():
         raise GPT1Error("the prompt is empty: give the model a word to go on from")
-    tokenizer, lm = open_tokenizer(model), open_causal_lm(model).eval()
-    inputs = tokenizer(prompt, return_tensors="pt", verbose=False)
+    inputs = tokenizer(prompt, return_tensors="pt", verbose=False).to(lm.device)
     n_prompt = inputs["input_ids"].shape[1]
+    if not n_prompt:
+        raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
     context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
     if n_prompt + max_new_tokens > context and not lm._is_stateful:
         raise GPT1Error(
@@ -55,13 +84,11 @@ def generate(
         )
     set_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
-    output = lm.generate(
+    return lm.eval().generate(
         **inputs,
         **sampling,
+        **options,
         max_new_tokens=max_new_tokens,
-        num_return_sequences=num_return_sequences,
         pad_token_id=tokenizer.pad_token_id,
+        return_dict_in_generate=True,
     )
-    texts = tokenizer.batch_decode(output, skip_special_tokens=True)
-    # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
-    return [tokenizer.clean_up_tokenization(text) for text in texts]

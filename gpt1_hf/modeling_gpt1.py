@@ -762,8 +762,9 @@ class TaskHead:
         # The state that predicts each token: of its left neighbour or, for a branch's first, of the prefix's last.
         before = (torch.arange(input_ids.shape[1], device=input_ids.device) - 1).expand_as(input_ids)
         before = before.scatter(1, branches.starts, (branches.starts[:, :1] - 1).expand_as(branches.starts))
-        scored = is_token[:, 1:] & is_token[:, :-1]
-        states = hidden_states[torch.arange(len(before), device=before.device)[:, None], before[:, 1:]]
+        scored = (is_token & (before >= is_token.int().argmax(-1, keepdim=True)))[:, 1:]
+        index = torch.arange(len(before), device=before.device)[:, None]
+        states = hidden_states[index, before[:, 1:].clamp(min=0)]
         return self._weighted_lm_loss(states, input_ids[:, 1:], token_weights[:, 1:] * scored, scored)
 
     def _weighted_lm_loss(self, states, targets, token_weights, scored) -> torch.Tensor:

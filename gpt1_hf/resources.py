@@ -1,6 +1,9 @@
 """Where the files that come with the package are: recipes, card templates, embedded models, labelled samples."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .errors import GPT1Error
 
@@ -37,6 +40,26 @@ def find_recipe(name: str) -> Path:
     )
 
 
+def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
+    """
+    Read a recipe, given as to [`find_recipe`].
+
+    Returns:
+        Its path, and its content.
+
+    Raises:
+        GPT1Error: if there is no such file, or it is not a mapping in valid YAML.
+    """
+    file = find_recipe(name)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise GPT1Error(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
+    return file, content
+
+
 def model_path(model: str) -> str:
     """`gpt1-tiny` -> its folder in the package; a folder or Hub id stays as it is. A folder on disk wins."""
     embedded = ASSETS / model
@@ -44,3 +67,9 @@ def model_path(model: str) -> str:
     if embedded.parent == ASSETS and not Path(model).exists() and (embedded / "config.json").is_file():
         return str(embedded)
     return model
+
+
+def space_dir() -> Path:
+    """Folder of the demo that runs as a Hugging Face Space: inside an installed wheel, or at the top of a checkout."""
+    installed = PACKAGE / "model_card"
+    return (installed if installed.is_dir() else PACKAGE.parent / "model_card") / "space"

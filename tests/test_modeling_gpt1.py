@@ -633,3 +633,17 @@ def test_the_model_is_one_graph_for_torch_compile():
     model, ids = tiny_lm(), random_ids(2, 8)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert_close(compiled(ids, labels=ids, use_cache=False).loss, model(ids, labels=ids).loss, **CLOSE)
+
+
+def test_without_layers_a_token_is_predicted_from_the_one_before(config, tmp_path):
+    """The ablation without transformer blocks: the embeddings and the tied softmax alone."""
+    config.num_hidden_layers = 0
+    model = GPT1ForCausalLM(config).eval()
+    ids = torch.randint(config.vocab_size, (2, 8))
+    logits = model(ids).logits
+    weight, positions = model.transformer.tokens_embed.weight, model.transformer.positions_embed.weight
+    assert torch.allclose(logits, (weight[ids] + positions[:8]) @ weight.T, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(GPT1ForCausalLM.from_pretrained(tmp_path).eval()(ids).logits, logits)
+    with_cache, without = (model.generate(ids, max_new_tokens=8, do_sample=False, use_cache=u) for u in (True, False))
+    assert torch.equal(with_cache, without)

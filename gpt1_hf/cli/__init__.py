@@ -4,12 +4,15 @@ This folder is the list of commands: a module's docstring is its line in `gpt1 -
 """
 
 import ast
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
+
+from ..errors import Terminated
 
 
 HELPERS = {"__init__", "parser"}
@@ -49,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         # Bad input: the message says what and how to mend it. Any other exception is a bug and keeps its traceback.
         print(f"gpt1: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except Terminated as end:
+        print(f"gpt1: {end}", file=sys.stderr)
+        return 128 + signal.SIGTERM  # as a shell tells of it
     except KeyboardInterrupt:
         print("gpt1: interrupted", file=sys.stderr)
         return 130

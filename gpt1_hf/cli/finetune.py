@@ -1,4 +1,4 @@
-"""Fine-tune a pre-trained model on a benchmark task."""
+"""Fine-tune a pre-trained model on a benchmark task, or on all of them."""
 
 from .parser import parse
 
@@ -7,4 +7,18 @@ def main(argv: list[str]):
     from ..training.arguments import FinetuneArguments
     from ..training.finetune import finetune
 
-    finetune(parse(FinetuneArguments, argv, "finetune", __doc__))
+    args = parse(FinetuneArguments, argv, "finetune", __doc__)
+    if args.task != "all":
+        finetune(args)
+        return
+
+    from ..resources import recipes_dir
+    from ..tasks import all_tasks
+    from ..training.finetune_all import finetune_all
+
+    runs = []
+    for task_id in all_tasks():
+        recipe = recipes_dir() / "finetune" / f"{task_id}.yaml"
+        own = [*argv, "--task", task_id, "--output_dir", f"{args.output_dir}/{task_id}"]
+        runs.append(parse(FinetuneArguments, own, "finetune", __doc__, str(recipe) if recipe.is_file() else None))
+    finetune_all(runs, args.output_dir)

@@ -5,17 +5,16 @@ import dataclasses
 import difflib
 from typing import Any, TypeVar
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..errors import GPT1Error
-from ..resources import find_recipe
+from ..resources import read_yaml
 
 
 T = TypeVar("T")
 
 
-def parse(arguments: type[T], argv: list[str], command: str, description: str) -> T:
+def parse(arguments: type[T], argv: list[str], command: str, description: str, recipe: str | None = None) -> T:
     """
     Read one dataclass from `--config FILE.yaml` and command-line flags.
 
@@ -28,6 +27,8 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str) -
             Name of the command, for the help.
         description (`str`):
             What the command does, for the help.
+        recipe (`str`, *optional*):
+            Recipe whose values take the place of the dataclass's defaults, below `--config`.
 
     Returns:
         An instance of `arguments`.
@@ -41,6 +42,8 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str) -
     parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
     known, _ = _config_parser().parse_known_args(argv)
+    if recipe:
+        parser.set_defaults(**_typed(parser, read_recipe(recipe, arguments)))
     if known.config:
         parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
     instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
@@ -56,13 +59,7 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     Raises:
         GPT1Error: as [`parse`].
     """
-    file = find_recipe(path)
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise GPT1Error(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
+    file, recipe = read_yaml(path)
     names = {field.name for field in dataclasses.fields(arguments) if field.init}
     for key in recipe:
         if key not in names:

@@ -111,20 +111,9 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
-    processor = AutoProcessor.from_pretrained(model_path(args.model))
-    refusal = f"model {args.model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
-    if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
-        raise GPT1Error(refusal)
-    model = open_model(auto_class(task), args.model, open_config(args.model))
-    if not isinstance(processor, GPT1Processor):
-        raise GPT1Error(refusal)
-    check_labels(task, args.model, model.config)
-    trainer_args = TrainingArguments(
-        output_dir=args.output_dir, per_device_eval_batch_size=args.batch_size, dataloader_pin_memory=False
-    )
-    trainer = Trainer(model, trainer_args, data_collator=GPT1DataCollator(processor))
+    trainer, processor = open_fine_tuned(args.model, task, args.output_dir, args.batch_size)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    max_length = args.max_length or model.config.max_position_embeddings
+    max_length = args.max_length or trainer.model.config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
     write_predictions(args.output_dir, predictions)
@@ -137,6 +126,28 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
             print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
         results += scored
     return results
+
+
+def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) -> tuple[Trainer, GPT1Processor]:
+    """
+    Load a fine-tuned model, ready to predict.
+
+    Raises:
+        GPT1Error: if it was fine-tuned for another format or other labels than the task's, or not at all.
+    """
+    config = open_config(model)
+    processor = AutoProcessor.from_pretrained(model_path(model))
+    refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
+    if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
+        raise GPT1Error(refusal)
+    loaded = open_model(auto_class(task), model, config)
+    if not isinstance(processor, GPT1Processor):
+        raise GPT1Error(refusal)
+    check_labels(task, model, loaded.config)
+    trainer_args = TrainingArguments(
+        output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
+    )
+    return Trainer(loaded, trainer_args, data_collator=GPT1DataCollator(processor)), processor
 
 
 def check_supervised(task: Task):

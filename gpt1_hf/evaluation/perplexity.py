@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..errors import GPT1Error
+from .log_probs import token_log_probs
 
 
 @dataclass
@@ -77,15 +77,15 @@ def score_documents(
     if not 1 <= stride < window:
         raise GPT1Error(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
     score = TextScore()
-    model.eval()
-    with torch.inference_mode(), tqdm(unit="token", unit_scale=True, desc="scoring") as progress:
+    with tqdm(unit="token", unit_scale=True, desc="scoring") as progress:
         batch: list[tuple[np.ndarray, int]] = []
 
         def flush():
-            score.nats += _score_windows(model, batch)
-            scored = sum(n_scored for _, n_scored in batch)
-            score.n_tokens += scored
-            progress.update(scored)
+            windows, n_scored = zip(*batch, strict=True)
+            log_probs = token_log_probs(model, windows, n_scored, batch_size)
+            score.nats -= float(sum(row.sum(dtype=np.float64) for row in log_probs))
+            score.n_tokens += sum(n_scored)
+            progress.update(sum(n_scored))
             batch.clear()
 
         for ids, n_chars in documents:
@@ -101,22 +101,3 @@ def score_documents(
     if not score.n_tokens:
         raise GPT1Error("the text is empty or one token long: there is nothing to score")
     return score
-
-
-def _score_windows(model: PreTrainedModel, windows: list[tuple[np.ndarray, int]]) -> float:
-    """Summed loss in nats of the last `n_scored` tokens of each window."""
-    longest = max(len(ids) for ids, _ in windows)
-    input_ids = torch.zeros(len(windows), longest, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, -100)
-    for row, (ids, n_scored) in enumerate(windows):
-        input_ids[row, : len(ids)] = torch.from_numpy(np.asarray(ids).astype(np.int64))
-        attention_mask[row, : len(ids)] = 1
-        labels[row, len(ids) - n_scored : len(ids)] = input_ids[row, len(ids) - n_scored : len(ids)]
-    logits = model(
-        input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=False
-    ).logits
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(model.device), reduction="sum"
-    )
-    return losses.item()

@@ -12,6 +12,9 @@ import torch
 from tabulate import tabulate
 
 
+RESULTS = "results.json"
+
+
 @dataclass
 class Result:
     """
@@ -68,7 +71,7 @@ def write_json(path: str | Path, content: Any):
 
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
     """Write `results.json` into a folder, and return its path."""
-    path = Path(output_dir) / "results.json"
+    path = Path(output_dir) / RESULTS
     write_json(path, [asdict(result) for result in results])
     return path
 

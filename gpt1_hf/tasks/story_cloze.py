@@ -56,7 +56,6 @@ TASKS = [
     StoryCloze(
         id="story_cloze",
         dataset="LSDSem/story_cloze",
-        config="2016",
         scored_splits=("validation", "test"),
         input_format="multiple_choice",
         columns={

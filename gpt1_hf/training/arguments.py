@@ -4,8 +4,13 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from ..data.loading import default_data_dir
+from ..errors import GPT1Error
 
 
 @dataclass
@@ -23,6 +28,12 @@ class GPT1TrainingArguments(TrainingArguments):
     weight_decay: float = field(
         default=0.01, metadata={"help": "Decoupled decay of all weights but biases and gains (§4.1: 0.01)."}
     )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from each block to the one below it, and to the embeddings; 1 is off."
+        },
+    )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradient clipping norm (released code: 1)."})
     save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints: no, steps or epoch."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between two log lines."})
@@ -38,23 +49,37 @@ class GPT1TrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         super().__post_init__()
+        for tracker in self.report_to:
+            if tracker not in INTEGRATION_TO_CALLBACK:
+                raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
+            if tracker not in get_available_reporting_integrations():
+                raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 
 
 @dataclass
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
-    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2."})
+    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2; or all."})
     model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
     from_scratch: bool = field(
         default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
     )
-    seeds: int = field(default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ..."})
+    transfer_layers: int | None = field(
+        default=None,
+        metadata={"help": "Keep the embeddings and the first so many blocks, and draw the others anew. Default: all."},
+    )
+    score_train: bool = field(default=False, metadata={"help": "Also score the rows that were trained on."})
+    seeds: int = field(
+        default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished ones stay."}
+    )
     sample: bool = field(default=False, metadata={"help": "Train on the small labelled sample in the package."})
     data_dir: str | None = field(
         default_factory=default_data_dir,
@@ -73,6 +98,14 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "Order of the training rows: group_by_length (rows of like length share an update, which saves a "
+            "third of the work or more), random, or sequential.",
+            "choices": ["group_by_length", "random", "sequential", "batch_rebalance"],
+        },
+    )
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
     plain_regression: bool = field(
         default=False,
@@ -82,8 +115,22 @@ class FinetuneArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+    peft: str | None = field(
+        default=None,
+        metadata={
+            "help": "lora: train adapters, the head and the special tokens, and nothing else; takes a learning rate "
+            "about ten times higher. Default: train the whole model."
+        },
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of LoRA's matrices."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA's output is scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before LoRA's matrices."})
 
     def __post_init__(self):
+        if self.peft not in (None, "lora"):
+            raise ValueError(f"peft is lora or nothing, not {self.peft!r}")
+        if self.peft and self.from_scratch:
+            raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.push_to_hub and self.seeds > 1:
             raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
@@ -150,6 +197,20 @@ class PretrainArguments(GPT1TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
     save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    resume_from_checkpoint: str | None = field(
+        default="true",
+        metadata={
+            "help": "true: go on from the last whole checkpoint in output_dir, if there is one; false: begin anew; or "
+            "a checkpoint's folder."
+        },
+    )
+    checkpoints_per_decade: int = field(
+        default=0,
+        metadata={
+            "help": "Keep the weights after this many log-spaced numbers of updates per decade, the first and last, "
+            "in <output_dir>/trajectory, with their held-out perplexities in trajectory.jsonl. 0: none."
+        },
+    )
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"

@@ -1,15 +1,20 @@
 """Fine-tuning on a benchmark (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its score."""
 
 import copy
+import dataclasses
+import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction, PreTrainedModel, set_seed
 
+from ..adapters import add_lora, save_adapter
 from ..checkpoints import open_config, open_model, open_tokenizer
 from ..errors import GPT1Error
 from ..evaluation.benchmark import (
@@ -24,39 +29,98 @@ from ..evaluation.benchmark import (
     write_predictions,
 )
 from ..evaluation.metrics import score
-from ..evaluation.results import Result, device_name, format_results, write_results
+from ..evaluation.results import Result, device_name, format_results, write_json, write_results
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
-from .trainer import GPT1Trainer, push_run, resume_point, save_whole
+from .publishing import push_run
+from .resume import resume_point
+from .trainer import GPT1Trainer, save_whole
 
 
 logger = logging.getLogger(__name__)
 
 # The random rows of `max_train_examples` are the same for every run and seed.
 SUBSET_SEED = 0
+# What a finished run was made with, beside its results.
+SETTINGS_FILE = "settings.json"
+# Settings that say nothing of what a run finds: where it writes, what it shows, and which others go with it.
+NEUTRAL_SETTINGS = re.compile(
+    "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|project|push_to_hub|hub_.*|report_to|resume_from_checkpoint|"
+    "run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
+)
 
 
-def finetune(args: FinetuneArguments) -> list[Result]:
+def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     """
-    Fine-tune a GPT-1 on a task, once per seed.
+    Fine-tune a GPT-1 on a task, once per seed. Of several seeds, those that have finished with the same settings are
+    skipped, and one whose loss is no longer finite is named and passed over.
 
     Args:
         args ([`FinetuneArguments`]):
             Settings.
+        resume (`bool`, *optional*, defaults to `False`):
+            Whether a single run that has finished with the same settings is skipped, too.
 
     Returns:
         list of [`Result`], also in `<output_dir>/results.json`: for each seed, one of each metric on each split that
         the task is scored on. With several seeds, each run's model is in `<output_dir>/seed-<seed>`.
 
     Raises:
-        GPT1Error: if task, model or data are missing or do not fit together.
+        GPT1Error: if task, model or data are missing or do not fit together, or every seed has failed.
     """
     if not args.task:
         raise GPT1Error("fine-tuning needs --task, such as cola or sst2")
     task = load_task(args.task)
     check_supervised(task)
+    main = args.process_index == 0
+    runs, finished = [], {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        run = copy.copy(args)
+        run.seed = seed
+        if args.seeds > 1:
+            run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
+        runs.append(run)
+        if resume or args.seeds > 1:
+            finished[seed] = finished_results(run, task)
+
+    rows = None
+    results, failed = [], {}
+    for run in runs:
+        of_seed = finished.get(run.seed)
+        if of_seed is not None and main:
+            print(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
+        if of_seed is None:
+            if rows is None:
+                rows = load_rows(args, task)
+                check_batch(args, len(rows["train"]))
+            try:
+                of_seed = finetune_once(run, task, rows)
+            except FloatingPointError as error:  # one seed that diverges does not take the others with it
+                if len(runs) == 1:
+                    raise
+                failed[run.seed] = str(error)
+                logger.error(f"{task.id}, seed {run.seed} failed: {error}")
+                continue
+        results += of_seed
+        if main:
+            write_results(args.output_dir, with_spread(results, failed))
+            write_finetuning_cards(args, task, results)
+    if len(failed) == len(runs):
+        raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed, the first since {failed[runs[0].seed]}")
+    results = with_spread(results, failed)
+    if main:
+        write_results(args.output_dir, results)
+        print(format_results(results))
+        if args.seeds > 1 and results:
+            print(summary(results))
+    push_run(args)
+    return results
+
+
+def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
+    """The training rows and, by the names of their splits, the rows that the model is scored on."""
     if not 0 <= args.held_out_share < 1:
         raise GPT1Error(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
@@ -70,30 +134,15 @@ def finetune(args: FinetuneArguments) -> list[Result]:
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
-
-    check_batch(args, len(rows["train"]))
-
-    results = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        run = copy.copy(args)
-        run.seed = seed
-        if args.seeds > 1:
-            run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
-        results += finetune_once(run, task, rows)
-        if args.process_index == 0:
-            write_results(args.output_dir, results)
-            write_finetuning_cards(args, task, results)
-    push_run(args)
-    if args.process_index == 0:
-        print(format_results(results))
-        if args.seeds > 1:
-            print(summary(results))
-    return results
+    return rows
 
 
 def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """One run with one seed: train, save model and processor, predict the validation rows."""
     set_seed(args.seed)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    if args.process_index == 0:  # what a former run found is not of the model that comes
+        (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
     tokenizer = open_tokenizer(args.model)
     processor = GPT1Processor(tokenizer, task.input_format)
     config = open_config(
@@ -111,8 +160,14 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = auto_class(task).from_config(config)
     else:
         model = open_model(auto_class(task), args.model, config, new_head=True)
+    if args.transfer_layers is not None:
+        keep_layers(model, args.transfer_layers)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
     model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+
+    if args.peft:
+        model = add_lora(model, processor.tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
+    n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
     max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
@@ -128,12 +183,15 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows if split != "train"}
     details = {
         "from_scratch": args.from_scratch,
+        "transfer_layers": args.transfer_layers,
         "sample": args.sample,
         "n_train_examples": len(rows["train"]),
         "learning_rate": args.learning_rate,
         "epochs": args.num_train_epochs,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "lm_coef": args.lm_coef,
+        "peft": args.peft,
+        "n_trained_parameters": n_trained,
         "checkpoint": "best on validation" if args.load_best_model_at_end else "last epoch",
         "train_loss": round(trained.training_loss, 4),
         "train_seconds": round(trained.metrics["train_runtime"], 1),
@@ -148,13 +206,44 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         for split in predictions
         for result in task_results(task, split, predictions[split], args.model, args.seed, details)
     ]
-    save_whole(trainer, auto_class(task), args.output_dir)
+    if args.score_train:
+        of_train = predict(trainer, task, rows["train"], encoded["train"])
+        results += task_results(task, "train", of_train, args.model, args.seed, details)
+    trainer.save_state()  # the log of the losses, for `gpt1 report`
+    if not args.peft:
+        save_whole(trainer, auto_class(task), args.output_dir)
     if trainer.is_world_process_zero():
+        if args.peft:
+            save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
-        write_results(args.output_dir, results)
+        write_json(Path(args.output_dir) / SETTINGS_FILE, settings(args, task))
+        write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
+
+
+def keep_layers(model: PreTrainedModel, n_layers: int):
+    """
+    Draw all blocks but the first ones anew, as in a model that was never trained (§5, "Impact of number of layers
+    transferred"). The embeddings stay.
+
+    Args:
+        model (`PreTrainedModel`):
+            Pre-trained model with any head.
+        n_layers (`int`):
+            Number of blocks that stay as they are.
+
+    Raises:
+        GPT1Error: if the model has fewer blocks.
+    """
+    blocks = model.base_model.h
+    if not 0 <= n_layers <= len(blocks):
+        raise GPT1Error(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
+    # Loaded weights are marked as such, and `_init_weights` passes them over: those of a new model are copied.
+    new_blocks = type(model)(model.config).base_model.h
+    for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):
+        block.load_state_dict(new_block.state_dict())
 
 
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
@@ -177,16 +266,67 @@ def check_batch(args: FinetuneArguments, n_rows: int):
     )
 
 
-def summary(results: Sequence[Result]) -> str:
-    """Mean and spread over the seeds of one run, a line for each metric and split."""
-    values = defaultdict(list)
+def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
+    """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
+    kept = {name: value for name, value in args.to_dict().items() if not NEUTRAL_SETTINGS.fullmatch(name)}
+    more = {"world_size": args.world_size, "task_version": task.version}
+    return json.loads(json.dumps({**kept, **more}, default=str))
+
+
+def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None:
+    """The results of a run that has finished in `output_dir` with the same settings, if there is one."""
+    folder = Path(args.output_dir)
+    if not (folder / "results.json").is_file() or not (folder / SETTINGS_FILE).is_file():
+        return None
+    before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")
+        return None
+    return [Result(**row) for row in json.loads((folder / "results.json").read_text(encoding="utf-8"))]
+
+
+def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
+    """Add to each result of several seeds, as `details["over_seeds"]`, what all of them found together."""
+    groups = defaultdict(list)
     for result in results:
-        values[f"{result.task} ({result.split}) {result.metric}"].append(result.value)
-    return "\n".join(
-        f"{name}: mean {np.mean(of_seeds):.1f} ± {np.std(of_seeds, ddof=1):.1f} (standard deviation), median "
-        f"{np.median(of_seeds):.1f}, {len(of_seeds)} seeds"
-        for name, of_seeds in values.items()
-    )
+        groups[result.split, result.metric].append(result)
+    spread = {}
+    for key, group in groups.items():
+        values = np.array([result.value for result in group])
+        spread[key] = {
+            "mean": round(float(values.mean()), 2),
+            "std": round(float(values.std(ddof=1)), 2) if len(values) > 1 else None,
+            "median": round(float(np.median(values)), 2),
+            "min": float(values.min()),
+            "max": float(values.max()),
+            "seeds": [result.seed for result in group],
+            **({"failed_seeds": list(failed)} if failed else {}),
+        }
+    return [
+        dataclasses.replace(result, details={**result.details, "over_seeds": spread[result.split, result.metric]})
+        if len(groups[result.split, result.metric]) > 1 or failed
+        else result
+        for result in results
+    ]
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Median, mean and spread over the seeds of one run, a line for each metric and split; and the failed seeds."""
+    lines = {}
+    for result in results:
+        found = result.details.get("over_seeds")
+        if not found:
+            continue
+        deviation = "" if found["std"] is None else f" ± {found['std']:.1f} (standard deviation)"
+        lines[result.split, result.metric] = (
+            f"{result.task} ({result.split}) {result.metric}: median {found['median']:.1f}, mean "
+            f"{found['mean']:.1f}{deviation}, {found['min']:.1f} to {found['max']:.1f}, {len(found['seeds'])} seeds"
+        )
+    failed = next((r.details["over_seeds"].get("failed_seeds") for r in results if "over_seeds" in r.details), None)
+    if failed:
+        lines["failed"] = f"failed: seed {', '.join(map(str, failed))}"
+    return "\n".join(lines.values())
 
 
 __all__ = ["finetune"]

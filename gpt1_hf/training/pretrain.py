@@ -1,23 +1,48 @@
 """Pre-training (§3.1, §4.1): text -> token stream -> random spans -> Trainer -> a saved model and its perplexity."""
 
+import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from transformers.trainer_callback import ProgressCallback
 
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_pieces
-from ..errors import GPT1Error
+from ..errors import GPT1Error, writing
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import Result, device_name, format_results, write_results
+from ..evaluation.results import Result, device_name, format_results, write_json, write_results
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
+from .plot import plot_losses
+from .publishing import push_run
+from .resume import (
+    RUN,
+    check_settings,
+    check_writable,
+    read_manifest,
+    resume_point,
+    stream_digest,
+    tokenizer_digest,
+    training_settings,
+)
 from .throughput import Throughput, matmul_peak, operations_per_token
-from .trainer import GPT1Trainer, push_run, resume_point, save_whole
+from .trainer import GPT1Trainer, save_whole
+from .trajectory import Trajectory, read_trajectory
 
+
+logger = logging.getLogger(__name__)
 
 # Share of the corpus's tokens held out when it comes without validation text.
 HELD_OUT = 0.05
@@ -26,19 +51,30 @@ SPANS = {"random": RandomSpans, "neighbouring": Windows}
 ARCHITECTURES = ("transformer", "lstm")
 
 
-def pretrain(args: PretrainArguments) -> list[Result]:
+def pretrain(
+    args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None = None
+) -> list[Result]:
     """
     Pre-train a GPT-1, or the LSTM that it is compared with, on text.
 
+    Called again with the same settings it goes on from the last whole checkpoint in `output_dir`, to the same losses
+    and weights as without the break; where the run is finished, it returns its results.
+
     Args:
         args ([`PretrainArguments`]):
-            Settings. With `resume_from_checkpoint: true` the run goes on from the last checkpoint in `output_dir`.
+            Settings. `resume_from_checkpoint` names another checkpoint to go on from, or is `false`, to begin anew.
+        evaluate (`Callable`, *optional*):
+            Called at every point of the trajectory (`checkpoints_per_decade`), in every process, with the model in
+            evaluation mode and the number of updates; the numbers that it returns by name join the row of that
+            update in `<output_dir>/trajectory.jsonl`. It may draw random numbers, but not change the model.
 
     Returns:
         list of [`Result`]: perplexity and bits per character on held-out text, also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if corpus or tokenizer are missing, or the corpus is empty.
+        GPT1Error: if corpus or tokenizer are missing, the corpus is empty, the output folder cannot be written, or it
+            holds a run with other settings.
+        Terminated: if SIGTERM ended the run; it is saved.
     """
     if not args.corpus or not args.tokenizer:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
@@ -46,10 +82,22 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:
         raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    if evaluate is not None and not args.checkpoints_per_decade:
+        raise GPT1Error("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
+    if args.process_index == 0:
+        check_writable(args.output_dir)
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
     config = new_config(args, tokenizer)
+    settings = training_settings(args) | {"tokenizer": tokenizer_digest(tokenizer)}
+    checkpoint = resume_point(args, settings)  # before the corpus is read, which may take long
     train_stream, validation_stream = token_streams(args, tokenizer)
+    settings |= {"corpus": stream_digest(train_stream), "validation corpus": stream_digest(validation_stream)}
+    if checkpoint is not None and (manifest := read_manifest(checkpoint)) is not None:
+        check_settings(settings, manifest["settings"], checkpoint)
+    if (results := finished_results(args, settings)) is not None:
+        push_run(args)
+        return results
     span = config.max_position_embeddings
     trainer = GPT1Trainer(
         model=AutoModelForCausalLM.from_config(config),
@@ -57,8 +105,12 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         train_dataset=SPANS[args.spans](train_stream, span),
         eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
     )
+    trainer.settings = settings
     throughput = watch_throughput(trainer, span)
-    trained = trainer.train(resume_from_checkpoint=resume_point(args))
+    if args.checkpoints_per_decade:
+        kept = (args.checkpoints_per_decade, throughput.tokens_per_update, getattr(torch, args.save_dtype))
+        trainer.add_callback(Trajectory(trainer, tokenizer, validation_stream, *kept, evaluate))
+    trained = trainer.train(checkpoint)
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     score = score_documents(model, validation_stream.documents(), span, batch_size=args.per_device_eval_batch_size)
@@ -69,11 +121,12 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         "tokens_seen": trainer.state.global_step * throughput.tokens_per_update,
         "updates": trainer.state.global_step,
         "train_loss": round(trained.training_loss, 4),
-        "train_seconds": round(trained.metrics["train_runtime"]),
+        "train_seconds": round(trainer.seconds),
         "tokens_per_second": round(throughput.tokens_per_second),
         "share_of_peak": round(throughput.share_of_peak, 3),
         "processes": args.world_size,
         "n_parameters": model.num_parameters(),
+        "n_non_embedding_parameters": model.num_parameters(exclude_embeddings=True),
         "device": device_name(model.device),
         "window": span,
     }
@@ -90,13 +143,37 @@ def pretrain(args: PretrainArguments) -> list[Result]:
         Result(metric="perplexity", value=round(score.perplexity, 3), paper=18.4, **common),
         Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
     ]
+    trainer.save_state()  # the log of the losses, for `gpt1 report`
     save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
     if trainer.is_world_process_zero():
-        tokenizer.save_pretrained(args.output_dir)
-        write_pretraining_card(args.output_dir, args, config, results)
-        write_results(args.output_dir, results)
+        with writing(args.output_dir):
+            tokenizer.save_pretrained(args.output_dir)
+            write_pretraining_card(args.output_dir, args, config, results)
+            trainer.save_state()
+            curve = Path(args.output_dir) / "loss.png"
+            plot_losses(trainer.state.log_history, read_trajectory(args.output_dir), score.perplexity, curve)
+            write_results(args.output_dir, results)
+            write_json(Path(args.output_dir) / RUN, {"settings": settings})
         print(format_results(results))
     push_run(args)
+    return results
+
+
+def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[Result] | None:
+    """
+    Results of the finished run in `output_dir`, if there is one; `None` if there is something to train.
+
+    Raises:
+        GPT1Error: if it has other settings.
+    """
+    run = Path(args.output_dir) / RUN
+    if not run.is_file() or str(args.resume_from_checkpoint).lower() != "true":
+        return None
+    check_settings(settings, json.loads(run.read_text(encoding="utf-8"))["settings"], args.output_dir)
+    results = json.loads((run.parent / "results.json").read_text(encoding="utf-8"))
+    results = [Result(**result) for result in results]
+    if args.process_index == 0:
+        print(f"The run in {args.output_dir} is finished; nothing is trained. Its results:\n{format_results(results)}")
     return results
 
 

@@ -1,36 +1,40 @@
 """The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and a watch on the loss."""
 
 import inspect
+import json
 import logging
-from collections.abc import Sequence
+import math
+import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import numpy as np
 import torch
-from huggingface_hub import HfApi
+import torch.distributed as dist
+from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import HubStrategy, get_last_checkpoint
+from transformers import EvalPrediction, Trainer
 
 from ..data.collator import GPT1DataCollator
-from ..data.corpus import RandomSpans
-from ..errors import GPT1Error
+from ..data.corpus import RandomSpans, Spans
+from ..data.sampling import LengthGroupedSampler, row_lengths
+from ..errors import Terminated, writing
+from ..evaluation.results import write_json
 from ..processing_gpt1 import GPT1Processor
-from ..upload import CARD, Upload, check_repo_name, explained, upload
-from .card import is_plain_card, write_plain_card
 from .cpu import speed_up
+from .optimizer import decay_by_layer
+from .publishing import PublishingTrainer
+from .resume import check_writable, checkpoints, rotate, training_settings, write_manifest
 
 
 logger = logging.getLogger(__name__)
 
 # A logged loss warns when it is this many times the mean of the last ten.
 SPIKE = 1.3
-
-
-def resume_point(args: TrainingArguments) -> str | None:
-    """Checkpoint to go on from: `resume_from_checkpoint` itself or, if it is `true`, the last one in `output_dir`."""
-    wish = args.resume_from_checkpoint
-    return get_last_checkpoint(args.output_dir) if str(wish).lower() == "true" else wish
 
 
 def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype | None = None):
@@ -53,36 +57,42 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
         model = auto_class.from_config(trainer.accelerator.unwrap_model(trainer.model).config)
         model.load_state_dict(weights)
         model.config.use_cache = True  # the Trainer switched it off
-        model.to(dtype or model.dtype).save_pretrained(folder)
+        with writing(folder):
+            model.to(dtype or model.dtype).save_pretrained(folder)
 
 
-def push_run(args: TrainingArguments):
-    """Push a finished run's model and card, if its settings ask for it (`push_to_hub`). The main process does it."""
-    if args.push_to_hub and args.process_index == 0:
-        repo = args.hub_model_id or Path(args.output_dir).resolve().name
-        try:
-            sent = upload(args.output_dir, repo, None, args.hub_private_repo, args.hub_revision, args.hub_token)
-        except GPT1Error as error:
-            raise GPT1Error(f"{args.output_dir} is finished but was not pushed: {error}") from error
-        print(f"pushed to {sent.url}")
+def mean_loss(rows: EvalPrediction) -> dict[str, float]:
+    """Loss and perplexity over spans of one length, from the loss of each."""
+    loss = rows.predictions.mean(dtype=np.float64).item()
+    return {"loss": loss, "perplexity": math.exp(loss)}
 
 
-class GPT1Trainer(Trainer):
+class GPT1Trainer(PublishingTrainer):
     """
     transformers' `Trainer` for GPT-1.
 
     What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
-    show `task_loss` and `lm_loss` apart; a language model trains without materialising its logits (the same loss and
-    gradients); on a CPU, dropout and attention are those of `training/cpu.py`; [`RandomSpans`] are drawn at random
-    with replacement, as many an epoch as hold the corpus once; rows are evaluated in their own order, however training
-    rows are sampled; a loss that is NaN or infinite ends the run before anything is logged or saved, and one that
-    jumps is warned of.
+    show `task_loss` and `lm_loss` apart; `layerwise_lr_decay` gives lower layers lower learning rates; a language
+    model trains without materialising its logits (the same loss and gradients); on a CPU, dropout and attention are
+    those of `training/cpu.py`; [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the
+    corpus once; rows are evaluated in their own order, however training rows are sampled; with `group_by_length` they
+    are of like length within an update, in an order of updates that is random; a loss that is NaN or infinite ends the
+    run before anything is logged or saved, and one that jumps is warned of.
+
+    Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it
+    falls between two log lines, and with several processes. A checkpoint counts once its manifest is
+    written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current update, with a
+    checkpoint and [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later, possibly between
+    the backward pass and the optimizer's step, does not let processes agree on the update, and returns as if training
+    were done.)
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
         processor = kwargs.get("processing_class")
         if data_collator is None and isinstance(processor, GPT1Processor):
             data_collator = GPT1DataCollator(processor)
+        if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
+            kwargs["compute_metrics"] = mean_loss
         super().__init__(model, args, data_collator, *positional, **kwargs)
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
@@ -92,16 +102,48 @@ class GPT1Trainer(Trainer):
             speed_up(bare_model, self.args.bf16)
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
         self._last_losses: list[float] = []
+        self.settings: dict[str, Any] = training_settings(self.args)  # goes into every checkpoint's manifest
+        self._resumed_from: Path | None = None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._told_to_end, self._ended, self._saved_at = False, False, None
+        self._hosts: dist.ProcessGroup | None = None
+        if self.args.should_save:
+            check_writable(self.args.output_dir)
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, over all sittings."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        is_given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        decay = getattr(self.args, "layerwise_lr_decay", 1.0)
+        if decay != 1.0 and not is_given:
+            decay_by_layer(optimizer, self.model if model is None else model, decay)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if isinstance(dataset, RandomSpans):
             return RandomSampler(dataset, replacement=True, num_samples=dataset.spans_per_epoch)
+        if self.args.train_sampling_strategy == "group_by_length" and isinstance(dataset, Dataset):
+            update_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return LengthGroupedSampler(row_lengths(dataset["input_ids"]), update_size, seed)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
         # `group_by_length` reorders evaluation rows too, in transformers: predictions would belong to other rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        # transformers lets `dataloader_drop_last` drop rows of evaluation too.
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
@@ -116,17 +158,154 @@ class GPT1Trainer(Trainer):
         return loss
 
     def prediction_step(self, model, inputs, *args, **kwargs):
-        return super().prediction_step(
-            model, {name: inputs[name] for name in inputs if name != "start"}, *args, **kwargs
+        if "start" not in inputs:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        # Spans are scored row by row: the mean loss of a batch that is filled up with rows of another process's, as
+        # the last one is, would depend on the number of processes.
+        labels = inputs["labels"].to(self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(input_ids=inputs["input_ids"].to(self.args.device)).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none"
         )
+        row_losses = losses.view(len(labels), -1).mean(1)
+        return None, row_losses, row_losses
 
-    def train(self, *args, **kwargs):
-        output = super().train(*args, **kwargs)
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._told_to_end, self._ended, self._saved_at = False, False, None
+        if self.args.world_size > 1 and self._hosts is None:
+            self._hosts = dist.new_group(backend="gloo")  # to talk without waiting for the devices
+
+        def end(*_):
+            self._told_to_end = True
+
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, end) if in_main_thread else None
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         self._check_losses()
-        return output
+        if self._ended:
+            how = (
+                "the same command"
+                if str(self.args.resume_from_checkpoint).lower() == "true"
+                else ("the same command with --resume_from_checkpoint true")
+            )
+            raise Terminated(
+                f"SIGTERM ended training after update {self.state.global_step}; {how} goes on from "
+                f"{self._checkpoint_folder()}"
+            )
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    def _run_epoch(self, *args, **kwargs):
+        if self._resumed_from is not None:
+            self._restore_progress(self._resumed_from)
+            self._resumed_from = None
+        if self.state.global_step >= self.state.max_steps:
+            return  # resumed from the last checkpoint; transformers would train one update more
+        # accelerate's `set_epoch` does not reach the sampler of a data loader that skips batches of several processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while sampler is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(kwargs["epoch"])
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+        super()._run_epoch(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result):
+        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _progress(self) -> dict[str, Any]:
+        """What transformers' checkpoints leave out: the losses since the last log line, and what was before it."""
+        return {
+            "processes": self.args.world_size,
+            "seconds": self.seconds,
+            "loss": self._tr_loss.item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+            "loss_terms": {name: total.item() for name, total in self._loss_terms.items()},
+            "loss_terms_at": self._loss_terms_step,
+            "last_losses": self._last_losses,
+        }
+
+    def _restore_progress(self, checkpoint: Path):
+        """Take up what [`_progress`] left in a checkpoint."""
+        self._loss_terms_step = self.state.global_step
+        file = checkpoint / f"progress_{self.args.process_index}.json"
+        if not file.is_file():
+            logger.warning(f"{checkpoint} has no {file.name}: the next logged losses lack the updates before it")
+            return
+        progress = json.loads(file.read_text(encoding="utf-8"))
+        if progress["processes"] != self.args.world_size:
+            logger.warning(
+                f"{checkpoint} is of {progress['processes']} processes and training goes on with "
+                f"{self.args.world_size}: dropout and rounding will differ from a run without the break"
+            )
+        self._seconds_before = progress["seconds"]
+        self._tr_loss += progress["loss"]
+        self._total_loss_scalar = progress["logged_loss"]
+        self._globalstep_last_logged = progress["logged_at"]
+        terms = progress["loss_terms"].items()
+        self._loss_terms = {name: torch.tensor(total, device=self.args.device) for name, total in terms}
+        self._loss_terms_step = progress["loss_terms_at"]
+        self._last_losses = progress["last_losses"]
+
+    def _checkpoint_folder(self, trial=None) -> Path:
+        return Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+
+    def _save_checkpoint(self, model, trial):
+        folder, args = self._checkpoint_folder(trial), self.args
+        # transformers would delete old checkpoints before this one is known to be whole.
+        limit, args.save_total_limit = args.save_total_limit, None
+        is_whole = False
+        try:
+            with writing(folder, self._what_is_left(folder)):
+                if args.should_save:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                write_json(folder / f"progress_{args.process_index}.json", self._progress())
+                self.accelerator.wait_for_everyone()
+                if args.should_save:
+                    write_manifest(folder, self.settings, has_state=not args.save_only_model)
+            is_whole = True
+        finally:
+            args.save_total_limit = limit
+            if args.should_save and not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
+        if args.should_save:
+            rotate(folder, limit, self.state.best_model_checkpoint)
+        self._saved_at = self.state.global_step
+
+    def _what_is_left(self, folder: Path) -> str:
+        """What to say when a checkpoint cannot be written."""
+        earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
+        left = f"{earlier[0]} is left as it was" if earlier else "there is no earlier checkpoint"
+        return f"{left}; make room and run the command again"
+
+    def _is_told_to_end(self) -> bool:
+        """Whether SIGTERM came, to any process."""
+        if self._hosts is None:
+            return self._told_to_end
+        flag = torch.tensor(int(self._told_to_end))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._hosts)
+        return bool(flag.item())
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         control = self.control
+        if self._ended:  # and this is the call at the end of an epoch, which may have been cut short
+            due = self.state.epoch.is_integer() and (control.should_log or control.should_evaluate)
+            control.should_log = control.should_evaluate = control.should_save = due
+        elif self._is_told_to_end():
+            self._ended = control.should_training_stop = control.should_save = True
+        elif self._saved_at == self.state.global_step:
+            control.should_save = False
         if control.should_log or control.should_save or control.should_evaluate or len(self._unchecked) > 1000:
             self._check_losses()
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -159,6 +338,8 @@ class GPT1Trainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_loss" in logs:  # transformers counts the updates of this sitting only
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         # Each term is already divided by the examples of its whole update, over all batches and processes, so that the
         # sum over an update's batches is that update's value.
         steps = self.state.global_step - self._loss_terms_step
@@ -175,93 +356,3 @@ class GPT1Trainer(Trainer):
                 )
             self._last_losses = [*self._last_losses[-9:], logs["loss"]]
         super().log(logs, start_time)
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        repo = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
-        check_repo_name(repo)
-        with explained(repo, "training did not start, for it could not be pushed"):
-            super().init_hf_repo(token, private)
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | Sequence[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | Sequence[str] | None = None,
-        dataset_tags: str | Sequence[str] | None = None,
-        dataset: str | Sequence[str] | None = None,
-        dataset_args: str | Sequence[str] | None = None,
-    ):
-        """
-        Write a card into `output_dir`, unless there is one that someone else wrote, such as [`finetune`].
-
-        Of the arguments, which are transformers', those that the Hub knows go into the card's metadata.
-        """
-        card = Path(self.args.output_dir) / CARD
-        if not self.is_world_process_zero() or (card.is_file() and not is_plain_card(card)):
-            return
-        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
-        known = {"language": language, "license": license, "base_model": finetuned_from, "datasets": dataset_tags}
-        write_plain_card(
-            card.parent,
-            self.args,
-            updates=self.state.global_step,
-            n_train_examples=len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
-            metrics=evaluations[-1] if evaluations else None,
-            model_name=model_name,
-            tags=[tags] if isinstance(tags, str) else tags or (),
-            **{name: value for name, value in known.items() if value is not None},
-        )
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs,
-    ) -> Upload | None:
-        """
-        As transformers', but what is sent is what `gpt1 push` sends: no pickles, no predictions, no states of the
-        optimizer; in one commit, after which the repository has the whole new model. It waits until that has arrived,
-        also without `blocking`.
-        """
-        args = self.args
-        self.callback_handler.on_push_begin(args, self.state, self.control)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        self.create_model_card(**kwargs)
-        return upload(
-            args.output_dir,
-            args.hub_model_id or Path(args.output_dir).resolve().name,
-            commit_message,
-            args.hub_private_repo if private is None else private,
-            revision or args.hub_revision,
-            token or args.hub_token,
-        )
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint's model. Training goes on if that fails: the checkpoint is on disk."""
-        args = self.args
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
-            return
-        self.callback_handler.on_push_begin(args, self.state, self.control)
-        message = f"Training in progress, update {self.state.global_step}"
-        try:
-            sent = upload(checkpoint_folder, self.hub_model_id, message, None, args.hub_revision, args.hub_token)
-            if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-                is_last = args.hub_strategy == HubStrategy.CHECKPOINT
-                with explained(sent.repo, "the model was pushed, the states of its training were not"):
-                    HfApi(token=args.hub_token).upload_folder(
-                        repo_id=sent.repo,
-                        folder_path=checkpoint_folder,
-                        path_in_repo="last-checkpoint" if is_last else Path(checkpoint_folder).name,
-                        commit_message=f"{message}, checkpoint",
-                        revision=args.hub_revision,
-                    )
-        except GPT1Error as error:
-            logger.warning(f"{checkpoint_folder} was not pushed, and training goes on: {error}")

@@ -12,12 +12,13 @@ weights in bf16 in generation.
 """
 
 import argparse
-import resource
+import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -130,8 +131,11 @@ def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: in
 def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: str, device: str):
     step, _ = update(name, task, DTYPES[dtype], float(dropout), int(batch_size), device, compiled=False)
     step()
-    cuda = device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:  # not `ru_maxrss`, which begins at what the parent process held
+        status = Path("/proc/self/status").read_text()
+        peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     print(peak / 2**30)
 
 

@@ -26,7 +26,6 @@ from gpt1_hf.training.throughput import seconds
 
 
 CONTENDERS = ("shared prefix", "plain", "OpenAIGPT double heads")
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LM_COEF = 0.5
 
 
@@ -42,8 +41,8 @@ def batches(data_dir: str, batch_size: int, rounds: int) -> tuple[GPT1Processor,
     return processor, [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
-def build(name: str, layers: int, dropout: float, n_tokens: int) -> torch.nn.Module:
-    sizes = {"n_layer": layers, "vocab_size": n_tokens}
+def build(name: str, layers: int, width: int, dropout: float, n_tokens: int) -> torch.nn.Module:
+    sizes = {"n_layer": layers, "n_embd": width, "n_head": width // 64, "vocab_size": n_tokens}
     sizes |= {"embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
     torch.manual_seed(0)
     if name == "OpenAIGPT double heads":
@@ -51,9 +50,10 @@ def build(name: str, layers: int, dropout: float, n_tokens: int) -> torch.nn.Mod
     return GPT1ForMultipleChoice(GPT1Config(**sizes, lm_coef=LM_COEF, pad_token_id=0))
 
 
-def updater(name: str, processor: GPT1Processor, layers: int, dropout: float, dtype: torch.dtype, device: str):
+def updater(name: str, processor: GPT1Processor, args: argparse.Namespace):
     """A function that makes one training update on some rows."""
-    model = build(name, layers, dropout, len(processor.tokenizer)).to(device).train()
+    device = args.device
+    model = build(name, args.layers, args.hidden_size, args.dropout, len(processor.tokenizer)).to(device).train()
     collator = GPT1DataCollator(processor, shared_prefix=name == "shared prefix")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
@@ -62,8 +62,7 @@ def updater(name: str, processor: GPT1Processor, layers: int, dropout: float, dt
             return model(**batch).loss
         mask = batch["attention_mask"]
         outputs = model(
-            batch["input_ids"],
-            attention_mask=mask,
+            batch["input_ids"],  # padded on the right, which a causal model does not see
             mc_token_ids=mask.sum(-1) - 1,
             labels=batch["input_ids"].masked_fill(mask == 0, -100),
             mc_labels=batch["labels"],
@@ -72,7 +71,7 @@ def updater(name: str, processor: GPT1Processor, layers: int, dropout: float, dt
 
     def update(rows: list[dict]):
         batch = {key: value.to(device) for key, value in collator(rows).items()}
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=args.dtype == "bf16"):
             loss = loss_of(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -92,17 +91,16 @@ def duration(work: Callable[[], object], device: str) -> float:
 
 def peak_memory(name: str, args: argparse.Namespace) -> float:
     """Most memory, in GiB, of two updates in a process of their own."""
-    values = (args.data_dir, args.batch_size, args.layers, args.dropout, args.dtype, args.device)
-    command = [sys.executable, __file__, "memory", name, *map(str, values)]
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory_of", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def measure_memory(name: str, data_dir: str, batch_size: str, layers: str, dropout: str, dtype: str, device: str):
-    processor, questions = batches(data_dir, int(batch_size), 2)
-    update = updater(name, processor, int(layers), float(dropout), DTYPES[dtype], device)
+def measure_memory(args: argparse.Namespace):
+    processor, questions = batches(args.data_dir, args.batch_size, 2)
+    update = updater(args.memory_of, processor, args)
     for rows in questions:
         update(rows)
-    cuda = device == "cuda"
+    cuda = args.device == "cuda"
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(peak / 2**30)
 
@@ -113,10 +111,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="Batches that are timed.")
     parser.add_argument("--batch_size", type=int, default=2, help="Questions an update.")
     parser.add_argument("--layers", type=int, default=12, help="Transformer blocks, 12 in the paper.")
+    parser.add_argument("--hidden_size", type=int, default=768, help="Width of the states, 768 in the paper.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
-    parser.add_argument("--dtype", default="fp32", choices=DTYPES, help="Number type; bf16 is autocast.")
+    parser.add_argument("--dtype", default="fp32", choices=["bf16", "fp32"], help="Number type; bf16 is autocast.")
+    parser.add_argument("--memory_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.memory_of:
+        return measure_memory(args)
     name = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     processor, questions = batches(args.data_dir, args.batch_size, args.rounds + 1)
     collators = {shared: GPT1DataCollator(processor, shared_prefix=shared) for shared in (True, False)}
@@ -124,14 +126,11 @@ def main():
         sum(collator(rows)["input_ids"].numel() for rows in questions[1:]) for collator in collators.values()
     )
     print(
-        f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} layers, dropout {args.dropout}, "
-        f"{args.batch_size} questions an update"
+        f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} × {args.hidden_size}, "
+        f"dropout {args.dropout}, {args.batch_size} questions an update"
     )
     print(f"tokens with padding: {shared:,} shared, {plain:,} plain ({plain / shared:.2f} times)\n")
-    updates = {
-        contender: updater(contender, processor, args.layers, args.dropout, DTYPES[args.dtype], args.device)
-        for contender in CONTENDERS
-    }
+    updates = {contender: updater(contender, processor, args) for contender in CONTENDERS}
     times = dict.fromkeys(CONTENDERS, 0.0)
     for index, rows in enumerate(questions):
         for contender, update in updates.items():
@@ -147,7 +146,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["memory"]:
-        measure_memory(*sys.argv[2:])
-    else:
-        main()
+    main()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import write_jsonl
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt1_hf.cli import commands, main
@@ -19,6 +20,7 @@ def read(argv):
 def test_every_command_has_help(capsys):
     assert main([]) == main(["--help"]) == 0
     assert set(commands()) == {
+        "analyze",
         "convert",
         "demo",
         "evaluate",
@@ -27,7 +29,11 @@ def test_every_command_has_help(capsys):
         "pretrain",
         "push",
         "recipes",
+        "report",
+        "space",
+        "submit",
         "tokenizer",
+        "zero-shot",
     }
     for command, line in commands().items():
         assert line.endswith(".")
@@ -87,6 +93,9 @@ def other_model(tmp_path):
 
 def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("")
+    question = {"example_id": "high1", "article": "a", "question": "b", "options": ["c", "", "d", "e"], "answer": "A"}
+    write_jsonl(tmp_path / "bad" / "ehovy" / "race" / "all" / "train.jsonl", [question])
+    bad_data = ["--data_dir", str(tmp_path / "bad")]
     out = ["--output_dir", str(tmp_path / "out")]
     cases = {
         "no command 'nothing'": ["nothing"],
@@ -102,6 +111,16 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         "context of 64": ["generate", "--model", base_model, "the old lady " * 30],
         "a `gpt2` model": ["finetune", "--task", "sst2", "--sample", "--model", other_model, *out],
         "cannot load 'nyu-mll/glue'": ["finetune", "--task", "cola", "--data_dir", str(tmp_path), *out],
+        "choice B of row 0 is empty": ["finetune", "--task", "race", "--model", base_model, *bad_data, *out],
+        "not fine-tuned for the multiple_choice": [
+            "evaluate",
+            "--task",
+            "race",
+            "--sample",
+            "--model",
+            base_model,
+            *out,
+        ],
         "encoder_bpe_40000.json": ["tokenizer", "convert", str(tmp_path), *out],
     }
     if not (tmp_path / "tokenizer.json").exists():  # the tokenizer is looked for before the weights

@@ -33,7 +33,7 @@ def table(values, split: str = "validation") -> list[Result]:
 def test_the_averages_of_table_5(average):
     (mean,) = glue_averages(table(TABLE_5[average]))
     assert (mean.task, mean.metric, mean.paper, mean.split) == ("glue", "table_5_mean", 74.7, "validation")
-    assert mean.value == pytest.approx(average, abs=0.051)
+    assert mean.value == pytest.approx(average, abs=0.07)  # the columns are rounded, too
     assert mean.n_examples == 90
 
 

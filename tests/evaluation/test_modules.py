@@ -7,7 +7,7 @@ import pytest
 evaluate = pytest.importorskip("evaluate")
 
 from gpt1_hf.evaluation.metrics import METRICS  # noqa: E402
-from gpt1_hf.evaluation.modules import MODULES, F1, Accuracy, Pearson, Spearman  # noqa: E402
+from gpt1_hf.evaluation.modules import F1, MODULES, Accuracy, Pearson, Spearman  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,11 @@
 """Perplexity: against losses computed token by token, and every token scored once whatever the windows."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt1_hf import GPT1ForCausalLM
 from gpt1_hf.errors import GPT1Error
@@ -46,8 +46,11 @@ class UnigramModel:
     def eval(self):
         return self
 
-    def __call__(self, input_ids, attention_mask, **kwargs):
-        return SimpleNamespace(logits=self.log_probs.expand(*input_ids.shape, -1))
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        return CausalLMOutputWithPast(logits=self.log_probs.expand(*input_ids.shape, -1))
 
 
 class TestAgainstHand:
@@ -110,9 +113,9 @@ class TestEveryTokenOnce:
         shapes = []
 
         class Watching(UnigramModel):
-            def __call__(self, input_ids, attention_mask, **kwargs):
+            def forward(self, input_ids, attention_mask, use_cache):
                 shapes.append(input_ids.shape)
-                return super().__call__(input_ids, attention_mask)
+                return super().forward(input_ids, attention_mask, use_cache)
 
         for stride in (None, 1, 6):
             score_documents(Watching(160), documents, WINDOW, stride, batch_size=2)

@@ -142,7 +142,7 @@ class TestRealData:
     def test_scores_are_the_published_ones(self, data_dir):
         rows = load_task("stsb").load("validation", data_dir)
         assert (len(rows), min(rows["label"][:]), max(rows["label"][:])) == (1500, 0.0, 5.0)
-        assert all(label == round(label, 3) for label in rows["label"][:])
+        assert {0.8, 2.6, 3.8} <= set(rows["label"][:])  # not 3.799999952316284, as in fp32
 
     def test_story_cloze_is_split_as_in_the_released_code(self, data_dir):
         """Against scikit-learn on the lists that the released code gives it (datasets.py, `rocstories`)."""

@@ -1,6 +1,8 @@
 """Fine-tuning on the packaged samples: train, evaluate, load back as a user would."""
 
+import dataclasses
 import json
+import statistics
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
 from gpt1_hf.tasks import all_tasks
+from gpt1_hf.training import finetune as finetuning
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
@@ -137,11 +140,58 @@ def test_from_scratch_draws_new_weights(base_model, tmp_path):
 
 
 def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
-    results = finetune(arguments(base_model, tmp_path, task="cola", seeds=2, num_train_epochs=0.1))
-    assert [result.seed for result in results] == [42, 43]
+    args = arguments(base_model, tmp_path, task="cola", seeds=3, num_train_epochs=0.1)
+    results = finetune(args)
+    assert [result.seed for result in results] == [42, 43, 44]
     assert (tmp_path / "run" / "seed-43" / "model.safetensors").is_file()
-    assert len(json.loads((tmp_path / "run" / "results.json").read_text())) == 2
-    assert "2 seeds" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["value"] for row in rows] == [result.value for result in results]
+    values = [result.value for result in results]
+    found = rows[0]["details"]["over_seeds"]
+    assert found["median"] == pytest.approx(sorted(values)[1], abs=0.01)
+    assert found["mean"] == pytest.approx(statistics.mean(values), abs=0.01)
+    assert found["std"] == pytest.approx(statistics.stdev(values), abs=0.01)
+    assert (found["min"], found["max"]) == (min(values), max(values))
+    assert f"median {found['median']:.1f}" in capsys.readouterr().out
+
+
+def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
+    """Seed 43 diverges: it is named, the others go on; later only it is run, unless the settings are others."""
+    train, trained = finetuning.finetune_once, []
+
+    def fails(args, task, rows):
+        trained.append(args.seed)
+        if args.seed == 43:
+            raise FloatingPointError("the training loss is nan at update 3")
+        return train(args, task, rows)
+
+    monkeypatch.setattr(finetuning, "finetune_once", fails)
+    args = arguments(base_model, tmp_path, task="cola", seeds=3, num_train_epochs=0.1)
+    results = finetune(args)
+    assert trained == [42, 43, 44]
+    assert [result.seed for result in results] == [42, 44]
+    assert "cola, seed 43 failed: the training loss is nan at update 3" in caplog.text
+    assert "failed: seed 43" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert rows[0]["details"]["over_seeds"]["failed_seeds"] == [43]
+    assert rows[0]["details"]["over_seeds"]["seeds"] == [42, 44]
+
+    monkeypatch.setattr(finetuning, "finetune_once", train)
+    again = finetune(dataclasses.replace(args, logging_steps=7))
+    assert [result.seed for result in again] == [42, 43, 44]
+    out = capsys.readouterr().out
+    assert "seed 42: finished before" in out
+    assert "seed 43: finished" not in out
+    assert {r.seed: r.value for r in again if r.seed != 43} == {r.seed: r.value for r in results}
+
+    caplog.clear()
+    finetune(dataclasses.replace(args, seeds=2, learning_rate=1e-3))
+    assert "other settings (learning_rate): it is made anew" in caplog.text
+    assert "finished before" not in capsys.readouterr().out
+
+    monkeypatch.setattr(finetuning, "finetune_once", fails)
+    with pytest.raises(FloatingPointError):
+        finetune(arguments(base_model, tmp_path / "one", task="cola", seed=43))
 
 
 def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
@@ -180,6 +230,8 @@ def test_bad_input_is_named(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path, task="dpr"))
     with pytest.raises(GPT1Error, match="no/such/model"):
         finetune(arguments("no/such/model", tmp_path, task="cola"))
+    with pytest.raises(GPT1Error, match="no/such/model"):
+        evaluate(EvaluateArguments(model="no/such/model", task="race", output_dir=str(tmp_path / "eval")))
     with pytest.raises(GPT1Error, match=r"classifier.*fine-tune it first"):
         evaluate(EvaluateArguments(model=base_model, task="cola", sample=True, output_dir=str(tmp_path / "eval")))
     assert not (tmp_path / "run" / "results.json").exists()

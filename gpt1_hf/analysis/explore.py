@@ -1,0 +1,298 @@
+"""What a model makes of one text, as numbers to be shown: probabilities of tokens and of answers, and the tokens.
+
+The scores are those of `gpt1 zero-shot` (paper §5) and of a fine-tuned multiple-choice head; here they are of a text
+that someone typed, which may be empty, endless, or anything else that Unicode has.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from unicodedata import category
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from transformers import AutoModelForMultipleChoice, AutoProcessor, PreTrainedModel
+
+from ..checkpoints import open_config, open_model
+from ..errors import GPT1Error
+from ..evaluation.log_probs import token_log_probs
+from ..generation import sample
+from ..processing_gpt1 import GPT1Processor
+from ..resources import model_path
+from ..tokenization_gpt1 import END_OF_WORD
+from .zero_shot import (
+    SENTIMENTS,
+    Answers,
+    Scorer,
+    ZeroShotArguments,
+    open_scorer,
+    score_answers,
+    score_referents,
+    score_sentences,
+    score_sentiments,
+)
+
+
+LONGEST = 20_000  # characters of a text: many times the model's context
+MOST_ANSWERS = 10
+UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # controls, directions of writing, unassigned, private
+
+
+@dataclass(frozen=True)
+class Token:
+    """
+    A token in its text.
+
+    Args:
+        text (`str`):
+            Its piece of text, with a space after it where a word ends.
+        probability (`float`, *optional*):
+            What the model gave it, at temperature 1; none if it was not asked.
+        alternatives (tuple of `(str, float)`, *optional*):
+            The most probable tokens in its place, and their probabilities.
+    """
+
+    text: str
+    probability: float | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word after clean-up, and the pieces and token ids that it became."""
+
+    text: str
+    pieces: list[str]
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Answers and what is compared of them.
+
+    Args:
+        answers (`list[str]`):
+            Texts of the answers.
+        scores (`list[float]`):
+            Log-probability of each, or its mean over tokens; minus infinity where there was nothing to score.
+        is_cut (`bool`):
+            Whether the text was longer than the model's context, so that a part of it was not read.
+    """
+
+    answers: list[str]
+    scores: list[float]
+    is_cut: bool
+
+    @property
+    def probabilities(self) -> list[float]:
+        """The scores as probabilities: where they are means over tokens, those of one token, on geometric average."""
+        return np.exp(self.scores).tolist()
+
+    @property
+    def shares(self) -> list[float]:
+        """The probabilities, divided by their sum."""
+        return softmax(self.scores).tolist()
+
+
+class Explorer:
+    """
+    A model to look into; its files are read when they are first needed.
+
+    Args:
+        model (`str`, *optional*, defaults to `"gpt1-tiny"`):
+            Causal language model: folder, Hub id, or `gpt1-tiny`.
+        choice_model (`str`, *optional*):
+            Checkpoint that was fine-tuned for multiple choice. Without one the language model answers.
+    """
+
+    def __init__(self, model: str = "gpt1-tiny", choice_model: str | None = None):
+        self.model = model
+        self.choice_model = choice_model
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The language model with its tokenizer."""
+        return replace(open_scorer(ZeroShotArguments(model=self.model)), desc=None)
+
+    @cached_property
+    def chooser(self) -> tuple[GPT1Processor, PreTrainedModel]:
+        """
+        The fine-tuned model with its processor.
+
+        Raises:
+            GPT1Error: if it was fine-tuned for another format.
+        """
+        processor = AutoProcessor.from_pretrained(model_path(self.choice_model))
+        if not isinstance(processor, GPT1Processor) or processor.input_format != "multiple_choice":
+            raise GPT1Error(
+                f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one that `gpt1 finetune "
+                "--task race` or `--task story_cloze` made"
+            )
+        model = open_model(AutoModelForMultipleChoice, self.choice_model, open_config(self.choice_model))
+        return processor, model.eval().to(self.scorer.model.device)
+
+    def generate(
+        self, prompt: str, max_new_tokens: int = 40, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0
+    ) -> list[Token]:
+        """
+        Continue a prompt, with the probability of each new token and of the three most probable in its place.
+
+        The probabilities are the model's own, before temperature and `top_p` change them.
+
+        Raises:
+            GPT1Error: if the prompt is empty, or too long for the model's context.
+        """
+        tokenizer, lm = self.scorer.tokenizer, self.scorer.model
+        prompt = self._checked(prompt, "the prompt")
+        output = sample(tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, output_logits=True)
+        logits = torch.cat(output.logits)  # (new tokens, vocab)
+        ids = output.sequences[0]
+        tokens = [Token(self._text(token)) for token in ids[: -len(logits)].tolist()]
+        for token, probabilities in zip(ids[-len(logits) :].tolist(), logits.float().softmax(-1), strict=True):
+            values, best = probabilities.topk(3)
+            alternatives = zip(map(self._text, best.tolist()), values.tolist(), strict=True)
+            tokens.append(Token(self._text(token), probabilities[token].item(), tuple(alternatives)))
+        return tokens
+
+    def read(self, text: str) -> list[Token]:
+        """
+        A text's tokens with their probabilities, given all before them; nothing is before the first.
+
+        Raises:
+            GPT1Error: if the text is empty, or longer than the model's context.
+        """
+        (ids,) = self.scorer.encode([self._checked(text, "the text")])
+        if len(ids) > self.scorer.window:
+            raise GPT1Error(
+                f"the text is {len(ids)} tokens long, and the model reads {self.scorer.window}: shorten it"
+            )
+        (log_probs,) = token_log_probs(self.scorer.model, [ids], [max(0, len(ids) - 1)])
+        return [
+            Token(self._text(token), math.exp(log_prob) if index else None)
+            for index, (token, log_prob) in enumerate(zip(ids, [0.0, *log_probs.tolist()], strict=False))
+        ]
+
+    def compare_sentences(self, sentences: list[str]) -> Comparison:
+        """CoLA's heuristic: which sentence is the more acceptable one, by the mean log-probability of its tokens."""
+        rows = [{"text": self._checked(text, f"sentence {index}")} for index, text in enumerate(sentences, 1)]
+        answers = score_sentences(self.scorer, Dataset.from_list(rows))
+        scores = Answers([[score for (score,) in answers.scores]], [any(answers.cut)])
+        return _comparison([row["text"] for row in rows], scores)
+
+    def sentiment(self, text: str) -> Comparison:
+        """SST-2's heuristic: whether "negative" or "positive" is the likelier word after a text and "very"."""
+        rows = Dataset.from_list([{"text": self._checked(text, "the text")}])
+        return _comparison(list(SENTIMENTS), score_sentiments(self.scorer, rows))
+
+    def referents(self, sentence: str, pronoun: str, candidates: list[str]) -> Comparison:
+        """
+        The heuristic of the Winograd schemas: with which candidate in the pronoun's place the rest is likelier.
+
+        Raises:
+            GPT1Error: if a text is empty, or the sentence lacks the pronoun or has nothing after it.
+        """
+        row = {
+            "text": self._checked(sentence, "the sentence"),
+            "pronoun": self._checked(pronoun, "the pronoun").strip(),
+            "choices": self._checked_answers(candidates, "candidate"),
+        }
+        return _comparison(row["choices"], score_referents(self.scorer, Dataset.from_list([row])))
+
+    def choose(self, document: str, question: str, choices: list[str]) -> Comparison:
+        """
+        Which answer fits a document and a question, which may be empty.
+
+        By the fine-tuned model if there is one, else by RACE's zero-shot heuristic: the mean log-probability of the
+        answer's tokens.
+
+        Raises:
+            GPT1Error: if the document or a choice is empty, or there are fewer than two choices, or too many.
+        """
+        row = {
+            "document": self._checked(document, "the text"),
+            "question": question and question.strip() and self._checked(question, "the question"),
+            "choices": self._checked_answers(choices, "choice"),
+        }
+        if self.choice_model is None:
+            return _comparison(row["choices"], score_answers(self.scorer, Dataset.from_list([row])))
+        processor, model = self.chooser
+        inputs = processor(
+            [row],
+            max_length=min(processor.tokenizer.model_max_length, self.scorer.window),
+            padding=True,
+            return_tensors="pt",
+            return_truncated=True,
+        )
+        is_cut = inputs.pop("truncated")
+        with torch.inference_mode():
+            logits = model(**inputs.to(model.device)).logits  # (1, choices)
+        return _comparison(row["choices"], Answers(logits.float().log_softmax(-1).tolist(), is_cut))
+
+    def tokenize(self, text: str) -> tuple[str, list[Word]]:
+        """
+        The steps from a text to token ids.
+
+        Returns:
+            `tuple[str, list[Word]]`: the text after clean-up and splitting, and its words with their pieces and ids.
+
+        Raises:
+            GPT1Error: if the text is empty.
+        """
+        text, tokenizer = self._checked(text, "the text"), self.scorer.tokenizer
+        backend = tokenizer.backend_tokenizer
+        cleaned = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        encoding = tokenizer(text, add_special_tokens=False, verbose=False)
+        texts = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(cleaned)] if backend.pre_tokenizer else []
+        words: list[Word] = []
+        last = None
+        for piece, token, word in zip(encoding.tokens(), encoding["input_ids"], encoding.word_ids(), strict=True):
+            if word is None or word != last:
+                words.append(Word(texts[word] if word is not None and word < len(texts) else piece, [], []))
+            last = word
+            words[-1].pieces.append(piece)
+            words[-1].ids.append(token)
+        return re.sub(" +", " ", cleaned).strip(" "), words
+
+    def _checked(self, text: str | None, name: str) -> str:
+        """
+        A text that can be encoded: halves of characters are replaced.
+
+        Raises:
+            GPT1Error: if it is empty, before or after clean-up, or too long.
+        """
+        text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not text.strip():
+            raise GPT1Error(f"{name} is empty: write something")
+        if len(text) > LONGEST:
+            raise GPT1Error(f"{name} is {len(text):,} characters long, and {LONGEST:,} are the most: shorten it")
+        if not self.scorer.encode([text])[0]:
+            raise GPT1Error(f"{name} has nothing that the tokenizer keeps: write a word")
+        return text
+
+    def _checked_answers(self, texts: list[str], name: str) -> list[str]:
+        if not 2 <= len(texts) <= MOST_ANSWERS:
+            raise GPT1Error(f"give 2 to {MOST_ANSWERS} {name}s, not {len(texts)}")
+        return [self._checked(text, f"{name} {index}").strip() for index, text in enumerate(texts, 1)]
+
+    def _text(self, token: int) -> str:
+        return self.scorer.tokenizer.convert_ids_to_tokens(token).replace(END_OF_WORD, " ")
+
+
+def visible(text: str) -> str:
+    """A text in which line breaks, and characters that have no shape of their own, can be seen."""
+    return "".join(
+        "↵" if character == "\n" else f"U+{ord(character):04X}" if category(character) in UNSEEN else character
+        for character in text
+    )
+
+
+def _comparison(answers: list[str], scored: Answers) -> Comparison:
+    (scores,), (is_cut,) = scored.scores, scored.cut
+    for index, score in enumerate(scores, 1):
+        if not math.isfinite(score):
+            raise GPT1Error(f"in text {index} there is no token to score: the first has nothing before it; write more")
+    return Comparison(answers, scores, is_cut)

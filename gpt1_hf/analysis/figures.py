@@ -1,0 +1,138 @@
+"""Line plots as SVG whose colours are CSS variables, so that one picture can be read on light and on dark pages."""
+
+import io
+import logging
+import re
+from dataclasses import dataclass, field
+
+
+logger = logging.getLogger(__name__)
+
+# Drawn in these colours, which then become variables.
+INK, GRID = "#010203", "#040506"
+VARIABLES = {INK: "var(--ink, #767676)", GRID: "var(--grid, #8884)"}
+# Of a contrast of 3 and more to both white and near black.
+COLORS = ("#2f7ed8", "#d9660b", "#1f9d63", "#b04fc4", "#d23f57", "#8a7a12", "#0e93a8", "#8a6d5c")
+STYLE = {
+    "svg.fonttype": "none",  # texts stay texts
+    "text.parse_math": False,  # a `$` in a name is a `$`
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+@dataclass
+class Series:
+    """
+    A line.
+
+    Args:
+        label (`str`):
+            Its name in the legend.
+        points (list of `(float, float)`):
+            x and y, in the order of x.
+        dashed (`bool`, *optional*, defaults to `False`):
+            Whether it is dashed.
+        color (`int`, *optional*):
+            Its colour, by number; defaults to its own.
+    """
+
+    label: str
+    points: list[tuple[float, float]]
+    dashed: bool = False
+    color: int | None = None
+
+
+@dataclass
+class Figure:
+    """
+    A picture of lines.
+
+    Args:
+        name (`str`):
+            Its file's name.
+        title, x_label, y_label, caption (`str`):
+            Its texts.
+        series (list of [`Series`]):
+            Its lines.
+        log_x (`bool`, *optional*, defaults to `False`):
+            Whether the x axis is logarithmic.
+        few_x (`bool`, *optional*, defaults to `False`):
+            Whether x are a few whole numbers, each of which is shown.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series] = field(default_factory=list)
+    caption: str = ""
+    log_x: bool = False
+    few_x: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(series.points for series in self.series)
+
+
+def draw(figure: Figure) -> str | None:
+    """
+    Draw a figure.
+
+    Returns:
+        `str`: an `<svg>` element for a page that sets the CSS variables `--ink` and `--grid`; `None`, with a warning,
+        without matplotlib.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        logger.warning("plots need matplotlib: pip install 'gpt1_hf[plots]'")
+        return None
+    with rc_context({**STYLE, "svg.hashsalt": figure.name}):  # the same ids in every drawing, others in every figure
+        canvas = Canvas(figsize=(7, 4.2), layout="constrained")
+        axes = canvas.subplots()
+        for number, series in enumerate(series for series in figure.series if series.points):
+            color = COLORS[(number if series.color is None else series.color) % len(COLORS)]
+            x, y = zip(*series.points, strict=True)
+            marker = "o" if len(x) <= 30 else None
+            line = "--" if series.dashed else "-"
+            axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=series.label)
+        axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
+        if figure.log_x:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,.0f}")  # the default one writes powers as formulas
+            axes.xaxis.set_minor_formatter("")
+        if figure.few_x:
+            axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
+        axes.grid(linewidth=0.6)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        file = io.StringIO()
+        canvas.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, variable)
+    # The page decides on the size.
+    head, bracket, rest = svg.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    return head + bracket + re.sub(r"<metadata>.*?</metadata>", "", rest, count=1, flags=re.DOTALL)
+
+
+def standalone(svg: str) -> str:
+    """An SVG of [`draw`] as a file of its own, which brings its colours along."""
+    style = (
+        "<style>:root{--ink:#24292f;--grid:#8884}"
+        "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"
+    )
+    head, bracket, rest = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{bracket}\n{style}{rest}'

@@ -1,0 +1,388 @@
+"""Tasks without any training (paper §5, "Zero-shot Behaviors"): a language model's own probabilities as answers.
+
+| task | the row as text | score of a class |
+|---|---|---|
+| `cola` | the sentence | mean log-probability of its tokens, against the threshold that suits the training rows best |
+| `sst2` | the sentence and "very" | log-probability of the next word being "negative" or "positive" |
+| `race` | document, question and an answer | mean log-probability of the answer's tokens |
+| `dpr` | the sentence, a candidate in place of its pronoun | mean log-probability of the tokens after the candidate |
+
+What the paper leaves open:
+
+- The paper compares the probabilities of *tokens* in SST-2, and in the original vocabulary both words are one. In a
+  vocabulary that splits them, the whole word's probability is the product of its tokens', which is what is compared.
+  It is not divided by their number: the restriction is to two words, not to two ways of being split.
+- A row that is longer than the context is cut on its left, so that what is left is running text as in pre-training,
+  and what matters most to the prediction, the text just before it, stays. All answers to a question get the same cut.
+- The first token of a sentence has nothing before it, and is not scored.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..checkpoints import open_causal_lm, open_tokenizer
+from ..data.loading import default_data_dir
+from ..errors import GPT1Error
+from ..evaluation.benchmark import task_results, write_predictions
+from ..evaluation.log_probs import choice_log_probs, token_log_probs
+from ..evaluation.results import Result, format_results, write_results
+from ..tasks import load_task
+
+
+logger = logging.getLogger(__name__)
+
+RELATIVE = "relative_performance"  # the metric of Figure 2
+SENTIMENTS = ("negative", "positive")  # the two words, in the order of SST-2's labels
+
+
+@dataclass
+class Answers:
+    """
+    What a heuristic makes of rows.
+
+    Args:
+        scores (list of `list[float]`):
+            One a class, or one to be cut in two; minus infinity where there was nothing to score.
+        cut (`list[bool]`):
+            Which rows were longer than the context.
+        details (`dict`, *optional*):
+            What is worth knowing of the way they were scored.
+    """
+
+    scores: list[list[float]]
+    cut: list[bool]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Scorer:
+    """
+    A language model that scores texts.
+
+    Args:
+        model (`PreTrainedModel`):
+            Causal language model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        window (`int`):
+            Longest sequence in tokens.
+        batch_size (`int`, *optional*, defaults to 16):
+            Rows per forward pass; the scores do not depend on it.
+        desc (`str`, *optional*, defaults to `"scoring"`):
+            Name of the progress bars; `None` shows none.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    window: int
+    batch_size: int = 16
+    desc: str | None = "scoring"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids without special tokens."""
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+    def score_ends(self, beginnings: Sequence[str], texts: Sequence[str]) -> tuple[list[np.ndarray], list[bool]]:
+        """Log-probabilities of the tokens of each text that come after its beginning, and which texts were cut."""
+        sequences, n_scored, cut = [], [], []
+        for beginning, ids in zip(self.encode(beginnings), self.encode(texts), strict=True):
+            sequences.append(ids[-self.window :])
+            n_scored.append(min(len(ids) - n_shared(beginning, ids), max(0, len(sequences[-1]) - 1)))
+            cut.append(len(ids) > self.window)
+        return token_log_probs(self.model, sequences, n_scored, self.batch_size, desc=self.desc), cut
+
+    def score_choices(
+        self, contexts: Sequence[str], choices: Sequence[Sequence[str]]
+    ) -> tuple[list[list[np.ndarray]], list[bool]]:
+        """Log-probabilities of the tokens of each choice after its context, and which rows were cut."""
+        context_ids, choice_ids, cut = [], [], []
+        for context, row in zip(contexts, choices, strict=True):
+            # Encoded together: where a tokenizer marks spaces, what follows one differs from what begins a text.
+            context, *texts = self.encode([context, *(f"{context} {choice}" for choice in row)])
+            start = max(1, min(n_shared(context, ids) for ids in texts))
+            ends = [ids[start:][: self.window - 1] for ids in texts]
+            context_ids.append(texts[0][:start][max(map(len, ends)) - self.window :])
+            choice_ids.append(ends)
+            cut.append(max(map(len, texts)) > self.window)
+        return choice_log_probs(self.model, context_ids, choice_ids, self.batch_size, desc=self.desc), cut
+
+
+def n_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of leading tokens that two sequences share."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def mean(log_probs: np.ndarray) -> float:
+    """Mean token log-probability; minus infinity of nothing."""
+    return float(log_probs.mean(dtype=np.float64)) if len(log_probs) else -math.inf
+
+
+def score_sentences(scorer: Scorer, rows: Dataset) -> Answers:
+    """CoLA: the mean token log-probability of each sentence."""
+    texts = rows["text"][:]
+    log_probs, cut = scorer.score_ends([""] * len(rows), texts)
+    return Answers([[mean(row)] for row in log_probs], cut)
+
+
+def score_sentiments(scorer: Scorer, rows: Dataset) -> Answers:
+    """SST-2: the log-probability of "negative" and of "positive" after each text and "very"."""
+    contexts = [f"{text.rstrip()} very" for text in rows["text"][:]]
+    log_probs, cut = scorer.score_choices(contexts, [SENTIMENTS] * len(rows))
+    n_tokens = dict(zip(SENTIMENTS, map(len, log_probs[0]), strict=True))
+    return Answers([[float(word.sum()) for word in row] for row in log_probs], cut, {"tokens_of_words": n_tokens})
+
+
+def score_answers(scorer: Scorer, rows: Dataset) -> Answers:
+    """RACE: the mean token log-probability of each answer after document and question."""
+    contexts = [
+        f"{document} {question}" for document, question in zip(rows["document"][:], rows["question"][:], strict=True)
+    ]
+    log_probs, cut = scorer.score_choices(contexts, rows["choices"][:])
+    return Answers([[mean(choice) for choice in row] for row in log_probs], cut)
+
+
+def score_referents(scorer: Scorer, rows: Dataset) -> Answers:
+    """Definite pronouns: the mean log-probability of what follows each candidate in the pronoun's place."""
+    beginnings, texts = [], []
+    for row in rows:
+        before, after = split_at_pronoun(row["text"], row["pronoun"], row["choices"])
+        beginnings += [before + candidate for candidate in row["choices"]]
+        texts += [before + candidate + after for candidate in row["choices"]]
+    log_probs, cut = scorer.score_ends(beginnings, texts)
+    scores, cuts = map(mean, log_probs), iter(cut)
+    return Answers(
+        [[next(scores) for _ in row] for row in rows["choices"][:]],
+        [any([next(cuts) for _ in row]) for row in rows["choices"][:]],
+    )
+
+
+def split_at_pronoun(sentence: str, pronoun: str, candidates: Sequence[str]) -> tuple[str, str]:
+    """
+    What is before and after the pronoun in a sentence. Where it occurs more than once, it is the first that comes
+    after all candidates, which refers back to one of them.
+
+    Raises:
+        GPT1Error: if the pronoun is not in the sentence.
+    """
+    places = list(re.finditer(rf"(?<!\w){re.escape(pronoun)}(?!\w)", sentence, re.IGNORECASE))
+    if not places:
+        raise GPT1Error(f"the pronoun {pronoun!r} is not in the sentence {sentence!r}")
+    mentioned = max(sentence.lower().find(candidate.lower()) for candidate in candidates)
+    place = next((place for place in places if place.start() > mentioned), places[0])
+    return sentence[: place.start()], sentence[place.end() :]
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """
+    How a task is answered without training, and the ends of Figure 2's scale ("normalized between a random guess
+    baseline and the current state-of-the-art with a single model").
+
+    Args:
+        answer (`Callable`):
+            Scores rows.
+        label (`str`):
+            What the paper's figure calls the task.
+        split (`str`):
+            Split that is scored by default.
+        random_guess (`float`):
+            What guessing scores, in percent: 0 on the scale.
+        source (`str`):
+            Where the best supervised result of the paper's time is from: 1 on the scale.
+        best (`float`, *optional*):
+            That result, in percent; the task's own number, if it is the paper's.
+    """
+
+    answer: Callable[[Scorer, Dataset], Answers]
+    label: str
+    split: str
+    random_guess: float
+    source: str
+    best: float | None = None
+
+
+HEURISTICS = {
+    "cola": Heuristic(
+        score_sentences, "linguistic acceptability", "validation", 0.0, "GPT-1 fine-tuned, paper Table 4 (test)"
+    ),
+    "dpr": Heuristic(
+        score_referents,
+        "Winograd schema resolution",
+        "train",  # the larger split: nothing is trained on it
+        50.0,
+        "Peng, Khashabi and Roth (2015), Solving Hard Coreference Problems (test)",
+        76.4,
+    ),
+    "race": Heuristic(
+        score_answers, "question answering", "validation", 25.0, "GPT-1 fine-tuned, paper Table 3 (test)"
+    ),
+    "sst2": Heuristic(
+        score_sentiments, "sentiment analysis", "validation", 50.0, "sparse byte mLSTM, paper Table 4 (test)", 93.2
+    ),
+}
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """
+    Find where to cut scores into two classes.
+
+    Args:
+        scores (`np.ndarray` of shape `(n,)`):
+            Scores.
+        labels (`np.ndarray` of shape `(n,)`):
+            Classes, 1 for the rows that should be above.
+
+    Returns:
+        `tuple[float, float]`: threshold that gives the highest Matthews correlation, halfway between two scores, and
+        that correlation in percent.
+
+    Raises:
+        GPT1Error: if all scores are the same.
+    """
+    order = np.argsort(scores, kind="stable")
+    scores, labels = scores[order], labels[order].astype(np.float64)
+    n, positive = len(labels), labels.sum()
+    above = np.arange(n - 1, 0, -1.0)  # rows above a cut after the first, the second, ... row
+    hits = positive - labels.cumsum()[:-1]
+    spread = above * (n - above) * positive * (n - positive)
+    # (TP·TN − FP·FN) / √(...), in terms of the rows above and the hits among them
+    correlation = (n * hits - above * positive) / np.sqrt(np.where(spread > 0, spread, np.inf))
+    possible = np.flatnonzero(scores[1:] > scores[:-1])
+    if not len(possible):
+        raise GPT1Error("all training rows have the same score: no threshold can divide them")
+    best = possible[correlation[possible].argmax()]
+    return float((scores[best] + scores[best + 1]) / 2), 100 * float(correlation[best])
+
+
+@dataclass
+class ZeroShotArguments:
+    """A language model's answers to a task that it was not trained for."""
+
+    model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
+    task: str | None = field(default=None, metadata={"help": f"Task id: {', '.join(HEURISTICS)}."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split to score. Default: validation; of dpr, which has none, train."}
+    )
+    sample: bool = field(default=False, metadata={"help": "Score the small labelled sample in the package."})
+    data_dir: str | None = field(
+        default_factory=default_data_dir,
+        metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
+    )
+    max_examples: int | None = field(
+        default=None, metadata={"help": "Score so many rows, evenly spaced in the split. Default: all."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest sequence in tokens. Default: the model's context."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Rows per forward pass."})
+    output_dir: str = field(
+        default="runs/zero_shot", metadata={"help": "Where results.json and predictions.jsonl are written."}
+    )
+
+
+def zero_shot(args: ZeroShotArguments) -> list[Result]:
+    """
+    Score a language model on a task without training, and write `results.json` and `predictions.jsonl`.
+
+    Returns:
+        list of [`Result`]: the task's metric, and the same on the scale of Figure 2, of the split and of its subsets;
+        none if the labels are hidden.
+
+    Raises:
+        GPT1Error: if there is no heuristic for the task, or model or data are missing.
+    """
+    if args.task not in HEURISTICS:
+        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}; it was given {args.task!r}")
+    scorer = open_scorer(args)
+    results, predictions = answer(scorer, args)
+    write_predictions(args.output_dir, predictions)
+    path = write_results(args.output_dir, results)
+    print(format_results(results))
+    print(f"written to {path}")
+    return results
+
+
+def open_scorer(args: ZeroShotArguments) -> Scorer:
+    """Load model and tokenizer, onto the accelerator if there is one."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    tokenizer, model = open_tokenizer(args.tokenizer or args.model), open_causal_lm(args.model).to(device)
+    window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
+    if window < 2:
+        raise GPT1Error(f"max_length {window} leaves no token to score: give at least 2")
+    return Scorer(model, tokenizer, window, args.batch_size)
+
+
+def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
+    """Answer a split of a task: its results, and the split's predictions as `gpt1 evaluate` writes them."""
+    task, heuristic = load_task(args.task), HEURISTICS[args.task]
+    split = args.split or ("validation" if args.sample else heuristic.split)
+
+    def load(split: str) -> Dataset:
+        return spaced(task.load(split, args.data_dir, args.sample), args.max_examples)
+
+    rows = load(split)
+    answers = heuristic.answer(scorer, rows)
+    details = answers.details
+    if args.task == "cola":
+        train = load("train")
+        (train_scores,) = zip(*heuristic.answer(scorer, train).scores, strict=True)
+        threshold, reached = best_threshold(np.array(train_scores), np.array(train["label"][:]))
+        details |= {"threshold": round(threshold, 4), "train_rows": len(train), "train_value": round(reached, 2)}
+        chosen = [int(sentence > threshold) for (sentence,) in answers.scores]
+    else:
+        chosen = [int(np.argmax(row)) for row in answers.scores]
+    n_cut, n_nothing = sum(answers.cut), sum(not all(map(math.isfinite, row)) for row in answers.scores)
+    if n_cut:
+        logger.warning(
+            f"{n_cut} of {len(rows)} rows were longer than {scorer.window} tokens and were cut on their left"
+        )
+    if n_nothing:
+        logger.warning(f"{n_nothing} of {len(rows)} rows have a text without any token to score")
+    columns = {
+        "id": rows["idx"][:],
+        "label": rows["label"][:],
+        "prediction": chosen,
+        "scores": [[value if math.isfinite(value) else None for value in row] for row in answers.scores],
+        "truncated": answers.cut,
+    }
+    if "subset" in rows.column_names:
+        columns["subset"] = rows["subset"]
+    predictions = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    details |= {
+        "method": "zero-shot",
+        "predicted": {str(k): chosen.count(k) for k in sorted(set(chosen))},
+        "truncated": n_cut,
+        "window": scorer.window,
+        "sample": args.sample,
+        "max_examples": args.max_examples,
+        "max_length": args.max_length,
+    }
+    results = []
+    for result in task_results(task, split, predictions, model=args.model, seed=None, details=details):
+        best = heuristic.best or result.paper
+        scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
+        relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
+        # The paper's own zero-shot numbers are a curve in a figure; those of its tables are of fine-tuned models.
+        result = replace(result, paper=None, prior=None, details={**result.details, **scale})
+        results += [result, replace(result, metric=RELATIVE, value=relative)]
+    return results, {split: predictions}
+
+
+def spaced(rows: Dataset, n: int | None) -> Dataset:
+    """At most so many rows, evenly spaced: neighbours in a file are often about the same thing."""
+    if n is None or n >= len(rows):
+        return rows
+    if n < 1:
+        raise GPT1Error(f"max_examples is {n}: give at least 1")
+    return rows.select([index * len(rows) // n for index in range(n)])

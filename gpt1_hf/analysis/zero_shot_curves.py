@@ -1,0 +1,252 @@
+"""Follow zero-shot performance through pre-training (the paper's Figure 2, right)."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..checkpoints import open_config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..data.loading import default_data_dir
+from ..errors import GPT1Error
+from ..evaluation.benchmark import write_predictions
+from ..evaluation.results import Result, write_results
+from ..tasks import load_task
+from .plots import COLOURS, check_matplotlib, new_figure, save_figure
+from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer
+
+
+STYLES = {"transformer": "-", "lstm": "--"}  # as in the paper's figure
+
+
+@dataclass
+class Arguments:
+    """Pre-training runs, and the tasks that their checkpoints are asked."""
+
+    run: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of a pre-training run: checkpoints are its folders whose names end in -UPDATES, and the "
+            "model in it."
+        },
+    )
+    lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
+    tasks: list[str] = field(default_factory=lambda: list(HEURISTICS), metadata={"help": "Task ids."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer. Default: the checkpoint's or, if it has none, the run's."}
+    )
+    sample: bool = field(default=False, metadata={"help": "Score the small labelled samples in the package."})
+    data_dir: str | None = field(
+        default_factory=default_data_dir,
+        metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
+    )
+    max_examples: int | None = field(
+        default=None, metadata={"help": "Score so many rows of each task, evenly spaced. Default: all."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest sequence in tokens. Default: the model's context."}
+    )
+    batch_size: int = field(default=16, metadata={"help": "Rows per forward pass."})
+    output_dir: str = field(
+        default="runs/analysis/zero_shot", metadata={"help": "Where results.json and zero_shot.png are written."}
+    )
+
+
+def analyze(args: Arguments) -> list[Result]:
+    """
+    Score every checkpoint of one or two pre-training runs on the zero-shot tasks, and draw the curves.
+
+    What an earlier call with the same settings scored is kept, so that a run can be followed while it goes on.
+
+    Returns:
+        list of [`Result`], with `updates` and `architecture` in their details; also in `<output_dir>/results.json`.
+
+    Raises:
+        GPT1Error: if a run has no checkpoints, a task has no heuristic, or matplotlib is missing.
+    """
+    check_matplotlib()
+    runs = [run for run in (args.run, args.lstm_run) if run]
+    if not runs:
+        raise GPT1Error("analyze zero-shot needs --run, the folder of a pre-training run")
+    if unknown := [task for task in args.tasks if task not in HEURISTICS]:
+        raise GPT1Error(f"there is no zero-shot heuristic for {unknown[0]!r}; choose from {', '.join(HEURISTICS)}")
+    points = [(architecture_of(run), run, updates, folder) for run in runs for updates, folder in checkpoints(run)]
+    architectures = {architecture for architecture, *_ in points}
+    if len(architectures) < len(runs):
+        raise GPT1Error(f"{args.run} and {args.lstm_run} are both of a {architectures.pop()}: one is to be an LSTM's")
+
+    results = []
+    for architecture, run, updates, folder in points:
+        print(f"{architecture}, {updates:,} updates: {folder}", flush=True)
+        has_tokenizer = (folder / "tokenizer.json").is_file()
+        common = ZeroShotArguments(
+            model=str(folder),
+            tokenizer=args.tokenizer or (None if has_tokenizer else run),
+            sample=args.sample,
+            data_dir=args.data_dir,
+            max_examples=args.max_examples,
+            max_length=args.max_length,
+            batch_size=args.batch_size,
+        )
+        own_dir = Path(args.output_dir) / "checkpoints" / f"{architecture}-{updates}"
+        for result in score_checkpoint(common, args.tasks, own_dir):
+            details = {**result.details, "architecture": architecture, "updates": updates}
+            results.append(replace(result, details=details))
+    print(table(results))
+    print(f"written to {write_results(args.output_dir, results)} and {draw(results, args.output_dir)}")
+    return results
+
+
+def architecture_of(run: str) -> str:
+    """`transformer` or `lstm`."""
+    _, folder = checkpoints(run)[0]
+    return "lstm" if isinstance(open_config(str(folder)), GPT1LSTMConfig) else "transformer"
+
+
+def checkpoints(run: str) -> list[tuple[int, Path]]:
+    """
+    The models of a pre-training run: number of updates and folder, in the order of training.
+
+    Raises:
+        GPT1Error: if there are none.
+    """
+    found = {}
+    for config in sorted([*Path(run).glob("*/config.json"), *Path(run).glob("*/*/config.json")]):
+        number = re.search(r"-(\d+)$", config.parent.name)
+        if number and has_weights(config.parent):
+            found.setdefault(int(number.group(1)), config.parent)
+    results = Path(run) / "results.json"
+    if has_weights(Path(run)) and results.is_file():  # the model that the run ended with
+        updates = {row.get("details", {}).get("updates") for row in json.loads(results.read_text(encoding="utf-8"))}
+        for number in updates - {None}:
+            found.setdefault(number, Path(run))
+    if not found:
+        raise GPT1Error(
+            f"{run!r} has no checkpoints: they are folders in it with config.json and model.safetensors whose names "
+            "end in a hyphen and the number of updates"
+        )
+    return sorted(found.items())
+
+
+def has_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors"))
+
+
+def score_checkpoint(common: ZeroShotArguments, tasks: list[str], output_dir: Path) -> list[Result]:
+    """Score a checkpoint on tasks; those that it was scored on before, with the same settings, are read back."""
+    results: list[Result] = []
+    scorer: Scorer | None = None
+    for task in tasks:
+        args = replace(common, task=task, output_dir=str(output_dir / task))
+        known = earlier_results(args)
+        if known is None:
+            scorer = scorer or open_scorer(args)
+            known, predictions = answer(scorer, args)
+            write_predictions(args.output_dir, predictions)
+            write_results(args.output_dir, known)
+        results += known
+    return results
+
+
+def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
+    """Results that are as new as the checkpoint and of the same settings, if there are any."""
+    path = Path(args.output_dir) / "results.json"
+    if not path.is_file():
+        return None
+    if path.stat().st_mtime < max(file.stat().st_mtime for file in Path(args.model).glob("model*.safetensors")):
+        return None
+    results = [Result(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    wanted = {
+        "sample": args.sample,
+        "max_examples": args.max_examples,
+        "max_length": args.max_length,
+        "task_version": load_task(args.task).version,
+    }
+    is_same = all(result.model == args.model and wanted.items() <= result.details.items() for result in results)
+    return results if results and is_same else None
+
+
+def curves(results: list[Result], metric: str | None = None) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """
+    Task and architecture -> updates and value, in the order of training.
+
+    Args:
+        results (list of [`Result`]):
+            What [`analyze`] returns.
+        metric (`str`, *optional*):
+            `relative_performance`, or by default the task's own.
+
+    Returns:
+        `dict`. A task in subsets is its whole or, where the data lacked one, the first that it had.
+    """
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for result in results:
+        if (result.metric == RELATIVE) == (metric == RELATIVE):
+            curve = found.setdefault((result.task, result.details["architecture"]), {})
+            curve.setdefault(result.details["updates"], result.value)
+    return {key: sorted(curve.items()) for key, curve in found.items()}
+
+
+def table(results: list[Result]) -> str:
+    """A row a checkpoint: each task's metric, and in brackets the relative performance."""
+    own, relative = curves(results), curves(results, RELATIVE)
+    tasks = list(dict.fromkeys(task for task, _ in own))
+    rows = []
+    for architecture in dict.fromkeys(architecture for _, architecture in own):
+        values = {task: dict(own.get((task, architecture), ())) for task in tasks}
+        scaled = {task: dict(relative.get((task, architecture), ())) for task in tasks}
+        for updates in sorted({n for curve in values.values() for n in curve}):
+            cells = [
+                f"{values[task][updates]:.2f} ({scaled[task][updates]:+.2f})" if updates in values[task] else "–"
+                for task in tasks
+            ]
+            rows.append((architecture, f"{updates:,}", *cells))
+    return tabulate(
+        rows, headers=("architecture", "updates", *tasks), colalign=("left", *["right"] * (len(tasks) + 1))
+    )
+
+
+def draw(results: list[Result], output_dir: str | Path) -> Path:
+    """Draw Figure 2, right: a colour a task, the transformer solid, the LSTM dashed; return the picture's path."""
+    from matplotlib.lines import Line2D
+
+    relative = curves(results, RELATIVE)
+    figure, (panel,) = new_figure(width=8.0, height=4.8)
+    tasks = [task for task in HEURISTICS if any(task == own for own, _ in relative)]
+    for (task, architecture), curve in relative.items():
+        updates, values = zip(*curve, strict=True)
+        colour = COLOURS[list(HEURISTICS).index(task)]
+        panel.plot(updates, values, STYLES[architecture], color=colour, marker="o", markersize=3.5, linewidth=1.6)
+
+    counts = sorted({n for curve in relative.values() for n, _ in curve})
+    positive = [n for n in counts if n > 0] or [1]
+    # The model before its first update has a place on a logarithmic axis only to the left of all others.
+    panel.set_xscale("symlog", linthresh=positive[0], linscale=0.4) if counts[0] == 0 else panel.set_xscale("log")
+    panel.set_xlabel("pre-training updates")
+    panel.set_ylabel("relative performance (0: chance, 1: best supervised)")
+    panel.axhline(0, color="#555555", linewidth=1)
+    names = {0: "random guess", 1: "best supervised result"}
+    highest = max(value for curve in relative.values() for _, value in curve)
+    if highest > 0.6:
+        panel.axhline(1, color="#555555", linewidth=1)
+    else:
+        del names[1]
+    for level, name in names.items():
+        panel.annotate(
+            f"{level} = {name}", (0.995, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            textcoords="offset points", ha="right", fontsize=8, color="#555555",
+        )  # fmt: skip
+    handles = [
+        Line2D([], [], color=COLOURS[list(HEURISTICS).index(task)], label=f"{HEURISTICS[task].label} ({task})")
+        for task in tasks
+    ]
+    handles += [
+        Line2D([], [], color="#333333", linestyle=style, label={"lstm": "LSTM"}.get(name, name))
+        for name, style in STYLES.items()
+        if any(name == own for _, own in relative)
+    ]
+    panel.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    panel.set_title("Zero-shot performance during pre-training", fontsize=11)
+    return save_figure(figure, Path(output_dir) / "zero_shot.png")

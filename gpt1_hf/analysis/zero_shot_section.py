@@ -1,0 +1,61 @@
+"""Zero-shot behaviour over pre-training (Figure 2, right): relative performance against updates, by task and model."""
+
+import re
+from collections.abc import Sequence
+
+from ..evaluation.results import Result
+from .figures import Figure, Series
+from .records import Record
+from .tables import Section, Table
+
+
+def section(records: Sequence[Record]) -> Section:
+    """
+    Table of the last checkpoints, and figure of all.
+
+    Args:
+        records (list of [`Record`]):
+            Runs; those of other analyses are passed over.
+    """
+    curves: dict[tuple[str, str], dict[float, Result]] = {}
+    metrics: dict[tuple[str, str], str] = {}
+    for record in records:
+        for result in record.results:
+            if result.metric == "relative_performance":
+                curves.setdefault((result.task, series_name(result)), {})[updates(result)] = result
+            elif result.details.get("method") == "zero-shot":
+                metrics[result.task, str(result.model)] = f"{result.metric} {result.value:.1f}"
+    colors = {task: number for number, task in enumerate(sorted({task for task, _ in curves}))}
+    series, rows = [], []
+    for (task, model), points in sorted(curves.items()):
+        is_lstm = "lstm" in model.lower() or points[max(points)].details.get("architecture") == "lstm"
+        line = [(step, points[step].value) for step in sorted(points) if step > 0]
+        series.append(Series(f"{task}, {model}", line, dashed=is_lstm, color=colors[task]))
+        last = points[max(points)]
+        of_last = metrics.get((task, str(last.model)), "")
+        rows.append([task, model, f"{max(points):,.0f}" if max(points) else "–", f"{last.value:.3f}", of_last])
+    figure = Figure(
+        "zero_shot",
+        "Zero-shot behaviour over pre-training (Figure 2, right)",
+        "pre-training updates",
+        "relative performance",
+        series,
+        log_x=True,
+        caption="Solid: transformer, dashed: LSTM. 0 is a random guess, 1 the best supervised result.",
+    )
+    headers = ["task", "model", "updates", "relative performance", "score"]
+    table = Table("Zero-shot, last checkpoint", headers, rows or [["cola, sst2, race, dpr", "not run", "", "", ""]])
+    return Section("Zero-shot behaviour", [table], [figure])
+
+
+def series_name(result: Result) -> str:
+    """The pre-training run that a checkpoint is of."""
+    return re.sub(r"/?checkpoint-\d+/?$", "", str(result.model)) or str(result.model)
+
+
+def updates(result: Result) -> float:
+    """Number of updates of a checkpoint; 0, if it does not say."""
+    if (known := result.details.get("updates")) is not None:
+        return known
+    found = re.search(r"checkpoint-(\d+)/?$", str(result.model))
+    return int(found[1]) if found else 0

@@ -1,0 +1,104 @@
+"""Run one of the paper's analyses: results, tables and pictures."""
+
+import argparse
+import ast
+from importlib import import_module
+from types import ModuleType
+
+import yaml
+
+from ..errors import GPT1Error
+from ..resources import PACKAGE
+from .parser import parse
+
+
+# Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
+# function `analyze` takes its dataclass `Arguments`.
+ACTIONS = {
+    "context-length": "context_length",
+    "zero-shot": "zero_shot_curves",
+}
+# The same of analyses that are plans of training runs: recipes/analysis/<module>.yaml. The module's function `section`
+# makes tables and pictures of the runs.
+PLANS = {
+    "ablations": "ablations",
+    "auxiliary": "auxiliary",
+    "layer-transfer": "layer_transfer",
+}
+
+
+def main(argv: list[str]):
+    parser = argparse.ArgumentParser(prog="gpt1 analyze", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    modules = ACTIONS | PLANS
+    for action in sorted(modules):
+        actions.add_parser(action, help=first_line(modules[action]), add_help=False)
+    action = parser.parse_args(argv[:1]).action
+    module = import_module(f"gpt1_hf.analysis.{modules[action]}")
+    if action in PLANS:
+        analyze_plan(action, module, argv[1:])
+    else:
+        module.analyze(parse(module.Arguments, argv[1:], f"analyze {action}", first_line(modules[action])))
+
+
+def first_line(name: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    source = (PACKAGE / "analysis" / f"{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)).split("\n")[0]
+
+
+def analyze_plan(action: str, module: ModuleType, argv: list[str]):
+    """Read a plan's flags, and carry it out."""
+    parser = argparse.ArgumentParser(
+        prog=f"gpt1 analyze {action}",
+        description=first_line(PLANS[action]),
+        epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of a kind: "
+        "--finetune.num_train_epochs 1 --pretrain.max_steps 100.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        default=f"analysis/{PLANS[action]}",
+        help="YAML of the plan, or name of a shipped recipe. Default: analysis/" + PLANS[action],
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids, in place of the plan's.")
+    parser.add_argument("--output_dir", help="Where runs, tables and plots go, in place of the plan's folder.")
+    parser.add_argument("--models_dir", help="Where the pre-training runs go, in place of the plan's folder.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the plan and what it will cost, and stop.")
+    parser.add_argument(
+        "--tokens_per_second", type=float, help="Rate that --dry_run reckons with. Default: measured here and now."
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="Do one of n equal parts of the plan, counted from 1, such as 1/2."
+    )
+    args, rest = parser.parse_known_args(argv)
+
+    from ..analysis.analyze import analyze
+
+    analyze(
+        module.section,
+        config=args.config,
+        tasks=args.tasks,
+        output_dir=args.output_dir,
+        models_dir=args.models_dir,
+        overrides=read_overrides(rest),
+        dry_run=args.dry_run,
+        tokens_per_second=args.tokens_per_second,
+        shard=args.shard,
+    )
+
+
+def read_overrides(rest: list[str]) -> dict[str, dict[str, object]]:
+    """`--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values."""
+    overrides: dict[str, dict[str, object]] = {"finetune": {}, "pretrain": {}}
+    words = iter(rest)
+    for word in words:
+        flag, has_value, value = word.partition("=")
+        kind, _, key = flag.removeprefix("--").partition(".")
+        if not flag.startswith("--") or kind not in overrides or not key:
+            raise GPT1Error(f"unknown argument {word!r}; settings of the runs are --finetune.KEY and --pretrain.KEY")
+        value = value if has_value else next(words, None)
+        if value is None:
+            raise GPT1Error(f"{flag} needs a value")
+        overrides[kind][key] = yaml.safe_load(value)
+    return overrides

@@ -1,0 +1,101 @@
+"""Fine-tuning on every benchmark, one after the other, and the table of what came out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..checkpoints import open_config
+from ..errors import GPT1Error
+from ..evaluation.glue import glue_averages
+from ..evaluation.results import Result, write_results, write_text
+from .arguments import FinetuneArguments
+from .finetune import finetune
+
+
+TABLE_FILE = "results.md"
+
+
+def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Result]:
+    """
+    Fine-tune on several tasks. Those that have finished with the same settings are skipped, and one that cannot be
+    run, for want of its data or because its training failed, does not stop the others.
+
+    Args:
+        runs (sequence of [`FinetuneArguments`]):
+            Settings, a task each.
+        output_dir (`str`):
+            Where `results.json` and the table `results.md` are written, anew after every task.
+
+    Returns:
+        list of [`Result`] of all tasks.
+
+    Raises:
+        GPT1Error: if a model is missing, or no task could be run.
+    """
+    for model in {run.model for run in runs}:
+        open_config(model)
+    results, not_run = [], {}
+    for run in runs:
+        is_main = run.process_index == 0
+        if is_main:
+            print(f"== {run.task} ==", flush=True)
+        try:
+            results += finetune(run, resume=True)
+        except (GPT1Error, FloatingPointError) as error:
+            not_run[run.task] = " ".join(str(error).split())
+            if is_main:
+                print(f"{run.task}: not run: {not_run[run.task]}")
+        if is_main and results:
+            write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
+            write_results(output_dir, results)
+    if not results:
+        raise GPT1Error(f"no task could be run; the first, {runs[0].task}, since {not_run.get(runs[0].task)}")
+    if len({result.model for result in results}) == 1:
+        results += glue_averages(results)
+    if is_main:
+        write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
+        write_results(output_dir, results)
+        print(f"\n{comparison(results, not_run)}\nwritten to {Path(output_dir) / TABLE_FILE}")
+    return results
+
+
+def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = "simple") -> str:
+    """
+    What was best before the paper, the paper's number and ours, a line for each task, split and metric.
+
+    Args:
+        results (sequence of [`Result`]):
+            Results; of several seeds the median is shown, and their lowest and highest.
+        not_run (`dict[str, str]`):
+            Task id -> why it was not run.
+        style (`str`, *optional*, defaults to `"simple"`):
+            Format of `tabulate`; `"github"` for Markdown.
+
+    Returns:
+        `str`.
+    """
+    lines = {}
+    for result in results:
+        found = result.details.get("over_seeds")
+        ours = found["median"] if found else result.value
+        spread = f"{found['min']:.1f} to {found['max']:.1f}" if found else ""
+        n_seeds = len(found["seeds"]) if found else 1
+        lines[result.task, result.split, result.metric] = (
+            *(result.task, result.split, result.metric, result.prior, result.paper, ours, spread, n_seeds),
+            result.n_examples,
+        )
+    headers = ("task", "split", "metric", "before", "paper", "ours", "range", "seeds", "examples")
+    table = tabulate(list(lines.values()), headers=headers, floatfmt=".1f", missingval="–", tablefmt=style)
+    absent = {
+        **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},
+        **not_run,
+    }
+    notes = ["The numbers before and of the paper are of the hidden test sets; ours are of the split that is named."]
+    if any("over_seeds" in result.details for result in results):
+        notes.append("Of several seeds: the median, and the lowest to the highest.")
+    notes += [f"not run: {name}: {reason}" for name, reason in absent.items()]
+    return table + "\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+__all__ = ["comparison", "finetune_all"]

@@ -1,0 +1,295 @@
+"""A GPT-1 to look into: `gpt1 space`, and the app of a Hugging Face Space.
+
+A Space takes other models from its variables GPT1_MODEL and GPT1_CHOICE_MODEL.
+"""
+
+import functools
+import html
+import os
+from collections.abc import Callable
+from textwrap import shorten
+
+import gradio as gr
+
+from gpt1_hf.analysis.explore import Comparison, Explorer, Token, visible
+
+
+# System fonts: nothing is loaded from elsewhere.
+FONT = ["system-ui", "sans-serif"]
+MONO = ["ui-monospace", "monospace"]
+LAUNCH = {
+    "theme": gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=MONO),
+    "footer_links": [],
+    "run_history": False,
+    "ssr_mode": False,
+}
+MEAN = "of a token, on geometric average"
+MOST_WORDS = 300  # rows of the tokenizer's table
+# Least probability and name of a class of tokens, and its colour.
+CLASSES = [(0.5, "over 50 %"), (0.1, "10 to 50 %"), (0.01, "1 to 10 %"), (0.001, "0.1 to 1 %"), (0.0, "under 0.1 %")]
+COLOURS = dict(
+    zip((name for _, name in CLASSES), ("#0d9488", "#65a30d", "#ca8a04", "#ea580c", "#dc2626"), strict=True)
+)
+
+
+def told(function: Callable) -> Callable:
+    """Tell the reader, in the page, what is wrong with an input."""
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        try:
+            return function(*args)
+        except ValueError as error:  # the package's own errors are of this class
+            # gradio reads the message as HTML, and it may quote the input.
+            raise gr.Error(
+                html.escape(shorten(str(error), 400, placeholder="…")),
+                title="This does not work",
+                print_exception=False,
+            ) from error
+
+    return wrapper
+
+
+def percent(probability: float) -> str:
+    return f"{100 * probability:.3g} %" if probability >= 1e-4 else f"{100 * probability:.1e} %"
+
+
+def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
+    """Tokens with their class of probability; one that was not asked for has none."""
+    classes = [
+        next((name for least, name in CLASSES if token.probability >= least), None) if token.probability else None
+        for token in tokens
+    ]
+    return [(visible(token.text), name) for token, name in zip(tokens, classes, strict=True)]
+
+
+def highlighted_text(label: str, elem_id: str | None = None) -> gr.HighlightedText:
+    return gr.HighlightedText(label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id)
+
+
+def bars(comparison: Comparison) -> dict[str, float]:
+    names = [shorten(visible(text), 90, placeholder="…") for text in comparison.answers]
+    if len(set(names)) < len(names):
+        names = [f"{index}. {name}" for index, name in enumerate(names, 1)]
+    return dict(zip(names, comparison.shares, strict=True))
+
+
+def table(comparison: Comparison) -> list[list[str]]:
+    if comparison.is_cut:
+        gr.Warning("The text is longer than the model's context: only a part of it was read.")
+    columns = zip(comparison.answers, comparison.scores, comparison.probabilities, comparison.shares, strict=True)
+    return [
+        [visible(answer), f"{score:.3f}", percent(probability), percent(share)]
+        for answer, score, probability, share in columns
+    ]
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in (text or "").splitlines() if line.strip()]
+
+
+def outcome(name: str, title: str, p: str) -> list[gr.components.Component]:
+    """Bars and a table for a comparison, side by side."""
+    with gr.Row():
+        shares = gr.Label(label=title, elem_id=f"{name}-bars")
+        numbers = gr.Dataframe(
+            headers=["answer", "log p", "p", "share"],
+            label=f"p is the probability {p}",
+            interactive=False,
+            wrap=True,
+            column_widths=["49%", "17%", "19%", "15%"],
+            elem_id=f"{name}-table",
+        )
+    return [shares, numbers]
+
+
+def build(explorer: Explorer) -> gr.Blocks:
+    """The page for a model."""
+
+    @told
+    def generate(prompt, max_new_tokens, temperature, top_p, seed):
+        tokens = explorer.generate(prompt, int(max_new_tokens), temperature, top_p, int(seed or 0))
+        new = [token for token in tokens if token.probability is not None]
+        rows = [
+            [
+                visible(token.text),
+                percent(token.probability),
+                " · ".join(f"{visible(text).strip()} {percent(value)}" for text, value in token.alternatives),
+            ]
+            for token in new
+        ]
+        return highlighted(tokens), rows
+
+    @told
+    def compare_sentences(first, second):
+        comparison = explorer.compare_sentences([first, second])
+        read = highlighted(explorer.read(first)), highlighted(explorer.read(second))
+        return bars(comparison), table(comparison), *read
+
+    @told
+    def sentiment(text):
+        comparison = explorer.sentiment(text)
+        return bars(comparison), table(comparison)
+
+    @told
+    def referents(sentence, pronoun, candidates):
+        comparison = explorer.referents(sentence, pronoun, lines(candidates))
+        return bars(comparison), table(comparison)
+
+    @told
+    def choose(document, question, choices):
+        comparison = explorer.choose(document, question, lines(choices))
+        return bars(comparison), table(comparison)
+
+    @told
+    def tokenize(text):
+        cleaned, words = explorer.tokenize(text)
+        n_tokens = sum(len(word.ids) for word in words)
+        summary = f"{len(text):,} characters → {len(words):,} words → {n_tokens:,} tokens"
+        if len(words) > MOST_WORDS:
+            summary += f"; the first {MOST_WORDS} words are shown below"
+        pieces = [
+            (visible(piece), str(token))
+            for word in words[:MOST_WORDS]
+            for piece, token in zip(word.pieces, word.ids, strict=True)
+        ]
+        rows = [
+            [visible(word.text), "  ".join(map(visible, word.pieces)), "  ".join(map(str, word.ids))]
+            for word in words[:MOST_WORDS]
+        ]
+        return summary, visible(cleaned), pieces, rows
+
+    with gr.Blocks(title="GPT-1", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# GPT-1\nThe language model of *Improving Language Understanding by Generative Pre-Training* (Radford et "
+            "al., 2018), and what it makes of your text. It reads everything in lower case, continues text in the "
+            "manner of what it was trained on, and knows nothing else: what it says is not to be relied on."
+        )
+        with gr.Tab("Generate"):
+            with gr.Row():
+                with gr.Column(scale=2):
+                    prompt = gr.Textbox(
+                        "It was a dark and stormy night, and", label="Prompt", lines=3, elem_id="generate-input"
+                    )
+                    run = gr.Button("Continue", variant="primary", elem_id="generate-run")
+                with gr.Column(scale=1):
+                    new = gr.Slider(1, 200, 40, step=1, label="New tokens")
+                    temperature = gr.Slider(
+                        0, 2, 0.8, step=0.1, label="Temperature", info="0 takes the likeliest token"
+                    )
+                    top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p")
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1)
+            text = highlighted_text("Text, with the probability of each new token", "generate-text")
+            rows = gr.Dataframe(
+                headers=["token", "p", "most probable here"],
+                label="p is the model's probability of a new token, at temperature 1",
+                interactive=False,
+                wrap=True,
+                column_widths=["22%", "14%", "64%"],
+                elem_id="generate-table",
+            )
+            settings = [prompt, new, temperature, top_p, seed]
+            gr.on([run.click, prompt.submit], generate, settings, [text, rows], api_visibility="private")
+
+        with gr.Tab("Zero-shot"):
+            gr.Markdown(
+                "The heuristics of the paper's section 5: tasks answered by a language model's own probabilities, "
+                "without any training. (Question answering, the fourth, is the next tab.)"
+            )
+            with gr.Tab("Sentiment"):
+                gr.Markdown("Which word is likelier after the text and “very”: *negative* or *positive*?")
+                review = gr.Textbox(
+                    "A charming story, told with wit and a warm heart.",
+                    label="Text",
+                    lines=2,
+                    elem_id="sentiment-input",
+                )
+                run = gr.Button("Compare", variant="primary", elem_id="sentiment-run")
+                compared = outcome("sentiment", "Share of the two words", "of the word")
+                run.click(sentiment, review, compared, api_visibility="private")
+            with gr.Tab("Acceptability"):
+                gr.Markdown("Which sentence has the higher mean log-probability of its tokens?")
+                with gr.Row():
+                    first = gr.Textbox(
+                        "The farmer showed his sons the new plough.",
+                        label="One sentence",
+                        elem_id="acceptability-input",
+                    )
+                    second = gr.Textbox("The farmer show his son the plough new.", label="The other")
+                run = gr.Button("Compare", variant="primary", elem_id="acceptability-run")
+                compared = outcome("acceptability", "Share of the two sentences", MEAN)
+                with gr.Row():
+                    reads = [highlighted_text(f"{which}, token by token") for which in ("One", "The other")]
+                run.click(compare_sentences, [first, second], [*compared, *reads], api_visibility="private")
+            with gr.Tab("Pronoun"):
+                gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence likelier?")
+                with gr.Row():
+                    sentence = gr.Textbox(
+                        "The key would not turn in the lock because it was rusted shut.",
+                        label="Sentence",
+                        scale=3,
+                        elem_id="pronoun-input",
+                    )
+                    pronoun = gr.Textbox("it", label="Pronoun", scale=1)
+                candidates = gr.Textbox("The key\nthe lock", label="Candidates, one a line", lines=2)
+                run = gr.Button("Compare", variant="primary", elem_id="pronoun-run")
+                compared = outcome("pronoun", "Share of the candidates", MEAN)
+                run.click(referents, [sentence, pronoun, candidates], compared, api_visibility="private")
+
+        with gr.Tab("Multiple choice"):
+            if explorer.choice_model is None:
+                p = MEAN
+                gr.Markdown(
+                    "Which answer is likeliest after text and question, by the mean log-probability of its tokens? "
+                    "This is the zero-shot heuristic: the model is not fine-tuned for the task."
+                )
+            else:
+                p = "of the answer"
+                gr.Markdown("The probabilities that the fine-tuned multiple-choice head gives the answers.")
+            document = gr.Textbox(
+                "Gus painted his garden bench on Sunday. He hung up a sign that warned of wet paint. The wind blew "
+                "the sign away. The mailman sat down on the bench to rest.",
+                label="Text",
+                lines=4,
+            )
+            question = gr.Textbox("", label="Question, if there is one")
+            choices = gr.Textbox(
+                "He stood up with green stripes on his trousers.\nHe read the sign and remained standing.",
+                label="Answers, one a line",
+                elem_id="choice-input",
+                lines=4,
+            )
+            run = gr.Button("Score", variant="primary", elem_id="choice-run")
+            compared = outcome("choice", "Share of the answers", p)
+            run.click(choose, [document, question, choices], compared, api_visibility="private")
+
+        with gr.Tab("Tokenizer"):
+            gr.Markdown(
+                "What the model reads: the text is cleaned up, split into words and lower-cased; words become pieces "
+                "of the vocabulary (`</w>` ends a word), and pieces become ids."
+            )
+            source = gr.Textbox(
+                "“Don’t—it’s  5 o’clock…” said Mr. Grey unhesitatingly.",
+                label="Text",
+                lines=3,
+                elem_id="tokenizer-input",
+            )
+            run = gr.Button("Tokenize", variant="primary", elem_id="tokenizer-run")
+            summary = gr.Markdown()
+            cleaned = gr.Textbox(label="1. After clean-up", interactive=False, lines=1)
+            pieces = gr.HighlightedText(label="2. Pieces and ids", elem_id="tokenizer-pieces")
+            words = gr.Dataframe(
+                headers=["word", "pieces", "ids"],
+                label="3. Word by word",
+                elem_id="tokenizer-table",
+                interactive=False,
+                wrap=True,
+                column_widths=["34%", "33%", "33%"],
+            )
+            run.click(tokenize, source, [summary, cleaned, pieces, words], api_visibility="private")
+    return page
+
+
+if __name__ == "__main__":
+    model = os.environ.get("GPT1_MODEL", "gpt1-tiny")
+    build(Explorer(model, os.environ.get("GPT1_CHOICE_MODEL"))).launch(**LAUNCH)

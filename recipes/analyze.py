@@ -1,0 +1,9 @@
+"""`accelerate launch recipes/analyze.py ablations`: the same plan as `gpt1 analyze ablations`, its runs shared out."""
+
+import sys
+
+from gpt1_hf.cli import main
+
+
+if __name__ == "__main__":
+    sys.exit(main(["analyze", *sys.argv[1:]]))

@@ -1,0 +1,276 @@
+"""The report: the paper's numbers, ours in the right cells, gaps that are named, and nothing that is not escaped."""
+
+import html.parser
+import json
+import math
+import re
+
+import pytest
+
+from gpt1_hf.analysis import ablations, auxiliary, benchmarks, paper, zero_shot_section
+from gpt1_hf.analysis.figures import Figure, Series, draw, standalone
+from gpt1_hf.analysis.records import collect
+from gpt1_hf.analysis.report import report
+from gpt1_hf.analysis.tables import Table, escape
+from gpt1_hf.cli import main
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.tasks import all_tasks
+
+
+EVIL = "<script>alert('x')</script> | `code` $a_b$ & \"q\""
+
+
+def write_run(folder, rows, run=None, log=()):
+    """Leave behind what a run does."""
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(rows))
+    if run is not None:
+        (folder / "run.json").write_text(json.dumps(run))
+    if log:
+        history = [{"step": step, "loss": loss} for step, loss in log]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+
+
+def row(task="cola", value=40.0, split="validation", metric=None, model="small", seed=42, **details):
+    metric = metric or paper.TABLE_5.get(task, "accuracy")
+    details = {"from_scratch": False, "lm_coef": 0.5, "n_train_examples": 100, "device": "CPU", **details}
+    known = {"task": task, "split": split, "metric": metric, "value": value, "n_examples": 50, "paper": None}
+    return {**known, "model": model, "seed": seed, "details": details}
+
+
+def planned(runs, task, variant, value, seed=42, sweep=(), split="validation", **details):
+    name = "/".join(["finetune", task, variant, *sweep, f"seed-{seed}"])
+    run = {"name": name, "variant": variant, "command": f"gpt1 finetune --task {task}", "settings": {"task": task}}
+    run |= {"hash": "0", "state": "finished", "seconds": 60, "versions": {"torch": "2"}}
+    write_run(runs / name, [row(task, value, split, seed=seed, **details)], run, [(1, 2.0), (2, 1.0)])
+
+
+def cells(table, *start):
+    """Cells of the row that begins so, by header."""
+    (found,) = (cells for cells in table.rows if cells[: len(start)] == list(start))
+    return dict(zip(table.headers, found, strict=True))
+
+
+def test_the_papers_numbers_are_those_of_the_tasks():
+    tasks = all_tasks()
+    for cell in (cell for cells in paper.TABLES.values() for cell in cells):
+        task = tasks[cell.task]
+        assert cell.paper == (task.subsets[cell.subset] if cell.subset else task.paper), cell
+        assert cell.metric == task.metric
+        if task.prior is not None and not cell.subset:
+            assert cell.prior == task.prior
+    assert {cell.task for cells in paper.TABLES.values() for cell in cells} == {
+        task.id for task in tasks.values() if task.paper is not None
+    }
+
+
+def test_table_5_adds_up():
+    by_task = {cell.task: cell.paper for cells in paper.TABLES.values() for cell in cells if not cell.subset}
+    full = dict(zip(paper.TABLE_5, paper.ABLATIONS["full"].values, strict=True))
+    assert {task: value for task, value in full.items() if task != "mnli"} == {
+        task: by_task[task] for task in full if task != "mnli"
+    }
+    for ablation in paper.ABLATIONS.values():
+        if ablation.values:
+            # The paper's averages are of numbers with more digits than it prints.
+            assert sum(ablation.values) / 8 == pytest.approx(ablation.average, abs=0.2), ablation
+
+
+def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
+    write_run(tmp_path / "small", [row(value=10, n_train_examples=100)])
+    for seed, value in ((42, 20.0), (43, 30.0)):
+        write_run(tmp_path / f"big-{seed}", [row(value=value, seed=seed, n_train_examples=8000)])
+    write_run(tmp_path / "scratch", [row(value=5, from_scratch=True, n_train_examples=9000)])
+    write_run(tmp_path / "no-lm", [row(value=6, lm_coef=0, n_train_examples=9000)])
+    write_run(tmp_path / "held", [row(value=7, split="held-out train", n_train_examples=9000)])
+    write_run(tmp_path / "mnli", [row("mnli", 50, "validation_matched"), row("mnli", 51, "validation_mismatched")])
+    write_run(tmp_path / "sample", [row("sst2", 60, sample=True)])
+    section = benchmarks.section(collect(tmp_path))
+    nli, qa, other = section.tables
+    assert other.headers == ["data", "metric", "prior", "paper", "ours: small", "ours: small (sample)"]
+    cola = cells(other, "CoLA")
+    assert (cola["prior"], cola["paper"], cola["ours: small"]) == ("35.0", "45.4", "25.0 ± 7.1 (2) on 8,000 rows")
+    assert cells(other, "SST-2")["ours: small"] == "not run"
+    assert cells(other, "SST-2")["ours: small (sample)"] == "60.0 on 100 rows"
+    assert cells(nli, "MultiNLI matched")["ours: small"].startswith("50.0")
+    assert cells(nli, "MultiNLI mismatched")["ours: small"].startswith("51.0")
+    assert {cells[4] for cells in qa.rows} == {"not run"}
+
+
+def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
+    for seed, value in ((42, 30.0), (43, 40.0)):
+        planned(tmp_path, "cola", "full", value, seed)
+    planned(tmp_path, "rte", "full", 60.0)
+    planned(tmp_path, "sst2", "full", 99.0)  # the other variants have none: out of the average
+    planned(tmp_path, "cola", "no_pretraining", 10.0, from_scratch=True)
+    planned(tmp_path, "rte", "no_pretraining", 50.0, from_scratch=True)
+    planned(tmp_path, "cola", "full", 1.0, 44, sweep=["learning_rate-1"])  # of another plan
+    (table,) = ablations.section(collect(tmp_path)).tables
+    full = cells(table, "transformer, auxiliary LM (full)", "ours")
+    assert (full["cola"], full["rte"], full["qqp"]) == ("35.0 ± 7.1 (2)", "60.0", "not run")
+    assert (full["avg of 8"], full["avg of 2"], full["to full"]) == ("not run", "47.5", "")
+    scratch = cells(table, "no pre-training", "ours")
+    assert (scratch["avg of 2"], scratch["to full"]) == ("30.0", "−17.5")
+    printed = cells(table, "no pre-training", "paper")
+    # (18.9 + 53.8) / 2, and its distance to (45.4 + 56.0) / 2
+    assert (printed["avg of 8"], printed["avg of 2"], printed["to full"]) == ("59.9", "36.3", "−14.4")
+    assert cells(table, "no position embeddings", "claimed of the paper")["to full"] == "−3.1"
+    assert cells(table, "no position embeddings", "ours")["cola"] == "not run"
+
+
+def test_both_sets_of_multinli_are_one_number(tmp_path):
+    run = {"name": "finetune/mnli/full/seed-42", "variant": "full", "state": "finished", "settings": {}, "hash": ""}
+    write_run(tmp_path / "a", [row("mnli", 50, "validation_matched"), row("mnli", 60, "validation_mismatched")], run)
+    (table,) = ablations.section(collect(tmp_path)).tables
+    assert cells(table, "transformer, auxiliary LM (full)", "ours")["mnli"] == "55.0"
+
+
+def test_auxiliary_by_training_rows(tmp_path):
+    for variant, size, value in (("with", 1000, 60), ("without", 1000, 62), ("with", 3000, 70)):
+        sweep = [f"max_train_examples-{size}"]
+        planned(tmp_path, "qnli", f"{variant}_auxiliary", value, sweep=sweep, n_train_examples=size)
+    section = auxiliary.section(collect(tmp_path))
+    assert section.tables[0].rows == [
+        ["qnli", "1,000", "60.0", "62.0", "−2.0"],
+        ["qnli", "3,000", "70.0", "not run", ""],
+    ]
+    assert section.figures[0].series[0].points == [(1000, -2)]
+
+
+def test_zero_shot_curves_by_checkpoint(tmp_path):
+    for step, value in ((100, 0.1), (50, 0.05)):
+        for name, scale in (("gpt", 1), ("lstm", 0.5)):
+            result = row("cola", value * scale, metric="relative_performance", model=f"runs/{name}/checkpoint-{step}")
+            del result["details"]["from_scratch"]
+            write_run(tmp_path / f"{name}-{step}", [result])
+    section = zero_shot_section.section(collect(tmp_path))
+    assert [(line.label, line.points, line.dashed) for line in section.figures[0].series] == [
+        ("cola, runs/gpt", [(50, 0.05), (100, 0.1)], False),
+        ("cola, runs/lstm", [(50, 0.025), (100, 0.05)], True),
+    ]
+
+
+def test_results_of_several_seeds_are_read_once(tmp_path):
+    rows = [row(value=40, seed=42), row(value=50, seed=43)]
+    for one in rows:
+        write_run(tmp_path / "run" / f"seed-{one['seed']}", [one])
+    over = [{**one, "details": {**one["details"], "over_seeds": {"mean": 45}}} for one in rows]
+    (tmp_path / "run" / "results.json").write_text(json.dumps(over))
+    assert [record.name for record in collect(tmp_path)] == ["run/seed-42", "run/seed-43"]
+
+
+def test_files_that_are_no_results_are_left_out_with_a_warning(tmp_path, caplog):
+    for name, content in (("broken", "{"), ("other", '{"a": 1}'), ("short", '[{"task": "cola"}]')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(content)
+    assert collect(tmp_path) == []
+    assert caplog.text.count("is left out") == 3
+    with pytest.raises(GPT1Error, match=r"holds no results.json"):
+        report(tmp_path)
+    with pytest.raises(GPT1Error, match="there is no folder"):
+        report(tmp_path / "nowhere")
+
+
+class Page(html.parser.HTMLParser):
+    """Tags, what they refer to, and whether they are closed."""
+
+    VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.links, self.ids = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+
+def test_the_page_is_whole_and_all_text_is_escaped(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    planned(tmp_path, "cola", "full", 30.0)
+    planned(tmp_path, "cola", "transfer", 30.0, transfer_layers=1, model=EVIL)
+    write_run(tmp_path / "evil", [row(value=1, model=EVIL, note=EVIL)], log=[(1, 2.0)])
+    failed = {"name": EVIL, "variant": EVIL, "state": "failed", "error": EVIL, "settings": {"a": EVIL}, "hash": ""}
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "run.json").write_text(json.dumps({**failed, "command": f"gpt1 {EVIL}"}))
+    pretrained = row("language_modeling", 50.0, metric="perplexity", tokens_seen=1000, updates=10)
+    del pretrained["details"]["from_scratch"]
+    write_run(tmp_path / "pretrain" / EVIL.replace("/", ""), [pretrained], log=[(1, 5.0), (10, 4.0)])
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 3  # layer transfer and the losses of pre-training and of cola
+    assert all(link.startswith("#") for link in page.links), page.links
+    assert "not run" in text
+    assert "1 failed" in text
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+
+    markdown = (tmp_path / "report.md").read_text()
+    outside = re.sub(r"```+bash.*?```+", "", markdown, flags=re.DOTALL)
+    assert "<script" not in outside
+    tables = [line for line in outside.splitlines() if line.startswith("|")]
+    widths = {}
+    for before, line in zip(["", *tables], tables, strict=False):
+        widths[line] = len(re.findall(r"(?<!\\)\|", line))
+        if set(line) <= set("|-: "):
+            assert widths[before] == widths[line]
+    for figure in re.findall(r"\]\((.*?)\)", outside):
+        assert (tmp_path / figure).is_file(), figure
+
+
+def test_a_report_can_be_made_again_and_elsewhere(tmp_path):
+    planned(tmp_path / "runs", "cola", "full", 30.0)
+    first = report(tmp_path / "runs").read_text()
+    assert report(tmp_path / "runs").read_text() == first
+    assert report(tmp_path / "runs", tmp_path / "out").read_text() == first
+
+
+def test_plots_take_their_colours_from_the_page():
+    pytest.importorskip("matplotlib")
+    series = [Series("a < b & $x_1$", [(1, 1), (2, 3)]), Series("none", [])]
+    svg = draw(Figure("f", "title", "x", "y", series, log_x=True))
+    assert svg.startswith("<svg ") and "a &lt; b &amp; $x_1$" in svg
+    assert "var(--ink" in svg and "#010203" not in svg and "none</text>" not in svg
+    assert " width=" not in svg.partition(">")[0] and "viewBox" in svg.partition(">")[0]
+    alone = standalone(svg)
+    assert alone.startswith("<?xml") and "prefers-color-scheme" in alone
+    assert Figure("f", "t", "x", "y").is_empty
+
+
+def test_without_matplotlib_the_tables_stay(tmp_path, monkeypatch, caplog):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    planned(tmp_path, "cola", "full", 30.0)
+    text = report(tmp_path).read_text()
+    assert "gpt1_hf[plots]" in text and "30.0" in text
+    assert not (tmp_path / "figures").exists()
+
+
+def test_markdown_shows_texts_as_they_are():
+    assert escape("a|b_c*d\n<e>") == r"a\|b\_c\*d &lt;e&gt;"
+    table = Table("T", ["a"], [["1|2"]]).markdown()
+    assert table.splitlines()[-1].replace(" ", "") == r"|1\|2|"
+
+
+def test_spread_of_seeds():
+    from gpt1_hf.analysis.records import mean, spread
+
+    assert (spread([]), spread([1.25]), spread([1.0, 3.0])) == ("not run", "1.2", "2.0 ± 1.4 (2)")
+    assert math.isnan(mean([]))

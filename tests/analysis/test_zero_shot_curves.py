@@ -1,0 +1,141 @@
+"""Zero-shot performance through pre-training: which checkpoints are found, what is kept, and what is drawn."""
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+
+from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM
+from gpt1_hf.analysis import zero_shot_curves as module
+from gpt1_hf.analysis.zero_shot_curves import checkpoints, curves, draw
+from gpt1_hf.cli import main
+from gpt1_hf.evaluation.results import Result
+
+
+@pytest.fixture
+def run(config, tokenizer, tmp_path):
+    """A pre-training run's folder: checkpoints of two kinds, one that has no weights, and the model at the end."""
+    folder = tmp_path / "run"
+    torch.manual_seed(0)
+    model = GPT1ForCausalLM(config)
+    for name in ("checkpoint-10", "checkpoint-2", "weights/updates-1", "."):
+        model.save_pretrained(folder / name)
+    (folder / "checkpoint-30").mkdir()
+    shutil.copyfile(folder / "config.json", folder / "checkpoint-30" / "config.json")
+    tokenizer.save_pretrained(folder)
+    (folder / "results.json").write_text(json.dumps([{"metric": "perplexity", "details": {"updates": 40}}]))
+    return folder
+
+
+@pytest.fixture
+def lstm_run(tokenizer, tmp_path):
+    folder = tmp_path / "lstm"
+    sizes = {"hidden_size": 8, "lstm_size": 8, "max_position_embeddings": 64}
+    GPT1LSTMForCausalLM(GPT1LSTMConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "checkpoint-10")
+    tokenizer.save_pretrained(folder / "checkpoint-10")
+    return folder
+
+
+def analyze(*argv) -> int:
+    return main(["analyze", "zero-shot", "--tasks", "cola", "sst2", "--sample", *map(str, argv)])
+
+
+class TestCheckpoints:
+    def test_they_are_the_folders_that_end_in_a_number_and_the_model_itself(self, run):
+        found = [(updates, folder.relative_to(run).as_posix()) for updates, folder in checkpoints(run)]
+        assert found == [(1, "weights/updates-1"), (2, "checkpoint-2"), (10, "checkpoint-10"), (40, ".")]
+
+    def test_the_model_at_the_end_counts_once(self, run):
+        (run / "results.json").write_text(json.dumps([{"details": {"updates": 10}}] * 2))
+        assert [updates for updates, _ in checkpoints(run)] == [1, 2, 10]
+
+
+class TestCommand:
+    def test_every_checkpoint_is_scored_on_every_task(self, run, lstm_run, tmp_path, capsys):
+        out = tmp_path / "out"
+        assert analyze("--run", run, "--lstm_run", lstm_run, "--output_dir", out) == 0
+        results = [Result(**row) for row in json.loads((out / "results.json").read_text())]
+        points = {(r.details["architecture"], r.details["updates"], r.task) for r in results}
+        transformer = {("transformer", n, task) for n in (1, 2, 10, 40) for task in ("cola", "sst2")}
+        assert points == transformer | {("lstm", 10, "cola"), ("lstm", 10, "sst2")}
+        assert (out / "zero_shot.png").read_bytes().startswith(b"\x89PNG")
+        assert "linguistic acceptability" not in capsys.readouterr().err
+        # The same weights have the same scores, whatever folder they are in.
+        assert len({value for _, value in curves(results)["sst2", "transformer"]}) == 1
+
+    def test_what_is_known_is_not_scored_again(self, run, tmp_path, monkeypatch):
+        out, opened = tmp_path / "out", []
+        open_scorer = module.open_scorer
+        monkeypatch.setattr(module, "open_scorer", lambda args: opened.append(args.model) or open_scorer(args))
+        shutil.rmtree(run / "weights")
+        for name in ("config.json", "results.json"):
+            (run / name).unlink()
+        assert analyze("--run", run, "--output_dir", out) == 0
+        first = (out / "results.json").read_text()
+        assert len(opened) == 2
+        assert analyze("--run", run, "--output_dir", out) == 0
+        assert len(opened) == 2 and (out / "results.json").read_text() == first
+        # Other settings, and other weights, are another score.
+        assert analyze("--run", run, "--output_dir", out, "--max_examples", "8") == 0
+        assert len(opened) == 4
+        weights = run / "checkpoint-2" / "model.safetensors"
+        os.utime(weights, (weights.stat().st_atime + 1000, weights.stat().st_mtime + 1000))
+        assert analyze("--run", run, "--output_dir", out, "--max_examples", "8") == 0
+        assert len(opened) == 5
+
+    def test_bad_input_is_one_sentence(self, run, tmp_path, capsys):
+        (tmp_path / "empty").mkdir()
+        cases = {
+            "needs --run": [],
+            "empty' has no checkpoints": ["--run", tmp_path / "empty"],
+            "are both of a transformer": ["--run", run, "--lstm_run", run],
+            "no zero-shot heuristic for 'mnli'": ["--run", run, "--tasks", "mnli"],
+        }
+        for message, argv in cases.items():
+            assert analyze(*argv, "--output_dir", tmp_path / "out") == 1
+            assert message in capsys.readouterr().err
+
+    def test_without_matplotlib_nothing_is_begun(self, run, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        assert analyze("--run", run, "--output_dir", tmp_path / "out") == 1
+        assert "pip install 'gpt1_hf[plots]'" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def fake(task: str, architecture: str, updates: int, value: float) -> list[Result]:
+    details = {"architecture": architecture, "updates": updates}
+    common = {"n_examples": 10, "paper": None, "model": "x", "seed": None, "details": details}
+    return [
+        Result(task=task, split=split, metric=metric, value=value, **common)
+        for split in ("validation", "validation_middle")
+        for metric in ("accuracy", "relative_performance")
+    ]
+
+
+def test_curves_are_in_the_order_of_training_and_of_the_whole_split():
+    results = fake("race", "lstm", 10, 0.2) + fake("race", "lstm", 2, 0.1)
+    results[1].value = 0.25  # the whole, not the subset
+    assert curves(results, "relative_performance") == {("race", "lstm"): [(2, 0.1), (10, 0.25)]}
+
+
+def test_the_picture_has_a_line_a_task_and_architecture(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, path: figures.append(figure) or path)
+    results = [
+        result
+        for task in ("race", "cola")
+        for architecture in ("transformer", "lstm")
+        for updates in (0, 10, 1000)
+        for result in fake(task, architecture, updates, updates / 1250)
+    ]
+    draw(results, tmp_path)
+    ((panel,),) = [figure.axes for figure in figures]
+    lines = [line for line in panel.lines if len(line.get_xdata()) == 3]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
+    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+    assert list(lines[0].get_xdata()) == [0, 10, 1000] and list(lines[0].get_ydata()) == [0, 0.008, 0.8]
+    labels = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert labels == ["linguistic acceptability (cola)", "question answering (race)", "transformer", "LSTM"]

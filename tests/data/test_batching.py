@@ -1,0 +1,150 @@
+"""The collator and the order of rows: padding, packing, several sequences a row, and grouping by length."""
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.testing import assert_close
+
+from gpt1_hf import (
+    GPT1Config,
+    GPT1DataCollator,
+    GPT1ForSequenceClassification,
+    GPT1LSTMConfig,
+    GPT1LSTMForSequenceClassification,
+    GPT1Processor,
+    GPT1Trainer,
+    GPT1TrainingArguments,
+)
+from gpt1_hf.data.sampling import WINDOW, LengthGroupedSampler, row_lengths
+
+
+ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13, 14]]
+LABELLED = [{"input_ids": row, "label": label} for row, label in zip(ROWS, (1, 0, 1), strict=True)]
+
+
+@pytest.fixture
+def processor(tokenizer) -> GPT1Processor:
+    return GPT1Processor(tokenizer)
+
+
+def tiny_model(kind, processor):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(processor.tokenizer), "hidden_size": 16, "initializer_range": 0.3}
+    off = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "classifier_dropout": 0.0}
+    if kind == "lstm":
+        return GPT1LSTMForSequenceClassification(GPT1LSTMConfig(**sizes, **off, lstm_size=16))
+    config = GPT1Config(**sizes, **off, attn_pdrop=0.0, num_hidden_layers=2, num_attention_heads=2)
+    return GPT1ForSequenceClassification(config)
+
+
+def results(model, batch):
+    model.zero_grad()
+    outputs = model(**batch)
+    outputs.loss.backward()
+    return outputs, [parameter.grad.clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+@pytest.mark.parametrize("how", ["left", "packed"])
+def test_padding_on_the_left_and_packing_give_what_padding_on_the_right_gives(processor, kind, how):
+    model = tiny_model(kind, processor)
+    expected, gradients = results(model, GPT1DataCollator(processor)(LABELLED))
+    processor.tokenizer.padding_side = "left"
+    batch = GPT1DataCollator(processor, packing=how == "packed")(LABELLED)
+    outputs, other_gradients = results(model, batch)
+    for name in ("logits", "loss", "task_loss", "lm_loss"):
+        assert_close(outputs[name], expected[name], atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients, other_gradients, strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_packed_rows_have_no_padding_and_no_mask(processor):
+    batch = GPT1DataCollator(processor, packing=True)(LABELLED)
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14]],
+        "position_ids": [[0, 1, 2, 0, 1, 2, 3, 4, 0, 1]],
+        "labels": [1, 0, 1],
+    }
+
+
+def test_a_padded_batch(processor):
+    batch = GPT1DataCollator(processor, pad_to_multiple_of=8)(LABELLED)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 8)
+    assert batch["attention_mask"].sum(-1).tolist() == [3, 5, 2]
+    assert "labels" not in GPT1DataCollator(processor)([{"input_ids": row} for row in ROWS])
+    scores = GPT1DataCollator(processor)([{"input_ids": [5, 6], "label": 2.5}])["labels"]
+    assert scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("input_format", ["similarity", "multiple_choice"])
+def test_several_sequences_a_row_are_padded_to_the_longest_of_all(tokenizer, input_format):
+    processor = GPT1Processor(tokenizer, input_format)
+    rows = [{"input_ids": [[5, 6], [5, 7, 8]], "label": 0}, {"input_ids": [[9, 9, 9, 9], [9]], "label": 1}]
+    batch = GPT1DataCollator(processor, shared_prefix=False)(rows)
+    assert batch["input_ids"].tolist() == [[[5, 6, 0, 0], [5, 7, 8, 0]], [[9, 9, 9, 9], [9, 0, 0, 0]]]
+    assert batch["attention_mask"].sum(-1).tolist() == [[2, 3], [4, 1]]
+    assert batch["labels"].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="leave packing off"):
+        GPT1DataCollator(processor, packing=True)
+
+
+def test_unequal_numbers_of_choices_are_refused_by_row(tokenizer):
+    collator = GPT1DataCollator(GPT1Processor(tokenizer, "multiple_choice"))
+    with pytest.raises(ValueError, match="row 1 of the batch has 1 choices, but row 0 has 2"):
+        collator([{"input_ids": [[5, 6], [5, 7]]}, {"input_ids": [[5, 6]]}])
+
+
+LENGTHS = [(37 * index) % 50 + 1 for index in range(1003)]
+
+
+def test_grouped_updates_hold_every_row_once_and_little_padding():
+    sampler = LengthGroupedSampler(LENGTHS, 8, seed=3)
+    order = list(sampler)
+    assert sorted(order) == list(range(1003)) and len(sampler) == 1003
+    updates = [[LENGTHS[row] for row in order[start : start + 8]] for start in range(0, 1003, 8)]
+    assert sum(len(update) * max(update) for update in updates) < 1.1 * sum(LENGTHS)
+    longest = [max(update) for update in updates]
+    falls = sum(one > other for one, other in zip(longest, longest[1:], strict=False))
+    assert 40 < falls < 85  # neither ascending nor descending
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    order = list(LengthGroupedSampler(LENGTHS, 8, seed=3))
+    torch.manual_seed(5)
+    again = LengthGroupedSampler(LENGTHS, 8, seed=3)
+    assert list(again) == order == list(again)
+    again.set_epoch(1)
+    assert list(again) != order
+    assert list(LengthGroupedSampler(LENGTHS, 8, seed=4)) != order
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 8 * WINDOW, 8 * WINDOW + 1])
+def test_few_rows_are_grouped_too(n):
+    order = list(LengthGroupedSampler(LENGTHS[:n], 8))
+    assert sorted(order) == list(range(n))
+
+
+def test_rows_of_several_sequences_count_by_the_longest():
+    assert row_lengths([[1, 2, 3], [[1], [1, 2]], []]) == [3, 2, 0]
+
+
+def test_the_trainer_groups_rows_by_length(processor, tmp_path):
+    rows = Dataset.from_dict({"input_ids": [[5] * length for length in LENGTHS[:64]], "label": [0, 1] * 32})
+    args = GPT1TrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        train_sampling_strategy="group_by_length",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        disable_tqdm=True,
+        num_train_epochs=2,
+    )
+    model = tiny_model("transformer", processor)
+    trainer = GPT1Trainer(model, args, processing_class=processor, train_dataset=rows)
+    lengths = [int(batch["attention_mask"].sum(-1).max()) for batch in trainer.get_train_dataloader()]
+    assert len(lengths) == 32
+    # Batches of one update differ little: they are neighbours by length among all 64 rows.
+    assert all(max(lengths[i : i + 4]) - min(lengths[i : i + 4]) <= 12 for i in range(0, 32, 4))
+    assert isinstance(trainer._get_train_sampler(), LengthGroupedSampler)
+    trainer.train()
+    assert trainer.state.global_step == 16

@@ -1,0 +1,247 @@
+"""The demo: its folder runs as a Space, and a click through its tabs in a browser shows what it should, offline.
+
+The browser test needs gradio (extra `demo`), selenium, chromium and chromedriver. With `SPACE_SCREENSHOTS=FOLDER` it
+leaves a picture of each tab, light and dark.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gpt1_hf.cli import main
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.resources import space_dir
+from gpt1_hf.space import load_app, write_space
+
+
+# Runs the command line in a process that cannot connect to anything but itself, and prints what it tried.
+OFFLINE = """
+import socket, sys
+connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+def only_here(self, address):
+    if isinstance(address, tuple) and not address[0].startswith("127."):
+        print("OUTSIDE", address, flush=True)
+        raise OSError("offline")
+    return connect(self, address)
+def no_names(host, *args, **kwargs):
+    if host not in (None, "127.0.0.1", "localhost"):
+        print("OUTSIDE", host, flush=True)
+        raise OSError("offline")
+    return getaddrinfo(host, *args, **kwargs)
+socket.socket.connect, socket.getaddrinfo = only_here, no_names
+from gpt1_hf.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+
+
+def test_the_space_asks_for_what_the_package_asks_for():
+    pyproject = Path(__file__).parent.parent / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    lines = (space_dir() / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
+
+
+def test_the_written_folder_is_a_space_that_needs_nothing_beside_it(tmp_path):
+    assert main(["space", "--output_dir", str(tmp_path / "space")]) == 0
+    folder = tmp_path / "space"
+    front = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert front["sdk"] == "gradio" and (folder / front["app_file"]).is_file()
+    assert len(front["short_description"]) <= 60 and front["license"] == "mit"
+    assert not list(folder.rglob("__pycache__"))
+    code = """
+import sys
+from pathlib import Path
+import gpt1_hf
+assert Path(gpt1_hf.__file__).is_relative_to(Path.cwd()), gpt1_hf.__file__
+from importlib.metadata import distribution
+assert Path(str(distribution("gpt1_hf").locate_file("."))).resolve() == Path.cwd()
+from gpt1_hf.analysis.explore import Explorer
+assert Explorer().sentiment("A fine day").answers == ["negative", "positive"]
+"""
+    (folder / "try.py").write_text(code, encoding="utf-8")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "try.py"], cwd=folder, env=environment, check=True)
+    with pytest.raises(GPT1Error, match="is not empty"):
+        write_space(folder)
+
+
+def test_gradio_missing_is_said(monkeypatch, capsys):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name))
+    with pytest.raises(GPT1Error, match=re.escape("pip install 'gpt1_hf[demo]'")):
+        load_app()
+    assert main(["space"]) == 1
+    assert "pip install" in capsys.readouterr().err
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Address of the served demo; afterwards, it has reached for nothing outside, and ends by Ctrl-C."""
+    pytest.importorskip("gradio", reason="needs gradio: the extra `demo`")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", OFFLINE, "space", "--port", str(port)]
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(lambda: address in log.read_text() or server.poll() is not None)
+            assert server.poll() is None, log.read_text()
+            yield address
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+        finally:
+            server.kill()
+    assert "OUTSIDE" not in log.read_text() and "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def wait_for(condition, seconds: float = 120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.2)
+    return found
+
+
+class Page:
+    """What a reader does with the demo."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def text(self, name: str) -> str:
+        return self.browser.execute_script(
+            "const found = document.getElementById(arguments[0]); return found ? found.innerText : ''", name
+        )
+
+    def tab(self, title: str):
+        def button():
+            tabs = self.browser.find_elements("css selector", "button[role=tab]")
+            return next((tab for tab in tabs if tab.is_displayed() and tab.text == title), None)
+
+        wait_for(button).click()
+
+    def write(self, name: str, text: str):
+        # Typing would not take characters outside the Basic Multilingual Plane.
+        wait_for(lambda: self.browser.find_elements("css selector", f"#{name} textarea, #{name} input"))
+        self.browser.execute_script(
+            "const box = document.querySelector(`#${arguments[0]} textarea, #${arguments[0]} input`);"
+            "box.value = arguments[1]; box.dispatchEvent(new Event('input', {bubbles: true}))",
+            name,
+            text,
+        )
+
+    def run(self, name: str, output: str, expected: str):
+        """Press a button, and wait until an output has a text."""
+        self.browser.find_element("id", f"{name}-run").click()
+        wait_for(lambda: expected in self.text(f"{name}-{output}"))
+
+    def refused(self, name: str, message: str):
+        self.browser.find_element("id", f"{name}-run").click()
+        wait_for(lambda: message in self.browser.find_element("tag name", "body").text)
+        wait_for(lambda: self.browser.find_elements("css selector", ".toast-close"))
+        for close in self.browser.find_elements("css selector", ".toast-close"):
+            self.browser.execute_script("arguments[0].click()", close)
+        wait_for(lambda: not self.browser.find_elements("css selector", ".toast-close"))
+
+    def picture(self, name: str):
+        if folder := os.environ.get("SPACE_SCREENSHOTS"):
+            height = self.browser.execute_script("return document.body.scrollHeight")
+            self.browser.set_window_size(1280, max(900, height + 150))
+            self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+            self.browser.set_window_size(1280, 900)
+
+
+@pytest.mark.slow
+def test_a_click_through_the_demo(served, browser):
+    page = Page(browser)
+    markup = '<img src=x onerror="document.title=1"> the <b>old</b> house'
+    for theme in ("light", "dark"):
+        browser.get(f"{served}/?__theme={theme}")
+        wait_for(lambda: page.text("generate-run"))
+        page.run("generate", "table", "%")
+        assert "it was a dark and stormy night" in " ".join(page.text("generate-text").split())
+        page.picture(f"generate_{theme}")
+        page.tab("Zero-shot")
+        page.run("sentiment", "table", "%")
+        assert "positive" in page.text("sentiment-bars") and "negative" in page.text("sentiment-bars")
+        page.picture(f"sentiment_{theme}")
+        page.tab("Acceptability")
+        page.run("acceptability", "table", "%")
+        page.picture(f"acceptability_{theme}")
+        page.tab("Pronoun")
+        page.run("pronoun", "table", "the lock")
+        page.picture(f"pronoun_{theme}")
+        page.tab("Multiple choice")
+        page.run("choice", "table", "green stripes")
+        assert page.text("choice-bars").count("%") == 2
+        page.picture(f"choice_{theme}")
+        page.tab("Tokenizer")
+        page.run("tokenizer", "table", "o'clock</w>")
+        page.picture(f"tokenizer_{theme}")
+
+    # Markup is text everywhere: in tokens, tables, bars and messages.
+    page.write("tokenizer-input", f"{markup} \U0001f600\u202e")
+    page.run("tokenizer", "table", "U+202E")
+    assert "\U0001f600" in page.text("tokenizer-table") and "<unk>" in page.text("tokenizer-pieces")
+    page.write("tokenizer-input", "")
+    page.refused("tokenizer", "the text is empty")
+    page.tab("Generate")
+    page.write("generate-input", markup)
+    page.run("generate", "text", "onerror")
+    page.write("generate-input", "house " * 2000)
+    page.refused("generate", "more than the model's context of 512")
+    page.tab("Multiple choice")
+    page.write("choice-input", f"{markup}\n{markup}")
+    page.run("choice", "bars", "onerror")
+    assert "onerror" in page.text("choice-table")
+    page.write("choice-input", "only one")
+    page.refused("choice", "give 2 to 10 choices, not 1")
+    page.tab("Zero-shot")
+    page.write("pronoun-input", markup)
+    page.tab("Pronoun")
+    page.refused("pronoun", f"the pronoun 'it' is not in the sentence '{markup}'")
+    page.tab("Sentiment")
+    page.write("sentiment-input", "house " * 2000)
+    page.refused("sentiment", "longer than the model's context")
+    assert browser.title == "GPT-1" and not browser.find_elements("css selector", "img[src=x]")
+
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    own = tuple(f"{scheme}:" for scheme in ("data", "blob", "chrome"))
+    assert urls and not [url for url in urls if not url.startswith((served, *own))]
+    problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not problems

@@ -1,0 +1,389 @@
+"""Runs that are killed, ended, damaged or out of disk: each goes on to the losses and weights of one that was not."""
+
+import errno
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import gpt1_hf.training.pretrain
+import gpt1_hf.training.trainer
+from gpt1_hf import GPT1Trainer
+from gpt1_hf.cli import main
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.training.resume import MANIFEST, RUN, damage, last_whole_checkpoint, rotate, write_manifest
+
+
+UPDATES = 9  # four an epoch, so that two epochs end before
+SETTINGS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+    "max_steps": UPDATES,
+    "warmup_steps": 3,
+    "learning_rate": 1e-2,
+    "per_device_train_batch_size": 40,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 2,
+    "save_total_limit": 2,
+    "logging_steps": 1,
+    "disable_tqdm": "true",
+    "use_cpu": "true",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_measuring():
+    """The machine's peak, which nothing here asks for, takes longer than a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(texts, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for part in range(4):
+        (folder / f"book{part}.txt").write_text("\n\n".join(texts[part::4]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def argv(corpus, base_model, tmp_path_factory):
+    """Command line of a run; settings of its own on top of those above."""
+    tokens = str(tmp_path_factory.mktemp("tokens"))
+
+    def argv(output_dir, **changes) -> list[str]:
+        settings = {"corpus": corpus, "tokenizer": base_model, "tokens_dir": tokens, **SETTINGS, **changes}
+        settings["output_dir"] = output_dir
+        return ["pretrain", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
+
+    return argv
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(argv, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert main(argv(folder)) == 0
+    return folder
+
+
+def run_in_child(argv: list[str], trap=None) -> int:
+    """Exit status of a command in a process of its own, or minus the signal that killed it; a trap is laid first."""
+
+    def work():
+        torch.set_num_threads(1)
+        if trap is not None:
+            trap()
+        sys.exit(main(argv))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def before(owner, name: str, update: int, number: int):
+    """Trap: a signal comes when a function is called after so many updates."""
+
+    def trap():
+        function = getattr(owner, name)
+
+        def trapped(*args, **kwargs):
+            done = args[0].state.global_step if isinstance(args[0], GPT1Trainer) else None
+            if done == update or f"checkpoint-{update}" in map(lambda arg: getattr(arg, "name", None), args):
+                os.kill(os.getpid(), number)
+            return function(*args, **kwargs)
+
+        setattr(owner, name, trapped)
+
+    return trap
+
+
+def halfway(file: str, update: int):
+    """Trap: SIGKILL comes in the middle of writing a file of a checkpoint."""
+
+    def trap():
+        function = torch.save
+
+        def trapped(content, path, *args, **kwargs):
+            function(content, path, *args, **kwargs)
+            if Path(path).name == file and Path(path).parent.name == f"checkpoint-{update}":
+                os.truncate(path, Path(path).stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = trapped
+
+    return trap
+
+
+def scoring():
+    def trapped(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    gpt1_hf.training.pretrain.score_documents = trapped
+
+
+def log_of(folder: Path) -> list[dict]:
+    """What was logged, without what a clock says."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [
+        {key: value for key, value in entry.items() if not re.search("runtime|per_second", key)} for entry in history
+    ]
+
+
+def assert_same_run(folder: Path, expected: Path):
+    assert log_of(folder) == log_of(expected)
+    weights, expected_weights = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
+    assert weights.keys() == expected_weights.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, expected_weights[name]), name
+    values = [
+        [result["value"] for result in json.loads((run / "results.json").read_text())] for run in (folder, expected)
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+    trainer = gpt1_hf.training.trainer
+    kill = signal.SIGKILL
+    steps = [
+        # trap, and the checkpoints after it
+        (before(GPT1Trainer, "training_step", 1, kill), []),
+        (before(GPT1Trainer, "training_step", 3, kill), [2]),
+        (halfway("optimizer.pt", 4), [2, 4]),
+        (before(trainer, "write_manifest", 4, kill), [2, 4]),  # all files, at the end of an epoch
+        (before(trainer, "rotate", 6, kill), [2, 4, 6]),
+        (before(GPT1Trainer, "training_step", 7, kill), [2, 4, 6]),
+        (halfway("rng_state.pth", 8), [2, 4, 6, 8]),
+        (before(trainer, "rotate", 8, kill), [2, 4, 6, 8]),
+        (scoring, [8, 9]),
+    ]
+    for number, (trap, left) in enumerate(steps):
+        assert run_in_child(argv(tmp_path), trap) == -kill, number
+        found = sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.glob("checkpoint-*"))
+        assert found == left, number
+        assert not (tmp_path / RUN).exists()
+    assert run_in_child(argv(tmp_path)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+    assert [entry["epoch"] for entry in log_of(tmp_path)][3:8:4] == [1, 2]
+
+
+def test_log_lines_that_a_break_falls_between_are_the_same(argv, tmp_path):
+    settings = {"logging_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 20}
+    settings |= {"eval_strategy": "steps", "eval_steps": 3}
+    assert main(argv(tmp_path / "whole", **settings)) == 0
+    trap = before(GPT1Trainer, "training_step", 7, signal.SIGKILL)
+    assert run_in_child(argv(tmp_path / "killed", **settings), trap) == -signal.SIGKILL
+    assert run_in_child(argv(tmp_path / "killed", **settings)) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert [entry["step"] for entry in log_of(tmp_path / "whole") if "loss" in entry] == [4, 8]
+    assert [entry["step"] for entry in log_of(tmp_path / "whole") if "eval_loss" in entry] == [3, 6, 9]
+
+
+@pytest.mark.parametrize("update", [3, 4, 9])
+def test_sigterm_saves_after_the_update_and_the_same_command_goes_on(argv, uninterrupted, tmp_path, capfd, update):
+    trap = before(GPT1Trainer, "training_step", update - 1, signal.SIGTERM)
+    assert run_in_child(argv(tmp_path, save_steps=100), trap) == 128 + signal.SIGTERM
+    assert damage(tmp_path / f"checkpoint-{update}") is None
+    last_line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last_line.startswith(f"gpt1: SIGTERM ended training after update {update}; the same command goes on from ")
+    assert not (tmp_path / RUN).exists()
+    assert run_in_child(argv(tmp_path, save_steps=100)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_finished_run_is_not_trained_again(argv, uninterrupted, monkeypatch, capsys):
+    monkeypatch.setattr(GPT1Trainer, "train", None)
+    written = (uninterrupted / "model.safetensors").stat().st_mtime_ns
+    assert main(argv(uninterrupted)) == 0
+    shown = capsys.readouterr().out
+    assert "is finished; nothing is trained" in shown and "perplexity" in shown
+    assert (uninterrupted / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"learning_rate": 2e-2}, "learning_rate was 0.01 and is 0.02 now"),
+        ({"seed": 1}, "seed was 42 and is 1"),
+        ({"hidden_size": 16}, "hidden_size was 32 and is 16"),
+        ({"max_steps": 12}, "max_steps was 9 and is 12"),
+        ({"per_device_train_batch_size": 16}, "rows per update was 40 and is 16"),
+        ({"gradient_accumulation_steps": 2}, "rows per update was 40 and is 80"),
+        ({"spans": "neighbouring"}, "spans was random"),
+        ({"tokenizer": "gpt1-tiny"}, "tokenizer was "),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_run_s_checkpoints_are_refused(argv, uninterrupted, tmp_path, capsys, changes, name, finished):
+    shutil.copytree(uninterrupted / "checkpoint-8", tmp_path / "checkpoint-8")
+    if finished:
+        shutil.copy(uninterrupted / RUN, tmp_path)
+    changes = {"tokens_dir": tmp_path / "tokens", **changes}
+    assert main(argv(tmp_path, **changes)) == 1
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message and name in message and "another --output_dir" in message
+    assert (tmp_path / "checkpoint-8" / "optimizer.pt").exists()
+
+
+def test_the_corpus_is_compared_by_what_it_holds(argv, corpus, uninterrupted, tmp_path, capsys):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(uninterrupted / "checkpoint-8", run / "checkpoint-8")
+    shutil.copytree(corpus, moved)
+    assert run_in_child(argv(run, corpus=moved, tokens_dir=tmp_path / "tokens")) == 0
+    assert_same_run(run, uninterrupted)
+    (run / RUN).unlink()
+    (moved / "book3.txt").write_text("another book")
+    capsys.readouterr()
+    assert main(argv(run, corpus=moved, tokens_dir=tmp_path / "tokens")) == 1
+    assert "corpus was " in capsys.readouterr().err
+
+
+def test_beginning_anew_wants_a_folder_without_checkpoints(argv, uninterrupted, capsys):
+    assert main(argv(uninterrupted, resume_from_checkpoint="false")) == 1
+    assert "begin anew" in capsys.readouterr().err
+
+
+def flip_a_bit(file: Path):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": (lambda folder: os.truncate(folder / "optimizer.pt", 1000), "optimizer.pt has 1000 of "),
+    "missing": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
+    "flipped": (lambda folder: flip_a_bit(folder / "model.safetensors"), "model.safetensors is damaged"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "its saving was not finished"),
+    "half a manifest": (lambda folder: os.truncate(folder / MANIFEST, 100), "its saving was not finished"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, tmp_path, kind, caplog):
+    for update in (8, 9):
+        shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
+    assert last_whole_checkpoint(tmp_path).name == "checkpoint-9"
+    assert not caplog.records
+    spoil, message = DAMAGES[kind]
+    spoil(tmp_path / "checkpoint-9")
+    assert last_whole_checkpoint(tmp_path).name == "checkpoint-8"
+    assert len(caplog.records) == 1 and f"checkpoint-9 is passed over: {message}" in caplog.text
+
+
+def test_the_run_goes_on_from_the_one_before(argv, uninterrupted, tmp_path):
+    for update in (8, 9):
+        shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
+    flip_a_bit(tmp_path / "checkpoint-9" / "optimizer.pt")
+    named = argv(tmp_path, resume_from_checkpoint=tmp_path / "checkpoint-9")
+    assert run_in_child(named) == 1
+    assert run_in_child(argv(tmp_path)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path):
+    def fill(*updates):
+        shutil.rmtree(tmp_path)
+        for update in updates:
+            folder = tmp_path / f"checkpoint-{abs(update)}"
+            folder.mkdir(parents=True)
+            if update > 0:
+                write_manifest(folder, {}, has_state=True)
+
+    def left():
+        return sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.iterdir())
+
+    current = tmp_path / "checkpoint-6"
+    for updates, limit, best, expected in [
+        ([2, 4, 6], 2, None, [4, 6]),
+        ([2, 4, 6], None, None, [2, 4, 6]),
+        ([2, -4, 6], 2, None, [2, 6]),  # 4 is not whole
+        ([4, 6, 7], 1, None, [6]),  # 7 was passed over
+        ([2, 4, 6], 2, 2, [2, 6]),
+        ([2, 4, 6], 1, 2, [2, 6]),
+    ]:
+        fill(*updates)
+        rotate(current, limit, best and str(tmp_path / f"checkpoint-{best}"))
+        assert left() == expected
+
+
+def test_a_disk_that_is_full_ends_the_run_in_one_sentence(argv, uninterrupted, tmp_path, monkeypatch, capsys):
+    save = torch.save
+
+    def full(content, path, *args, **kwargs):
+        if "checkpoint-4" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    assert main(argv(tmp_path)) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(
+        r"cannot write \S*checkpoint-4 \(No space left .*checkpoint-2 is left as it was; make room", message
+    )
+    assert damage(tmp_path / "checkpoint-2") is None
+    assert not (tmp_path / "checkpoint-4").exists()
+    monkeypatch.undo()
+    assert main(argv(tmp_path)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 500 KB, room for one checkpoint."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, capfd):
+    size = sum(file.stat().st_size for file in (uninterrupted / "checkpoint-8").rglob("*"))
+    assert size < 500_000 < 2 * size
+    assert run_in_child(argv(small_disk)) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is left .*", message)
+    assert last_whole_checkpoint(small_disk).name == "checkpoint-2"
+
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert run_in_child(argv(small_disk)) == 1
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r"gpt1: error: cannot write \S* \(Read-only file system\): give another --output_dir", message)
+
+    subprocess.run(["mount", "-o", "remount,rw,size=20m", str(small_disk)], check=True)
+    assert run_in_child(argv(small_disk)) == 0
+    assert_same_run(small_disk, uninterrupted)
+
+
+def test_an_output_folder_that_cannot_be_made_is_named_at_once(argv, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(argv(tmp_path / "file" / "run")) == 1
+    message = capsys.readouterr().err.strip()
+    assert re.fullmatch(
+        r"gpt1: error: cannot write \S*file/run \(Not a directory\): give another --output_dir", message
+    )
+
+
+def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(argv, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match="out of memory") as error:
+        main(argv(tmp_path))
+    assert not isinstance(error.value, GPT1Error)
