@@ -19,10 +19,10 @@ def recipes_dir() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "recipes"
 
 
-def card_template(name: str) -> Path:
-    """Path of a shipped model-card template: inside an installed wheel, or at the top of a checkout."""
+def card_templates() -> Path:
+    """Folder of the shipped model-card templates: inside an installed wheel, or at the top of a checkout."""
     installed = PACKAGE / "model_card"
-    return (installed if installed.is_dir() else PACKAGE.parent / "model_card") / f"{name}.md"
+    return installed if installed.is_dir() else PACKAGE.parent / "model_card"
 
 
 def find_recipe(name: str) -> Path:
@@ -63,7 +63,8 @@ def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
 def model_path(model: str) -> str:
     """`gpt1-tiny` -> its folder in the package; a folder or Hub id stays as it is. A folder on disk wins."""
     embedded = ASSETS / model
-    if not Path(model).exists() and (embedded / "config.json").is_file():
+    # Embedded models have plain names: `../x` is not looked for beside them.
+    if embedded.parent == ASSETS and not Path(model).exists() and (embedded / "config.json").is_file():
         return str(embedded)
     return model
 

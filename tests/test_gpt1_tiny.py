@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +49,12 @@ def test_it_generates_words(capsys):
     text = capsys.readouterr().out
     assert text.startswith("it was a dark")
     assert len(text.split()) > 20
+
+
+def test_embedded_models_have_plain_names():
+    assert Path(model_path("gpt1-tiny")) == FOLDER
+    for name in ("samples/../gpt1-tiny", "../assets/gpt1-tiny", "./../gpt1-tiny"):
+        assert model_path(name) == name
 
 
 def test_the_card_agrees_with_the_results():

@@ -132,6 +132,8 @@ class FinetuneArguments(GPT1TrainingArguments):
         if self.peft and self.from_scratch:
             raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
+        if self.push_to_hub and self.seeds > 1:
+            raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
         super().__post_init__()
 
 

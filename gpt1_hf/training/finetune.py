@@ -33,6 +33,8 @@ from ..evaluation.results import Result, device_name, format_results, write_json
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
+from .card import write_finetuning_cards
+from .publishing import push_run
 from .resume import resume_point
 from .trainer import GPT1Trainer, save_whole
 
@@ -104,6 +106,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         results += of_seed
         if main:
             write_results(args.output_dir, with_spread(results, failed))
+            write_finetuning_cards(args, task, results)
     if len(failed) == len(runs):
         raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed, the first since {failed[runs[0].seed]}")
     results = with_spread(results, failed)
@@ -112,6 +115,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         print(format_results(results))
         if args.seeds > 1 and results:
             print(summary(results))
+    push_run(args)
     return results
 
 

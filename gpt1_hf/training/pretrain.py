@@ -26,6 +26,7 @@ from ..evaluation.results import Result, device_name, format_results, write_json
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .plot import plot_losses
+from .publishing import push_run
 from .resume import (
     RUN,
     check_settings,
@@ -95,6 +96,7 @@ def pretrain(
     if checkpoint is not None and (manifest := read_manifest(checkpoint)) is not None:
         check_settings(settings, manifest["settings"], checkpoint)
     if (results := finished_results(args, settings)) is not None:
+        push_run(args)
         return results
     span = config.max_position_embeddings
     trainer = GPT1Trainer(
@@ -153,6 +155,7 @@ def pretrain(
             write_results(args.output_dir, results)
             write_json(Path(args.output_dir) / RUN, {"settings": settings})
         print(format_results(results))
+    push_run(args)
     return results
 
 

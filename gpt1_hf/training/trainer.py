@@ -27,6 +27,7 @@ from ..evaluation.results import write_json
 from ..processing_gpt1 import GPT1Processor
 from .cpu import speed_up
 from .optimizer import decay_by_layer
+from .publishing import PublishingTrainer
 from .resume import check_writable, checkpoints, rotate, training_settings, write_manifest
 
 
@@ -66,7 +67,7 @@ def mean_loss(rows: EvalPrediction) -> dict[str, float]:
     return {"loss": loss, "perplexity": math.exp(loss)}
 
 
-class GPT1Trainer(Trainer):
+class GPT1Trainer(PublishingTrainer):
     """
     transformers' `Trainer` for GPT-1.
 

@@ -27,6 +27,7 @@ def test_every_command_has_help(capsys):
         "finetune",
         "generate",
         "pretrain",
+        "push",
         "recipes",
         "report",
         "space",

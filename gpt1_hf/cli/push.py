@@ -1,0 +1,31 @@
+"""Push a saved model to the Hub, with its code and card."""
+
+import argparse
+
+
+def main(argv: list[str]):
+    from ..hub.push import push
+
+    parser = argparse.ArgumentParser(
+        prog="gpt1 push",
+        description=f"{__doc__} The token is that of `hf auth login` or of the environment variable HF_TOKEN.",
+    )
+    parser.add_argument("model", help="Folder of a saved model, or gpt1-tiny.")
+    parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it is not there.")
+    parser.add_argument("--private", action="store_true", help="Create it private; an error if it is public already.")
+    parser.add_argument("--revision", help="Branch to push to; created if it is not there. Default: main.")
+    parser.add_argument("--commit_message", help="Message of the commit.")
+    parser.add_argument(
+        "--include",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="Further files of the folder to send, such as results.json or predictions.jsonl.",
+    )
+    args = parser.parse_args(argv)
+
+    sent = push(args.model, args.repo, args.private or None, args.revision, args.commit_message, args.include)
+    if sent.changed:
+        print(f"pushed {len(sent.files)} files to {sent.url} (commit {sent.commit[:8]}): {', '.join(sent.files)}")
+    else:
+        print(f"{sent.url} has all of it already (commit {sent.commit[:8]})")

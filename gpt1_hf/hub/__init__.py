@@ -1,0 +1,1 @@
+"""What leads from a finished model to the Hub."""

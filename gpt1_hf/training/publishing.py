@@ -1,0 +1,121 @@
+"""What a run pushes to the Hub: the same as `gpt1 push`, in place of all that transformers finds in its folder."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from ..errors import GPT1Error
+from ..upload import CARD, Upload, check_repo_name, explained, upload
+from .card import is_plain_card, write_plain_card
+
+
+logger = logging.getLogger(__name__)
+
+
+def push_run(args: TrainingArguments):
+    """Push a finished run's model and card, if its settings ask for it (`push_to_hub`). The main process does it."""
+    if args.push_to_hub and args.process_index == 0:
+        repo = args.hub_model_id or Path(args.output_dir).resolve().name
+        try:
+            sent = upload(args.output_dir, repo, None, args.hub_private_repo, args.hub_revision, args.hub_token)
+        except GPT1Error as error:
+            raise GPT1Error(f"{args.output_dir} is finished but was not pushed: {error}") from error
+        print(f"pushed to {sent.url}")
+
+
+class PublishingTrainer(Trainer):
+    """A `Trainer` whose pushes hold what a reader needs, and that does not write over cards."""
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        repo = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        check_repo_name(repo)
+        with explained(repo, "training did not start, for it could not be pushed"):
+            super().init_hf_repo(token, private)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | Sequence[str] | None = None,
+        dataset_tags: str | Sequence[str] | None = None,
+        dataset: str | Sequence[str] | None = None,
+        dataset_args: str | Sequence[str] | None = None,
+    ):
+        """
+        Write a card into `output_dir`, unless there is one that someone else wrote, such as [`finetune`].
+
+        Of the arguments, which are transformers', those that the Hub knows go into the card's metadata.
+        """
+        card = Path(self.args.output_dir) / CARD
+        if not self.is_world_process_zero() or (card.is_file() and not is_plain_card(card)):
+            return
+        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        known = {"language": language, "license": license, "base_model": finetuned_from, "datasets": dataset_tags}
+        write_plain_card(
+            card.parent,
+            self.args,
+            updates=self.state.global_step,
+            n_train_examples=len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
+            metrics=evaluations[-1] if evaluations else None,
+            model_name=model_name,
+            tags=[tags] if isinstance(tags, str) else tags or (),
+            **{name: value for name, value in known.items() if value is not None},
+        )
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> Upload | None:
+        """
+        As transformers', but what is sent is what `gpt1 push` sends: no pickles, no predictions, no states of the
+        optimizer; in one commit, after which the repository has the whole new model. It waits until that has arrived,
+        also without `blocking`.
+        """
+        args = self.args
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**kwargs)
+        return upload(
+            args.output_dir,
+            args.hub_model_id or Path(args.output_dir).resolve().name,
+            commit_message,
+            args.hub_private_repo if private is None else private,
+            revision or args.hub_revision,
+            token or args.hub_token,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint's model. Training goes on if that fails: the checkpoint is on disk."""
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        self.callback_handler.on_push_begin(args, self.state, self.control)
+        message = f"Training in progress, update {self.state.global_step}"
+        try:
+            sent = upload(checkpoint_folder, self.hub_model_id, message, None, args.hub_revision, args.hub_token)
+            if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+                is_last = args.hub_strategy == HubStrategy.CHECKPOINT
+                with explained(sent.repo, "the model was pushed, the states of its training were not"):
+                    HfApi(token=args.hub_token).upload_folder(
+                        repo_id=sent.repo,
+                        folder_path=checkpoint_folder,
+                        path_in_repo="last-checkpoint" if is_last else Path(checkpoint_folder).name,
+                        commit_message=f"{message}, checkpoint",
+                        revision=args.hub_revision,
+                    )
+        except GPT1Error as error:
+            logger.warning(f"{checkpoint_folder} was not pushed, and training goes on: {error}")
