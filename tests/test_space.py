@@ -134,7 +134,7 @@ def browser(tmp_path):
     browser.quit()
 
 
-def wait_for(condition, seconds: float = 300):
+def wait_for(condition, seconds: float = 600):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "timed out"
