@@ -165,7 +165,7 @@ def write_pretraining_card(
 
 def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequence[Result]):
     """
-    Write `README.md` beside each model of a fine-tuning run, one a seed; each has its own numbers, and the mean.
+    Write `README.md` beside each whole model of a fine-tuning run, one a seed, with its own numbers and the mean.
 
     Args:
         args ([`FinetuneArguments`]):
@@ -177,7 +177,8 @@ def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequenc
     """
     for seed in sorted({result.seed for result in results}):
         folder = Path(args.output_dir) / f"seed-{seed}" if args.seeds > 1 else Path(args.output_dir)
-        if (folder / "config.json").is_file():
+        # Not beside an adapter: it does not load the way that the card shows.
+        if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             write_finetuning_card(folder, args, task, results, seed)
 
 
