@@ -1,8 +1,8 @@
 """Token streams of corpora beyond one machine: the reading and tokenizing of `corpus.py` as a datatrove pipeline.
 
 The stream is byte for byte the one that [`build_token_stream`] writes, with the same fingerprint, so that
-`gpt1 pretrain` finds and reuses it. `recipes/scale.py` runs it on one machine. On a cluster, whose nodes share the file
-system and have this package, the same two pipelines go to datatrove's executor for it (not run):
+`gpt1 pretrain` finds and reuses it. `recipes/scale.py` runs it on one machine. On a cluster, whose nodes share the
+file system and have this package, the same two pipelines go to datatrove's executor for it (not run):
 
 ```python
 from datatrove.executor import SlurmPipelineExecutor  # or RayPipelineExecutor, with options of its own

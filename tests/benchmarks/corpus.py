@@ -2,9 +2,9 @@
 
     python tests/benchmarks/corpus.py --corpus books --data_dir DIR
 
-Each size is built in a process of its own, from the same beginning of the corpus. Peak memory is that of the whole
-process (VmHWM of `/proc/self/status`, so that it needs Linux); tokenizing runs in threads of it, there are no children.
-CPU seconds are of all threads, and tell growth where other work shares the cores.
+Each size is built in a process of its own, from the same beginning of the corpus. Peak memory is that of the process
+(VmHWM of `/proc/self/status`, so that it needs Linux), which has no children: tokenizing runs in threads. CPU seconds
+are of all threads, and tell growth where other work shares the cores.
 """
 
 import argparse
@@ -49,14 +49,8 @@ def build(args: argparse.Namespace):
         stream = build_token_stream(pieces, tokenizer, Path(folder) / "tokens", "benchmark")
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     characters = sum(stream.document_chars)
-    times = (
-        f"{seconds:.1f}",
-        f"{characters / seconds:,.0f}",
-        f"{cpu_seconds:.1f}",
-        f"{characters / cpu_seconds:,.0f}",
-    )
-    memory = (f"{before:.0f}", f"{peak_memory():.0f}")
-    print(f"| {' | '.join((f'{characters:,}', f'{len(stream):,}', *times, *memory))} |", flush=True)
+    counts = (characters, len(stream), seconds, characters / seconds, cpu_seconds, characters / cpu_seconds)
+    print(f"| {' | '.join(f'{count:,.0f}' for count in (*counts, before, peak_memory()))} |", flush=True)
 
 
 def main():
