@@ -50,7 +50,8 @@ def build(args: argparse.Namespace):
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     characters = sum(stream.document_chars)
     counts = (characters, len(stream), seconds, characters / seconds, cpu_seconds, characters / cpu_seconds)
-    print(f"| {' | '.join(f'{count:,.0f}' for count in (*counts, before, peak_memory()))} |", flush=True)
+    cells = (f"{count:,.{0 if count > 100 else 1}f}" for count in (*counts, before, peak_memory()))
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main():
