@@ -4,7 +4,7 @@ import argparse
 
 
 def main(argv: list[str]):
-    from ..data.corpus import read_pieces
+    from ..data.corpus import ROWS, read_pieces
     from ..data.loading import default_data_dir
     from ..errors import GPT1Error
     from ..spacy_rules import write
@@ -20,6 +20,13 @@ def main(argv: list[str]):
     train.add_argument("--model_max_length", type=int, default=512, help="Context of the model it is for, in tokens.")
     train.add_argument(
         "--data_dir", default=default_data_dir(), help="Folder with local copies laid out as on the Hub."
+    )
+    train.add_argument("--corpus_revision", help="Revision of a corpus on the Hub.")
+    train.add_argument(
+        "--corpus_rows",
+        choices=ROWS,
+        default="documents",
+        help="What a row of the corpus is: documents, or lines of one running text.",
     )
     train.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
     convert = actions.add_parser("convert", help="Read OpenAI's vocabulary.")
@@ -40,7 +47,8 @@ def main(argv: list[str]):
         return
 
     if args.action == "train":
-        pieces = (piece for _, piece in read_pieces(args.corpus, "train", args.data_dir))
+        source = (args.corpus, "train", args.data_dir, args.corpus_revision, args.corpus_rows)
+        pieces = (piece for _, piece in read_pieces(*source))
         tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
     else:
         tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -27,6 +27,7 @@ TOKENS, INDEX = "tokens.bin", "index.json"
 LINE_BREAK = "\n</w>"  # the token of white space that holds a line break
 CHUNK = 1 << 16  # characters of a piece, so that memory does not grow with the corpus or its documents
 ROWS = ("documents", "lines")  # what a row of a corpus can be
+NO_TEXT = "the corpus is empty: it has no text to train or test on"
 
 
 def read_pieces(
@@ -35,6 +36,7 @@ def read_pieces(
     data_dir: str | None = None,
     revision: str | None = None,
     rows: str = "documents",
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, str]]:
     """
     Stream the documents of a corpus in pieces of bounded size, cut at line breaks.
@@ -52,6 +54,8 @@ def read_pieces(
         rows (`str`, *optional*, defaults to `"documents"`):
             What a row of the corpus is: `"documents"`, or `"lines"` of one running text, as of the sentence-level
             `bookcorpus`, which does not tell where a book ends.
+        part (`tuple[int, int]`, *optional*, defaults to `(0, 1)`):
+            `(i, n)`: only the i-th, from 0, of n parts of neighbouring files; part after part they are the corpus.
 
     Yields:
         `tuple[int, str]`: number of the document, and a piece of it. The pieces of a document are to be joined with a
@@ -62,16 +66,29 @@ def read_pieces(
     """
     if rows not in ROWS:
         raise GPT1Error(f"unknown kind of rows {rows!r}; choose one of {', '.join(ROWS)}")
+    index, n_parts = part
+    one_text = False
+    if files := text_files(corpus, data_dir):
+        documents = map(file_lines, files[len(files) * index // n_parts : len(files) * (index + 1) // n_parts])
+    else:
+        stream = open_dataset(corpus, split, data_dir=data_dir, revision=revision, streaming=True)
+        n_filled = min(n_parts, stream.num_shards)  # with more parts than files the last ones are empty
+        if index >= n_filled:
+            return
+        texts = row_texts(corpus, stream.shard(n_filled, index) if n_filled > 1 else stream)
+        one_text = rows == "lines"
+        documents = [texts] if one_text else (text.split("\n") for text in texts)
+    for number, lines in enumerate(documents):
+        # Of one text that lies in several parts, blank lines alone belong to it, too.
+        yield from ((number, piece) for piece in blocks(lines, keep_blank=one_text and n_parts > 1))
+
+
+def text_files(corpus: str, data_dir: str | None = None) -> list[Path]:
+    """Files of a corpus of `.txt` files; none, if it is one of rows."""
     path = local_copy(corpus, data_dir) or Path(corpus)
     files = [path] if path.suffix == ".txt" else sorted(path.rglob("*.txt"))
     holds_rows = path.is_dir() and any(file.suffix in BUILDERS for file in path.iterdir())
-    if files and path.exists() and not holds_rows:
-        documents = map(file_lines, files)
-    else:
-        texts = row_texts(corpus, open_dataset(corpus, split, data_dir=data_dir, revision=revision, streaming=True))
-        documents = [texts] if rows == "lines" else (text.split("\n") for text in texts)
-    for number, lines in enumerate(documents):
-        yield from ((number, piece) for piece in blocks(lines))
+    return files if path.exists() and not holds_rows else []
 
 
 def file_lines(file: Path) -> Iterator[str]:
@@ -95,9 +112,9 @@ def row_texts(corpus: str, rows: Iterable[dict]) -> Iterator[str]:
         yield text
 
 
-def blocks(lines: Iterable[str]) -> Iterator[str]:
-    """Join lines into pieces of about `CHUNK` characters; none, if there is no text in them."""
-    block, size, text_seen = [], 0, False
+def blocks(lines: Iterable[str], keep_blank: bool = False) -> Iterator[str]:
+    """Join lines into pieces of about `CHUNK` characters; none, unless `keep_blank`, if there is no text in them."""
+    block, size, text_seen = [], 0, keep_blank
     for line in lines:
         block.append(line)
         size += len(line) + 1
@@ -196,26 +213,40 @@ def build_token_stream(
     Raises:
         GPT1Error: if the documents hold no token.
     """
-    folder = Path(folder)
-    digest = hashlib.sha256((source + tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
+    digest = stream_fingerprint(source, tokenizer)
+
+    def write(unfinished: Path):
+        if not write_token_stream(pieces, tokenizer, unfinished, digest):
+            raise GPT1Error(NO_TEXT)
+
+    write_once(write, Path(folder), digest)
+    return TokenStream.load(folder)
+
+
+def stream_fingerprint(source: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identify a stream by its documents, see [`fingerprint`], and its tokenizer."""
+    return hashlib.sha256((source + tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
+
+
+def write_once(write: Callable[[Path], None], folder: Path, digest: str):
+    """Have a folder written beside and moved into place when whole, unless it is there with the same fingerprint."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not (folder / INDEX).is_file() or read_index(folder)["fingerprint"] != digest:
             unfinished = folder.with_name(folder.name + ".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             try:
-                write_token_stream(pieces, tokenizer, unfinished, digest)
+                write(unfinished)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(unfinished, folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-    return TokenStream.load(folder)
 
 
 def write_token_stream(
     pieces: Iterable[tuple[int, str]], tokenizer: PreTrainedTokenizerBase, folder: Path, digest: str
-):
-    """Write tokens and index of documents into a new folder."""
+) -> int:
+    """Write tokens and index of documents into a new folder; returns the number of tokens."""
     folder.mkdir(parents=True)
     dtype = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
     line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
@@ -233,8 +264,12 @@ def write_token_stream(
                 progress.update(len(piece) + 1)
             ends.append(n_tokens)
             sizes.append(n_chars)
-    if not n_tokens:
-        raise GPT1Error("the corpus is empty: it has no text to train or test on")
+    write_index(folder, digest, dtype, ends, sizes)
+    return n_tokens
+
+
+def write_index(folder: Path, digest: str, dtype: str, ends: list[int], sizes: list[int]):
+    """Write the index of documents of a token stream."""
     index = {"fingerprint": digest, "dtype": dtype, "document_ends": ends, "document_chars": sizes}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 

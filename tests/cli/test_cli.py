@@ -7,6 +7,7 @@ import pytest
 from conftest import write_jsonl
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gpt1_hf.checkpoints import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error
@@ -134,6 +135,22 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         assert message in line, line
         assert "Traceback" not in error
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_tokenizer_is_trained_on_rows_and_revision_as_pretraining_reads_them(tmp_path, monkeypatch, capsys):
+    sentences = ["the lady wept", "the captain smiled", "the lady smiled"] * 20
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"text": sentence} for sentence in sentences])
+    train = ["tokenizer", "train", "--vocab_size", "100", "--corpus", str(corpus), "--output_dir"]
+    assert main([*train, str(tmp_path / "lines"), "--corpus_rows", "lines"]) == 0
+    assert main([*train, str(tmp_path / "documents")]) == 0
+    # Lines of one text have line breaks between them, which then is a token; documents of one line have none.
+    line_break = [open_tokenizer(str(tmp_path / name)).get_vocab().get("\n</w>") for name in ("lines", "documents")]
+    assert line_break[0] is not None and line_break[1] is None
+
+    read = []
+    monkeypatch.setattr("gpt1_hf.data.corpus.read_pieces", lambda *source: read.append(source) or [(0, "the lady")])
+    main([*train, str(tmp_path / "hub"), "--corpus_revision", "abc", "--data_dir", "data"])
+    assert read == [(str(corpus), "train", "data", "abc", "documents")]
 
 
 def test_generation_is_repeatable_and_reads_like_text(base_model, capsys):

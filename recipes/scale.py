@@ -1,0 +1,40 @@
+"""`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: the token stream of a run's training corpus.
+
+Built by datatrove in several processes (extra `scale`), before `gpt1 pretrain` with the same settings finds it. For
+clusters see `gpt1_hf/data/scale.py`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gpt1_hf.checkpoints import open_tokenizer
+from gpt1_hf.cli.parser import parse
+from gpt1_hf.data.scale import build_with_datatrove
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.training.arguments import PretrainArguments
+
+
+def main(argv: list[str]):
+    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
+    parser.add_argument("--tasks", type=int, required=True, help="Shards, at most as many as the corpus has files.")
+    parser.add_argument("--workers", type=int, default=-1, help="Tasks at a time; all by default.")
+    tasks, rest = parser.parse_known_args(argv)
+    args = parse(PretrainArguments, rest, "pretrain", __doc__)
+    if not args.corpus or not args.tokenizer:
+        raise GPT1Error("the token stream needs --corpus and --tokenizer")
+    stream = build_with_datatrove(
+        args.corpus,
+        open_tokenizer(args.tokenizer),
+        Path(args.tokens_dir or Path(args.output_dir) / "tokens") / "train",
+        tasks.tasks,
+        tasks.workers,
+        data_dir=args.data_dir,
+        revision=args.corpus_revision,
+        rows=args.corpus_rows,
+    )
+    print(f"{len(stream.document_ends):,} documents, {len(stream):,} tokens")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
