@@ -50,6 +50,15 @@ def no_measuring():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the forked processes, which cannot use the parent's threads: another number of them rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def corpus(texts, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
