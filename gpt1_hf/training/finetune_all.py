@@ -31,8 +31,10 @@ def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Res
         list of [`Result`] of all tasks.
 
     Raises:
-        GPT1Error: if a model is missing, or no task could be run.
+        GPT1Error: if a model is missing, no task could be run, or all were to be pushed to one repository.
     """
+    if runs[0].push_to_hub:
+        raise GPT1Error("push_to_hub is for one task: push each model that you choose with `gpt1 push` afterwards")
     for model in {run.model for run in runs}:
         open_config(model)
     results, not_run = [], {}

@@ -93,3 +93,9 @@ def test_all_twelve_on_the_samples(base_model, tmp_path):
     assert main(command(base_model, tmp_path, "--sample", "True")) == 0
     rows = json.loads((tmp_path / "all" / "results.json").read_text())
     assert {row["task"] for row in rows} == {*all_tasks(), "glue"}
+
+
+def test_one_repository_is_not_for_all_tasks(base_model, tmp_path, capsys):
+    assert main(command(base_model, tmp_path, "--sample", "True", "--push_to_hub", "True")) != 0
+    assert "push_to_hub is for one task" in capsys.readouterr().err
+    assert not list((tmp_path / "all").glob("*"))
