@@ -1,5 +1,6 @@
 """Model cards: they say what ran, in metadata that the Hub takes, and their code runs as it is printed."""
 
+import ast
 import dataclasses
 import re
 from pathlib import Path
@@ -63,7 +64,7 @@ def run_snippet(text: str, name: str, folder: Path, capsys) -> str:
     """Run the one snippet of a card on the folder, and return what it prints."""
     (snippet,) = re.findall(r"```python\n(.*?)```\n", text, flags=re.DOTALL)
     literal = re.search(r"^name = (.*)$", snippet, flags=re.MULTILINE)[1]
-    assert eval(literal) == f"path/to/{name}"
+    assert ast.literal_eval(literal) == f"path/to/{name}"
     exec(compile(snippet.replace(literal, repr(str(folder))), "README.md", "exec"), {})
     return capsys.readouterr().out
 
