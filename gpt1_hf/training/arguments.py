@@ -153,6 +153,9 @@ class PretrainArguments(GPT1TrainingArguments):
             "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
         },
     )
+    max_validation_tokens: int | None = field(
+        default=None, metadata={"help": "Score the first so many tokens of the held-out text. Default: all."}
+    )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(
         default="documents", metadata={"help": "What a row of the corpus is: documents, or lines of one running text."}
