@@ -153,8 +153,8 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
     run = subprocess.run([*command, "ablations", "--config", path], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     for folder in (tmp_path / "models").glob("[tl]*"):
-        assert json.loads((folder / "run.json").read_text())["state"] == "finished"
-    records = sorted((tmp_path / "runs").rglob("run.json"))
+        assert json.loads((folder / "plan_run.json").read_text())["state"] == "finished"
+    records = sorted((tmp_path / "runs").rglob("plan_run.json"))
     assert len(records) == 5
     for record in records:
         (result,) = json.loads((record.parent / "results.json").read_text())
