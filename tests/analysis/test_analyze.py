@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from gpt1_hf.analysis import cost
-from gpt1_hf.analysis.plan import Plan
+from gpt1_hf.analysis.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import PLANS, read_overrides
 from gpt1_hf.data.corpus import TokenStream
@@ -111,6 +111,13 @@ def test_bad_input_ends_in_one_sentence(write_plan, capsys):
             main(["analyze", action, "--help"])
         assert stop.value.code == 0
         assert f"gpt1 analyze {action}" in capsys.readouterr().out
+
+
+def test_a_model_is_pre_trained_by_the_plan_and_found_again(write_plan, capsys):
+    run = Plan.read(write_plan()).runs()[0]
+    assert run.kind == "pretrain" and carry_out([run]) == {} and run.state == "finished"
+    assert carry_out([run]) == {}
+    assert "finished before" in capsys.readouterr().out
 
 
 @pytest.mark.slow

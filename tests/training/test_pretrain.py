@@ -15,7 +15,7 @@ from gpt1_hf.data.corpus import RandomSpans, TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments
-from gpt1_hf.training.pretrain import new_config, pretrain
+from gpt1_hf.training.pretrain import new_config, pretrain, token_streams
 
 
 @pytest.fixture
@@ -152,6 +152,16 @@ def test_a_document_of_a_stream_that_is_cut_shares_out_its_characters():
     assert held_out.tokens[0] == 950
     assert (train.document_ends, train.document_chars) == ([400, 950], [1600, 2200])
     assert [n_chars for _, n_chars in held_out.documents()] == [200]
+
+
+def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
+    args = arguments(corpus, base_model, tmp_path, max_validation_tokens=10)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    train, held_out = token_streams(args, tokenizer)
+    args.max_validation_tokens = None
+    same_train, whole = token_streams(args, tokenizer)
+    assert len(train) == len(same_train) and len(held_out) == 10 < len(whole)
+    assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
 def test_the_card_says_what_ran(corpus, base_model, tmp_path):
