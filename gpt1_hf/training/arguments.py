@@ -98,6 +98,10 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
+    question_delimiter: bool = field(
+        default=True,
+        metadata={"help": "RACE: a delimiter between document and question; false joins them without, as the paper."},
+    )
     train_sampling_strategy: str = field(
         default="group_by_length",
         metadata={
