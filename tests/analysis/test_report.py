@@ -137,10 +137,12 @@ def test_auxiliary_by_training_rows(tmp_path):
     assert section.figures[0].series[0].points == [(1000, -2)]
 
 
-def test_zero_shot_curves_by_checkpoint(tmp_path):
+@pytest.mark.parametrize("folder", ["checkpoint-{}", "trajectory/update-{:07d}"])
+def test_zero_shot_curves_by_checkpoint(folder, tmp_path):
     for step, value in ((100, 0.1), (50, 0.05)):
         for name, scale in (("gpt", 1), ("lstm", 0.5)):
-            result = row("cola", value * scale, metric="relative_performance", model=f"runs/{name}/checkpoint-{step}")
+            model = f"runs/{name}/{folder.format(step)}"
+            result = row("cola", value * scale, metric="relative_performance", model=model)
             del result["details"]["from_scratch"]
             write_run(tmp_path / f"{name}-{step}", [result])
     section = zero_shot_section.section(collect(tmp_path))
