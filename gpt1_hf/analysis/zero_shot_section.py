@@ -21,10 +21,11 @@ def section(records: Sequence[Record]) -> Section:
     metrics: dict[tuple[str, str], str] = {}
     for record in records:
         for result in record.results:
+            # Of a task in subsets the whole counts, which comes first.
             if result.metric == "relative_performance":
-                curves.setdefault((result.task, series_name(result)), {})[updates(result)] = result
+                curves.setdefault((result.task, series_name(result)), {}).setdefault(updates(result), result)
             elif result.details.get("method") == "zero-shot":
-                metrics[result.task, str(result.model)] = f"{result.metric} {result.value:.1f}"
+                metrics.setdefault((result.task, str(result.model)), f"{result.metric} {result.value:.1f}")
     colors = {task: number for number, task in enumerate(sorted({task for task, _ in curves}))}
     series, rows = [], []
     for (task, model), points in sorted(curves.items()):
