@@ -23,6 +23,7 @@ from ..data.collator import GPT1DataCollator
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
+from ..provenance import check_tokenizer, rows_digest, trained_on
 from ..resources import model_path
 from ..tasks import Task, load_task
 from .metrics import score
@@ -63,6 +64,9 @@ class EvaluateArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row, or window of text, in tokens. Default: the model's context."}
     )
+    max_examples: int | None = field(
+        default=None, metadata={"help": "Score so many rows or documents, evenly spaced. Default: all."}
+    )
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
     output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
 
@@ -89,6 +93,8 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     documents = list(read_documents(args.text_file, split, args.data_dir))
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
+    n_documents = len(documents)
+    documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     encoded = ((np.asarray(encode_document(tokenizer, text)), len(text)) for text in documents)
@@ -100,7 +106,12 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         "paper": None,
         "model": args.model,
         "seed": None,
-        "details": {"text": args.text_file, "window": window, "stride": args.stride or window - 1},
+        "details": {
+            "text": args.text_file,
+            "window": window,
+            "stride": args.stride or window - 1,
+            **({} if text_score.n_documents == n_documents else {"rows_of_split": n_documents}),
+        },
     }
     return [
         Result(metric="perplexity", value=round(text_score.perplexity, 3), **common),
@@ -112,16 +123,24 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
     trainer, processor = open_fine_tuned(args.model, task, args.output_dir, args.batch_size)
+    record = trained_on(trainer.model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    max_length = args.max_length or trainer.model.config.max_position_embeddings
+    rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
+    digests = {split: rows_digest(rows[split]) for split in rows}
+    if not args.max_examples and record.get("sample") == args.sample:
+        check_rows(record, digests, args.model)
+    max_length = args.max_length or row_length(trainer.model.config)
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
-    details = {"sample": args.sample, "not_run": not_run}
-    results = []
+    details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
+    details |= {name: record[name] for name in ("tokenizer",) if name in record}
+    details |= {"trained_on": record["task"]} if "task" in record else {}
+    results, seed = [], record.get("seed")
     for split in predictions:
-        scored = task_results(task, split, predictions[split], model=args.model, seed=None, details=details)
+        found = {**details, "rows_digest": digests[split]}
+        scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
         if not scored:
             print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
         results += scored
@@ -133,7 +152,8 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     Load a fine-tuned model, ready to predict.
 
     Raises:
-        GPT1Error: if it was fine-tuned for another format or other labels than the task's, or not at all.
+        GPT1Error: if it was fine-tuned for another format or other labels than the task's, with another tokenizer than
+        is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
     processor = AutoProcessor.from_pretrained(model_path(model))
@@ -144,6 +164,10 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     if not isinstance(processor, GPT1Processor):
         raise GPT1Error(refusal)
     check_labels(task, model, loaded.config)
+    check_tokenizer(loaded.config, processor.tokenizer, model)
+    made_for = trained_on(loaded.config).get("task", task.id)
+    if made_for != task.id:
+        logger.warning(f"model {model!r} was fine-tuned on {made_for}, not on {task.id}")
     trainer_args = TrainingArguments(
         output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
     )
@@ -198,6 +222,36 @@ def check_labels(task: Task, model: str, config: PreTrainedConfig):
     found = [config.id2label[index] for index in range(config.num_labels)]
     if labels is not None and found != list(labels.values()):
         raise GPT1Error(f"model {model!r} has the labels {found}, but task {task.id} has {list(labels.values())}")
+    recorded = trained_on(config).get("labels", list(task.label_names))
+    if recorded != list(task.label_names):
+        raise GPT1Error(
+            f"model {model!r} was trained with the labels {recorded}, but task {task.id} has {list(task.label_names)}"
+        )
+
+
+def check_rows(record: dict[str, Any], digests: dict[str, str], model: str):
+    """Warn if rows to score are not those that a model's record knows by the name of their split, or were learnt."""
+    for split, found in digests.items():
+        if record.get("scored", {}).get(split, found) != found:
+            logger.warning(
+                f"the rows of {split} are not those that model {model!r} was scored on when it was trained: the two "
+                "numbers do not compare"
+            )
+        if split != "train" and record.get("rows_digest") == found:
+            logger.warning(f"the rows of {split} are those that model {model!r} was trained on")
+
+
+def row_length(config: PreTrainedConfig) -> int:
+    """Longest row of a fine-tuned model: that of its training, else its context."""
+    return trained_on(config).get("max_length") or config.max_position_embeddings
+
+
+def spaced(n_rows: int, n: int | None) -> list[int]:
+    """Indices of at most so many rows, evenly spaced: neighbours in a file are often about the same thing."""
+    if n is not None and n < 1:
+        raise GPT1Error(f"max_examples is {n}: give at least 1")
+    n = n_rows if n is None else min(n, n_rows)
+    return [index * n_rows // n for index in range(n)]
 
 
 def load_scored(
@@ -304,7 +358,8 @@ def task_results(
     Score the predictions of a split with the task's metrics, on each subset and on the whole.
 
     A split with hidden labels has no result. Subsets that the data lacked, and with them the whole, are added to
-    `details["not_run"]`, the names of the splits that were not run.
+    `details["not_run"]`, the names of the splits that were not run; `details["rows_of_split"]` is how many rows the
+    whole data set has in the split, where others were scored.
     """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():
@@ -323,6 +378,9 @@ def task_results(
     results = []
     for name, subset in parts.items():
         paper, prior = task.numbers(subset)
+        n_rows = int(chosen[name].sum())
+        whole = n_rows if details.get("sample") else task.sizes.get(name, n_rows)
+        own_details = details if whole == n_rows else {**details, "rows_of_split": whole}
         for metric in () if name in not_run else (task.metric, *task.other_metrics):
             value = score(metric, answers[chosen[name]], labels[chosen[name]])
             results.append(
@@ -331,11 +389,11 @@ def task_results(
                     split=name,
                     metric=metric,
                     value=round(value, 2),
-                    n_examples=int(chosen[name].sum()),
+                    n_examples=n_rows,
                     paper=paper if metric == task.metric else None,
                     model=model,
                     seed=seed,
-                    details=details,
+                    details=own_details,
                     prior=prior if metric == task.metric else None,
                 )
             )
