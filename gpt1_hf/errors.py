@@ -47,3 +47,8 @@ def writing(path: str | Path, consequence: str = "make room, or choose another f
         if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
             raise
         raise GPT1Error(f"cannot write {path} (a write was cut short; is the disk full?): {consequence}") from error
+    except Exception as error:
+        # The library tokenizers has no type of its own for a file that it cannot write.
+        if type(error) is not Exception or "(os error " not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} ({str(error).split(' (os error')[0]}): {consequence}") from error

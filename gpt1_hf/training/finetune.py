@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..adapters import add_lora, save_adapter
 from ..checkpoints import open_config, open_model, open_tokenizer
-from ..data.loading import local_copy
+from ..data.loading import BUILDERS, local_copy
 from ..errors import GPT1Error
 from ..evaluation.benchmark import (
     auto_class,
@@ -37,7 +38,7 @@ from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
 from .publishing import push_run
-from .resume import resume_point
+from .resume import alone, resume_point, training_settings
 from .trainer import GPT1Trainer, save_whole
 
 
@@ -141,9 +142,11 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
     return rows
 
 
+@alone
 def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """One run with one seed: train, save model and processor, predict the validation rows."""
     set_seed(args.seed)
+    made_with = settings(args, task)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     if args.process_index == 0:  # what a former run found is not of the model that comes
         (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
@@ -185,7 +188,12 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         eval_dataset=encoded["validation"],
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
     )
-    trained = trainer.train(resume_from_checkpoint=resume_point(args))
+    # What a checkpoint has to be of, for training to go on from it.
+    trainer.settings = training_settings(args) | {
+        "training rows": record["rows_digest"],
+        "tokenizer": record["tokenizer"],
+    }
+    trained = trainer.train(resume_from_checkpoint=resume_point(args, trainer.settings))
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows if split != "train"}
     details = {
         "from_scratch": args.from_scratch,
@@ -234,7 +242,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
             save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
-        write_json(Path(args.output_dir) / SETTINGS_FILE, settings(args, task))
+        write_json(Path(args.output_dir) / SETTINGS_FILE, made_with)
         write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
@@ -309,8 +317,23 @@ def check_batch(args: FinetuneArguments, n_rows: int):
 def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
     """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
     kept = {name: value for name, value in args.to_dict().items() if not NEUTRAL_SETTINGS.fullmatch(name)}
-    more = {"world_size": args.world_size, "task_version": task.version}
+    more = {"world_size": args.world_size, "task_version": task.version, "data": data_digest(args, task)}
     return json.loads(json.dumps({**kept, **more}, default=str))
+
+
+def data_digest(args: FinetuneArguments, task: Task) -> str | None:
+    """Digest of a task's files in a local copy; `None` of the Hub's, which have a fixed revision, and the sample."""
+    folder = None if args.sample else local_copy(task.dataset, args.data_dir)
+    if folder is None:
+        return None
+    if task.config and (folder / task.config).is_dir():
+        folder = folder / task.config
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in BUILDERS):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None:
@@ -319,6 +342,8 @@ def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None
     if not (folder / "results.json").is_file() or not (folder / SETTINGS_FILE).is_file():
         return None
     before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
+    if now["data"] is None or "data" not in before:  # it is not there to compare with, or was not noted
+        before["data"] = now["data"]
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")

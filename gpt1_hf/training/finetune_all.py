@@ -1,6 +1,7 @@
 """Fine-tuning on every benchmark, one after the other, and the table of what came out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tabulate import tabulate
@@ -11,6 +12,7 @@ from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
+from .resume import hold
 
 
 TABLE_FILE = "results.md"
@@ -37,9 +39,15 @@ def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Res
         raise GPT1Error("push_to_hub is for one task: push each model that you choose with `gpt1 push` afterwards")
     for model in {run.model for run in runs}:
         open_config(model)
+    is_main = runs[0].process_index == 0
+    with hold(output_dir) if is_main else nullcontext():
+        return each_task(runs, output_dir, is_main)
+
+
+def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool) -> list[Result]:
+    """See [`finetune_all`]."""
     results, not_run = [], {}
     for run in runs:
-        is_main = run.process_index == 0
         if is_main:
             print(f"== {run.task} ==", flush=True)
         try:

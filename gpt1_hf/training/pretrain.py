@@ -22,15 +22,15 @@ from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_pieces
 from ..errors import GPT1Error, writing
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import Result, device_name, format_results, write_json, write_results
+from ..evaluation.results import RESULTS, Result, device_name, format_results, write_json, write_results
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .plot import plot_losses
 from .publishing import push_run
 from .resume import (
     RUN,
+    alone,
     check_settings,
-    check_writable,
     read_manifest,
     resume_point,
     stream_digest,
@@ -84,8 +84,12 @@ def pretrain(
         raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     if evaluate is not None and not args.checkpoints_per_decade:
         raise GPT1Error("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
-    if args.process_index == 0:
-        check_writable(args.output_dir)
+    return run(args, evaluate)
+
+
+@alone
+def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None) -> list[Result]:
+    """Train, or go on with it, and score; see [`pretrain`]."""
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
     config = new_config(args, tokenizer)
@@ -166,11 +170,13 @@ def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[
     Raises:
         GPT1Error: if it has other settings.
     """
-    run = Path(args.output_dir) / RUN
-    if not run.is_file() or str(args.resume_from_checkpoint).lower() != "true":
+    run_file, results_file = Path(args.output_dir) / RUN, Path(args.output_dir) / RESULTS
+    if not run_file.is_file() or str(args.resume_from_checkpoint).lower() != "true":
         return None
-    check_settings(settings, json.loads(run.read_text(encoding="utf-8"))["settings"], args.output_dir)
-    results = json.loads((run.parent / "results.json").read_text(encoding="utf-8"))
+    check_settings(settings, json.loads(run_file.read_text(encoding="utf-8"))["settings"], args.output_dir)
+    if not results_file.is_file():
+        return None
+    results = json.loads(results_file.read_text(encoding="utf-8"))
     results = [Result(**result) for result in results]
     if args.process_index == 0:
         print(f"The run in {args.output_dir} is finished; nothing is trained. Its results:\n{format_results(results)}")

@@ -4,6 +4,7 @@ A checkpoint is whole when it has a list of its files with their digests, which 
 file is not what the list says, it is passed over for the one before.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -11,10 +12,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.corpus import TokenStream
@@ -26,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"  # in every checkpoint, written last: its files and the settings it was trained with
 RUN = "run.json"  # in the output folder of a finished run, written last: its settings
+LOCK = "run.lock"  # in the output folder of every run, locked as long as the run lasts
+# Seconds to wait for a lock: a killed run's data loaders, which have inherited it, notice within five.
+PATIENCE = 10
 
 # Settings that may change between two sittings of one run: where things are, what is shown, measured and kept, and how
 # the work is spread. Everything else changes what is learnt. (Of corpus and tokenizer the content is compared.)
@@ -84,6 +91,47 @@ def check_writable(folder: str | Path):
     with writing(folder, "give another --output_dir"):
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def hold(folder: str | Path, name: str = LOCK) -> Iterator[None]:
+    """
+    Keep an output folder to oneself. The system lets go of it when the process ends, however it ends.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder; it is made if it is not there.
+        name (`str`, *optional*, defaults to `"run.lock"`):
+            Name of the file that is locked.
+
+    Raises:
+        GPT1Error: if another process holds it, or it cannot be written.
+    """
+    check_writable(folder)
+    lock = FileLock(Path(folder) / name, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise GPT1Error(
+            f"another process is at work in {folder}: wait until it has ended, or give another --output_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def alone(run: Callable) -> Callable:
+    """Decorator of a function of settings, for one run at a time in their `output_dir`. One process locks for all."""
+
+    @functools.wraps(run)
+    def locked(args: TrainingArguments, *more, **named):
+        if args.process_index:
+            return run(args, *more, **named)
+        with hold(args.output_dir):
+            return run(args, *more, **named)
+
+    return locked
 
 
 def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):

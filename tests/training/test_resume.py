@@ -1,5 +1,6 @@
 """Runs that are killed, ended, damaged or out of disk: each goes on to the losses and weights of one that was not."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -349,16 +350,24 @@ def test_a_disk_that_is_full_ends_the_run_in_one_sentence(argv, uninterrupted, t
     assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 500 KB, room for one checkpoint."""
-    folder = tmp_path / "disk"
+@contextlib.contextmanager
+def mounted(folder: Path, kilobytes: int):
+    """A file system of a few KB."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small file system is not permitted")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Room for one checkpoint."""
+    with mounted(tmp_path / "disk", 500) as folder:
+        yield folder
 
 
 def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, capfd):

@@ -1,0 +1,335 @@
+"""Fine-tuning, alone, of all tasks and in plans, that is killed, damaged, out of disk or doubled: nothing is lost."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+
+import pytest
+import torch
+from test_resume import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
+
+import gpt1_hf.conversion
+import gpt1_hf.training.finetune
+import gpt1_hf.training.pretrain
+import gpt1_hf.training.trainer
+from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
+from gpt1_hf.analysis import plan as plan_module
+from gpt1_hf.analysis.plan import Plan, carry_out
+from gpt1_hf.cli import main
+from gpt1_hf.resources import SAMPLES
+from gpt1_hf.tasks import all_tasks
+from gpt1_hf.training import resume
+from gpt1_hf.training.resume import hold, last_whole_checkpoint
+
+
+UPDATES = 12
+SETTINGS = {
+    "task": "cola",
+    "max_train_examples": 24,
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 2,
+    "learning_rate": 1e-3,
+    "max_length": 32,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "save_total_limit": 2,
+    "resume_from_checkpoint": "true",
+    "logging_steps": 1,
+    "disable_tqdm": "true",
+    "use_cpu": "true",
+}
+KILL = signal.SIGKILL
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the forked processes, which cannot use the parent's threads: another number of them rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The samples of some tasks, as local copies of their data sets."""
+    folder = tmp_path_factory.mktemp("data")
+    for task_id in ("cola", "rte"):
+        shutil.copytree(SAMPLES / task_id, folder / "nyu-mll" / "glue" / task_id)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def argv(base_model, data):
+    """Command line of a run; settings of its own on top of those above."""
+
+    def argv(output_dir, **changes) -> list[str]:
+        settings = {"model": base_model, "data_dir": data, **SETTINGS, **changes, "output_dir": output_dir}
+        return ["finetune", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
+
+    return argv
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(argv, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert run_in_child(argv(folder)) == 0
+    return folder
+
+
+def after(seconds: float):
+    """Trap: the process is ended, as by SIGKILL, after so many seconds of its own work."""
+
+    def trap():
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    return trap
+
+
+def within(owner, name: str):
+    """Trap: SIGKILL comes when a function has done its work, before its caller hears of it; the last file is torn."""
+
+    def trap():
+        function = getattr(owner, name)
+
+        def trapped(*args, **kwargs):
+            function(*args, **kwargs)
+            os.kill(os.getpid(), KILL)
+
+        setattr(owner, name, trapped)
+
+    return trap
+
+
+def last_line(capfd) -> str:
+    return capfd.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+    begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    assert run_in_child(argv(tmp_path / "timed")) == 0
+    whole = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begin
+    rng, killed, number = random.Random(0), 0, 0
+    while killed < 20:
+        number += 1
+        folder = tmp_path / f"run{number}"
+        for _ in range(5):
+            status = run_in_child(argv(folder), after(rng.uniform(0.05, 1) * whole))
+            assert status in (0, -signal.SIGPROF)
+            if status == 0:
+                break
+            killed += 1
+            assert not (folder / "results.json").exists()
+        else:
+            assert run_in_child(argv(folder)) == 0
+        assert_same_run(folder, uninterrupted)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+    trainer, finetuning = gpt1_hf.training.trainer, gpt1_hf.training.finetune
+    steps = [
+        # trap, and the checkpoints after it
+        (halfway("optimizer.pt", 2), [2]),
+        (before(GPT1Trainer, "training_step", 5, KILL), [2, 4]),
+        (before(trainer, "write_manifest", 6, KILL), [2, 4, 6]),
+        (before(trainer, "rotate", 8, KILL), [4, 6, 8]),
+        (within(finetuning, "save_whole"), [10, 12]),
+        (within(finetuning, "write_predictions"), [10, 12]),
+    ]
+    for number, (trap, left) in enumerate(steps):
+        assert run_in_child(argv(tmp_path), trap) == -KILL, number
+        assert sorted(map(resume.update_of, resume.checkpoints(tmp_path))) == left, number
+        assert not (tmp_path / "results.json").exists()
+    assert run_in_child(argv(tmp_path)) == 0
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_adapters_go_on_too(argv, tmp_path):
+    pytest.importorskip("peft")
+    assert run_in_child(argv(tmp_path / "whole", peft="lora")) == 0
+    trap = before(GPT1Trainer, "training_step", 7, KILL)
+    assert run_in_child(argv(tmp_path / "killed", peft="lora"), trap) == -KILL
+    assert run_in_child(argv(tmp_path / "killed", peft="lora")) == 0
+    weights = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: os.truncate(folder / "optimizer.pt", 1000), "optimizer.pt has 1000 of "),
+        (lambda folder: flip_a_bit(folder / "model.safetensors"), "model.safetensors is damaged"),
+    ],
+    ids=["truncated", "flipped"],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_with(
+    argv, uninterrupted, tmp_path, caplog, spoil, said
+):
+    for update in (10, 12):
+        shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
+    spoil(tmp_path / "checkpoint-12")
+    assert main(argv(tmp_path)) == 0
+    assert f"checkpoint-12 is passed over: {said}" in caplog.text
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def change_a_word(data):
+    file = data / "nyu-mll" / "glue" / "cola" / "train.jsonl"
+    file.write_text(file.read_text().replace('." ', '!" ').replace(" the ", " some "))
+
+
+def test_data_that_changed_since_are_named(argv, data, uninterrupted, tmp_path, capfd):
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted / "checkpoint-10", run / "checkpoint-10")
+    change_a_word(other)
+    assert run_in_child(argv(run, data_dir=other)) == 1
+    assert re.search(
+        r"checkpoint-10 is of a run with other settings \(training rows was \w+ and is \w+ now\)", last_line(capfd)
+    )
+    assert (run / "checkpoint-10" / "optimizer.pt").exists()
+
+
+def test_two_runs_in_one_folder(argv, tmp_path, monkeypatch, capsys):
+    context = multiprocessing.get_context("fork")
+    ready, never = context.Event(), context.Event()
+
+    def at_work():
+        with hold(tmp_path):
+            ready.set()
+            never.wait()
+
+    other = context.Process(target=at_work)
+    other.start()
+    assert ready.wait(30)
+    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+    for command in (argv(tmp_path), ["pretrain", "--corpus", "x", "--tokenizer", "x", "--output_dir", str(tmp_path)]):
+        assert main(command) == 1
+        message = capsys.readouterr().err.strip()
+        assert message.endswith(
+            f"another process is at work in {tmp_path}: wait until it has ended, or give another --output_dir"
+        )
+    other.kill()
+    other.join()
+    with hold(tmp_path):  # the file is there still, and locks nobody out
+        assert (tmp_path / resume.LOCK).exists()
+
+
+def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninterrupted, tmp_path, capfd):
+    size = sum(file.stat().st_size for file in (uninterrupted / "checkpoint-12").rglob("*")) // 1024
+    with mounted(tmp_path / "disk", size * 3 // 2) as disk:
+        assert run_in_child(argv(disk)) == 1
+        assert re.fullmatch(
+            r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is left as it was; make room .*",
+            last_line(capfd),
+        )
+        assert last_whole_checkpoint(disk).name == "checkpoint-2"
+        subprocess.run(["mount", "-o", f"remount,size={size * 6}k", str(disk)], check=True)
+        assert run_in_child(argv(disk)) == 0
+        assert_same_run(disk, uninterrupted)
+
+
+def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, capfd):
+    few = {task_id: all_tasks()[task_id] for task_id in ("cola", "rte")}
+    monkeypatch.setattr(tasks, "all_tasks", lambda zero_shot=False: few)
+    command = argv(tmp_path, task="all", num_train_epochs=1)
+    rte = {"trap": before(GPT1Trainer, "training_step", 5, KILL)}
+
+    def trap():  # in the second task only
+        finetune_once = gpt1_hf.training.finetune.finetune_once
+
+        def noted(args, task, rows):
+            if task.id == "rte":
+                rte["trap"]()
+            return finetune_once(args, task, rows)
+
+        gpt1_hf.training.finetune.finetune_once = noted
+
+    assert run_in_child(command, trap) == -KILL
+    assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola"}
+    assert last_whole_checkpoint(tmp_path / "rte").name == "checkpoint-4"
+    written = (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns
+    capfd.readouterr()
+    assert run_in_child(command) == 0
+    assert "cola, seed 42: finished before" in capfd.readouterr().out
+    assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola", "rte"}
+    assert (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, caplog, capsys):
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    command = argv(tmp_path / "run", data_dir=other, seeds=2, max_steps=1, save_strategy="no")
+    assert main(command) == 0
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("finished before") == 2
+    change_a_word(other)
+    assert main(command) == 0
+    assert "other settings (data): it is made anew" in caplog.text
+    assert "finished before" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
+    few = {"models": {"transformer": {}}, "tasks": {"cola": None}, "variants": {"full": {"model": "transformer"}}}
+    runs = Plan.read(write_plan(**few)).runs()
+
+    def carried_out(trap=None) -> int:
+        def work():
+            torch.set_num_threads(1)
+            if trap is not None:
+                trap()
+            raise SystemExit(len(carry_out(runs)))
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join(120)
+        return process.exitcode
+
+    assert carried_out(before(GPT1Trainer, "training_step", 1, KILL)) == -KILL
+    assert [run.state for run in runs] == ["stopped", "to do"]
+    # The model is finished, and the plan has not noted it.
+    assert carried_out(within(gpt1_hf.training.pretrain, "push_run")) == -KILL
+    assert [run.state for run in runs] == ["stopped", "to do"]
+    written = (runs[0].folder / "model.safetensors").stat().st_mtime_ns
+    assert carried_out(before(GPT1Trainer, "training_step", 0, KILL)) == -KILL
+    assert [run.state for run in runs] == ["finished", "stopped"]
+    assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns == written
+    assert carried_out() == 0
+    assert [run.state for run in runs] == ["finished", "finished"]
+    # Another model is trained in the same place, once the plan says so.
+    changed = Plan.read(write_plan(**few), overrides={"pretrain": {"learning_rate": 1e-2}}).runs()
+    assert carry_out(changed) == {}
+    assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written
+
+
+def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, monkeypatch):
+    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+    run = Plan.read(write_plan()).runs()[0]
+    with hold(run.folder, plan_module.RECORD + ".lock"):
+        (missing,) = carry_out([run]).values()
+    assert "another process is at work" in missing
+    assert run.state == "to do" and not (run.folder / plan_module.RECORD).exists()
+
+
+def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):
+    command = ["convert", base_model, "--to", "openai-gpt", "--output_dir", str(tmp_path / "out")]
+    assert run_in_child(command, within(gpt1_hf.conversion, "_theirs")) == -KILL
+    assert not (tmp_path / "out").exists()
+    assert run_in_child(command) == 0
+    back = ["convert", str(tmp_path / "out"), "--output_dir", str(tmp_path / "back")]
+    assert run_in_child(back) == 0
+    GPT1ForCausalLM.from_pretrained(tmp_path / "back")
