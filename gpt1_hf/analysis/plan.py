@@ -33,6 +33,7 @@ from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
 from ..training.finetune import finetune
 from ..training.pretrain import pretrain
+from ..training.resume import RUN, hold
 from .processes import Processes
 
 
@@ -143,8 +144,13 @@ class Run:
         Do it, and keep a record of it. What an earlier run with other settings left in the folder is not gone on with.
 
         Raises:
-            any of `RUN_ERRORS`: if it fails.
+            any of `RUN_ERRORS`: if it fails, or another process does it.
         """
+        with hold(self.folder, RECORD + ".lock"):
+            if self.state != "finished":  # as another process may have left it meanwhile
+                self._do()
+
+    def _do(self):
         record = {
             "name": self.name,
             "variant": self.variant,
@@ -156,7 +162,8 @@ class Run:
         if read_record(self.folder).get("hash") != self.hash:
             for checkpoint in self.folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
-        (self.folder / RESULTS).unlink(missing_ok=True)
+            for name in (RUN, RESULTS):
+                (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / RECORD, {**record, "state": "stopped"})
         _, function = KINDS[self.kind]
         begin = time.perf_counter()
@@ -170,9 +177,17 @@ class Run:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What a run has left on itself in a folder; empty, if there was none."""
-    path = folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What a run has left on itself in a folder; empty, if there was none, or it is damaged."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        record = None
+    if isinstance(record, dict) and {"hash", "state", "variant"} <= record.keys():
+        return record
+    logger.warning(f"{folder / RECORD} is left out: it is not the record of a run")
+    return {}
 
 
 @functools.cache
@@ -263,6 +278,11 @@ class Plan:
                 _mapping(file, content[key], name)
         for key in ("finetune", "pretrain"):
             content[key] = _mapping(file, content, key)
+        for key in ("output_dir", "models_dir"):
+            _check_text(file, key, content[key])
+        for settings in content["models"].values():
+            if "config" in settings:
+                _check_text(file, "config", settings["config"])
         return cls(**content, overrides=overrides or {})
 
     def runs(self) -> list["Run"]:
@@ -274,7 +294,9 @@ class Plan:
             GPT1Error: if a task, a recipe or a setting is unknown.
         """
         of_all, of_models = self.overrides.get("finetune", {}), self.overrides.get("pretrain", {})
-        used = {{**settings, **of_all}.get("model") for settings in self.variants.values()}
+        used = [{**settings, **of_all}.get("model") for settings in self.variants.values()]
+        if wrong := [model for model in used if not isinstance(model, str | None)]:
+            raise GPT1Error(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
         models = {}
         for name, own in self.models.items():
             if name in used:
@@ -288,7 +310,8 @@ class Plan:
         for task_id, of_task in self.tasks.items():
             load_task(task_id)
             common = {"task": task_id, **self.finetune, **of_task, **of_all}
-            seeds, first = int(common.pop("seeds", 1)), int(common.pop("seed", FIRST_SEED))
+            seeds = _whole_number("seeds", common.pop("seeds", 1))
+            first = _whole_number("seed", common.pop("seed", FIRST_SEED))
             for seed in range(first, first + seeds):
                 for variant, of_variant in self.variants.items():
                     changed = {**common, **of_variant, **of_all, "seed": seed}
@@ -304,10 +327,24 @@ class Plan:
         return runs
 
 
+def _check_text(where: str | Path, key: str, value: Any):
+    if not isinstance(value, str):
+        raise GPT1Error(f"{where}: {key!r} must be a name, not a {type(value).__name__}")
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if not str(value).isdecimal():
+        raise GPT1Error(f"{name!r} must be a whole number, not {value!r}")
+    return int(value)
+
+
 def _mapping(where: str | Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key) or {}
     if not isinstance(value, dict):
-        raise GPT1Error(f"{where}: {key!r} must be a mapping of `key: value` lines, not {value!r}")
+        raise GPT1Error(f"{where}: {key!r} must be a mapping of `key: value` lines, not a {type(value).__name__}")
+    for name in value:
+        if not isinstance(name, str):
+            raise GPT1Error(f"{where}: {name!r} below {key!r} is not a word: write it in quotes")
     return value
 
 
@@ -334,9 +371,11 @@ def each_value(
             n_layers = open_config(settings.get("model", "gpt1-tiny")).num_hidden_layers
         else:
             config = GPT1LSTMConfig if model.settings.get("architecture") == "lstm" else GPT1Config
-            n_layers = model.settings.get("num_hidden_layers", config().num_hidden_layers)
+            n_layers = _whole_number(
+                "num_hidden_layers", model.settings.get("num_hidden_layers", config().num_hidden_layers)
+            )
         settings["transfer_layers"] = list(range(n_layers + 1))
-    swept = [key for key in variant if isinstance(settings[key], list)]
+    swept = [key for key in variant if isinstance(settings.get(key), list)]
     for values in itertools.product(*(settings[key] for key in swept)):
         chosen = dict(zip(swept, values, strict=True))
         yield [f"{key}-{value}" for key, value in chosen.items()], {**settings, **chosen}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.results import RESULTS, Result
+from ..training.resume import checkpoints
 from .plan import RECORD, read_record
 
 
@@ -80,11 +81,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         logger.warning(f"{path} is left out: it is not valid JSON ({error})")
         return []
-    needed = {"task", "metric", "value"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= set(row) for row in rows):
+    if not isinstance(rows, list) or not all(map(is_result, rows)):
         logger.warning(f"{path} is left out: it is not a list of results")
         return []
     return rows
+
+
+def is_result(row: Any) -> bool:
+    """Whether something is the JSON object of a result, as far as a report reads it."""
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in ("task", "metric"))
+        and all(isinstance(row.get(name), str | None) for name in ("split", "model"))
+        and isinstance(row.get("value"), int | float)
+        and all(isinstance(row.get(name), int | float | None) for name in ("n_examples", "paper", "seed", "prior"))
+        and isinstance(row.get("details"), dict | None)
+    )
 
 
 def as_result(row: dict[str, Any]) -> Result:
@@ -95,10 +107,12 @@ def as_result(row: dict[str, Any]) -> Result:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The Trainer's log of a run, from its folder or from its last checkpoint."""
-    checkpoints = sorted(folder.glob(f"checkpoint-*/{STATE}"), key=lambda path: int(path.parent.name.split("-")[1]))
-    for path in (folder / STATE, *reversed(checkpoints)):
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))["log_history"]
+    for place in (folder, *checkpoints(folder)):
+        if (place / STATE).is_file():
+            try:
+                return json.loads((place / STATE).read_text(encoding="utf-8"))["log_history"]
+            except (ValueError, LookupError, TypeError):  # of a run that was killed while it wrote it
+                logger.warning(f"{place / STATE} is left out: it is not a Trainer's state")
     return []
 
 
