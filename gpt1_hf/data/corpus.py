@@ -6,6 +6,7 @@ Pre-training samples contiguous spans of the stream at random (paper §4.1); eva
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
+from datasets.exceptions import DatasetGenerationError
 from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +29,8 @@ from .loading import BUILDERS, local_copy, open_dataset, split_files
 TOKENS, INDEX = "tokens.bin", "index.json"
 LINE_BREAK = "\n</w>"  # the token of white space that holds a line break
 CHUNK = 1 << 16  # characters of a piece, so that memory does not grow with the corpus or its documents
+BATCH = 1 << 20  # characters that are encoded at once
+BETWEEN_WORDS = re.compile(r"\w\w (?=\w\w)")  # a line cut here has the same tokens: no rule looks past two words
 ROWS = ("documents", "lines")  # what a row of a corpus can be
 NO_TEXT = "the corpus is empty: it has no text to train or test on"
 
@@ -103,7 +108,15 @@ def file_lines(file: Path) -> Iterator[str]:
 
 def row_texts(corpus: str, rows: Iterable[dict]) -> Iterator[str]:
     """The `text` column of a corpus's rows; a missing text is an empty one."""
-    for row in rows:
+    rows = iter(rows)
+    while True:
+        try:
+            row = next(rows, None)
+        except (ValueError, DatasetGenerationError, pa.ArrowException) as error:  # what readers make of damaged files
+            reason = str(error.__cause__ or error).split("\n")[0]
+            raise GPT1Error(f"cannot read the corpus {corpus!r} to its end: it is damaged ({reason})") from error
+        if row is None:
+            return
         if "text" not in row:
             raise GPT1Error(f"corpus {corpus!r} has no column 'text'; its columns are {sorted(row)}")
         text = row["text"] or ""
@@ -186,17 +199,57 @@ class TokenStream:
 
 
 def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode a text of any length; with a tokenizer that has a line-break token, its lines in parallel."""
+    """Encode a text of any length, see [`encode_blocks`]."""
+    return [token for block in encode_blocks(tokenizer, text) for token in block]
+
+
+def encode_blocks(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[list[int]]:
+    """
+    Encode a text block by block, each of bounded size, with a tokenizer that has a line-break token; its lines, and
+    parts of very long ones, in parallel. With any other tokenizer it is one block.
+    """
     line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
     if line_break is None:
-        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    ids: list[int] = []
-    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False):
-        line = encoding.ids
-        if ids and line:
-            ids.append(line_break)
-        ids += line
-    return ids
+        yield tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return
+    is_first, is_due = True, False  # whether there are no ids yet, and whether a line has begun since the last ones
+    for batch in batches(text):
+        ids: list[int] = []
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(
+            [part for part, _ in batch], add_special_tokens=False
+        )
+        for (_, is_new), encoding in zip(batch, encodings, strict=True):
+            is_due = is_due or is_new
+            part = encoding.ids
+            if part:
+                if is_due and not is_first:
+                    ids.append(line_break)
+                is_first = is_due = False
+            ids += part
+        yield ids
+
+
+def batches(text: str) -> Iterator[list[tuple[str, bool]]]:
+    """The lines of a text, very long ones in parts, and of each part whether a line begins there; not many at once."""
+    batch, size = [], 0
+    for line in text.split("\n"):
+        for number, part in enumerate(line_parts(line)):
+            batch.append((part, number == 0))
+            size += len(part) + 1
+            if size >= BATCH:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def line_parts(line: str) -> Iterator[str]:
+    """A line, cut between two words where it is very long."""
+    start = 0
+    while len(line) - start > 2 * CHUNK and (cut := BETWEEN_WORDS.search(line, start + CHUNK)):
+        yield line[start : cut.end()]
+        start = cut.end()
+    yield line[start:]
 
 
 def build_token_stream(
@@ -266,11 +319,12 @@ def write_token_stream(
         for _, document in groupby(pieces, key=itemgetter(0)):
             start, n_chars = n_tokens, -1
             for _, piece in document:
-                ids = encode_document(tokenizer, piece)
-                if ids and n_tokens > start and line_break is not None:
-                    ids = [line_break, *ids]
-                file.write(np.asarray(ids, dtype=dtype).tobytes())
-                n_tokens += len(ids)
+                is_due = n_tokens > start and line_break is not None
+                for ids in encode_blocks(tokenizer, piece):
+                    if ids and is_due:
+                        ids, is_due = [line_break, *ids], False
+                    file.write(np.asarray(ids, dtype=dtype).tobytes())
+                    n_tokens += len(ids)
                 n_chars += len(piece) + 1
                 progress.update(len(piece) + 1)
             ends.append(n_tokens)

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.corpus import encode_document, read_documents
+    from ..data.corpus import encode_blocks, read_documents
 
     split = args.split or "validation"
     documents = list(read_documents(args.text_file, split, args.data_dir))
@@ -97,7 +98,9 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
-    encoded = ((np.asarray(encode_document(tokenizer, text)), len(text)) for text in documents)
+    encoded = (
+        (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents
+    )
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
     common = {
         "task": "language_modeling",

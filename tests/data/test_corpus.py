@@ -18,6 +18,7 @@ from gpt1_hf.data.corpus import (
     TokenStream,
     Windows,
     build_token_stream,
+    encode_blocks,
     encode_document,
     fingerprint,
     has_split,
@@ -182,6 +183,19 @@ class TestEncodeDocument:
         assert encode_document(line_tokenizer, text) == line_tokenizer(text, verbose=False)["input_ids"]
         line_break = line_tokenizer.convert_tokens_to_ids("\n</w>")
         assert encode_document(line_tokenizer, text).count(line_break) == len(texts) - 1
+
+    def test_long_lines_in_parts_and_batches_are_the_whole(self, line_tokenizer, texts, monkeypatch, tmp_path):
+        lines = [f"  {' '.join(texts)} ", "", "日本語" * 200, "it's 12 km to the U.S., 5 °F . " * 50, "x" * 900]
+        text = "\n".join(lines + texts[:9])
+        whole = line_tokenizer(text, verbose=False)["input_ids"]
+        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 64)
+        monkeypatch.setattr("gpt1_hf.data.corpus.BATCH", 500)
+        blocks = list(encode_blocks(line_tokenizer, text))
+        assert len(blocks) > 20
+        assert sum(blocks, []) == encode_document(line_tokenizer, text) == whole
+        pieces = [(0, "\n".join(lines)), (0, "\n".join(texts[:9]))]
+        stream = build_token_stream(pieces, line_tokenizer, tmp_path / "tokens", "x")
+        assert stream.tokens.tolist() == whole
 
     def test_a_tokenizer_without_a_line_break_token_reads_the_text_as_it_is(self, tokenizer):
         assert encode_document(tokenizer, "the lady\n\nwept") == tokenizer("the lady\n\nwept")["input_ids"]
