@@ -5,7 +5,7 @@ This file travels to the Hub beside every checkpoint; it imports nothing of the 
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
@@ -211,7 +211,8 @@ class GPT1Processor(ProcessorMixin):
         elif columns:
             raise ValueError(f"give rows or columns, not both; unknown arguments: {', '.join(columns)}")
         if not isinstance(rows, Mapping):
-            if isinstance(rows, str) or not all(isinstance(row, Mapping) for row in rows):
+            rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
+            if not all(isinstance(row, Mapping) for row in rows):
                 raise ValueError(f"give rows with the columns {', '.join(self.columns)}, not bare texts")
             rows = {name: [row.get(name) for row in rows] for name in self.columns}
         missing = [name for name in self.columns if name not in rows and name != "question"]
@@ -222,7 +223,13 @@ class GPT1Processor(ProcessorMixin):
         is_single = not all(
             isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self._needed
         )
-        texts = {name: [rows[name]] if is_single else list(rows[name]) for name in self.columns if name in rows}
+        given = {name: rows[name] for name in self.columns if name in rows}
+        if given.get("question", "") is None:
+            del given["question"]
+        for name, column in given.items():
+            if not is_single and (isinstance(column, str) or not isinstance(column, Iterable)):
+                raise ValueError(f"column {name!r} holds one value, but {self._needed[0]!r} a list of several")
+        texts = {name: [column] if is_single else list(column) for name, column in given.items()}
         if "question" in self.columns:
             n_rows = len(texts["document"])
             texts["question"] = ["" if text is None else text for text in texts.get("question", [""] * n_rows)]

@@ -8,6 +8,9 @@ import yaml
 from .errors import GPT1Error
 
 
+# What PyYAML makes of bad files; the built-in ones are of values that are not what their tags say, or are too deep.
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
 PACKAGE = Path(__file__).resolve().parent
 ASSETS = PACKAGE / "assets"
 SAMPLES = ASSETS / "samples"
@@ -53,8 +56,8 @@ def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
     file = find_recipe(name)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise GPT1Error(f"{file} is not valid YAML: {error}") from error
+    except UNREADABLE as error:
+        raise GPT1Error(f"{file} is not valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
     if not isinstance(content, dict):
         raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
     return file, content

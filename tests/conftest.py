@@ -11,12 +11,19 @@ import json
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import yaml
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 
+
+# Cases of `test_properties.py`: few and always the same, or as many new ones as GPT1_TEST_CASES says.
+CASES = int(os.environ.get("GPT1_TEST_CASES", 0))
+hypothesis.settings.register_profile("few", max_examples=20, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("thorough", max_examples=CASES or 1000, deadline=None, database=None)
+hypothesis.settings.load_profile("thorough" if CASES else "few")
 
 WORDS = (
     "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "

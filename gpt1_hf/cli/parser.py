@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import datetime
 import difflib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -61,10 +62,28 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     """
     file, recipe = read_yaml(path)
     names = {field.name for field in dataclasses.fields(arguments) if field.init}
-    for key in recipe:
+    hints = get_type_hints(arguments)
+    for key, value in recipe.items():
         if key not in names:
             raise GPT1Error(f"{file}: unknown key {key!r}{_nearest(str(key), arguments)}")
+        _check_kind(f"{file}: {key}", value, hints[key])
     return recipe
+
+
+def _check_kind(where: str, value: Any, hint: Any):
+    """Raise if a setting is a mapping, a list or nothing, and may not be; of scalars the parser checks the type."""
+    kinds = {get_origin(kind) or kind for kind in (get_args(hint) or (hint,))}
+    if value is None:
+        if type(None) not in kinds:
+            raise GPT1Error(f"{where} has no value: give it one, or leave the line out for its default")
+    elif isinstance(value, dict):
+        if dict not in kinds:
+            raise GPT1Error(f"{where} is one value, not a mapping of several")
+    elif isinstance(value, list):
+        if list not in kinds or not all(isinstance(one, str | int | float) for one in value):
+            raise GPT1Error(f"{where} is {'a list of plain values' if list in kinds else 'one value, not a list'}")
+    elif not isinstance(value, str | int | float | datetime.date):
+        raise GPT1Error(f"{where} is a {type(value).__name__}: give it a number, a word, or true or false")
 
 
 def _config_parser() -> argparse.ArgumentParser:
@@ -87,6 +106,9 @@ def _typed(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> dict[str,
             typed[key] = value
         else:
             typed[key] = str(value)
+        # argparse compares what it reads with the choices, but not defaults.
+        if isinstance(typed[key], str) and action.choices and typed[key] not in map(str, action.choices):
+            raise GPT1Error(f"{key} is one of {', '.join(map(str, action.choices))}, not {value!r}")
     return typed
 
 

@@ -3,7 +3,7 @@
 from datasets import Dataset
 
 from ..errors import GPT1Error, MissingSplitError
-from .task import Task
+from .task import Task, with_subsets
 
 
 class RACE(Task):
@@ -28,7 +28,7 @@ class RACE(Task):
             if school is None:
                 raise GPT1Error(f"{where}: example_id {name!r} begins with neither 'middle' nor 'high'")
             schools.append(school)
-        return {split: rows.add_column("subset", schools)}
+        return {split: with_subsets(rows, schools)}
 
 
 TASKS = [

@@ -2,11 +2,14 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from datasets import Dataset, Value, concatenate_datasets
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
 from ..data.loading import local_copy, open_dataset
 from ..errors import GPT1Error, MissingSplitError
@@ -15,6 +18,9 @@ from ..resources import SAMPLES
 
 
 logger = logging.getLogger(__name__)
+
+# Types of columns that hold neither classes nor scores.
+NO_LABELS = ("binary", "large_binary", "date", "time", "duration", "decimal")
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ class Task:
             except MissingSplitError as error:
                 missing[name] = error
             else:
-                parts[name] = rows.add_column("subset", [subset] * len(rows))
+                parts[name] = with_subsets(rows, [subset] * len(rows))
         if not parts:
             raise MissingSplitError(str(next(iter(missing.values()))))
         for name, error in missing.items():
@@ -190,15 +196,26 @@ class Task:
         own_names = [name for own in layout.values() for name in ((own,) if isinstance(own, str) else own)]
         if not len(rows):
             raise GPT1Error(f"{where}: the file has no rows")
-        rows = rows.select_columns([*own_names, *(name for name in ("idx", "subset") if name in rows.column_names)])
+        more = ("idx", "subset") if self.subsets else ("idx",)
+        rows = rows.select_columns([*own_names, *(name for name in more if name in rows.column_names)])
         if "idx" not in rows.column_names:
             rows = rows.add_column("idx", list(range(len(rows))))
+        label, number = rows.features[layout["label"]], rows.features["idx"]
+        if not isinstance(label, Value | ClassLabel) or label.dtype.startswith(NO_LABELS):
+            raise GPT1Error(f"{where}: column {layout['label']!r} holds {_short(label)}, which are no labels")
+        if not isinstance(number, Value) or not re.match("u?int|(large_)?string", number.dtype):
+            raise GPT1Error(f"{where}: column 'idx' holds {_short(number)}, which number no rows")
+        for own in rows.column_names:
+            try:
+                rows.data.column(own).validate(full=True)
+            except pa.ArrowInvalid as error:  # bytes that are no UTF-8, which the reader of JSON lines lets pass
+                raise GPT1Error(f"{where}: column {own!r} is damaged ({str(error).split(chr(10))[0]})") from error
         for own in own_names:
             _check_no_gaps(rows, own, where, is_label=own == layout["label"])
             if own == layout["label"] or own == layout.get("choices"):
                 continue
             if rows.features[own] not in (Value("string"), Value("large_string")):
-                raise GPT1Error(f"{where}: column {own!r} holds {rows.features[own]}, which is not text")
+                raise GPT1Error(f"{where}: column {own!r} holds {_short(rows.features[own])}, which is not text")
             rows = rows.cast_column(own, Value("string"))
 
         for name, own in layout.items():
@@ -280,6 +297,16 @@ class Task:
         optional = {"question"} if self.input_format == "multiple_choice" else set()
         if set(self.columns) | optional != set(INPUT_FORMATS[self.input_format]):
             raise ValueError(f"task {self.id}: the format {self.input_format} reads other columns")
+
+
+def with_subsets(rows: Dataset, subsets: list[str]) -> Dataset:
+    """Rows with the subset that each is of, whatever their file says of subsets."""
+    return rows.remove_columns([name for name in rows.column_names if name == "subset"]).add_column("subset", subsets)
+
+
+def _short(feature: Any) -> str:
+    """A column's type in a few words."""
+    return str(getattr(feature, "dtype", None) or type(feature).__name__.lower())
 
 
 def _check_no_gaps(rows: Dataset, column: str, where: str, is_label: bool):

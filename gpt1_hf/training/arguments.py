@@ -13,6 +13,31 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error
 
 
+MOST = 2**63 - 1
+# What numbers a setting takes, where transformers does not look or says it badly.
+RANGES = {
+    "seed": (0, 2**32 - 1),
+    "data_seed": (0, 2**32 - 1),
+    "learning_rate": (0.0, 1e6),
+    "num_train_epochs": (0.0, 1e9),
+    "max_steps": (-1, MOST),
+    "weight_decay": (0.0, 1e6),
+    "max_grad_norm": (0.0, 1e30),
+    "per_device_train_batch_size": (1, MOST),
+    "per_device_eval_batch_size": (1, MOST),
+    "gradient_accumulation_steps": (1, MOST),
+    "seeds": (1, 10_000),
+    "max_train_examples": (1, MOST),
+    "max_length": (1, MOST),
+    "max_validation_tokens": (2, MOST),
+    "dropout": (0.0, 1.0),
+    "classifier_dropout": (0.0, 1.0),
+    "lora_dropout": (0.0, 1.0),
+    "lora_r": (1, 2**16),
+    "checkpoints_per_decade": (0, 1000),
+}
+
+
 @dataclass
 class GPT1TrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
@@ -51,6 +76,7 @@ class GPT1TrainingArguments(TrainingArguments):
     def __post_init__(self):
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
+        self.check_ranges()
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
@@ -61,6 +87,19 @@ class GPT1TrainingArguments(TrainingArguments):
                 raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
             if tracker not in get_available_reporting_integrations():
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
+
+    def check_ranges(self):
+        """
+        Raise if a number is not of the kind that its setting takes, which would come up late or not at all.
+
+        Raises:
+            GPT1Error: it names the setting.
+        """
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name, None)
+            if value is not None and not low <= value <= high:  # nor is it, if it is NaN
+                limits = f"from {low}" if high == MOST else f"from {low} to {high:g}"
+                raise GPT1Error(f"{name} is a number {limits}, not {value}")
 
 
 @dataclass
