@@ -89,8 +89,9 @@ class Scorer:
     desc: str | None = "scoring"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens."""
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        """Token ids without special tokens, also where a text spells one."""
+        encoding = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return encoding["input_ids"]
 
     def score_ends(self, beginnings: Sequence[str], texts: Sequence[str]) -> tuple[list[np.ndarray], list[bool]]:
         """Log-probabilities of the tokens of each text that come after its beginning, and which texts were cut."""

@@ -156,7 +156,7 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
         is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
-    processor = AutoProcessor.from_pretrained(model_path(model))
+    processor = AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
     refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
