@@ -31,8 +31,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints import open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error
-from ..evaluation.benchmark import spaced, task_results, write_predictions
+from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..provenance import rows_digest
