@@ -7,6 +7,7 @@ weights are; models that have none, as of other training loops, are checked by w
 
 import hashlib
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -16,6 +17,8 @@ from .errors import GPT1Error
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 # Cleaned up, split, and lower-cased in ways that tokenizers differ in.
 ODD_TEXT = "“Don’t—it’s  5 o’clock…” said Mr. O'Grey:\n\ncafé #3 (A_b) \U0001f600 cannot U.S."
@@ -80,4 +83,21 @@ def check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
         )
 
 
-__all__ = ["check_tokenizer", "rows_digest", "tokenizer_digest", "trained_on"]
+def check_rows(record: dict[str, Any], digests: dict[str, str], model: str):
+    """Warn if rows to score are not those that a model's record knows by the name of their split, or were learnt."""
+    for split, found in digests.items():
+        if record.get("scored", {}).get(split, found) != found:
+            logger.warning(
+                f"the rows of {split} are not those that model {model!r} was scored on when it was trained: the two "
+                "numbers do not compare"
+            )
+        if split != "train" and record.get("rows_digest") == found:
+            logger.warning(f"the rows of {split} are those that model {model!r} was trained on")
+
+
+def row_length(config: PreTrainedConfig) -> int:
+    """Longest row of a fine-tuned model: that of its training, else its context."""
+    return trained_on(config).get("max_length") or config.max_position_embeddings
+
+
+__all__ = ["check_rows", "check_tokenizer", "row_length", "rows_digest", "tokenizer_digest", "trained_on"]

@@ -81,14 +81,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         logger.warning(f"{path} is left out: it is not valid JSON ({error})")
         return []
-    if not isinstance(rows, list) or not all(map(is_result, rows)):
+    if not isinstance(rows, list) or not all(map(is_row, rows)):
         logger.warning(f"{path} is left out: it is not a list of results")
         return []
     return rows
 
 
-def is_result(row: Any) -> bool:
-    """Whether something is the JSON object of a result, as far as a report reads it."""
+def is_row(row: Any) -> bool:
+    """Whether something has what a report needs; `results_schema.json` says all that our commands write."""
     return (
         isinstance(row, dict)
         and all(isinstance(row.get(name), str) for name in ("task", "metric"))

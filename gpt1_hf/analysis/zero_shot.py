@@ -31,8 +31,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints import open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error
-from ..evaluation.benchmark import spaced, task_results, write_predictions
+from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..provenance import rows_digest
@@ -89,8 +90,9 @@ class Scorer:
     desc: str | None = "scoring"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens."""
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        """Token ids without special tokens, also where a text spells one."""
+        encoding = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return encoding["input_ids"]
 
     def score_ends(self, beginnings: Sequence[str], texts: Sequence[str]) -> tuple[list[np.ndarray], list[bool]]:
         """Log-probabilities of the tokens of each text that come after its beginning, and which texts were cut."""

@@ -210,8 +210,9 @@ def encode_blocks(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[lis
     """
     line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
     if line_break is None:
-        yield tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        yield tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         return
+    tokenizer.backend_tokenizer.encode_special_tokens = True  # as text, where the text spells one
     is_first, is_due = True, False  # whether there are no ids yet, and whether a line has begun since the last ones
     for batch in batches(text):
         ids: list[int] = []

@@ -22,12 +22,14 @@ from transformers import (
 from ..checkpoints import open_causal_lm, open_config, open_model, open_tokenizer
 from ..data.collator import GPT1DataCollator
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
-from ..provenance import check_tokenizer, rows_digest, trained_on
+from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..resources import model_path
 from ..tasks import Task, load_task
 from .metrics import score
+from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
 from .results import Result, format_results, write_results, write_text
 
@@ -68,6 +70,16 @@ class EvaluateArguments:
     max_examples: int | None = field(
         default=None, metadata={"help": "Score so many rows or documents, evenly spaced. Default: all."}
     )
+    check_overlap: bool = field(
+        default=False,
+        metadata={
+            "help": "Of a task: find rows that stand in its train split, and score the others by themselves, too. "
+            "With --train_text, and of text: find what stands in that."
+        },
+    )
+    train_text: str | None = field(
+        default=None, metadata={"help": "With check_overlap: text that the language model learnt from, as --corpus."}
+    )
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
     output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
 
@@ -81,6 +93,10 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     """
     if (args.task is None) == (args.text_file is None):
         raise GPT1Error("evaluate needs one of --task and --text_file")
+    if args.train_text and not args.check_overlap:
+        raise GPT1Error("train_text is what check_overlap looks in: give --check_overlap, too")
+    if args.check_overlap and args.text_file and not args.train_text:
+        raise GPT1Error("check_overlap of text needs --train_text, the text that the model learnt from")
     results = _evaluate_text(args) if args.task is None else _evaluate_task(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
@@ -96,6 +112,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
     n_documents = len(documents)
     documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
+    overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     encoded = (
@@ -114,6 +131,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
             "window": window,
             "stride": args.stride or window - 1,
             **({} if text_score.n_documents == n_documents else {"rows_of_split": n_documents}),
+            **overlap,
         },
     }
     return [
@@ -146,6 +164,17 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
         scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
         if not scored:
             print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
+        if args.check_overlap and scored:
+            train = task.load("train", args.data_dir, args.sample)
+            overlap = row_overlap(train, rows[split], task.input_format)
+            found = {**found, "sample": True}  # it is marked as a part of the split already
+            others = [row for row, is_seen in zip(predictions[split], overlap.whole, strict=True) if not is_seen]
+            clean = task_results(task, split, others, args.model, seed, found) if others else []
+            more = {"train_rows": len(train)}
+            if args.train_text:
+                texts = row_texts(rows[split], task.input_format)
+                more |= in_corpus(args.train_text, texts, args.data_dir)
+            scored = with_overlap(scored, overlap, clean, more)
         results += scored
     return results
 
@@ -159,7 +188,7 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
         is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
-    processor = AutoProcessor.from_pretrained(model_path(model))
+    processor = AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
     refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
@@ -230,31 +259,6 @@ def check_labels(task: Task, model: str, config: PreTrainedConfig):
         raise GPT1Error(
             f"model {model!r} was trained with the labels {recorded}, but task {task.id} has {list(task.label_names)}"
         )
-
-
-def check_rows(record: dict[str, Any], digests: dict[str, str], model: str):
-    """Warn if rows to score are not those that a model's record knows by the name of their split, or were learnt."""
-    for split, found in digests.items():
-        if record.get("scored", {}).get(split, found) != found:
-            logger.warning(
-                f"the rows of {split} are not those that model {model!r} was scored on when it was trained: the two "
-                "numbers do not compare"
-            )
-        if split != "train" and record.get("rows_digest") == found:
-            logger.warning(f"the rows of {split} are those that model {model!r} was trained on")
-
-
-def row_length(config: PreTrainedConfig) -> int:
-    """Longest row of a fine-tuned model: that of its training, else its context."""
-    return trained_on(config).get("max_length") or config.max_position_embeddings
-
-
-def spaced(n_rows: int, n: int | None) -> list[int]:
-    """Indices of at most so many rows, evenly spaced: neighbours in a file are often about the same thing."""
-    if n is not None and n < 1:
-        raise GPT1Error(f"max_examples is {n}: give at least 1")
-    n = n_rows if n is None else min(n, n_rows)
-    return [index * n_rows // n for index in range(n)]
 
 
 def load_scored(

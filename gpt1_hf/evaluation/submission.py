@@ -18,10 +18,10 @@ from tabulate import tabulate
 
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
-from ..provenance import trained_on
+from ..provenance import row_length, trained_on
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
-from .benchmark import encode_rows, open_fine_tuned, predict, row_length, write_predictions
+from .benchmark import encode_rows, open_fine_tuned, predict, write_predictions
 
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ RANGES = {
 }
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class GPT1TrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
 
@@ -102,7 +102,7 @@ class GPT1TrainingArguments(TrainingArguments):
                 raise GPT1Error(f"{name} is a number {limits}, not {value}")
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
@@ -180,7 +180,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         super().__post_init__()
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class PretrainArguments(GPT1TrainingArguments):
     """One pre-training run: language modelling of running text."""
 

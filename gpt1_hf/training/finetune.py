@@ -38,7 +38,7 @@ from ..tasks import Task, load_task
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
 from .publishing import push_run
-from .resume import alone, resume_point, training_settings
+from .resume import alone, changed_settings, resume_point, run_settings, training_settings
 from .trainer import GPT1Trainer, save_whole
 
 
@@ -316,9 +316,8 @@ def check_batch(args: FinetuneArguments, n_rows: int):
 
 def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
     """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
-    kept = {name: value for name, value in args.to_dict().items() if not NEUTRAL_SETTINGS.fullmatch(name)}
     more = {"world_size": args.world_size, "task_version": task.version, "data": data_digest(args, task)}
-    return json.loads(json.dumps({**kept, **more}, default=str))
+    return run_settings(args, NEUTRAL_SETTINGS, **more)
 
 
 def data_digest(args: FinetuneArguments, task: Task) -> str | None:
@@ -344,7 +343,7 @@ def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None
     before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
     if now["data"] is None or "data" not in before:  # it is not there to compare with, or was not noted
         before["data"] = now["data"]
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    changed = sorted(changed_settings(now, before))
     if changed:
         logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")
         return None
