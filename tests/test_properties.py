@@ -28,7 +28,7 @@ from gpt1_hf.analysis.report import build
 from gpt1_hf.analysis.tables import Table
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.results import Result, format_results, write_results
+from gpt1_hf.evaluation.results import RESULTS, Result, format_results
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS, TASK_TOKENS
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments
@@ -221,12 +221,11 @@ def assert_tables_hold(markdown: str):
 def test_results_of_any_name_are_written_read_and_reported(rows, junk):
     format_results(rows)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_results(Path(folder) / "run", rows)
-        (Path(folder) / "junk").mkdir()
-        (Path(folder) / "junk" / "results.json").write_text(json.dumps(junk, default=str, skipkeys=True))
+        for name, content in (("run", [dataclasses.asdict(row) for row in rows]), ("junk", junk)):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name / RESULTS).write_text(json.dumps(content, default=str, skipkeys=True))
         records = collect(folder)
         report = build(records, rows[0].model)
-    assert path.name == "results.json"
     found = [result for record in records for result in record.results]
     assert [(one.task, one.model, repr(one.value)) for one in found][: len(rows)] or not rows
     assert_tables_hold(report.markdown())

@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 import datetime
 import difflib
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
@@ -73,7 +74,8 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
 
 def _check_kind(where: str, value: Any, hint: Any):
     """Raise if a setting is a mapping, a list or nothing, and may not be; of scalars the parser checks the type."""
-    kinds = {get_origin(kind) or kind for kind in (get_args(hint) or (hint,))}
+    each = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = {get_origin(kind) or kind for kind in each}
     if value is None:
         if type(None) not in kinds:
             raise GPT1Error(f"{where} has no value: give it one, or leave the line out for its default")
