@@ -203,9 +203,7 @@ class GPT1Trainer(PublishingTrainer):
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def _run_epoch(self, *args, **kwargs):
-        if self._resumed_from is not None:
-            self._restore_progress(self._resumed_from)
-            self._resumed_from = None
+        self._take_up_progress()
         if self.state.global_step >= self.state.max_steps:
             return  # resumed from the last checkpoint; transformers would train one update more
         # accelerate's `set_epoch` does not reach the sampler of a data loader that skips batches of several processes.
@@ -215,6 +213,15 @@ class GPT1Trainer(PublishingTrainer):
                 sampler.set_epoch(kwargs["epoch"])
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
         super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args, **kwargs):
+        self._take_up_progress()  # of a run whose last epoch was behind it already
+        return super()._finalize_training(*args, **kwargs)
+
+    def _take_up_progress(self):
+        if self._resumed_from is not None:
+            self._restore_progress(self._resumed_from)
+            self._resumed_from = None
 
     def _issue_warnings_after_load(self, load_result):
         # The output layer is the embedding, and saved as that; transformers would warn that it is missing.

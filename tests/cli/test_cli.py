@@ -67,6 +67,11 @@ def test_booleans_can_be_switched_both_ways(tmp_path):
         ("learning_rat: 1\n", "unknown key 'learning_rat'; did you mean learning_rate?"),
         ("- a\n- b\n", "must be a mapping"),
         ("task: [cola\n", "not valid YAML"),
+        ("task: !!int ''\n", "not valid YAML"),
+        ("task: {cola: 1}\n", "task is one value, not a mapping"),
+        ("learning_rate: [1, 2]\n", "learning_rate is one value, not a list"),
+        ("learning_rate:\n", "learning_rate has no value"),
+        ("train_sampling_strategy: some\n", "train_sampling_strategy is one of group_by_length, random"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, recipe, message):
@@ -101,6 +106,8 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     cases = {
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
+        "seeds is a number from 1 to 10000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
+        "learning_rate is a number from 0.0": ["finetune", "--task", "cola", "--learning_rate", "nan", *out],
         "did you mean sst2": ["finetune", "--task", "sst", *out],
         "--task and --text_file": ["evaluate", *out],
         "empty.txt is empty": ["evaluate", "--model", base_model, "--text_file", str(tmp_path / "empty.txt"), *out],

@@ -207,6 +207,12 @@ class TestEncodeDocument:
         assert encode_document(processor.tokenizer, "the lady") == tokenizer("the lady")["input_ids"]
 
 
+def test_rows_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\xff\xfe"}\n')
+    with pytest.raises(GPT1Error, match="cannot read the corpus .*rows.jsonl' to its end: it is damaged"):
+        list(read_documents(str(tmp_path / "rows.jsonl")))
+
+
 class TestTokenStream:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_it_holds_every_document_of_every_layout(self, tmp_path, line_tokenizer, layout):
