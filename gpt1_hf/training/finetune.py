@@ -32,6 +32,7 @@ from ..evaluation.metrics import score
 from ..evaluation.results import Result, device_name, format_results, write_json, write_results
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
+from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
 from .publishing import push_run
@@ -215,6 +216,9 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     if trainer.is_world_process_zero():
         if args.peft:
             save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
+        # A former run's in the same folder: where there is an adapter, it is what is opened.
+        for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
         write_json(Path(args.output_dir) / SETTINGS_FILE, settings(args, task))
