@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hub_client import TOKENS, started_client
+from hub_server import HubServer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 
@@ -72,6 +74,22 @@ def base_model(tokenizer, tmp_path_factory) -> str:
     GPT1ForCausalLM(GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def hub():
+    """A Hub on localhost."""
+    with HubServer(TOKENS) as server:
+        yield server
+        # The token goes to the API, and nowhere else.
+        assert not [path for _, path, token in server.requests if path.startswith("/storage/") and token]
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    """Runs `gpt1` commands in a process whose Hub is that on localhost; see `started_client`."""
+    with started_client(tmp_path_factory.mktemp("client"), hub) as run:
+        yield run
 
 
 STORY_COLUMNS = (
