@@ -23,15 +23,18 @@ HEADER = """from transformers import {auto}, {reader}
 name = FOLDER
 model = {auto}.from_pretrained(name, trust_remote_code=True)
 {tail}"""
-# The configuration beside an adapter is that of the whole model: base, head and special tokens.
+# The configuration beside an adapter is that of the whole model: base, head and special tokens; and so is the code,
+# since the base may be an OpenAIGPT, which has none.
 ADAPTER_HEADER = """from peft import PeftModel
-from transformers import AutoConfig, {auto}, {reader}
+from transformers import AutoConfig, {reader}
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 name = FOLDER
 base = BASE
 config = AutoConfig.from_pretrained(name, trust_remote_code=True)
 size, config.vocab_size = config.vocab_size, AutoConfig.from_pretrained(base, trust_remote_code=True).vocab_size
-model = {auto}.from_pretrained(base, config=config, trust_remote_code=True)
+model_class = get_class_from_dynamic_module(config.auto_map["{auto}"], name)
+model = model_class.from_pretrained(base, config=config)
 model.resize_token_embeddings(size, mean_resizing=False)
 model = PeftModel.from_pretrained(model, name)
 {tail}"""
