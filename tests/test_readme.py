@@ -1,6 +1,6 @@
 """
-Every command and snippet of README.md is run as it is printed, in its order, in one folder, with a Hub on localhost; and
-every command of README.md and recipes/README.md has arguments that exist.
+Every command and snippet of README.md is run as it is printed, in its order, in one folder, with a Hub on localhost;
+and every command of README.md and recipes/README.md has arguments that exist.
 
 A command that is new in README needs no line here if what `SMALL` adds to its like makes it small and offline; else it
 gets one, or, with the reason, one in `NOT_RUN`.
