@@ -104,7 +104,8 @@ def all_commands(file: Path) -> list[str]:
     text = file.read_text(encoding="utf-8")
     named = re.findall(r"`(gpt1 [^`]* --[^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
     scripts = [script for language, script in blocks(file) if language == "bash"]
-    return [command for script in [*scripts, *named] for command in commands(script)]
+    scripts += [" ".join(command.split()) for command in named]
+    return [command for script in scripts for command in commands(script)]
 
 
 def entry(command: str, *tables: dict[str, str]) -> str:
