@@ -76,6 +76,8 @@ CALLS = {
 }
 # The same where the arguments decide.
 OTHER_CALLS = {
+    "analyze context-length": "gpt1_hf.analysis.context_length.analyze",
+    "analyze zero-shot": "gpt1_hf.analysis.zero_shot_curves.analyze",
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.space.write_space",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",
@@ -142,13 +144,6 @@ def test_a_command_has_arguments_that_exist(command, monkeypatch, tmp_path):
         assert all(f'"{flag}"' in known for flag in flags), flags
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(all_commands(README)))
-def test_it_is_said_how_a_command_is_run(command):
-    assert entry(command, SMALL, NOT_RUN), (
-        f"say in SMALL what makes it small, or in NOT_RUN why it is not run: {command}"
-    )
-
-
 def test_the_script_for_trainer_users_is_short():
     section = README.read_text(encoding="utf-8").split("## Trainer users\n")[1].split("\n## ")[0]
     (script,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
@@ -180,10 +175,16 @@ def reader(place, hub):
 
 
 def steps() -> list[tuple[str, str]]:
+    """README's code in order: snippets, and commands one by one."""
     found = []
     for language, text in blocks(README):
         found += [("python", text)] if language == "python" else [("bash", line) for line in commands(text)]
     return found
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(step for language, step in steps() if language == "bash"))
+def test_it_is_said_how_a_command_is_run(command):
+    assert entry(command, SMALL, NOT_RUN), f"SMALL says how it is made small, or NOT_RUN why it is not run: {command}"
 
 
 @pytest.mark.slow
