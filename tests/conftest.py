@@ -88,8 +88,10 @@ def hub():
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
     """Runs `gpt1` commands in a process whose Hub is that on localhost; see `started_client`."""
-    with started_client(tmp_path_factory.mktemp("client"), hub) as run:
+    home = tmp_path_factory.mktemp("client")
+    with started_client(home, hub) as run:
         yield run
+    assert "Request" in (home / "log").read_text()  # the debug log of every request is there; it has no secret
 
 
 STORY_COLUMNS = (
