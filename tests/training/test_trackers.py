@@ -1,0 +1,115 @@
+"""TensorBoard, trackio and Weights & Biases (offline), read back from what they wrote; and none of them by default."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+
+pytestmark = pytest.mark.slow
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+# Runs a command, and prints which trackers were imported on the way.
+SCRIPT = f"""
+import json, sys
+from gpt1_hf.cli import main
+
+status = main(sys.argv[1:])
+print(json.dumps([name for name in {TRACKERS} if name in sys.modules]))
+sys.exit(status)
+"""
+
+
+@pytest.fixture
+def run(tmp_path, base_model, texts):
+    """Runs a tiny `gpt1 pretrain` or `finetune` in a process of its own; gives the trackers that it imported."""
+    corpus, script = tmp_path / "corpus.txt", tmp_path / "run.py"
+    corpus.write_text("\n\n".join(texts), encoding="utf-8")
+    script.write_text(SCRIPT)
+    own = {
+        "pretrain": {**TINY, "corpus": str(corpus), "tokenizer": base_model, "max_steps": 4, "warmup_steps": 2},
+        "finetune": {"task": "cola", "model": base_model, "sample": True, "max_steps": 4, "warmup_steps": 2},
+    }
+    common = {"use_cpu": True, "disable_tqdm": True, "logging_steps": 1, "save_strategy": "no"}
+
+    def run(command: str, **settings) -> list[str]:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump({**own[command], **common, "output_dir": str(tmp_path / "out"), **settings}))
+        (tmp_path / "wandb_dir").mkdir(exist_ok=True)
+        home = {f"{name.upper()}_DIR": str(tmp_path / f"{name}_dir") for name in ("trackio", "wandb")}
+        environment = {**os.environ, **home, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+        words = [sys.executable, str(script), command, "--config", str(recipe)]
+        done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+def history(folder: Path, names=("loss", "learning_rate")) -> dict[int, dict[str, float]]:
+    """Update -> what the Trainer itself kept of it."""
+    entries = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: {name: entry[name] for name in names} for entry in entries if "loss" in entry}
+
+
+def test_none_by_default(run, tmp_path):
+    assert run("pretrain") == []
+    assert not list(tmp_path.rglob("*tfevents*")) and not (tmp_path / "trackio_dir").exists()
+    assert not (tmp_path / "out" / "runs").exists() and not list((tmp_path / "wandb_dir").iterdir())
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_tensorboard_and_trackio_have_every_update(run, tmp_path, command):
+    for name in ("tensorboard", "trackio"):
+        pytest.importorskip(name, reason="needs the extra `tracking`")
+    assert run(command, report_to=["tensorboard", "trackio"], run_name="first", project="tests") == list(TRACKERS[:2])
+    expected = history(tmp_path / "out")
+    assert list(expected) == [1, 2, 3, 4]
+    assert expected[1]["learning_rate"] == 0 and expected[3]["learning_rate"] > expected[4]["learning_rate"] > 0
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = (tmp_path / "out" / "runs").iterdir()
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    for name in ("loss", "learning_rate"):
+        found = {event.step: event.value for event in accumulator.Scalars(f"train/{name}")}
+        assert found == pytest.approx({step: entry[name] for step, entry in expected.items()}, rel=1e-6)
+    assert "max_steps" in accumulator.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
+
+    # trackio finds its folder when it is imported.
+    code = "import json; from trackio.sqlite_storage import SQLiteStorage as storage; "
+    code += "print(json.dumps(storage.get_logs('tests', 'first')))"
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio_dir")}
+    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    logged = [entry for entry in json.loads(read.stdout.splitlines()[-1]) if "train/loss" in entry]
+    found = {
+        entry["train/global_step"]: {name: entry[f"train/{name}"] for name in ("loss", "learning_rate")}
+        for entry in logged
+    }
+    assert found == {step: pytest.approx(entry) for step, entry in expected.items()}
+
+
+def test_wandb_offline(run, tmp_path):
+    pytest.importorskip("wandb")
+    assert run("pretrain", report_to="wandb", run_name="first") == ["wandb"]
+    (file,) = (tmp_path / "wandb_dir").rglob("run-*.wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, found = DataStore(), {}
+    store.open_for_scan(str(file))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        entry = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        if "train/loss" in entry:
+            found[entry["train/global_step"]] = entry["train/loss"]
+    expected = {step: entry["loss"] for step, entry in history(tmp_path / "out").items()}
+    assert found == pytest.approx(expected) and all(map(math.isfinite, found.values()))
