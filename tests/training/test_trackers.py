@@ -15,14 +15,22 @@ from conftest import TINY
 pytestmark = pytest.mark.slow
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-# Runs a command, and prints which trackers were imported on the way.
+# Runs a command, and writes down which trackers were imported on the way.
 SCRIPT = f"""
 import json, sys
+from pathlib import Path
 from gpt1_hf.cli import main
 
 status = main(sys.argv[1:])
-print(json.dumps([name for name in {TRACKERS} if name in sys.modules]))
+Path("imported.json").write_text(json.dumps([name for name in {TRACKERS} if name in sys.modules]))
 sys.exit(status)
+"""
+# trackio finds its folder when it is imported.
+READ_TRACKIO = """
+import json
+from trackio.sqlite_storage import SQLiteStorage as storage
+
+print(json.dumps({run["name"]: storage.get_logs("tests", run["name"]) for run in storage.get_run_records("tests")}))
 """
 
 
@@ -47,7 +55,7 @@ def run(tmp_path, base_model, texts):
         words = [sys.executable, str(script), command, "--config", str(recipe)]
         done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads((tmp_path / "imported.json").read_text())
 
     return run
 
@@ -68,7 +76,7 @@ def test_none_by_default(run, tmp_path):
 def test_tensorboard_and_trackio_have_every_update(run, tmp_path, command):
     for name in ("tensorboard", "trackio"):
         pytest.importorskip(name, reason="needs the extra `tracking`")
-    assert run(command, report_to=["tensorboard", "trackio"], run_name="first", project="tests") == list(TRACKERS[:2])
+    assert run(command, report_to=["tensorboard", "trackio"], project="tests") == list(TRACKERS[:2])
     expected = history(tmp_path / "out")
     assert list(expected) == [1, 2, 3, 4]
     assert expected[1]["learning_rate"] == 0 and expected[3]["learning_rate"] > expected[4]["learning_rate"] > 0
@@ -83,12 +91,12 @@ def test_tensorboard_and_trackio_have_every_update(run, tmp_path, command):
         assert found == pytest.approx({step: entry[name] for step, entry in expected.items()}, rel=1e-6)
     assert "max_steps" in accumulator.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
 
-    # trackio finds its folder when it is imported.
-    code = "import json; from trackio.sqlite_storage import SQLiteStorage as storage; "
-    code += "print(json.dumps(storage.get_logs('tests', 'first')))"
     environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio_dir")}
-    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    logged = [entry for entry in json.loads(read.stdout.splitlines()[-1]) if "train/loss" in entry]
+    command = [sys.executable, "-c", READ_TRACKIO]
+    read = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    runs = json.loads(read.stdout.splitlines()[-1])
+    assert list(runs) == [str(tmp_path / "out")]  # training, and what is scored after it
+    logged = [entry for entry in runs[str(tmp_path / "out")] if "train/loss" in entry]
     found = {
         entry["train/global_step"]: {name: entry[f"train/{name}"] for name in ("loss", "learning_rate")}
         for entry in logged
