@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from gpt1_hf import GPT1ForCausalLM
-from gpt1_hf.analysis.harness import correlate_cola, load_cola, load_dpr, load_race, load_rows, load_sst2
+from gpt1_hf.analysis.harness import correlate_cola, load_cola, load_dpr, load_race, load_rows, load_sst2, score_race
 from gpt1_hf.analysis.zero_shot import HEURISTICS, ZeroShotArguments, mean, open_scorer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
@@ -62,6 +62,14 @@ def test_rows_are_cut_where_their_tokens_are_counted(base_model, tokenizer):
             assert beginning.endswith(candidate) and row["text"].endswith(row["rest"])
 
     assert len(load_sst2(**options, max_examples=3)["rows"]) == 3
+
+
+def test_answers_are_compared_by_token():
+    row = {"n_tokens": [4, 1, 2, 2], "label": 0}
+    assert score_race(row, [(-4.0, False), (-3.0, True), (-9.0, False), (-2.2, False)]) == {"acc_per_token": 1.0}
+    assert score_race({**row, "label": 3}, [(-4.0, False), (-3.0, True), (-9.0, False), (-2.2, False)]) == {
+        "acc_per_token": 0.0
+    }
 
 
 def test_cola_without_training_rows_is_one_sentence():
