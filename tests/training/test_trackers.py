@@ -71,36 +71,47 @@ def test_none_by_default(run, tmp_path):
     assert not (tmp_path / "out" / "runs").exists() and not list((tmp_path / "wandb_dir").iterdir())
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_tensorboard_and_trackio_have_every_update(run, tmp_path, command):
+@pytest.mark.parametrize(
+    ("command", "settings", "names"),
+    [
+        ("pretrain", {}, {"out": "{tmp_path}/out"}),
+        ("finetune", {"seeds": 2, "run_name": "mine"}, {f"out/seed-{n}": f"mine-seed-{n}" for n in (42, 43)}),
+    ],
+    ids=["pretrain", "finetune"],
+)
+def test_tensorboard_and_trackio_have_every_update(run, tmp_path, command, settings, names):
     for name in ("tensorboard", "trackio"):
         pytest.importorskip(name, reason="needs the extra `tracking`")
-    assert run(command, report_to=["tensorboard", "trackio"], project="tests") == list(TRACKERS[:2])
-    expected = history(tmp_path / "out")
-    assert list(expected) == [1, 2, 3, 4]
-    assert expected[1]["learning_rate"] == 0 and expected[3]["learning_rate"] > expected[4]["learning_rate"] > 0
+    trackers = ["tensorboard", "trackio"]
+    assert run(command, report_to=trackers, project="tests", **settings) == trackers
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio_dir")}
+    words = [sys.executable, "-c", READ_TRACKIO]
+    read = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    runs = json.loads(read.stdout.splitlines()[-1])
+    names = {folder: name.format(tmp_path=tmp_path) for folder, name in names.items()}
+    assert set(runs) == set(names.values())  # training, and what is scored after it
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (events,) = (tmp_path / "out" / "runs").iterdir()
-    accumulator = EventAccumulator(str(events))
-    accumulator.Reload()
-    for name in ("loss", "learning_rate"):
-        found = {event.step: event.value for event in accumulator.Scalars(f"train/{name}")}
-        assert found == pytest.approx({step: entry[name] for step, entry in expected.items()}, rel=1e-6)
-    assert "max_steps" in accumulator.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
+    for folder, name in names.items():
+        expected = history(tmp_path / folder)
+        assert list(expected) == [1, 2, 3, 4]
+        assert expected[1]["learning_rate"] == 0 and expected[3]["learning_rate"] > expected[4]["learning_rate"] > 0
 
-    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio_dir")}
-    command = [sys.executable, "-c", READ_TRACKIO]
-    read = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    runs = json.loads(read.stdout.splitlines()[-1])
-    assert list(runs) == [str(tmp_path / "out")]  # training, and what is scored after it
-    logged = [entry for entry in runs[str(tmp_path / "out")] if "train/loss" in entry]
-    found = {
-        entry["train/global_step"]: {name: entry[f"train/{name}"] for name in ("loss", "learning_rate")}
-        for entry in logged
-    }
-    assert found == {step: pytest.approx(entry) for step, entry in expected.items()}
+        (events,) = (tmp_path / folder / "runs").iterdir()
+        accumulator = EventAccumulator(str(events))
+        accumulator.Reload()
+        for key in ("loss", "learning_rate"):
+            found = {event.step: event.value for event in accumulator.Scalars(f"train/{key}")}
+            assert found == pytest.approx({step: entry[key] for step, entry in expected.items()}, rel=1e-6)
+        assert "max_steps" in accumulator.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
+
+        logged = [entry for entry in runs[name] if "train/loss" in entry]
+        found = {
+            entry["train/global_step"]: {key: entry[f"train/{key}"] for key in ("loss", "learning_rate")}
+            for entry in logged
+        }
+        assert found == {step: pytest.approx(entry) for step, entry in expected.items()}
 
 
 def test_wandb_offline(run, tmp_path):
