@@ -56,6 +56,8 @@ class GPT1TrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
+        # By default a push of the model with trackio's curves beside it would publish those as a Space of its own.
+        self.trackio_static_space_id = self.trackio_static_space_id or False
         super().__post_init__()
         for tracker in self.report_to:
             if tracker not in INTEGRATION_TO_CALLBACK:

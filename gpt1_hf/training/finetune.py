@@ -82,6 +82,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         run.seed = seed
         if args.seeds > 1:
             run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
+            run.run_name = args.run_name and f"{args.run_name}-seed-{seed}"
         runs.append(run)
         if resume or args.seeds > 1:
             finished[seed] = finished_results(run, task)
