@@ -28,6 +28,7 @@ from transformers.exporters import DynamoExporter, ExportedModel, OnnxExporter
 from transformers.utils import cached_file
 
 from .checkpoints import open_config, open_model, open_tokenizer
+from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .conversion import LANGUAGE_MODELS
 from .errors import GPT1Error
@@ -100,7 +101,7 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
     if format == "onnx" and (missing := [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]):
         raise GPT1Error(f"the format onnx needs {' and '.join(missing)}: pip install 'gpt1_hf[onnx]'")
     loaded = _open(model, use_cache)
-    reader = _open_reader(model)
+    reader = open_reader(model)
     cases = Cases(loaded, reader, use_cache)
     with new_folder(output_dir) as folder, _quiet():
         exported = _trace(loaded, cases, format)
@@ -119,7 +120,7 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
 
 
 def _open(model: str, use_cache: bool) -> PreTrainedModel:
-    """Load a model by the class that it was saved from, if it can be exported."""
+    """Load a model, if it can be exported."""
     config = open_config(model)
     if isinstance(config, GPT1LSTMConfig):
         raise GPT1Error(
@@ -127,16 +128,27 @@ def _open(model: str, use_cache: bool) -> PreTrainedModel:
         )
     if getattr(config, "quantization_config", None) is not None:
         raise GPT1Error(f"{model} is quantized: export the model that it was made from")
+    head = saved_class(model, config)
+    if use_cache and head is not GPT1ForCausalLM:
+        raise GPT1Error(f"{model} holds a {head.__name__}, and only a language model is exported with a cache")
+    return open_model(head, model, config).eval()
+
+
+def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
+    """
+    Class that a checkpoint of a GPT-1 was saved from; the language model, if that had no head or was an OpenAIGPT.
+
+    Raises:
+        GPT1Error: if it is none of this package's.
+    """
     name = (config.architectures or LANGUAGE_MODELS)[0]
     heads = {head.__name__: head for head in AUTO_CLASSES.values()} | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
     if name not in heads:
-        raise GPT1Error(f"{model} holds a {name}: one of {', '.join(heads)} can be exported")
-    if use_cache and heads[name] is not GPT1ForCausalLM:
-        raise GPT1Error(f"{model} holds a {name}, and only a language model is exported with a cache")
-    return open_model(heads[name], model, config).eval()
+        raise GPT1Error(f"{model} holds a {name}, which is none of {', '.join(heads)}")
+    return heads[name]
 
 
-def _open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
+def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
     """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
     # Where there is none, AutoProcessor makes one up.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):

@@ -76,10 +76,15 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     """
     if (args.task is None) == (args.text_file is None):
         raise GPT1Error("evaluate needs one of --task and --text_file")
-    results = _evaluate_text(args) if args.task is None else _evaluate_task(args)
+    results = measure(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
     return results
+
+
+def measure(args: EvaluateArguments) -> list[Result]:
+    """[`evaluate`] without the table and `results.json`."""
+    return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
