@@ -1,10 +1,10 @@
-"""Weights as 8-bit integers, by torchao: a folder of a third to a half of the size, and what that costs in quality.
+"""Weights as 8-bit integers, by torchao: about half of the size, and what that costs in quality.
 
-Why torchao: it is PyTorch's own library, runs on any CPU without compiled extensions, and transformers loads and saves
-its tensors as safetensors. (bitsandbytes is made for GPUs, optimum-quanto is no longer developed, GPTQ and AWQ need
-calibration and kernels.) The integers are of the linear layers of the blocks, each row with a scale of its own, and
-activations stay as they were. Embeddings are left alone, and with them the LM head, which is the same matrix; so is a
-task's classifier, which is hardly any of the weights.
+Why torchao: it is PyTorch's own library, runs on any CPU without kernels of its own, and transformers loads and saves
+its tensors as safetensors. (GPTQ and AWQ need calibration, and kernels; optimum-quanto is in maintenance mode.) The
+integers are of the linear layers of the blocks, each row with a scale of its own; activations stay as they were.
+Embeddings are left alone, and with them the LM head, which is the same matrix; so is a task's classifier, which is
+hardly any of the weights.
 """
 
 import importlib.util

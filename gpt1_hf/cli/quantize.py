@@ -19,6 +19,7 @@ def main(argv: list[str]):
     parser.add_argument(
         "--data_dir", default=default_data_dir(), help="Folder with local copies of data sets. Default: GPT1_DATA_DIR."
     )
+    parser.add_argument("--max_characters", type=int, help="Score the first so many characters of the text.")
     parser.add_argument("--batch_size", type=int, default=16, help="Rows or windows of text per forward pass.")
     args = vars(parser.parse_args(argv))
 
