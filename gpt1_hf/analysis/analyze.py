@@ -11,7 +11,7 @@ from .cost import estimate, format_plan
 from .plan import Plan, carry_out, share
 from .processes import Processes
 from .records import Record, collect
-from .tables import Section, write_figures
+from .tables import Section, write_section
 
 
 def analyze(
@@ -61,12 +61,3 @@ def analyze(
         print(f"written to {write_section(section(collect(plan.output_dir)), Path(plan.output_dir))}")
     if missing:
         raise GPT1Error(f"{len(missing)} runs are not finished: {', '.join(missing)}")
-
-
-def write_section(section: Section, folder: Path) -> Path:
-    """Write a section as `analysis.md`, and its figures beside it."""
-    path = folder / "analysis.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(section.markdown() + "\n", encoding="utf-8")
-    write_figures([section], folder / "figures")
-    return path

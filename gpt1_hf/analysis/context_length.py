@@ -1,6 +1,7 @@
 """Measure what context is worth: perplexity on text, and a fine-tuned model's accuracy, at several lengths."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error
 from ..evaluation.benchmark import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
-from .plots import COLOURS, check_matplotlib, new_figure, save_figure
+from .figures import Figure, Series
+from .records import Record
+from .tables import Section, Table, write_section
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ class Arguments:
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
     output_dir: str = field(
         default="runs/analysis/context_length",
-        metadata={"help": "Where results.json and context_length.png are written."},
+        metadata={"help": "Where results.json, analysis.md and its figures are written."},
     )
 
 
@@ -53,9 +56,8 @@ def analyze(args: Arguments) -> list[Result]:
         list of [`Result`], with `context_length` in their details; also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if there is neither text nor a fine-tuned model, or matplotlib is missing.
+        GPT1Error: if there is neither text nor a fine-tuned model.
     """
-    check_matplotlib()
     sources = []
     if args.text_file:
         sources.append({"model": args.model, "text_file": args.text_file})
@@ -70,7 +72,8 @@ def analyze(args: Arguments) -> list[Result]:
             settings = {**source, "split": args.split, "data_dir": args.data_dir, "batch_size": args.batch_size}
             found = evaluate(EvaluateArguments(max_length=length, output_dir=str(own_dir), **settings))
             results += [replace(result, details={**result.details, "context_length": length}) for result in found]
-    print(f"written to {write_results(args.output_dir, results)} and {draw(results, args.output_dir)}")
+    write_results(args.output_dir, results)
+    print(f"written to {write_section(section([Record('context-length', results, {}, [])]), Path(args.output_dir))}")
     return results
 
 
@@ -86,25 +89,37 @@ def usable_lengths(model: str, lengths: list[int]) -> list[int]:
     return usable
 
 
-def draw(results: list[Result], output_dir: str | Path) -> Path:
-    """Draw each metric against the length of the context, a panel each; return the picture's path."""
-    curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
-    for result in results:
-        if result.metric != "bits_per_character":  # the same curve as the perplexity's
-            by_split = curves.setdefault((result.task, result.metric), {})
-            by_split.setdefault(result.split, []).append((result.details["context_length"], result.value))
-    figure, panels = new_figure(columns=len(curves), width=4.8, height=3.8)
-    for panel, ((task, metric), by_split) in zip(panels, curves.items(), strict=True):
-        for colour, (split, curve) in zip(COLOURS, by_split.items(), strict=False):
-            lengths, values = zip(*curve, strict=True)
-            panel.plot(lengths, values, color=colour, marker="o", markersize=4, label=split)
-        ticks = sorted({length for curve in by_split.values() for length, _ in curve})
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
-        panel.minorticks_off()
-        panel.set_xlabel("context length (tokens)")
-        panel.set_ylabel(metric.replace("_", " ") + ("" if task == "language_modeling" else " (%)"))
-        panel.set_title("held-out text" if task == "language_modeling" else task, fontsize=11)
-        if len(by_split) > 1:
-            panel.legend(frameon=False, fontsize=9)
-    return save_figure(figure, Path(output_dir) / "context_length.png")
+def section(records: Sequence[Record]) -> Section:
+    """
+    Table and figures of each metric by the length of the context.
+
+    Args:
+        records (list of [`Record`]):
+            Runs; those of other analyses are passed over.
+    """
+    curves: dict[str, dict[str, dict[int, float]]] = {}
+    for result in (result for record in records for result in record.results):
+        length = result.details.get("context_length")
+        if length is not None and result.metric != "bits_per_character":  # the same curve as the perplexity's
+            line = f"{result.task} {result.split}, {result.model}"
+            curves.setdefault(result.metric, {}).setdefault(line, {})[length] = result.value
+    lengths = sorted({length for lines in curves.values() for line in lines.values() for length in line})
+    rows = [
+        [name, metric, *(f"{line[length]:.2f}" if length in line else "not run" for length in lengths)]
+        for metric, lines in curves.items()
+        for name, line in lines.items()
+    ]
+    figures = [
+        Figure(
+            f"context_length_{metric}",
+            f"{metric.replace('_', ' ').capitalize()} by context length",
+            "context length (tokens)",
+            metric.replace("_", " "),
+            [Series(name, sorted(line.items())) for name, line in lines.items()],
+            log_x=True,
+            few_x=True,
+        )
+        for metric, lines in curves.items()
+    ]
+    table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths)], rows)
+    return Section("Context length", [table] if rows else [], figures, note="" if rows else "not run")

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import textwrap
 from dataclasses import dataclass, field
 
 
@@ -106,7 +107,8 @@ def draw(figure: Figure) -> str | None:
             x, y = zip(*series.points, strict=True)
             marker = "o" if len(x) <= 30 else None
             line = "--" if series.dashed else "-"
-            axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=series.label)
+            label = "\n".join(textwrap.wrap(series.label, 36))  # names can be paths, of any length
+            axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=label)
         axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
         if figure.log_x:
             axes.set_xscale("log")
@@ -114,6 +116,7 @@ def draw(figure: Figure) -> str | None:
             axes.xaxis.set_minor_formatter("")
         if figure.few_x:
             axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
+            axes.minorticks_off()
         axes.grid(linewidth=0.6)
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
         file = io.StringIO()

@@ -1,8 +1,8 @@
 """A plan: one YAML that expands into pre-training and fine-tuning runs, which are each done once.
 
 A run is the command that it prints: its settings are flags of `gpt1 pretrain` or `gpt1 finetune`. Beside its
-`results.json` it leaves `run.json`, with its settings and a hash of them, by which a plan that is started again knows
-what is done. Plans can be interrupted, and shared out over processes and machines.
+`results.json` it leaves `plan_run.json`, with its settings and a hash of them, by which a plan that is started again
+knows what is done. Plans can be interrupted, and shared out over processes and machines.
 """
 
 import difflib
@@ -39,7 +39,7 @@ from .processes import Processes
 logger = logging.getLogger(__name__)
 
 # What a run is and how it ended, beside its results.
-RECORD = "run.json"
+RECORD = "plan_run.json"
 KINDS: dict[str, tuple[type, Callable]] = {
     "pretrain": (PretrainArguments, pretrain),
     "finetune": (FinetuneArguments, finetune),

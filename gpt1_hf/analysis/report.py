@@ -9,13 +9,13 @@ import jinja2
 
 from ..errors import GPT1Error
 from ..resources import ASSETS
-from . import ablations, auxiliary, benchmarks, layer_transfer, zero_shot_section
+from . import ablations, auxiliary, benchmarks, context_length, layer_transfer, zero_shot_section
 from .figures import Figure, Series, draw
 from .records import Record, collect
 from .tables import Section, Table, escape, write_figures
 
 
-ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_section, auxiliary)
+ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_section, auxiliary, context_length)
 # What of a result's details is a measurement, and no setting.
 MEASURED = ("train_loss", "train_seconds", "device", "tokens_per_second", "share_of_peak")
 
@@ -185,14 +185,12 @@ def finetuning_losses(records: Sequence[Record]) -> Section:
 
 
 def other(records: Sequence[Record]) -> Section:
-    """Results of neither training nor zero-shot scoring: evaluations, context length."""
+    """Results of no training and no analysis: evaluations."""
     rows = []
     for record in records:
         for result in record.results:
-            known = {"from_scratch", "tokens_seen"} & set(result.details) or result.details.get(
-                "method"
-            ) == "zero-shot"
-            if not known:
+            known = {"from_scratch", "tokens_seen", "context_length"} & set(result.details)
+            if not known and result.details.get("method") != "zero-shot":
                 rows.append([record.name, *result_cells(result), settings_text(result.details)])
     table = Table("Evaluations", ["run", *RESULT_HEADERS, "settings"], rows)
     return Section("Other results", [table] if rows else [], note="" if rows else "not run")

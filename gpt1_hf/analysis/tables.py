@@ -86,3 +86,12 @@ def write_figures(sections: Sequence[Section], folder: Path):
         if not figure.is_empty and (svg := draw(figure)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{figure.name}.svg").write_text(standalone(svg), encoding="utf-8")
+
+
+def write_section(section: Section, folder: Path) -> Path:
+    """Write a section as `analysis.md`, and its figures beside it."""
+    path = folder / "analysis.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(section.markdown() + "\n", encoding="utf-8")
+    write_figures([section], folder / "figures")
+    return path

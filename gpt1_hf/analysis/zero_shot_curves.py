@@ -14,11 +14,10 @@ from ..errors import GPT1Error
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
 from ..tasks import load_task
-from .plots import COLOURS, check_matplotlib, new_figure, save_figure
+from .records import Record
+from .tables import write_section
 from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer
-
-
-STYLES = {"transformer": "-", "lstm": "--"}  # as in the paper's figure
+from .zero_shot_section import section
 
 
 @dataclass
@@ -50,7 +49,8 @@ class Arguments:
     )
     batch_size: int = field(default=16, metadata={"help": "Rows per forward pass."})
     output_dir: str = field(
-        default="runs/analysis/zero_shot", metadata={"help": "Where results.json and zero_shot.png are written."}
+        default="runs/analysis/zero_shot",
+        metadata={"help": "Where results.json, analysis.md and its figure are written."},
     )
 
 
@@ -64,9 +64,8 @@ def analyze(args: Arguments) -> list[Result]:
         list of [`Result`], with `updates` and `architecture` in their details; also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if a run has no checkpoints, a task has no heuristic, or matplotlib is missing.
+        GPT1Error: if a run has no checkpoints or a task has no heuristic.
     """
-    check_matplotlib()
     runs = [run for run in (args.run, args.lstm_run) if run]
     if not runs:
         raise GPT1Error("analyze zero-shot needs --run, the folder of a pre-training run")
@@ -95,7 +94,8 @@ def analyze(args: Arguments) -> list[Result]:
             details = {**result.details, "architecture": architecture, "updates": updates}
             results.append(replace(result, details=details))
     print(table(results))
-    print(f"written to {write_results(args.output_dir, results)} and {draw(results, args.output_dir)}")
+    write_results(args.output_dir, results)
+    print(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
     return results
 
 
@@ -206,47 +206,3 @@ def table(results: list[Result]) -> str:
     return tabulate(
         rows, headers=("architecture", "updates", *tasks), colalign=("left", *["right"] * (len(tasks) + 1))
     )
-
-
-def draw(results: list[Result], output_dir: str | Path) -> Path:
-    """Draw Figure 2, right: a colour a task, the transformer solid, the LSTM dashed; return the picture's path."""
-    from matplotlib.lines import Line2D
-
-    relative = curves(results, RELATIVE)
-    figure, (panel,) = new_figure(width=8.0, height=4.8)
-    tasks = [task for task in HEURISTICS if any(task == own for own, _ in relative)]
-    for (task, architecture), curve in relative.items():
-        updates, values = zip(*curve, strict=True)
-        colour = COLOURS[list(HEURISTICS).index(task)]
-        panel.plot(updates, values, STYLES[architecture], color=colour, marker="o", markersize=3.5, linewidth=1.6)
-
-    counts = sorted({n for curve in relative.values() for n, _ in curve})
-    positive = [n for n in counts if n > 0] or [1]
-    # The model before its first update has a place on a logarithmic axis only to the left of all others.
-    panel.set_xscale("symlog", linthresh=positive[0], linscale=0.4) if counts[0] == 0 else panel.set_xscale("log")
-    panel.set_xlabel("pre-training updates")
-    panel.set_ylabel("relative performance (0: chance, 1: best supervised)")
-    panel.axhline(0, color="#555555", linewidth=1)
-    names = {0: "random guess", 1: "best supervised result"}
-    highest = max(value for curve in relative.values() for _, value in curve)
-    if highest > 0.6:
-        panel.axhline(1, color="#555555", linewidth=1)
-    else:
-        del names[1]
-    for level, name in names.items():
-        panel.annotate(
-            f"{level} = {name}", (0.995, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-            textcoords="offset points", ha="right", fontsize=8, color="#555555",
-        )  # fmt: skip
-    handles = [
-        Line2D([], [], color=COLOURS[list(HEURISTICS).index(task)], label=f"{HEURISTICS[task].label} ({task})")
-        for task in tasks
-    ]
-    handles += [
-        Line2D([], [], color="#333333", linestyle=style, label={"lstm": "LSTM"}.get(name, name))
-        for name, style in STYLES.items()
-        if any(name == own for _, own in relative)
-    ]
-    panel.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
-    panel.set_title("Zero-shot performance during pre-training", fontsize=11)
-    return save_figure(figure, Path(output_dir) / "zero_shot.png")

@@ -21,10 +21,11 @@ def section(records: Sequence[Record]) -> Section:
     metrics: dict[tuple[str, str], str] = {}
     for record in records:
         for result in record.results:
+            # Of a task in subsets the whole counts, which comes first.
             if result.metric == "relative_performance":
-                curves.setdefault((result.task, series_name(result)), {})[updates(result)] = result
+                curves.setdefault((result.task, series_name(result)), {}).setdefault(updates(result), result)
             elif result.details.get("method") == "zero-shot":
-                metrics[result.task, str(result.model)] = f"{result.metric} {result.value:.1f}"
+                metrics.setdefault((result.task, str(result.model)), f"{result.metric} {result.value:.1f}")
     colors = {task: number for number, task in enumerate(sorted({task for task, _ in curves}))}
     series, rows = [], []
     for (task, model), points in sorted(curves.items()):
@@ -48,14 +49,18 @@ def section(records: Sequence[Record]) -> Section:
     return Section("Zero-shot behaviour", [table], [figure])
 
 
+# Folder of a checkpoint in that of its run: the Trainer's, and those of `--checkpoints_per_decade`.
+CHECKPOINT = re.compile(r"/?(checkpoint|trajectory/update)-(\d+)/?$")
+
+
 def series_name(result: Result) -> str:
     """The pre-training run that a checkpoint is of."""
-    return re.sub(r"/?checkpoint-\d+/?$", "", str(result.model)) or str(result.model)
+    return CHECKPOINT.sub("", str(result.model)) or str(result.model)
 
 
 def updates(result: Result) -> float:
     """Number of updates of a checkpoint; 0, if it does not say."""
     if (known := result.details.get("updates")) is not None:
         return known
-    found = re.search(r"checkpoint-(\d+)/?$", str(result.model))
-    return int(found[1]) if found else 0
+    found = CHECKPOINT.search(str(result.model))
+    return int(found[2]) if found else 0

@@ -166,6 +166,17 @@ class TokenStream:
             yield self.tokens[start:end], n_chars
             start = end
 
+    def part(self, first: int, last: int) -> "TokenStream":
+        """The tokens from `first` to before `last`; a document that is cut shares out its characters by tokens."""
+        ends, sizes, start = [], [], 0
+        for end, n_chars in zip(self.document_ends, self.document_chars, strict=True):
+            n_tokens = min(end, last) - max(start, first)
+            if n_tokens > 0:
+                ends.append(min(end, last) - first)
+                sizes.append(round(n_chars * n_tokens / (end - start)))
+            start = end
+        return TokenStream(self.tokens[first:last], ends, sizes)
+
     @classmethod
     def load(cls, folder: str | Path) -> "TokenStream":
         """Map a stream that [`build_token_stream`] wrote."""

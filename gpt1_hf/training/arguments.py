@@ -98,6 +98,10 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens. Default: the model's context."}
     )
+    question_delimiter: bool = field(
+        default=True,
+        metadata={"help": "RACE: a delimiter between document and question; false joins them without, as the paper."},
+    )
     train_sampling_strategy: str = field(
         default="group_by_length",
         metadata={
@@ -152,6 +156,9 @@ class PretrainArguments(GPT1TrainingArguments):
         metadata={
             "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
         },
+    )
+    max_validation_tokens: int | None = field(
+        default=None, metadata={"help": "Score the first so many tokens of the held-out text. Default: all."}
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(

@@ -144,7 +144,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     if args.process_index == 0:  # what a former run found is not of the model that comes
         (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
     tokenizer = open_tokenizer(args.model)
-    processor = GPT1Processor(tokenizer, task.input_format)
+    processor = GPT1Processor(tokenizer, task.input_format, args.question_delimiter)
     config = open_config(
         args.model,
         **config_changes(task, args.plain_regression),

@@ -225,27 +225,15 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
         train = stream(args.corpus, "train", "train")
         if args.validation_corpus:
             split = "validation" if has_split(args.validation_corpus, "validation", args.data_dir) else "train"
-            return train, stream(args.validation_corpus, split, "validation")
-        if has_split(args.corpus, "validation", args.data_dir):
-            return train, stream(args.corpus, "validation", "validation")
-    return split_stream(train)
-
-
-def split_stream(stream: TokenStream) -> tuple[TokenStream, TokenStream]:
-    """Hold out the end of a stream; a document that is cut shares out its characters by tokens."""
-    cut = int(len(stream) * (1 - HELD_OUT))
-
-    def part(first: int, last: int) -> TokenStream:
-        ends, sizes, start = [], [], 0
-        for end, n_chars in zip(stream.document_ends, stream.document_chars, strict=True):
-            n_tokens = min(end, last) - max(start, first)
-            if n_tokens > 0:
-                ends.append(min(end, last) - first)
-                sizes.append(round(n_chars * n_tokens / (end - start)))
-            start = end
-        return TokenStream(stream.tokens[first:last], ends, sizes)
-
-    return part(0, cut), part(cut, len(stream))
+            validation = stream(args.validation_corpus, split, "validation")
+        elif has_split(args.corpus, "validation", args.data_dir):
+            validation = stream(args.corpus, "validation", "validation")
+        else:
+            cut = int(len(train) * (1 - HELD_OUT))
+            train, validation = train.part(0, cut), train.part(cut, len(train))
+    if args.max_validation_tokens is not None:
+        validation = validation.part(0, args.max_validation_tokens)
+    return train, validation
 
 
 __all__ = ["pretrain"]

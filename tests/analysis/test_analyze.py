@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from gpt1_hf.analysis import cost
-from gpt1_hf.analysis.plan import Plan
+from gpt1_hf.analysis.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import PLANS, read_overrides
 from gpt1_hf.data.corpus import TokenStream
@@ -113,6 +113,13 @@ def test_bad_input_ends_in_one_sentence(write_plan, capsys):
         assert f"gpt1 analyze {action}" in capsys.readouterr().out
 
 
+def test_a_model_is_pre_trained_by_the_plan_and_found_again(write_plan, capsys):
+    run = Plan.read(write_plan()).runs()[0]
+    assert run.kind == "pretrain" and carry_out([run]) == {} and run.state == "finished"
+    assert carry_out([run]) == {}
+    assert "finished before" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_small_plan_from_end_to_end(write_plan, tmp_path, capsys):
     variants = {
@@ -153,8 +160,8 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
     run = subprocess.run([*command, "ablations", "--config", path], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     for folder in (tmp_path / "models").glob("[tl]*"):
-        assert json.loads((folder / "run.json").read_text())["state"] == "finished"
-    records = sorted((tmp_path / "runs").rglob("run.json"))
+        assert json.loads((folder / "plan_run.json").read_text())["state"] == "finished"
+    records = sorted((tmp_path / "runs").rglob("plan_run.json"))
     assert len(records) == 5
     for record in records:
         (result,) = json.loads((record.parent / "results.json").read_text())

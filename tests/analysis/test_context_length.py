@@ -3,6 +3,7 @@
 import json
 
 from gpt1_hf import GPT1ForSequenceClassification
+from gpt1_hf.analysis.report import report
 from gpt1_hf.checkpoints import open_config, open_tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
@@ -34,7 +35,11 @@ def test_text_and_task_at_each_length(base_model, tmp_path, texts, caplog):
     assert set(values) == {(metric, length) for metric in metrics for length in (8, 16, 64)}
     again = EvaluateArguments(model=base_model, text_file=str(text), max_length=16, output_dir=str(tmp_path / "again"))
     assert values["perplexity", 16] == evaluate(again)[0].value
-    assert (out / "context_length.png").read_bytes().startswith(b"\x89PNG")
+    assert "| accuracy " in (out / "analysis.md").read_text()
+    for metric in ("perplexity", "accuracy"):
+        assert (out / "figures" / f"context_length_{metric}.svg").is_file()
+    page = report(tmp_path / "out").read_text()
+    assert "Accuracy by context length" in page and page.count("<svg") >= 2
 
 
 def test_bad_input_is_one_sentence(base_model, tmp_path, capsys):

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from importlib import import_module
 
 import pytest
+import yaml
 
 from gpt1_hf.analysis import plan as plan_module
 from gpt1_hf.analysis.plan import RECORD, Plan, carry_out, share
 from gpt1_hf.analysis.processes import Processes
+from gpt1_hf.cli.analyze import ACTIONS, PLANS
+from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 
@@ -102,12 +106,18 @@ def test_bad_plans_are_refused(write_plan, changes, message):
 
 
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "analysis").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_plans_expand_and_say_how_to_run_them(path):
-    runs = Plan.read(str(path)).runs()
-    assert {run.kind for run in runs} == {"pretrain", "finetune"}
-    assert len({run.name for run in runs}) == len(runs)
+def test_shipped_recipes_are_read_and_say_how_to_run_them(path):
+    action = path.stem.removesuffix("_small").replace("_", "-")
+    if action in PLANS:
+        runs = Plan.read(str(path)).runs()
+        assert "finetune" in {run.kind for run in runs}
+        assert len({run.name for run in runs}) == len(runs)
+    else:
+        settings = import_module(f"gpt1_hf.analysis.{ACTIONS[action]}").Arguments
+        args = parse(settings, ["--config", str(path)], action, "")
+        assert all(getattr(args, key) == value for key, value in yaml.safe_load(path.read_text()).items())
     text = path.read_text(encoding="utf-8")
-    assert f"gpt1 analyze {path.stem.replace('_', '-')}" in text.split("\n\n")[0]
+    assert f"gpt1 analyze {action}" in text.split("\n\n")[0]
     assert f"`analysis/{path.name}`" in (recipes_dir() / "README.md").read_text(encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ def write_run(folder, rows, run=None, log=()):
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(rows))
     if run is not None:
-        (folder / "run.json").write_text(json.dumps(run))
+        (folder / "plan_run.json").write_text(json.dumps(run))
     if log:
         history = [{"step": step, "loss": loss} for step, loss in log]
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
@@ -137,10 +137,12 @@ def test_auxiliary_by_training_rows(tmp_path):
     assert section.figures[0].series[0].points == [(1000, -2)]
 
 
-def test_zero_shot_curves_by_checkpoint(tmp_path):
+@pytest.mark.parametrize("folder", ["checkpoint-{}", "trajectory/update-{:07d}"])
+def test_zero_shot_curves_by_checkpoint(folder, tmp_path):
     for step, value in ((100, 0.1), (50, 0.05)):
         for name, scale in (("gpt", 1), ("lstm", 0.5)):
-            result = row("cola", value * scale, metric="relative_performance", model=f"runs/{name}/checkpoint-{step}")
+            model = f"runs/{name}/{folder.format(step)}"
+            result = row("cola", value * scale, metric="relative_performance", model=model)
             del result["details"]["from_scratch"]
             write_run(tmp_path / f"{name}-{step}", [result])
     section = zero_shot_section.section(collect(tmp_path))
@@ -204,7 +206,7 @@ def test_the_page_is_whole_and_all_text_is_escaped(tmp_path, capsys):
     write_run(tmp_path / "evil", [row(value=1, model=EVIL, note=EVIL)], log=[(1, 2.0)])
     failed = {"name": EVIL, "variant": EVIL, "state": "failed", "error": EVIL, "settings": {"a": EVIL}, "hash": ""}
     (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "run.json").write_text(json.dumps({**failed, "command": f"gpt1 {EVIL}"}))
+    (tmp_path / "failed" / "plan_run.json").write_text(json.dumps({**failed, "command": f"gpt1 {EVIL}"}))
     pretrained = row("language_modeling", 50.0, metric="perplexity", tokens_seen=1000, updates=10)
     del pretrained["details"]["from_scratch"]
     write_run(tmp_path / "pretrain" / EVIL.replace("/", ""), [pretrained], log=[(1, 5.0), (10, 4.0)])

@@ -10,7 +10,9 @@ import torch
 
 from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM
 from gpt1_hf.analysis import zero_shot_curves as module
-from gpt1_hf.analysis.zero_shot_curves import checkpoints, curves, draw
+from gpt1_hf.analysis.records import Record
+from gpt1_hf.analysis.zero_shot_curves import checkpoints, curves
+from gpt1_hf.analysis.zero_shot_section import section
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.results import Result
 
@@ -61,7 +63,8 @@ class TestCommand:
         points = {(r.details["architecture"], r.details["updates"], r.task) for r in results}
         transformer = {("transformer", n, task) for n in (1, 2, 10, 40) for task in ("cola", "sst2")}
         assert points == transformer | {("lstm", 10, "cola"), ("lstm", 10, "sst2")}
-        assert (out / "zero_shot.png").read_bytes().startswith(b"\x89PNG")
+        assert "figures/zero_shot.svg" in (out / "analysis.md").read_text()
+        assert (out / "figures" / "zero_shot.svg").is_file()
         assert "linguistic acceptability" not in capsys.readouterr().err
         # The same weights have the same scores, whatever folder they are in.
         assert len({value for _, value in curves(results)["sst2", "transformer"]}) == 1
@@ -98,16 +101,17 @@ class TestCommand:
             assert analyze(*argv, "--output_dir", tmp_path / "out") == 1
             assert message in capsys.readouterr().err
 
-    def test_without_matplotlib_nothing_is_begun(self, run, tmp_path, monkeypatch, capsys):
+    def test_without_matplotlib_there_is_no_picture_and_a_word_on_it(self, run, tmp_path, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        assert analyze("--run", run, "--output_dir", tmp_path / "out") == 1
-        assert "pip install 'gpt1_hf[plots]'" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
+        assert analyze("--run", run, "--output_dir", tmp_path / "out") == 0
+        assert "pip install 'gpt1_hf[plots]'" in caplog.text
+        assert (tmp_path / "out" / "results.json").is_file() and not (tmp_path / "out" / "figures").exists()
 
 
 def fake(task: str, architecture: str, updates: int, value: float) -> list[Result]:
     details = {"architecture": architecture, "updates": updates}
-    common = {"n_examples": 10, "paper": None, "model": "x", "seed": None, "details": details}
+    model = f"runs/{architecture}/trajectory/update-{updates:07d}"
+    common = {"n_examples": 10, "paper": None, "model": model, "seed": None, "details": details}
     return [
         Result(task=task, split=split, metric=metric, value=value, **common)
         for split in ("validation", "validation_middle")
@@ -121,9 +125,7 @@ def test_curves_are_in_the_order_of_training_and_of_the_whole_split():
     assert curves(results, "relative_performance") == {("race", "lstm"): [(2, 0.1), (10, 0.25)]}
 
 
-def test_the_picture_has_a_line_a_task_and_architecture(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(module, "save_figure", lambda figure, path: figures.append(figure) or path)
+def test_the_picture_has_a_line_a_task_and_architecture():
     results = [
         result
         for task in ("race", "cola")
@@ -131,11 +133,12 @@ def test_the_picture_has_a_line_a_task_and_architecture(tmp_path, monkeypatch):
         for updates in (0, 10, 1000)
         for result in fake(task, architecture, updates, updates / 1250)
     ]
-    draw(results, tmp_path)
-    ((panel,),) = [figure.axes for figure in figures]
-    lines = [line for line in panel.lines if len(line.get_xdata()) == 3]
-    assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
-    assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
-    assert list(lines[0].get_xdata()) == [0, 10, 1000] and list(lines[0].get_ydata()) == [0, 0.008, 0.8]
-    labels = [text.get_text() for text in panel.get_legend().get_texts()]
-    assert labels == ["linguistic acceptability (cola)", "question answering (race)", "transformer", "LSTM"]
+    (figure,) = section([Record("curves", results, {}, [])]).figures
+    assert [(line.label, line.dashed) for line in figure.series] == [
+        ("cola, runs/lstm", True),
+        ("cola, runs/transformer", False),
+        ("race, runs/lstm", True),
+        ("race, runs/transformer", False),
+    ]
+    assert figure.series[0].color == figure.series[1].color != figure.series[2].color
+    assert figure.log_x and figure.series[0].points == [(10, 0.008), (1000, 0.8)]  # 0 has no logarithm

@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 from conftest import write_jsonl, write_stories
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer, pipeline
 
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
@@ -91,6 +91,12 @@ def test_a_score_can_be_learnt_by_its_squared_error(base_model, tmp_path):
     assert len({row["prediction"] for row in read_predictions(tmp_path / "run")}) > 1
     with pytest.raises(GPT1Error, match="plain_regression is for scores, and task cola has none"):
         finetune(arguments(base_model, tmp_path, task="cola", plain_regression=True))
+
+
+def test_race_without_the_delimiter_that_the_paper_lacks(base_model, tmp_path):
+    finetune(arguments(base_model, tmp_path, task="race", question_delimiter=False, max_train_examples=8))
+    assert AutoProcessor.from_pretrained(tmp_path / "run").question_delimiter is False
+    assert evaluate(EvaluateArguments(model=str(tmp_path / "run"), task="race", sample=True))
 
 
 def test_fewer_rows_than_a_batch(base_model, tmp_path, caplog):

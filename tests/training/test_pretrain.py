@@ -15,7 +15,7 @@ from gpt1_hf.data.corpus import RandomSpans, TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments
-from gpt1_hf.training.pretrain import new_config, pretrain, split_stream
+from gpt1_hf.training.pretrain import new_config, pretrain, token_streams
 
 
 @pytest.fixture
@@ -145,13 +145,23 @@ def test_an_empty_corpus_leaves_nothing_behind(base_model, tmp_path):
     assert not list((tmp_path / "run").rglob("*.bin"))
 
 
-def test_the_end_of_a_corpus_without_validation_text_is_held_out():
+def test_a_document_of_a_stream_that_is_cut_shares_out_its_characters():
     stream = TokenStream(np.arange(1000, dtype=np.uint16), [400, 1000], [1600, 2400])
-    train, held_out = split_stream(stream)
+    train, held_out = stream.part(0, 950), stream.part(950, 1000)
     assert (len(train), len(held_out)) == (950, 50)
     assert held_out.tokens[0] == 950
     assert (train.document_ends, train.document_chars) == ([400, 950], [1600, 2200])
     assert [n_chars for _, n_chars in held_out.documents()] == [200]
+
+
+def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
+    args = arguments(corpus, base_model, tmp_path, max_validation_tokens=10)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    train, held_out = token_streams(args, tokenizer)
+    args.max_validation_tokens = None
+    same_train, whole = token_streams(args, tokenizer)
+    assert len(train) == len(same_train) and len(held_out) == 10 < len(whole)
+    assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
 def test_the_card_says_what_ran(corpus, base_model, tmp_path):

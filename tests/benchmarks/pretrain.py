@@ -1,0 +1,101 @@
+"""Speed of pre-training through the Trainer, against transformers' Trainer with its OpenAIGPT on the same rows.
+
+    python tests/benchmarks/pretrain.py --data_dir DIR [--updates 6] [--rounds 2] [--batch_size 4] [--torch_compile]
+
+Everything that a run has takes part: reading the memory-mapped stream, collating, forward, backward, clipping, fused
+AdamW, the schedule, a log line an update, the watch on the loss. `synthetic` is ours on random tokens that lie in
+memory: as fast, if reading data holds up nothing. Contenders take turns, round after round, in one process; the median
+of the rounds counts, each without its first update. The share of peak is that of the fastest matrix product measured
+beside it. Models have the paper's size and random weights, 40,478 entries among them; the corpus is tokenized with
+gpt1-tiny's vocabulary, which is smaller, and makes no difference to the work.
+"""
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_seed
+
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf.checkpoints import open_tokenizer
+from gpt1_hf.data.corpus import TokenStream, Windows
+from gpt1_hf.training.arguments import PretrainArguments
+from gpt1_hf.training.pretrain import token_streams, watch_throughput
+from gpt1_hf.training.throughput import Throughput, matmul_peak, operations_per_token
+
+
+SPAN, VOCAB = 512, 40478
+
+
+def train(name: str, stream: TokenStream, args: PretrainArguments) -> Throughput:
+    """Some updates of a contender's, from new weights."""
+    set_seed(0)
+    rows = Windows(stream, SPAN)
+    if name != "OpenAIGPT":
+        trainer = GPT1Trainer(GPT1ForCausalLM(GPT1Config(vocab_size=VOCAB)), args, train_dataset=rows)
+        throughput = watch_throughput(trainer, SPAN)
+    else:
+        trainer = Trainer(OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCAB)), args, train_dataset=rows)
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        per_update = args.per_device_train_batch_size * SPAN
+        throughput = Throughput(per_update, operations_per_token(trainer.model, SPAN), matmul_peak(dtype, args.device))
+        # Its layers are `Conv1D`, which are not counted; it has the same weights.
+        throughput.operations_per_token = operations_per_token(GPT1ForCausalLM(GPT1Config(vocab_size=VOCAB)), SPAN)
+        trainer.add_callback(throughput)
+    trainer.train()
+    return throughput
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="Folder with the corpus.")
+    parser.add_argument("--corpus", default="books")
+    parser.add_argument("--updates", type=int, default=6, help="Timed updates a round.")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--torch_compile", action="store_true")
+    parser.add_argument("--contenders", nargs="+", default=["ours", "synthetic", "OpenAIGPT"])
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        args = PretrainArguments(
+            corpus=given.corpus,
+            data_dir=given.data_dir,
+            output_dir=str(Path(folder) / "run"),
+            max_steps=given.updates + 1,
+            per_device_train_batch_size=given.batch_size,
+            bf16=given.dtype == "bf16",
+            torch_compile=given.torch_compile,
+            train_sampling_strategy="sequential",
+            save_strategy="no",
+            logging_steps=1,
+            disable_tqdm=True,
+        )
+        stream, _ = token_streams(args, open_tokenizer("gpt1-tiny"))
+        n_tokens = (given.updates + 1) * given.batch_size * SPAN
+        random = np.random.default_rng(0).integers(VOCAB, size=n_tokens, dtype=np.uint16)
+        streams = {"synthetic": TokenStream(random, [n_tokens], [n_tokens])}
+        measured: dict[str, list[Throughput]] = {name: [] for name in given.contenders}
+        for _ in range(given.rounds):
+            for name in given.contenders:
+                measured[name].append(train(name, streams.get(name, stream), replace(args)))
+        rates = {name: statistics.median(one.tokens_per_second for one in of) for name, of in measured.items()}
+        shares = {name: statistics.median(one.share_of_peak for one in of) for name, of in measured.items()}
+        peak = max(one.peak for of in measured.values() for one in of)
+        rows = [
+            (name, f"{rates[name]:,.0f}", f"{100 * shares[name]:.0f} %", f"{rates['ours'] / rates[name]:.2f}")
+            for name in given.contenders
+        ]
+        print(f"peak: {peak / 1e9:,.0f} GFLOP/s ({given.dtype}), {torch.get_num_threads()} threads")
+        print(
+            tabulate(rows, headers=("contender", "tokens/s", "share of peak", "ours over it"), disable_numparse=True)
+        )
+
+
+if __name__ == "__main__":
+    main()
