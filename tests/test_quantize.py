@@ -165,6 +165,7 @@ def test_failure_is_one_sentence_and_leaves_nothing(base_model, tmp_path, monkey
     config.save_pretrained(quantized)
     spec = importlib.util.spec_from_loader("torchao", None)
     find_spec = importlib.util.find_spec
+    capsys.readouterr()
     for found, cases in (
         (
             spec,
