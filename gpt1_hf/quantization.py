@@ -107,4 +107,4 @@ def format_comparison(results: list[Result]) -> str:
     """A table of what quantization changed."""
     rows = [(r.task, r.split, r.metric, r.details["before"], r.value, r.value - r.details["before"]) for r in results]
     headers = ("task", "split", "metric", "before", "int8", "change")
-    return tabulate(rows, headers=headers, floatfmt=("", "", "", ".3f", ".3f", "+.3f"))
+    return tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".4f", "+.4f"))
