@@ -132,7 +132,7 @@ def test_what_is_lost_is_measured_as_by_evaluate(base_model, classifier, texts, 
     argv = ["evaluate", "--model", str(tmp_path / "tasks"), "--task", "sst2", "--sample", "--output_dir", str(out)]
     assert main(argv) == 0
     assert json.loads((out / "results.json").read_text())[0]["value"] == accuracy["value"]
-    assert f"{accuracy["value"]:.4f}" in capsys.readouterr().out
+    assert f"{accuracy['value']:.4f}" in capsys.readouterr().out
 
 
 def test_the_first_characters_of_a_text():
