@@ -163,7 +163,8 @@ def _trace(model: PreTrainedModel, cases: "Cases", format: str) -> ExportedModel
     with symbolic_shapes.patch(backed_size_oblivious=True):
         exported = exporter.export(model, {**cases.sample(), "use_cache": cases.use_cache}, config)
     if format == "torch_export":
-        exported.program.example_inputs = None  # they would be pickled
+        # They would be pickled; and with them the loaded program refuses rows of one token, which it computes rightly.
+        exported.program.example_inputs = None
     return exported
 
 
