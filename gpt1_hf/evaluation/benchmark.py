@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ class EvaluateArguments:
     stride: int | None = field(
         default=None, metadata={"help": "Tokens newly scored in each window of text. Default: all but the first."}
     )
+    max_characters: int | None = field(
+        default=None, metadata={"help": "Score the first so many characters of the text. Default: all."}
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row, or window of text, in tokens. Default: the model's context."}
     )
@@ -76,23 +80,29 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     """
     if (args.task is None) == (args.text_file is None):
         raise GPT1Error("evaluate needs one of --task and --text_file")
-    results = _evaluate_text(args) if args.task is None else _evaluate_task(args)
+    results = measure(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
     return results
+
+
+def measure(args: EvaluateArguments) -> list[Result]:
+    """[`evaluate`] without the table and `results.json`."""
+    return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     from ..data.corpus import encode_document, read_documents
 
     split = args.split or "validation"
-    documents = list(read_documents(args.text_file, split, args.data_dir))
+    documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     encoded = ((np.asarray(encode_document(tokenizer, text)), len(text)) for text in documents)
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
+    cut = {} if args.max_characters is None else {"max_characters": args.max_characters}
     common = {
         "task": "language_modeling",
         "split": split,
@@ -100,12 +110,23 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         "paper": None,
         "model": args.model,
         "seed": None,
-        "details": {"text": args.text_file, "window": window, "stride": args.stride or window - 1},
+        "details": {"text": args.text_file, "window": window, "stride": args.stride or window - 1, **cut},
     }
     return [
         Result(metric="perplexity", value=round(text_score.perplexity, 3), **common),
         Result(metric="bits_per_character", value=round(text_score.bits_per_character, 4), **common),
     ]
+
+
+def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
+    """Documents up to a number of characters, the last of them cut; all, if that is `None`."""
+    chosen: list[str] = []
+    for document in documents:
+        left = None if n is None else n - sum(map(len, chosen))
+        if left == 0:
+            break
+        chosen.append(document[:left])
+    return chosen
 
 
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
@@ -147,6 +168,8 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     trainer_args = TrainingArguments(
         output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
     )
+    # Trainer refuses a quantized model, since it cannot train one; here it only predicts.
+    loaded.is_quantized = False
     return Trainer(loaded, trainer_args, data_collator=GPT1DataCollator(processor)), processor
 
 
