@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from .errors import GPT1Error
@@ -26,6 +27,7 @@ from .resources import model_path
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's name; it would unpickle others
 # Every linear layer of a block of GPT-1.
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 # The end of a class's name -> PEFT's name of what it does; it has none for multiple choice.
@@ -175,6 +177,8 @@ def open_adapter(model: str, base: PreTrainedModel, config: PreTrainedConfig) ->
     _check_peft()
     from peft import PeftModel
 
+    if cached_file(model_path(model), ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False) is None:
+        raise GPT1Error(f"adapter {model!r} has no {ADAPTER_WEIGHTS}, and weights in other formats are not read")
     base.resize_token_embeddings(config.vocab_size, mean_resizing=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys")

@@ -1,4 +1,9 @@
-"""Opening checkpoints by name (folder, Hub id, or an embedded model) with errors that say what is wrong."""
+"""
+Opening checkpoints by name (folder, Hub id, or an embedded model) with errors that say what is wrong.
+
+Code that lies beside a checkpoint is not run, nor asked about; weights are read from safetensors, and nothing is
+unpickled.
+"""
 
 import copy
 import importlib.util
@@ -31,7 +36,7 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
         GPT1Error: if there is none of that name.
     """
     try:
-        return AutoTokenizer.from_pretrained(model_path(model))
+        return AutoTokenizer.from_pretrained(model_path(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unreachable(model, "tokenizer", error) from error
 
@@ -75,11 +80,13 @@ def open_causal_lm(model: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(model_path(model))
+        config = AutoConfig.from_pretrained(model_path(model), trust_remote_code=False)
         if config.model_type == "openai-gpt":
             config = open_config(model)
         _check_libraries(model, config)
-        return AutoModelForCausalLM.from_pretrained(model_path(model), config=config, dtype="float32")
+        return AutoModelForCausalLM.from_pretrained(
+            model_path(model), config=config, dtype="float32", use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise _unreachable(model, "weights", error) from error
 

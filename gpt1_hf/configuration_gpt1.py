@@ -119,6 +119,8 @@ class GPT1Config(GPT1FamilyConfig):
         regression_bins (`int`, *optional*):
             With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
             and read it out as their expectation: 6 is the released code's STS-B. Plain regression if not set.
+        trained_on (`dict`, *optional*):
+            What a fine-tuned model was made with: task, labels, tokenizer and data (see `provenance.py`).
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the keys and values for faster generation.
         pad_token_id (`int`, *optional*):
@@ -168,6 +170,7 @@ class GPT1Config(GPT1FamilyConfig):
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
     regression_bins: int | None = None
+    trained_on: dict | None = None
     use_cache: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None

@@ -152,7 +152,7 @@ def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
     """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
     # Where there is none, AutoProcessor makes one up.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
-        return AutoProcessor.from_pretrained(model_path(model))
+        return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
     return open_tokenizer(model)
 
 

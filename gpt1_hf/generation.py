@@ -72,7 +72,8 @@ def sample(
     """
     if not prompt.strip():
         raise GPT1Error("the prompt is empty: give the model a word to go on from")
-    inputs = tokenizer(prompt, return_tensors="pt", verbose=False).to(lm.device)
+    # A prompt that spells a special token is text.
+    inputs = tokenizer(prompt, return_tensors="pt", split_special_tokens=True, verbose=False).to(lm.device)
     n_prompt = inputs["input_ids"].shape[1]
     if not n_prompt:
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")

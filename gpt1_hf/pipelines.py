@@ -10,6 +10,8 @@ import torch
 from transformers import AutoModelForMultipleChoice, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .provenance import check_tokenizer
+
 
 class MultipleChoicePipeline(Pipeline):
     """
@@ -36,6 +38,17 @@ class MultipleChoicePipeline(Pipeline):
     _load_tokenizer = False
     _load_image_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        name = self.model.name_or_path
+        # Not by its class: of a folder on the Hub it may be the one that lies there.
+        if (own_format := getattr(self.processor, "input_format", None)) != "multiple_choice":
+            raise ValueError(
+                f"the multiple-choice pipeline needs a processor of that format, but the one of {name!r} has the "
+                f"format {own_format!r}: give it a model that was fine-tuned for RACE or Story Cloze"
+            )
+        check_tokenizer(self.model.config, self.processor.tokenizer, name)
 
     def _sanitize_parameters(self, **settings):
         if unknown := settings.keys() - {"top_k", "max_length"}:

@@ -89,6 +89,8 @@ class GPT1Processor(ProcessorMixin):
             raise ValueError(f"unknown input_format {input_format!r}; choose one of {', '.join(INPUT_FORMATS)}")
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_special_tokens(TASK_TOKENS)
+        # Text that spells a special token is text. It is saved so, too.
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
         start, delimiter, extract = TASK_TOKENS.values()
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{start} $A {extract}",
@@ -256,7 +258,10 @@ class GPT1Processor(ProcessorMixin):
         if column and not isinstance(column[0], str):
             ids = iter(self._tokenize([text for texts in column for text in texts]))
             return [[next(ids) for _ in texts] for texts in column]
-        return self.tokenizer(column, add_special_tokens=False, verbose=False)["input_ids"] if column else []
+        if not column:
+            return []
+        # Said again, for a tokenizer that was exchanged for another or changed since.
+        return self.tokenizer(column, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
 
     def _sequences(self, row: tuple, max_length: int) -> tuple[list[list[int]], bool]:
         """Join the token lists of a row with the special tokens around them; whether anything had to be cut."""

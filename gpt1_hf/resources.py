@@ -32,8 +32,11 @@ def find_recipe(name: str) -> Path:
     Raises:
         GPT1Error: if there is none.
     """
-    for path in (Path(name), recipes_dir() / f"{name}.yaml", recipes_dir() / name, recipes_dir().parent / name):
-        if path.is_file():
+    if Path(name).is_file():
+        return Path(name)
+    for path in (recipes_dir() / f"{name}.yaml", recipes_dir() / name, recipes_dir().parent / name):
+        # Names of shipped recipes do not climb out of their folder.
+        if path.is_file() and path.resolve().is_relative_to(recipes_dir().resolve()):
             return path
     raise GPT1Error(
         f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints"

@@ -78,7 +78,9 @@ def check_repo_name(repo: str):
 def is_complete(folder: Path) -> bool:
     """Whether a folder carries its code, so that `trust_remote_code=True` loads it."""
     auto_map = read_json(folder / "config.json").get("auto_map") or {}
-    return bool(auto_map) and all((folder / f"{name.split('.')[0]}.py").is_file() for name in auto_map.values())
+    return bool(auto_map) and all(
+        isinstance(name, str) and (folder / f"{name.split('.')[0]}.py").is_file() for name in auto_map.values()
+    )
 
 
 def model_files(folder: str | Path) -> dict[str, Path]:
@@ -265,6 +267,11 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def without_tokens(text: str) -> str:
+    """A message of the Hub's client without the secret that it may quote, as of a header that cannot be sent."""
+    return re.sub(r"hf_\w+|Bearer [^\s'\"]+", "<token>", text)
+
+
 @contextmanager
 def explained(repo: str, consequence: str) -> Iterator[None]:
     """Turn what the Hub's client raises into one sentence."""
@@ -279,10 +286,10 @@ def explained(repo: str, consequence: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise GPT1Error(_refusal(repo, cause, consequence)) from error
-        reason = " ".join(str(cause).split()) or type(cause).__name__
+        reason = without_tokens(" ".join(str(cause).split())) or type(cause).__name__
         if cause is error and isinstance(error, ValueError):
             raise GPT1Error(f"the Hub does not take the model for {repo} ({reason}); {consequence}") from error
-        where = f" ({error})" if cause is not error else ""
+        where = f" ({without_tokens(str(error))})" if cause is not error else ""
         raise GPT1Error(
             f"the connection to the Hub at {endpoint} failed{where}: {reason}; {consequence}, so check the network "
             "and run it again"
@@ -292,7 +299,7 @@ def explained(repo: str, consequence: str) -> Iterator[None]:
 def _refusal(repo: str, error: HfHubHTTPError, consequence: str) -> str:
     """What the Hub means by an HTTP status."""
     status = error.response.status_code
-    said = " ".join((error.server_message or "").split())
+    said = without_tokens(" ".join((error.server_message or "").split()))
     said = f" ({said})" if said else ""
     if status == 401:
         return (

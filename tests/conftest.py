@@ -18,12 +18,34 @@ from hub_client import TOKENS, started_client
 from hub_server import HubServer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
+from gpt1_hf.evaluation import results
 
 
 WORDS = (
     "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "
     "never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's"
 ).split()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def results_keep_their_schema():
+    """Whatever test it is that writes a `results.json`: it is as the schema says."""
+    try:
+        import jsonschema
+    except ImportError:
+        yield
+        return
+    schema = json.loads(Path(results.__file__).with_name("results_schema.json").read_text(encoding="utf-8"))
+    validator, write_json = jsonschema.Draft202012Validator(schema), results.write_json
+
+    def checked(path, content):
+        if Path(path).name == results.RESULTS:
+            validator.validate(json.loads(json.dumps(content, allow_nan=False)))
+        write_json(path, content)
+
+    results.write_json = checked
+    yield
+    results.write_json = write_json
 
 
 @pytest.fixture(scope="session")

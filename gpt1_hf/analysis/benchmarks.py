@@ -57,12 +57,15 @@ def metric_name(metric: str) -> str:
 
 def best_settings(results: Sequence[Result], cell: Cell, model: str) -> str:
     """What a model reaches, with the settings that have the most training rows, then seeds."""
-    groups: dict[tuple, list[float]] = {}
+    groups: dict[tuple, list[Result]] = {}
     for result in results:
         _, _, subset = str(result.split).partition("_")
         if (result.task, result.metric, subset, model_name(result)) == (cell.task, cell.metric, cell.subset, model):
-            groups.setdefault(tuple(result.details.get(key) for key in SETTINGS), []).append(result.value)
+            groups.setdefault(tuple(result.details.get(key) for key in SETTINGS), []).append(result)
     if not groups:
         return "not run"
     settings = max(groups, key=lambda group: (group[0] or 0, len(groups[group])))
-    return f"{spread(groups[settings])} on {settings[0]:,} rows" if settings[0] else spread(groups[settings])
+    values = spread([result.value for result in groups[settings]])
+    marks = sorted({result.rows for result in groups[settings] if "rows_of_split" in result.details})
+    scored = f", scored on {' and '.join(marks)}" if marks else ""
+    return f"{values} on {settings[0]:,} rows{scored}" if settings[0] else values + scored

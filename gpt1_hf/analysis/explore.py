@@ -126,7 +126,7 @@ class Explorer:
         Raises:
             GPT1Error: if it was fine-tuned for another format.
         """
-        processor = AutoProcessor.from_pretrained(model_path(self.choice_model))
+        processor = AutoProcessor.from_pretrained(model_path(self.choice_model), trust_remote_code=False)
         if not isinstance(processor, GPT1Processor) or processor.input_format != "multiple_choice":
             raise GPT1Error(
                 f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one that `gpt1 finetune "
@@ -245,7 +245,7 @@ class Explorer:
         text, tokenizer = self._checked(text, "the text"), self.scorer.tokenizer
         backend = tokenizer.backend_tokenizer
         cleaned = backend.normalizer.normalize_str(text) if backend.normalizer else text
-        encoding = tokenizer(text, add_special_tokens=False, verbose=False)
+        encoding = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         texts = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(cleaned)] if backend.pre_tokenizer else []
         words: list[Word] = []
         last = None

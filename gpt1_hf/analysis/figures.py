@@ -79,6 +79,9 @@ class Figure:
     log_x: bool = False
     few_x: bool = False
 
+    def __post_init__(self):
+        self.name = re.sub(r"[^\w.-]+", "-", self.name)  # tasks have names from results.json, which may be anyone's
+
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to draw."""

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from ..checkpoints import open_tokenizer
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
+from ..evaluation.benchmark import spaced
 from ..tasks import load_task
-from .zero_shot import HEURISTICS, best_threshold, spaced, split_at_pronoun
+from .zero_shot import HEURISTICS, best_threshold, split_at_pronoun
 
 
 def load_rows(
@@ -40,7 +41,8 @@ def load_rows(
             Take so many rows, evenly spaced in the split; the harness's `--limit` takes the first ones.
     """
     split = split or ("validation" if sample else HEURISTICS[task_id].split)
-    return spaced(load_task(task_id).load(split, data_dir or default_data_dir(), sample), max_examples)
+    rows = load_task(task_id).load(split, data_dir or default_data_dir(), sample)
+    return rows.select(spaced(len(rows), max_examples))
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import re
 import shlex
 import shutil
 import time
@@ -47,6 +48,8 @@ KINDS: dict[str, tuple[type, Callable]] = {
 # Settings that say where things lie or what is shown, and leave the numbers as they are.
 PLACES = ("output_dir", "data_dir", "tokens_dir", "disable_tqdm", "logging_steps", "resume_from_checkpoint")
 FIRST_SEED = 42
+# What a part of a run's name may be: its folder stays below the plan's.
+NAME = re.compile(r"\w[\w.,+=%-]*")
 # What ends one run and leaves the others to go on: bad input, full disks, losses that are not finite, and (as
 # RuntimeError) a device's memory. Anything else is a bug.
 RUN_ERRORS = (ValueError, OSError, FloatingPointError, RuntimeError)
@@ -121,6 +124,14 @@ class Run:
         Raises:
             GPT1Error: if a flag is unknown, or its value of another type.
         """
+        for part in self.name.split("/"):
+            if not NAME.fullmatch(part):
+                raise GPT1Error(
+                    f"{self.name!r} cannot be the name of a run, which is a folder's: {part!r} may have letters, "
+                    "digits and any of `_.,+=%-`, and begin with none of them but `_`"
+                )
+        if secrets := [key for key in self.settings if key.endswith("_token")]:
+            raise GPT1Error(f"{self.name}: {secrets[0]} is not for plans, which note their settings: set HF_TOKEN")
         try:
             _, rest = parser(self.kind).parse_known_args(self.flags)
         except ArgumentError as error:

@@ -80,11 +80,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         logger.warning(f"{path} is left out: it is not valid JSON ({error})")
         return []
-    needed = {"task", "metric", "value"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= set(row) for row in rows):
+    if not isinstance(rows, list) or not all(map(is_row, rows)):
         logger.warning(f"{path} is left out: it is not a list of results")
         return []
     return rows
+
+
+def is_row(row: Any) -> bool:
+    """Whether something has what a report needs; `results_schema.json` says all that our commands write."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("task"), str)
+        and isinstance(row.get("metric"), str)
+        and isinstance(row.get("value"), int | float)
+        and isinstance(row.get("details") or {}, dict)
+    )
 
 
 def as_result(row: dict[str, Any]) -> Result:

@@ -17,7 +17,9 @@ from .tables import Section, Table, escape, write_figures
 
 ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_section, auxiliary, context_length)
 # What of a result's details is a measurement, and no setting.
-MEASURED = ("train_loss", "train_seconds", "device", "tokens_per_second", "share_of_peak")
+MEASURED = ("train_loss", "train_seconds", "device", "tokens_per_second", "share_of_peak", "rows_of_split", "overlap")
+# And what names data and tokenizer, for comparison.
+DIGESTS = ("tokenizer", "rows_digest", "train_rows_digest")
 
 
 @dataclass
@@ -101,10 +103,18 @@ def build(records: Sequence[Record], title: str) -> Report:
     summary = [f"{len(records)} runs: {', '.join(counts)}."]
     summary += [f"Hardware: {'; '.join(devices)}."] if devices else []
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
+    partial = parts(records)
+    summary += [f"Not scored on the whole split: {', '.join(partial)}."] if partial else []
     sections = [analysis.section(records) for analysis in ANALYSES]
     sections += [pretraining(records), finetuning_losses(records), other(records), all_runs(records)]
     commands = [(record.name, record.run["command"]) for record in records if "command" in record.run]
     return Report(title, " ".join(summary), sections, commands)
+
+
+def parts(records: Sequence[Record]) -> list[str]:
+    """Splits that were not scored whole, each with its rows."""
+    marked = (result for record in records for result in record.results if result.details.get("rows_of_split"))
+    return sorted({f"{result.task} {result.split} ({result.rows} rows)" for result in marked})
 
 
 def of_details(record: Record, key: str) -> list[Any]:
@@ -210,13 +220,14 @@ def result_cells(result) -> list[str]:
         result.metric,
         value,
         paper,
-        str(result.n_examples),
+        result.rows,
         seed,
     ]
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items() if key not in MEASURED and value is not None)
+    shown = {key: value for key, value in settings.items() if key not in (*MEASURED, *DIGESTS) and value is not None}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def all_runs(records: Sequence[Record]) -> Section:

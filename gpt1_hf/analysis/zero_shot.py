@@ -31,10 +31,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints import open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
+from ..provenance import rows_digest
 from ..tasks import load_task
 
 
@@ -88,8 +90,9 @@ class Scorer:
     desc: str | None = "scoring"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens."""
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        """Token ids without special tokens, also where a text spells one."""
+        encoding = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return encoding["input_ids"]
 
     def score_ends(self, beginnings: Sequence[str], texts: Sequence[str]) -> tuple[list[np.ndarray], list[bool]]:
         """Log-probabilities of the tokens of each text that come after its beginning, and which texts were cut."""
@@ -329,7 +332,8 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
     split = args.split or ("validation" if args.sample else heuristic.split)
 
     def load(split: str) -> Dataset:
-        return spaced(task.load(split, args.data_dir, args.sample), args.max_examples)
+        rows = task.load(split, args.data_dir, args.sample)
+        return rows.select(spaced(len(rows), args.max_examples))
 
     rows = load(split)
     answers = heuristic.answer(scorer, rows)
@@ -367,6 +371,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         "sample": args.sample,
         "max_examples": args.max_examples,
         "max_length": args.max_length,
+        "rows_digest": rows_digest(rows),
     }
     results = []
     for result in task_results(task, split, predictions, model=args.model, seed=None, details=details):
@@ -377,12 +382,3 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         result = replace(result, paper=None, prior=None, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}
-
-
-def spaced(rows: Dataset, n: int | None) -> Dataset:
-    """At most so many rows, evenly spaced: neighbours in a file are often about the same thing."""
-    if n is None or n >= len(rows):
-        return rows
-    if n < 1:
-        raise GPT1Error(f"max_examples is {n}: give at least 1")
-    return rows.select([index * len(rows) // n for index in range(n)])

@@ -48,7 +48,8 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str, r
         parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
     instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
-        raise GPT1Error(f"unknown argument {rest[0]}{_nearest(rest[0].lstrip('-').split('=')[0], arguments, '--')}")
+        flag = rest[0].split("=")[0]  # its value may be a secret
+        raise GPT1Error(f"unknown argument {flag}{_nearest(flag.lstrip('-'), arguments, '--')}")
     return instance
 
 

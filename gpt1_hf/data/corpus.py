@@ -189,7 +189,8 @@ def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Encode a text of any length; with a tokenizer that has a line-break token, its lines in parallel."""
     line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
     if line_break is None:
-        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    tokenizer.backend_tokenizer.encode_special_tokens = True  # as text, where the text spells one
     ids: list[int] = []
     for encoding in tokenizer.backend_tokenizer.encode_batch_fast(text.split("\n"), add_special_tokens=False):
         line = encoding.ids

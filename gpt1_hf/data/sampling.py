@@ -1,9 +1,11 @@
-"""The order of training rows: rows of like length share an update, so that little of it is padding."""
+"""Which rows, in which order: for training, rows of like length share an update, so that little of it is padding."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+
+from ..errors import GPT1Error
 
 
 # Rows are sorted among so many updates' worth of random ones: enough for nearly all of the saving, and few enough that
@@ -54,3 +56,11 @@ class LengthGroupedSampler(Sampler[int]):
 def row_lengths(input_ids: Sequence[Sequence]) -> list[int]:
     """Length of each row of token ids, or of the longest sequence of each row that has several."""
     return [max(map(len, row)) if row and isinstance(row[0], Sequence) else len(row) for row in input_ids]
+
+
+def spaced(n_rows: int, n: int | None) -> list[int]:
+    """Indices of at most so many rows, evenly spaced: neighbours in a file are often about the same thing."""
+    if n is not None and n < 1:
+        raise GPT1Error(f"max_examples is {n}: give at least 1")
+    n = n_rows if n is None else min(n, n_rows)
+    return [index * n_rows // n for index in range(n)]

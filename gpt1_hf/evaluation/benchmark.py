@@ -22,11 +22,14 @@ from transformers import (
 from ..checkpoints import open_causal_lm, open_config, open_model, open_tokenizer
 from ..data.collator import GPT1DataCollator
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
+from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..resources import model_path
 from ..tasks import Task, load_task
 from .metrics import score
+from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
 from .results import Result, format_results, write_results, write_text
 
@@ -67,6 +70,19 @@ class EvaluateArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row, or window of text, in tokens. Default: the model's context."}
     )
+    max_examples: int | None = field(
+        default=None, metadata={"help": "Score so many rows or documents, evenly spaced. Default: all."}
+    )
+    check_overlap: bool = field(
+        default=False,
+        metadata={
+            "help": "Of a task: find rows that stand in its train split, and score the others by themselves, too. "
+            "With --train_text, and of text: find what stands in that."
+        },
+    )
+    train_text: str | None = field(
+        default=None, metadata={"help": "With check_overlap: text that the language model learnt from, as --corpus."}
+    )
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
     output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
 
@@ -80,6 +96,10 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     """
     if (args.task is None) == (args.text_file is None):
         raise GPT1Error("evaluate needs one of --task and --text_file")
+    if args.train_text and not args.check_overlap:
+        raise GPT1Error("train_text is what check_overlap looks in: give --check_overlap, too")
+    if args.check_overlap and args.text_file and not args.train_text:
+        raise GPT1Error("check_overlap of text needs --train_text, the text that the model learnt from")
     results = measure(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
@@ -98,6 +118,9 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
+    n_documents = len(documents)
+    documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
+    overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     encoded = ((np.asarray(encode_document(tokenizer, text)), len(text)) for text in documents)
@@ -110,7 +133,14 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         "paper": None,
         "model": args.model,
         "seed": None,
-        "details": {"text": args.text_file, "window": window, "stride": args.stride or window - 1, **cut},
+        "details": {
+            "text": args.text_file,
+            "window": window,
+            "stride": args.stride or window - 1,
+            **({} if text_score.n_documents == n_documents else {"rows_of_split": n_documents}),
+            **cut,
+            **overlap,
+        },
     }
     return [
         Result(metric="perplexity", value=round(text_score.perplexity, 3), **common),
@@ -133,18 +163,37 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
     trainer, processor = open_fine_tuned(args.model, task, args.output_dir, args.batch_size)
+    record = trained_on(trainer.model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    max_length = args.max_length or trainer.model.config.max_position_embeddings
+    rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
+    digests = {split: rows_digest(rows[split]) for split in rows}
+    if not args.max_examples and record.get("sample") == args.sample:
+        check_rows(record, digests, args.model)
+    max_length = args.max_length or row_length(trainer.model.config)
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
-    details = {"sample": args.sample, "not_run": not_run}
-    results = []
+    details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
+    details |= {name: record[name] for name in ("tokenizer",) if name in record}
+    details |= {"trained_on": record["task"]} if "task" in record else {}
+    results, seed = [], record.get("seed")
     for split in predictions:
-        scored = task_results(task, split, predictions[split], model=args.model, seed=None, details=details)
+        found = {**details, "rows_digest": digests[split]}
+        scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
         if not scored:
             print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
+        if args.check_overlap and scored:
+            train = task.load("train", args.data_dir, args.sample)
+            overlap = row_overlap(train, rows[split], task.input_format)
+            found = {**found, "sample": True}  # it is marked as a part of the split already
+            others = [row for row, is_seen in zip(predictions[split], overlap.whole, strict=True) if not is_seen]
+            clean = task_results(task, split, others, args.model, seed, found) if others else []
+            more = {"train_rows": len(train)}
+            if args.train_text:
+                texts = row_texts(rows[split], task.input_format)
+                more |= in_corpus(args.train_text, texts, args.data_dir)
+            scored = with_overlap(scored, overlap, clean, more)
         results += scored
     return results
 
@@ -154,10 +203,11 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     Load a fine-tuned model, ready to predict.
 
     Raises:
-        GPT1Error: if it was fine-tuned for another format or other labels than the task's, or not at all.
+        GPT1Error: if it was fine-tuned for another format or other labels than the task's, with another tokenizer than
+        is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
-    processor = AutoProcessor.from_pretrained(model_path(model))
+    processor = AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
     refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
@@ -165,6 +215,10 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     if not isinstance(processor, GPT1Processor):
         raise GPT1Error(refusal)
     check_labels(task, model, loaded.config)
+    check_tokenizer(loaded.config, processor.tokenizer, model)
+    made_for = trained_on(loaded.config).get("task", task.id)
+    if made_for != task.id:
+        logger.warning(f"model {model!r} was fine-tuned on {made_for}, not on {task.id}")
     trainer_args = TrainingArguments(
         output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
     )
@@ -221,6 +275,11 @@ def check_labels(task: Task, model: str, config: PreTrainedConfig):
     found = [config.id2label[index] for index in range(config.num_labels)]
     if labels is not None and found != list(labels.values()):
         raise GPT1Error(f"model {model!r} has the labels {found}, but task {task.id} has {list(labels.values())}")
+    recorded = trained_on(config).get("labels", list(task.label_names))
+    if recorded != list(task.label_names):
+        raise GPT1Error(
+            f"model {model!r} was trained with the labels {recorded}, but task {task.id} has {list(task.label_names)}"
+        )
 
 
 def load_scored(
@@ -327,7 +386,8 @@ def task_results(
     Score the predictions of a split with the task's metrics, on each subset and on the whole.
 
     A split with hidden labels has no result. Subsets that the data lacked, and with them the whole, are added to
-    `details["not_run"]`, the names of the splits that were not run.
+    `details["not_run"]`, the names of the splits that were not run; `details["rows_of_split"]` is how many rows the
+    whole data set has in the split, where others were scored.
     """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():
@@ -346,6 +406,9 @@ def task_results(
     results = []
     for name, subset in parts.items():
         paper, prior = task.numbers(subset)
+        n_rows = int(chosen[name].sum())
+        whole = n_rows if details.get("sample") else task.sizes.get(name, n_rows)
+        own_details = details if whole == n_rows else {**details, "rows_of_split": whole}
         for metric in () if name in not_run else (task.metric, *task.other_metrics):
             value = score(metric, answers[chosen[name]], labels[chosen[name]])
             results.append(
@@ -354,11 +417,11 @@ def task_results(
                     split=name,
                     metric=metric,
                     value=round(value, 2),
-                    n_examples=int(chosen[name].sum()),
+                    n_examples=n_rows,
                     paper=paper if metric == task.metric else None,
                     model=model,
                     seed=seed,
-                    details=details,
+                    details=own_details,
                     prior=prior if metric == task.metric else None,
                 )
             )

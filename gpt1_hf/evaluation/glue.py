@@ -54,29 +54,35 @@ def glue_averages(results: Sequence[Result], split: str = "validation") -> list[
     models = sorted({result.model for result in results})
     if len(models) > 1:
         raise GPT1Error(f"an average over GLUE is of one model, and the results are of {', '.join(models)}")
-    values, examples = defaultdict(list), {}
+    values, examples, wholes = defaultdict(list), {}, {}
     for result in results:
         whole, _, subset = result.split.partition("_")
         if whole == split:
             values[result.task, subset, result.metric].append(result.value)
             examples[result.task, subset] = result.n_examples
+            wholes[result.task, subset] = result.details.get("rows_of_split", result.n_examples)
     averages = []
     for name, (columns, paper, prior) in AVERAGES.items():
         wanted = {(task, *part) for task, parts in columns.items() for part in parts}
         if not wanted <= values.keys():
             continue
         tasks = {task: fmean(fmean(values[task, *part]) for part in parts) for task, parts in columns.items()}
+        parts = {(task, subset) for task, subset, _ in wanted}
+        n_examples, n_whole = (sum(of[part] for part in parts) for of in (examples, wholes))
+        details = {"tasks": {task: round(value, 2) for task, value in tasks.items()}}
+        if n_whole != n_examples:
+            details["rows_of_split"] = n_whole
         averages.append(
             Result(
                 task="glue",
                 split=split,
                 metric=name,
                 value=round(fmean(tasks.values()), 2),
-                n_examples=sum(examples[part] for part in {(task, subset) for task, subset, _ in wanted}),
+                n_examples=n_examples,
                 paper=paper,
                 model=models[0],
                 seed=None,
-                details={"tasks": {task: round(value, 2) for task, value in tasks.items()}},
+                details=details,
                 prior=prior,
             )
         )

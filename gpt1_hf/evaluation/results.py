@@ -38,7 +38,8 @@ class Result:
         seed (`int`, *optional*):
             Seed of the run that made it.
         details (`dict`):
-            What else is worth knowing of the run; `not_run` lists the splits that the data lacked.
+            What else is worth knowing of the run; `not_run` lists the splits that the data lacked, `rows_of_split` is
+            the number of rows that the split has, where others were measured.
         prior (`float`, *optional*):
             Best number before the paper, where there is one.
     """
@@ -53,6 +54,15 @@ class Result:
     seed: int | None
     details: dict[str, Any]
     prior: float | None = None
+
+    @property
+    def rows(self) -> str:
+        """The number of rows for people, who should see where it is not the whole split."""
+        n = f"{self.n_examples:,}" if isinstance(self.n_examples, int) else str(self.n_examples)
+        if self.details.get("sample"):
+            return f"{n} (sample)"
+        whole = self.details.get("rows_of_split")
+        return n if whole is None else f"{n} of {whole:,}" if isinstance(whole, int) else f"{n} of {whole}"
 
 
 def write_text(path: str | Path, text: str):
@@ -79,7 +89,7 @@ def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
 def format_results(results: Sequence[Result]) -> str:
     """A table of results for people, and what was not run."""
     rows = [
-        (r.task, r.split, r.metric, r.prior, r.paper, r.value, r.n_examples, "" if r.seed is None else r.seed)
+        (r.task, r.split, r.metric, r.prior, r.paper, r.value, r.rows, "" if r.seed is None else r.seed)
         for r in results
     ]
     headers = ("task", "split", "metric", "before", "paper", "value", "examples", "seed")

@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
+from ..provenance import row_length, trained_on
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
 from .benchmark import encode_rows, open_fine_tuned, predict, write_predictions
@@ -249,6 +250,9 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
     task = load_task(task_id)
     output_dir = str(Path(args.output_dir) / task_id)
     trainer, processor = open_fine_tuned(str(model), task, output_dir, args.batch_size)
+    made_for = trained_on(trainer.model.config).get("task", task_id)
+    if made_for != task_id:
+        raise GPT1Error(f"the model in {model} was fine-tuned on {made_for}, not on {task_id}")
     predictions = {}
     for own in (task, DIAGNOSTIC) if task_id == "mnli" else (task,):
         try:
@@ -258,7 +262,7 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
                 raise
             logger.warning("the data lacks the diagnostic set (AX)")
             continue
-        encoded = encode_rows(rows, processor, trainer.model.config.max_position_embeddings)
+        encoded = encode_rows(rows, processor, row_length(trainer.model.config))
         predictions["test" if own is task else own.id] = predict(trainer, own, rows, encoded)
     write_predictions(output_dir, predictions)
     rows = predictions["test"] + [{**row, "subset": "ax"} for row in predictions.get("ax", ())]

@@ -15,6 +15,7 @@ TASKS = [
         metric="accuracy",
         paper=None,
         scored_splits=("test",),
+        sizes={"train": 1_322, "test": 564},
         notes="1,322 training and 564 test sentences, in pairs that differ in a few words and in the answer: chance "
         "is 50. Only the sample has a validation split. Of a pronoun that occurs more than once, the first is meant.",
     ),

@@ -46,6 +46,15 @@ TASKS = [
         paper=59.0,
         prior=53.3,
         subsets={"middle": 62.9, "high": 57.4},
+        sizes={
+            "train": 87_866,
+            "validation": 4_887,
+            "validation_middle": 1_436,
+            "validation_high": 3_451,
+            "test": 4_934,
+            "test_middle": 1_436,
+            "test_high": 3_498,
+        },
         notes="87,866 training, 4,887 validation (1,436 middle, 3,451 high) and 4,934 test questions. The test "
         "answers are public. A question may be a sentence with a blank, `_`.",
     ),

@@ -19,6 +19,7 @@ TASKS = [
         metric="accuracy",
         paper=88.3,
         prior=83.3,
+        sizes={"train": 23_596, "validation": 1_304, "test": 2_126},
         notes="23,596 training, 1,304 validation and 2,126 test pairs in snli_format; tsv_format has 23,097 training "
         "pairs and other names for columns and labels. The test labels are public.",
     ),

@@ -16,6 +16,7 @@ TASKS = [
         paper=89.9,
         prior=89.3,
         drop_unlabelled=True,
+        sizes={"train": 549_367, "validation": 9_842, "test": 9_824},
         notes="550,152 training pairs, of which the 785 without a gold label (-1) are left out; 9,842 validation and "
         "9,824 test pairs have one. The test labels are public.",
     ),

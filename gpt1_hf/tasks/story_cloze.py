@@ -77,6 +77,7 @@ TASKS = [
         prior=77.6,
         download="the stories are given on request (https://cs.rochester.edu/nlp/rocstories): put the two CSV files "
         "of spring 2016 into story_cloze/ in the folder that --data_dir (or GPT1_DATA_DIR) names",
+        sizes={"train": OFFICIAL_ROWS - HELD_OUT, "validation": HELD_OUT, "test": 1_871},
         notes="Trained on 1,497 of the 1,871 official validation stories, with 374 held out (as the released code); "
         "the paper's number is on the 1,871 test stories, which are scored where there is a copy.",
     ),

@@ -57,6 +57,8 @@ class Task:
             Class id of each label, where the labels are not class ids themselves.
         score_range (`tuple[float, float]`, *optional*):
             Lowest and highest label, where labels are scores.
+        sizes (`dict[str, int]`):
+            Rows of each split, or subset of one, in the whole data set: a number on fewer is marked as such.
         subsets (`dict[str, float]`):
             Parts of the evaluation splits that are scored each by itself -> the paper's number on them. Their names
             as splits are such as `validation_matched`.
@@ -92,6 +94,7 @@ class Task:
     other_layouts: tuple[dict[str, str | tuple[str, ...]], ...] = ()
     label_ids: dict[str, int] | None = None
     score_range: tuple[float, float] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     subsets: dict[str, float] = field(default_factory=dict)
     pooled: bool = True
     other_metrics: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class GPT1TrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
 
@@ -66,7 +66,7 @@ class GPT1TrainingArguments(TrainingArguments):
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
@@ -146,7 +146,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         super().__post_init__()
 
 
-@dataclass
+@dataclass(repr=False)  # the base class's hides tokens
 class PretrainArguments(GPT1TrainingArguments):
     """One pre-training run: language modelling of running text."""
 

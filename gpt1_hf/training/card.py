@@ -178,7 +178,10 @@ def write_finetuning_card(
     for result in own:
         values = [of_seed.value for of_seed in by_seed[result.split, result.metric]]
         spread = {"mean": round(fmean(values), 2), "std": round(stdev(values), 2)} if len(values) > 1 else {}
-        rows.append({**vars(result), "spread": f"{spread['mean']:.2f} ± {spread['std']:.2f}" if spread else ""})
+        whole = result.details.get("rows_of_split")
+        of_whole = {} if whole is None else {"rows_of_split": whole}
+        of_seeds = f"{spread['mean']:.2f} ± {spread['std']:.2f}" if spread else ""
+        rows.append({**vars(result), "rows": result.rows, "spread": of_seeds})
         evaluations.append(
             EvalResult(
                 task_type=pipeline,
@@ -187,7 +190,7 @@ def write_finetuning_card(
                 dataset_config=None if args.sample else task.config,
                 dataset_split=plain(result.split),
                 dataset_revision=None if args.sample or local else task.revision,
-                dataset_args={"rows": result.n_examples},
+                dataset_args={"rows": result.n_examples, **of_whole},
                 metric_type=HUB_METRICS.get(result.metric, result.metric),
                 metric_name=result.metric.replace("_", " "),
                 metric_value=result.value,

@@ -16,6 +16,7 @@ from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..adapters import add_lora, save_adapter
 from ..checkpoints import open_config, open_model, open_tokenizer
+from ..data.loading import local_copy
 from ..errors import GPT1Error
 from ..evaluation.benchmark import (
     auto_class,
@@ -31,12 +32,13 @@ from ..evaluation.benchmark import (
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, device_name, format_results, write_json, write_results
 from ..processing_gpt1 import GPT1Processor
+from ..provenance import rows_digest, tokenizer_digest
 from ..tasks import Task, load_task
 from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
 from .publishing import push_run
-from .resume import resume_point
+from .resume import changed_settings, resume_point, run_settings
 from .trainer import GPT1Trainer, save_whole
 
 
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 # The random rows of `max_train_examples` are the same for every run and seed.
 SUBSET_SEED = 0
+# Name of the training rows that settings are chosen on.
+HELD_OUT = "held-out train"
 # What a finished run was made with, beside its results.
 SETTINGS_FILE = "settings.json"
 # Settings that say nothing of what a run finds: where it writes, what it shows, and which others go with it.
@@ -147,8 +151,10 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
     tokenizer = open_tokenizer(args.model)
     processor = GPT1Processor(tokenizer, task.input_format, args.question_delimiter)
+    record = training_record(args, task, processor, rows)
     config = open_config(
         args.model,
+        trained_on=record,
         **config_changes(task, args.plain_regression),
         embd_pdrop=args.dropout,
         attn_pdrop=args.dropout,
@@ -198,15 +204,26 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         "train_loss": round(trained.training_loss, 4),
         "train_seconds": round(trained.metrics["train_runtime"], 1),
         "device": device_name(model.device),
+        "tokenizer": record["tokenizer"],
+        "train_rows_digest": record["rows_digest"],
     }
+    if args.max_train_examples:
+        details["subset_seed"] = SUBSET_SEED
     if args.held_out_share:
-        predictions = {"held-out train": predictions["validation"]}
+        predictions = {HELD_OUT: predictions["validation"]}
     else:
         details["not_run"] = [split for split in task.scored_splits if split not in rows]
     results = [
         result
         for split in predictions
-        for result in task_results(task, split, predictions[split], args.model, args.seed, details)
+        for result in task_results(
+            task,
+            split,
+            predictions[split],
+            args.model,
+            args.seed,
+            {**details, "rows_digest": record["scored"][split]},
+        )
     ]
     if args.score_train:
         of_train = predict(trainer, task, rows["train"], encoded["train"])
@@ -226,6 +243,29 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
+
+
+def training_record(
+    args: FinetuneArguments, task: Task, processor: GPT1Processor, rows: dict[str, Dataset]
+) -> dict[str, Any]:
+    """What the model's configuration says of its training, for `provenance.py` to check; all of it in JSON's types."""
+    is_hubs = not args.sample and local_copy(task.dataset, args.data_dir) is None
+    digests = {split: rows_digest(rows[split]) for split in rows}
+    trained = digests.pop("train")
+    return {
+        "task": task.id,
+        "task_version": task.version,
+        "labels": list(task.label_names),
+        "tokenizer": tokenizer_digest(processor.tokenizer),
+        "dataset": task.dataset,
+        "revision": task.revision if is_hubs else None,
+        "sample": args.sample,
+        "rows": len(rows["train"]),
+        "rows_digest": trained,
+        "scored": {HELD_OUT: digests["validation"]} if args.held_out_share else digests,
+        "max_length": args.max_length,
+        "seed": args.seed,
+    }
 
 
 def keep_layers(model: PreTrainedModel, n_layers: int):
@@ -273,9 +313,7 @@ def check_batch(args: FinetuneArguments, n_rows: int):
 
 def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
     """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
-    kept = {name: value for name, value in args.to_dict().items() if not NEUTRAL_SETTINGS.fullmatch(name)}
-    more = {"world_size": args.world_size, "task_version": task.version}
-    return json.loads(json.dumps({**kept, **more}, default=str))
+    return run_settings(args, NEUTRAL_SETTINGS, world_size=args.world_size, task_version=task.version)
 
 
 def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None:
@@ -284,7 +322,7 @@ def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None
     if not (folder / "results.json").is_file() or not (folder / SETTINGS_FILE).is_file():
         return None
     before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    changed = sorted(changed_settings(now, before))
     if changed:
         logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")
         return None

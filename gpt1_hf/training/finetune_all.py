@@ -85,7 +85,7 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
         n_seeds = len(found["seeds"]) if found else 1
         lines[result.task, result.split, result.metric] = (
             *(result.task, result.split, result.metric, result.prior, result.paper, ours, spread, n_seeds),
-            result.n_examples,
+            result.rows,
         )
     headers = ("task", "split", "metric", "before", "paper", "ours", "range", "seeds", "examples")
     table = tabulate(list(lines.values()), headers=headers, floatfmt=".1f", missingval="–", tablefmt=style)

@@ -40,11 +40,21 @@ FREE = re.compile(
 )
 
 
+def run_settings(args: TrainingArguments, passed_over: re.Pattern, **more: Any) -> dict[str, Any]:
+    """The settings of a run but those whose names match, and others, as JSON has them."""
+    kept = {name: value for name, value in args.to_dict().items() if not passed_over.fullmatch(name)}
+    return json.loads(json.dumps({**kept, **more}, default=str))
+
+
+def changed_settings(settings: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
+    """Names of the settings that differ, or that only one of two runs has."""
+    return [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
+
+
 def training_settings(args: TrainingArguments) -> dict[str, Any]:
-    """The settings of a run that decide what is learnt, as JSON has them."""
-    settings = {name: value for name, value in args.to_dict().items() if not FREE.fullmatch(name)}
-    settings["rows per update"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return json.loads(json.dumps(settings, default=str))
+    """The settings of a run that decide what is learnt."""
+    rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return run_settings(args, FREE, **{"rows per update": rows_per_update})
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -66,7 +76,7 @@ def check_settings(settings: dict[str, Any], earlier: dict[str, Any], where: str
     Raises:
         GPT1Error: if a setting that both name differs.
     """
-    changed = [name for name in settings if name in earlier and settings[name] != earlier[name]]
+    changed = [name for name in changed_settings(settings, earlier) if name in settings and name in earlier]
     if changed:
         differences = ", ".join(f"{name} was {earlier[name]} and is {settings[name]} now" for name in changed[:4])
         raise GPT1Error(

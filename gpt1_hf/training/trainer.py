@@ -18,6 +18,7 @@ import torch.distributed as dist
 from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.collator import GPT1DataCollator
 from ..data.corpus import RandomSpans, Spans
@@ -312,6 +313,12 @@ class GPT1Trainer(PublishingTrainer):
         if control.should_log or control.should_save or control.should_evaluate or len(self._unchecked) > 1000:
             self._check_losses()
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _save(self, *args, **kwargs):
+        super()._save(*args, **kwargs)
+        # A pickle of the settings, with the Hub's token among them; nothing reads it.
+        folder = Path(kwargs.get("output_dir") or (args[0] if args else None) or self.args.output_dir)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _check_losses(self):
         """Stop if a loss since the last check was not finite. Only here is the device waited for."""
