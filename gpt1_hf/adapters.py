@@ -7,9 +7,14 @@ matrix, the special tokens; an adapter that left those at random would read its 
 import copy
 import importlib.util
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -110,17 +115,40 @@ def add_lora(
     return adapted
 
 
-def save_adapter(model: "PeftModel", folder: str):
-    """Save an adapter, and beside it the configuration of the whole model, for [`open_adapter`]."""
-    card = Path(folder) / "README.md"
-    had_card = card.exists()
-    # The three rows are in the adapter; PEFT would add the whole embedding matrix, since that has grown.
-    model.save_pretrained(folder, save_embedding_layers=False)
-    if not had_card:
-        card.unlink(missing_ok=True)  # PEFT's is a form to fill in
-    config = copy.deepcopy(model.get_base_model().config)
+def save_adapter(model: "PeftModel", folder: str, state_dict: dict[str, torch.Tensor] | None = None):
+    """
+    Save an adapter, and beside it the configuration of the whole model, for [`open_adapter`].
+
+    Args:
+        model (`PeftModel`):
+            Model with the adapter.
+        folder (`str`):
+            Where to save it.
+        state_dict (`dict`, *optional*):
+            The model's weights, where training has sharded them.
+    """
+    with kept_card(folder):
+        # The three rows are in the adapter; PEFT would add the whole embedding matrix, since that has grown.
+        model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+    base = model.get_base_model()
+    config = copy.deepcopy(base.config)
     config.use_cache = True  # the Trainer switched it off
+    config.architectures = [type(base).__name__]
     config.save_pretrained(folder)
+
+
+@contextmanager
+def kept_card(folder: str) -> Iterator[None]:
+    """Leave a folder's card as it is, also if there is none: PEFT writes into it, or a form to fill in."""
+    card = Path(folder) / "README.md"
+    written = card.read_bytes() if card.exists() else None
+    try:
+        yield
+    finally:
+        if written is not None:
+            card.write_bytes(written)
+        else:
+            card.unlink(missing_ok=True)
 
 
 def adapter_base(model: str) -> str | None:
@@ -152,7 +180,18 @@ def open_adapter(model: str, base: PreTrainedModel, config: PreTrainedConfig) ->
     if cached_file(model_path(model), ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False) is None:
         raise GPT1Error(f"adapter {model!r} has no {ADAPTER_WEIGHTS}, and weights in other formats are not read")
     base.resize_token_embeddings(config.vocab_size, mean_resizing=False)
-    return PeftModel.from_pretrained(base, model_path(model)).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(base, model_path(model)).merge_and_unload()
+        except (UserWarning, KeyError) as error:
+            raise GPT1Error(
+                f"the adapter {model!r} lacks weights that its configuration names: save it again"
+            ) from error
+        except (RuntimeError, SafetensorError) as error:
+            raise GPT1Error(
+                f"the weights of the adapter {model!r} do not fit its base model, or are damaged"
+            ) from error
 
 
 def _check_peft():

@@ -6,6 +6,7 @@ unpickled.
 """
 
 import copy
+import importlib.util
 from typing import Any
 
 from safetensors import SafetensorError
@@ -63,6 +64,12 @@ def open_config(model: str, **changes: Any) -> PreTrainedConfig:
         raise _unreachable(model, "configuration", error) from error
 
 
+def _check_libraries(model: str, config: PreTrainedConfig):
+    """Raise if a checkpoint is quantized and what reads it is not installed."""
+    if getattr(config, "quantization_config", None) is not None and importlib.util.find_spec("torchao") is None:
+        raise GPT1Error(f"model {model!r} is quantized and needs the library torchao: pip install 'gpt1_hf[quantize]'")
+
+
 def open_causal_lm(model: str) -> PreTrainedModel:
     """
     Load a causal language model of any architecture, in fp32.
@@ -76,6 +83,7 @@ def open_causal_lm(model: str) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(model_path(model), trust_remote_code=False)
         if config.model_type == "openai-gpt":
             config = open_config(model)
+        _check_libraries(model, config)
         return AutoModelForCausalLM.from_pretrained(
             model_path(model), config=config, dtype="float32", use_safetensors=True, trust_remote_code=False
         )
@@ -117,6 +125,7 @@ def open_model(
         base_config = copy.deepcopy(config)
         base_config.vocab_size = open_config(base).vocab_size
         return open_adapter(model, open_model(model_class, base, base_config, new_head=True, dtype=dtype), config)
+    _check_libraries(model, config)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the table of missing weights; they are checked here
     try:

@@ -27,6 +27,7 @@ from transformers.utils import cached_file
 from .checkpoints import open_config, open_model, open_tokenizer
 from .configuration_gpt1 import GPT1Config
 from .errors import GPT1Error
+from .folders import check_new, new_folder
 from .modeling_gpt1 import GPT1ForCausalLM
 from .resources import model_path
 from .tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
@@ -128,9 +129,7 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
         GPT1Error: if the source is none of these, is damaged or lacks weights, the other layout cannot express it, or
         the converted model computes something else. Nothing is left in `output_dir` then.
     """
-    output = Path(output_dir)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise GPT1Error(f"{output} exists and is not an empty folder: give another one, or remove it first")
+    check_new(output_dir)
     source = model_path(str(source))
     kind = _kind(source)
     if to not in LAYOUTS or to == kind:
@@ -146,10 +145,7 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
         )
     their_config = _their_config(model.config, source) if to == "openai-gpt" else None
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
-        folder = Path(workplace) / output.name
-        folder.mkdir()  # with the usual permissions, unlike the folder around it
+    with new_folder(output_dir) as folder:
         if their_config is None:
             model.save_pretrained(folder)
         else:
@@ -168,9 +164,6 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
                 f"the converted model's logits differ from those of {source} by up to {difference:.1e}, more than "
                 f"{TOLERANCE:.0e}; nothing was saved"
             )
-        if output.exists():
-            output.rmdir()  # not everywhere does one folder take the place of another
-        folder.rename(output)
     return Conversion(n_parameters, tokenizer is not None, difference)
 
 

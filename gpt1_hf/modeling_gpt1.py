@@ -389,10 +389,13 @@ class GPT1Model(GPT1PreTrainedModel):
         hidden_states = inputs_embeds
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
-        if self.config.position_embedding_type == "learned":
+        # A rank of vLLM's pipeline (transformers/base.py there) has an identity in the place of each block that others
+        # compute, and is given their states as embeddings: the first rank has added the positions.
+        starts = not self.h or not isinstance(self.h[0], nn.Identity)
+        if starts and self.config.position_embedding_type == "learned":
             self._check_positions(n_positions)
             hidden_states = hidden_states + self.positions_embed(position_ids)
-        elif self.config.position_embedding_type == "sinusoidal":
+        elif starts and self.config.position_embedding_type == "sinusoidal":
             hidden_states = hidden_states + sinusoidal_positions(
                 position_ids, self.config.hidden_size, hidden_states.dtype
             )

@@ -23,11 +23,13 @@ SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 OPTIONAL = ("generation_config.json", "processor_config.json", CARD)
 # Of older pushes, by any library, that `from_pretrained` would still read.
-OUTDATED = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+OUTDATED = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "adapter_model.bin")
+# Of an adapter, in place of weights. Where there is such a configuration, `from_pretrained` opens the base model.
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Formats that are unpickled: reading them runs whatever they say.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# How a card names its own model in its code, until it is sent to a repository.
-PLACEHOLDER = "path/to/"
+# How a card names its own model in its code, until it is sent to a repository; and the base model of an adapter.
+PLACEHOLDER, BASE_PLACEHOLDER = "path/to/", "folder/of/"
 
 
 @dataclass
@@ -55,15 +57,22 @@ class Upload:
     changed: bool
 
 
+def is_repo_name(name: str) -> bool:
+    """Whether a repository can have this name."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_repo_name(repo: str):
     """Raise if a name cannot be a repository's (such as one that climbs folders)."""
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
+    if not is_repo_name(repo):
         raise GPT1Error(
             f"{repo!r} cannot be the name of a repository: give `name` or `owner/name`, of letters, digits and single "
             "`-`, `_` or `.` between them, at most 96 characters"
-        ) from error
+        )
 
 
 def is_complete(folder: Path) -> bool:
@@ -76,11 +85,11 @@ def is_complete(folder: Path) -> bool:
 
 def model_files(folder: str | Path) -> dict[str, Path]:
     """
-    What a push sends of a folder: weights, configuration, tokenizer, processor, code and card.
+    What a push sends of a folder: weights, or those of an adapter; configuration, tokenizer, processor, code and card.
 
     Args:
         folder (`str` or `Path`):
-            Folder of a saved model.
+            Folder of a saved model or adapter.
 
     Returns:
         `dict`: name in the repository -> file.
@@ -98,7 +107,10 @@ def model_files(folder: str | Path) -> dict[str, Path]:
             f"{folder} holds a `{config.get('model_type')}` model, and this pushes {' and '.join(own)} only: "
             "`gpt1 convert` turns an OpenAIGPT into a GPT-1"
         )
-    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
+        check_base(str(folder), read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+        weights = [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
+    elif (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
         weights = [INDEX, *sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))]
         for name in weights[1:]:
             if not SHARD.fullmatch(str(name)):
@@ -109,11 +121,18 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     for name in names:
         if not (folder / name).is_file():
             hint = "save the tokenizer there too" if name.startswith("tokenizer") else "save the model again"
-            if name == WEIGHTS and (folder / "adapter_config.json").is_file():
-                hint = "it is an adapter; merge it into its base model and save that"
             raise GPT1Error(f"{folder} has no {name}: {hint}, with save_pretrained")
     names += [name for name in OPTIONAL if (folder / name).is_file()]
     return {name: folder / name for name in [*names, *code_files(folder, config)]}
+
+
+def check_base(adapter: str, base: str | None):
+    """Raise if readers of an adapter on the Hub could not find its base model there."""
+    if not base or Path(base).exists() or not is_repo_name(base):
+        raise GPT1Error(
+            f"{adapter} is an adapter of the model {base!r}, which is no Hub id, so that nobody else could load it: "
+            "push that model first, and then the adapter by `gpt1 push` with --base_model and the model's repository"
+        )
 
 
 def code_files(folder: Path, config: dict) -> list[str]:
@@ -208,7 +227,8 @@ def upload(
 
 def is_ours(name: str) -> bool:
     """Whether a file of a repository is one that a push writes, or that `from_pretrained` might read in its place."""
-    return name in (WEIGHTS, INDEX, *OPTIONAL[:-1], *OUTDATED) or bool(SHARD.fullmatch(name))
+    own = (WEIGHTS, INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS, *OPTIONAL[:-1], *OUTDATED)
+    return name in own or bool(SHARD.fullmatch(name))
 
 
 def asked_for(folder: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -223,8 +243,12 @@ def asked_for(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 def card_for(path: Path, repo: str) -> bytes:
     """A card whose code names the repository in place of the folder that it was written in."""
-    text = path.read_text(encoding="utf-8")
-    return re.sub(rf'"{re.escape(PLACEHOLDER)}(?:[^"\\\n]|\\.)*"', f'"{repo}"', text).encode()
+    return named(path.read_text(encoding="utf-8"), PLACEHOLDER, repo).encode()
+
+
+def named(card: str, placeholder: str, repo: str) -> str:
+    """A card whose code names a repository in place of what begins with a placeholder."""
+    return re.sub(rf'"{re.escape(placeholder)}(?:[^"\\\n]|\\.)*"', f'"{repo}"', card)
 
 
 def config_name(folder: Path) -> str:

@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 import torch
 import yaml
+from hub_client import TOKENS, started_client
+from hub_server import HubServer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 from gpt1_hf.evaluation import results
@@ -101,6 +103,24 @@ def base_model(tokenizer, tmp_path_factory) -> str:
     GPT1ForCausalLM(GPT1Config(vocab_size=len(tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def hub():
+    """A Hub on localhost."""
+    with HubServer(TOKENS) as server:
+        yield server
+        # The token goes to the API, and nowhere else.
+        assert not [path for _, path, token in server.requests if path.startswith("/storage/") and token]
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    """Runs `gpt1` commands in a process whose Hub is that on localhost; see `started_client`."""
+    home = tmp_path_factory.mktemp("client")
+    with started_client(home, hub) as run:
+        yield run
+    assert "Request" in (home / "log").read_text()  # the debug log of every request is there; it has no secret
 
 
 STORY_COLUMNS = (

@@ -3,11 +3,15 @@
 import copy
 import importlib.util
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from hub_server import card_errors
+from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gpt1_hf import (
     GPT1ForCausalLM,
@@ -18,14 +22,17 @@ from gpt1_hf import (
     GPT1LSTMForSequenceClassification,
     GPT1Processor,
     GPT1Tokenizer,
+    GPT1Trainer,
+    GPT1TrainingArguments,
 )
-from gpt1_hf.adapters import lora_config
+from gpt1_hf.adapters import adapter_base, lora_config
 from gpt1_hf.checkpoints import open_config, open_model
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.benchmark import EvaluateArguments, auto_class, evaluate
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
+from gpt1_hf.upload import ADAPTER_WEIGHTS
 
 
 HEADS = {
@@ -100,12 +107,11 @@ def arguments(base_model, tmp_path, **changes):
 
 
 @pytest.mark.parametrize("task_id", ["sst2", "stsb", "story_cloze"])
-def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path):
+def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
     run, task = tmp_path / "run", load_task(task_id)
     results = finetune(arguments(base_model, tmp_path, task=task_id))
     assert results[0].details["peft"] == "lora"
     assert not (run / "model.safetensors").exists()
-    assert not (run / "README.md").exists()
     weights = load_file(run / "adapter_model.safetensors")
     rows = next(tensor for name, tensor in weights.items() if "trainable_tokens" in name)
     assert rows.shape == (3, 32)
@@ -124,6 +130,66 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path):
         ids = processor({"text": "A kind captain smiled."}, return_tensors="pt")
         with torch.no_grad():
             assert torch.allclose(plain.eval()(**ids).logits, model.eval()(**ids).logits, atol=1e-5)
+
+    # The card is of this run, and its code loads the adapter, with the special tokens and the head.
+    card = ModelCard.load(run / "README.md")
+    assert card_errors(str(card)) == [] and "More information" not in card.content
+    assert card.data.library_name == "peft" and {"gpt1", "lora", task_id} <= set(card.data.tags)
+    assert card.data.base_model is None and card.data.eval_results[0].metric_value == results[0].value
+    assert "| lora_r | 16 |" in card.text and f"{results[0].details['n_trained_parameters']:,} parameters" in card.text
+    (snippet,) = re.findall(r"```python\n(.*?)```\n", card.text, flags=re.DOTALL)
+    assert 'name = "path/to/run"' in snippet and f'base = "folder/of/{Path(base_model).name}"' in snippet
+    snippet = snippet.replace('"path/to/run"', repr(str(run)))
+    names: dict = {}
+    exec(snippet.replace(f'"folder/of/{Path(base_model).name}"', repr(base_model)), names)
+    assert capsys.readouterr().out
+    with torch.no_grad():
+        expected = model.eval()(**names["inputs"]).logits[0]
+    assert torch.allclose(names["logits"], expected, atol=1e-5)
+
+
+def test_a_folder_holds_the_model_of_its_last_run(base_model, tmp_path):
+    run = tmp_path / "run"
+    for peft, weights in (("lora", "adapter_model.safetensors"), (None, "model.safetensors"), ("lora", None)):
+        finetune(arguments(base_model, tmp_path, task="sst2", peft=peft, max_steps=1))
+        assert (adapter_base(str(run)) is not None) == (peft == "lora")
+        assert [path.name for path in run.glob("*.safetensors")] == [weights or "adapter_model.safetensors"]
+
+
+def test_a_card_stays_as_it_was_written(base_model, tmp_path):
+    """PEFT writes into cards."""
+    (tmp_path / "run").mkdir()
+    card = tmp_path / "run" / "README.md"
+    card.write_text("---\nlanguage: en\n---\nby hand\n")
+    written = card.read_bytes()
+    base = GPT1ForCausalLM.from_pretrained(base_model)
+    trainer = GPT1Trainer(
+        get_peft_model(base, lora_config(base)),
+        GPT1TrainingArguments(str(tmp_path / "run"), report_to="none"),
+        processing_class=GPT1Processor(GPT1Tokenizer.from_pretrained(base_model)),
+    )
+    trainer.save_model()
+    assert card.read_bytes() == written
+    card.unlink()
+    trainer.save_model()
+    assert not card.exists()
+    trainer.create_model_card()
+    text = card.read_text()
+    assert "library_name: peft" in text and "with the head `GPT1ForCausalLM`" in text and "PeftModel" in text
+
+
+def test_an_adapter_without_all_of_its_weights_is_refused(base_model, tmp_path):
+    run, task = tmp_path / "run", load_task("sst2")
+    finetune(arguments(base_model, tmp_path, task="sst2", max_steps=1))
+    weights = load_file(run / "adapter_model.safetensors")
+    for part in ("classifier", "token_adapter.trainable_tokens", "q_proj.lora_A"):
+        assert any(part in name for name in weights), part
+        save_file({name: tensor for name, tensor in weights.items() if part not in name}, run / ADAPTER_WEIGHTS)
+        with pytest.raises(GPT1Error, match="lacks weights"):
+            open_model(auto_class(task), str(run), open_config(str(run)))
+    (run / ADAPTER_WEIGHTS).write_bytes(b"half")
+    with pytest.raises(GPT1Error, match="do not fit"):
+        open_model(auto_class(task), str(run), open_config(str(run)))
 
 
 def test_checkpoints_of_adapters_resume(base_model, tmp_path):
@@ -144,6 +210,8 @@ def test_bad_input_is_named(base_model, config, tokenizer, tmp_path, monkeypatch
         arguments(base_model, tmp_path, peft="dora")
     with pytest.raises(ValueError, match="from_scratch"):
         arguments(base_model, tmp_path, from_scratch=True)
+    with pytest.raises(ValueError, match="is output_dir too"):
+        arguments(base_model, tmp_path, task="cola", output_dir=f"{base_model}/.")
     lstm = GPT1LSTMForSequenceClassification(GPT1LSTMConfig(vocab_size=20, hidden_size=16, lstm_size=16))
     with pytest.raises(GPT1Error, match="GPT1LSTMForSequenceClassification has none"):
         lora_config(lstm)

@@ -1,6 +1,9 @@
 """`accelerate launch` on the recipes, and the demo, as a user runs them."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 
 from gpt1_hf.cli import main
 from gpt1_hf.resources import recipes_dir
+from gpt1_hf.tasks import all_tasks
 
 
 pytestmark = pytest.mark.slow
@@ -44,6 +48,79 @@ def test_two_processes_train_one_model(base_model, tmp_path):
     assert result["details"]["batch_size"] == 16
     assert result["n_examples"] == 32
     assert len((tmp_path / "two" / "predictions.jsonl").read_text().splitlines()) == 32
+
+
+def accelerate(config: str, script: Path, argv: list[str], *flags: str) -> subprocess.Popen:
+    """Starts `accelerate launch` with a shipped configuration, for two processes in all."""
+    config_file = str(recipes_dir() / "accelerate" / f"{config}.yaml")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config_file]
+    return subprocess.Popen(
+        [*command, "--num_processes", "2", *flags, str(script), *argv],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(*processes: subprocess.Popen):
+    """Waits for launches, and shows what they wrote if one failed."""
+    try:
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+
+
+def test_every_finetuning_recipe_in_two_processes(base_model, tmp_path):
+    # All in one launch: each task is read from its recipe.
+    settings = f"--task all --sample --model {base_model} --max_steps 2 --per_device_train_batch_size 2"
+    settings += f" --use_cpu true --disable_tqdm true --output_dir {tmp_path / 'out'}"
+    finish(accelerate("ddp", recipes_dir() / "finetune.py", settings.split()))
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    rows = [row for row in rows if row["task"] in all_tasks()]
+    assert {row["task"] for row in rows} == {path.stem for path in (recipes_dir() / "finetune").glob("*.yaml")}
+    assert {row["details"]["batch_size"] for row in rows} == {4}
+
+
+# The recipes one after the other in the same two processes, each as the launcher runs its script.
+EVERY_PRETRAINING_RECIPE = """
+import runpy, sys
+
+script, recipes, folder, *settings = sys.argv[1:]
+for recipe in recipes.split(","):
+    own = ["--lstm_size", "16"] if recipe.endswith("lstm") else []
+    sys.argv = [script, "--config", f"pretrain/{recipe}", "--output_dir", f"{folder}/{recipe}", *settings, *own]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, recipe
+"""
+
+
+def test_every_pretraining_recipe_on_two_machines(base_model, texts, tmp_path):
+    corpus, script = tmp_path / "corpus.txt", tmp_path / "every.py"
+    corpus.write_text("\n\n".join(texts), encoding="utf-8")
+    script.write_text(EVERY_PRETRAINING_RECIPE)
+    recipes = sorted(path.stem for path in (recipes_dir() / "pretrain").glob("*.yaml"))
+    settings = f"--corpus {corpus} --tokenizer {base_model} --hidden_size 16 --num_hidden_layers 1 --max_steps 2"
+    settings += " --num_attention_heads 2 --max_position_embeddings 32 --per_device_train_batch_size 2"
+    settings += " --warmup_steps 1 --save_strategy no --use_cpu true --disable_tqdm true"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    argv = [str(recipes_dir() / "pretrain.py"), ",".join(recipes), str(tmp_path / "out"), *settings.split()]
+    address = ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    finish(*(accelerate("multi_node", script, argv, "--machine_rank", rank, *address) for rank in "01"))
+    for recipe in recipes:
+        folder = tmp_path / "out" / recipe
+        (row, *_) = json.loads((folder / "results.json").read_text())
+        assert (row["metric"], row["details"]["processes"]) == ("perplexity", 2), recipe
+        assert row["details"]["tokens_seen"] == 2 * 2 * 2 * 32  # updates, processes, rows, tokens
 
 
 def test_demo_shows_that_pretraining_helps(tmp_path, capsys):

@@ -1,14 +1,12 @@
 """Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and is saved whole again."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hub_client import PACKAGE, run_as_a_stranger
 from torch.testing import assert_close
 from transformers import (
     AutoConfig,
@@ -22,7 +20,6 @@ from transformers import (
     pipeline,
 )
 
-import gpt1_hf
 from gpt1_hf import (
     GPT1Config,
     GPT1ForCausalLM,
@@ -40,7 +37,6 @@ from gpt1_hf import (
 )
 
 
-PACKAGE = Path(gpt1_hf.__file__).parent
 AUTOS = {
     "AutoModel": AutoModel,
     "AutoModelForCausalLM": AutoModelForCausalLM,
@@ -90,13 +86,6 @@ SCRIPT = f"""
 import json, sys
 from pathlib import Path
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "gpt1_hf":
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-blocker = Blocker()
-sys.meta_path.insert(0, blocker)
 try:
     import gpt1_hf
 except ModuleNotFoundError:
@@ -205,20 +194,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
 def stranger(folders, tmp_path_factory) -> dict:
     """What a process without the package reports of the folders; `saved` is where it saved everything again."""
     work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work), "HF_MODULES_CACHE": str(work / "modules")}
-    environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", SCRIPT, str(folders), str(saved), str(PACKAGE.parent)],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    report = json.loads(done.stdout.rsplit("REPORT", 1)[1])
+    report = run_as_a_stranger(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
     assert report["imported"] == []
     return {**report, "saved": saved}
 

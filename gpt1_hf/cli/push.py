@@ -10,7 +10,7 @@ def main(argv: list[str]):
         prog="gpt1 push",
         description=f"{__doc__} The token is that of `hf auth login` or of the environment variable HF_TOKEN.",
     )
-    parser.add_argument("model", help="Folder of a saved model, or gpt1-tiny.")
+    parser.add_argument("model", help="Folder of a saved model or adapter, or gpt1-tiny.")
     parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it is not there.")
     parser.add_argument("--private", action="store_true", help="Create it private; an error if it is public already.")
     parser.add_argument("--revision", help="Branch to push to; created if it is not there. Default: main.")
@@ -22,9 +22,20 @@ def main(argv: list[str]):
         metavar="FILE",
         help="Further files of the folder to send, such as results.json or predictions.jsonl.",
     )
+    parser.add_argument(
+        "--base_model", metavar="REPO", help="For an adapter of a model in a folder: that model's repository."
+    )
     args = parser.parse_args(argv)
 
-    sent = push(args.model, args.repo, args.private or None, args.revision, args.commit_message, args.include)
+    sent = push(
+        args.model,
+        args.repo,
+        args.private or None,
+        args.revision,
+        args.commit_message,
+        args.include,
+        args.base_model,
+    )
     if sent.changed:
         print(f"pushed {len(sent.files)} files to {sent.url} (commit {sent.commit[:8]}): {', '.join(sent.files)}")
     else:

@@ -22,7 +22,8 @@ def local_copy(name: str, data_dir: str | None = None) -> Path | None:
     """`data_dir/name`, if there is such a file or folder; of a Hub id, also one without the owner's name."""
     if not data_dir:
         return None
-    names = (name, name.split("/")[1]) if name.count("/") == 1 else (name,)
+    parts = name.split("/")
+    names = (name, parts[1]) if len(parts) == 2 and all(parts) else (name,)  # not of the folder `texts/`
     return next((Path(data_dir) / own for own in names if (Path(data_dir) / own).exists()), None)
 
 

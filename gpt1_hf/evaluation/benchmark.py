@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -64,6 +65,9 @@ class EvaluateArguments:
     stride: int | None = field(
         default=None, metadata={"help": "Tokens newly scored in each window of text. Default: all but the first."}
     )
+    max_characters: int | None = field(
+        default=None, metadata={"help": "Score the first so many characters of the text. Default: all."}
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row, or window of text, in tokens. Default: the model's context."}
     )
@@ -97,17 +101,22 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
         raise GPT1Error("train_text is what check_overlap looks in: give --check_overlap, too")
     if args.check_overlap and args.text_file and not args.train_text:
         raise GPT1Error("check_overlap of text needs --train_text, the text that the model learnt from")
-    results = _evaluate_text(args) if args.task is None else _evaluate_task(args)
+    results = measure(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
     return results
+
+
+def measure(args: EvaluateArguments) -> list[Result]:
+    """[`evaluate`] without the table and `results.json`."""
+    return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     from ..data.corpus import encode_blocks, read_documents
 
     split = args.split or "validation"
-    documents = list(read_documents(args.text_file, split, args.data_dir))
+    documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
     n_documents = len(documents)
@@ -119,6 +128,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents
     )
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
+    cut = {} if args.max_characters is None else {"max_characters": args.max_characters}
     common = {
         "task": "language_modeling",
         "split": split,
@@ -131,6 +141,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
             "window": window,
             "stride": args.stride or window - 1,
             **({} if text_score.n_documents == n_documents else {"rows_of_split": n_documents}),
+            **cut,
             **overlap,
         },
     }
@@ -138,6 +149,17 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         Result(metric="perplexity", value=round(text_score.perplexity, 3), **common),
         Result(metric="bits_per_character", value=round(text_score.bits_per_character, 4), **common),
     ]
+
+
+def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
+    """Documents up to a number of characters, the last of them cut; all, if that is `None`."""
+    chosen: list[str] = []
+    for document in documents:
+        left = None if n is None else n - sum(map(len, chosen))
+        if left == 0:
+            break
+        chosen.append(document[:left])
+    return chosen
 
 
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
@@ -203,6 +225,8 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     trainer_args = TrainingArguments(
         output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
     )
+    # Trainer refuses a quantized model, since it cannot train one; here it only predicts.
+    loaded.is_quantized = False
     return Trainer(loaded, trainer_args, data_collator=GPT1DataCollator(processor)), processor
 
 

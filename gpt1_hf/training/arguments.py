@@ -1,6 +1,7 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -81,6 +82,8 @@ class GPT1TrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
+        # By default a push of the model with trackio's curves beside it would publish those as a Space of its own.
+        self.trackio_static_space_id = self.trackio_static_space_id or False
         super().__post_init__()
         for tracker in self.report_to:
             if tracker not in INTEGRATION_TO_CALLBACK:
@@ -175,6 +178,8 @@ class FinetuneArguments(GPT1TrainingArguments):
         if self.peft and self.from_scratch:
             raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
+        if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
+            raise ValueError(f"an adapter needs its base model, and {self.model} is output_dir too: give another")
         if self.push_to_hub and self.seeds > 1:
             raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
         super().__post_init__()

@@ -5,29 +5,26 @@ What users name (models, folders, corpora) is escaped: it can break neither the 
 """
 
 import json
-import platform
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
-from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedConfig, TrainingArguments
 
+from ..adapters import adapter_base
 from ..checkpoints import open_config
 from ..data.loading import local_copy
-from ..evaluation.results import Result, write_text
-from ..resources import card_templates, model_path
+from ..evaluation.results import Result
+from ..resources import model_path
 from ..tasks import Task
-from ..upload import PLACEHOLDER
+from ..upload import is_repo_name
 from .arguments import FinetuneArguments, PretrainArguments
+from .card_text import EXAMPLES, environment, hub_word, plain, snippet, write_card
 
 
 # What of the settings a card shows.
@@ -54,6 +51,7 @@ FINETUNE_SETTINGS = (
     "bf16",
     "seed",
 )
+LORA_SETTINGS = ("lora_r", "lora_alpha", "lora_dropout")
 # The Hub's names of tasks and metrics, where they are not ours.
 PIPELINES = {
     "ForCausalLM": "text-generation",
@@ -64,30 +62,6 @@ PIPELINES = {
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 # In a plain card, which the next run in the folder may replace.
 PLAIN_MARK = "<!-- written by GPT1Trainer; take this line out to keep the card -->"
-VERSIONS = ("gpt1_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "peft")
-
-# Code of each head, as a reader would run it. `FOLDER` stands for the model's name, as a literal.
-HEADER = """from transformers import {auto}, {reader}
-
-name = FOLDER
-model = {auto}.from_pretrained(name, trust_remote_code=True)
-{tail}"""
-GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name)
-prompt = tokenizer("It was a dark", return_tensors="pt")
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]))"""
-ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name)
-print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
-PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
-inputs = processor({example}, padding=True, return_tensors="pt")
-logits = model(**inputs).logits[0]
-print({answer})"""
-EXAMPLES = {
-    "classification": 'text="A film that is better than its title."',
-    "entailment": 'premise="An old man sleeps in the sun.", hypothesis="Somebody is asleep."',
-    "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
-    "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
-}
-CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
 
 
 def write_pretraining_card(
@@ -165,7 +139,7 @@ def write_pretraining_card(
 
 def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequence[Result]):
     """
-    Write `README.md` beside each whole model of a fine-tuning run, one a seed, with its own numbers and the mean.
+    Write `README.md` beside each model or adapter of a fine-tuning run, one a seed, with its own numbers and the mean.
 
     Args:
         args ([`FinetuneArguments`]):
@@ -177,8 +151,7 @@ def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequenc
     """
     for seed in sorted({result.seed for result in results}):
         folder = Path(args.output_dir) / f"seed-{seed}" if args.seeds > 1 else Path(args.output_dir)
-        # Not beside an adapter: it does not load the way that the card shows.
-        if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        if (folder / "config.json").is_file():
             write_finetuning_card(folder, args, task, results, seed)
 
 
@@ -196,9 +169,8 @@ def write_finetuning_card(
     seeds = sorted({result.seed for result in results})
     details = own[0].details
     local = local_copy(task.dataset, args.data_dir) is not None
-    base = args.model if not Path(model_path(args.model)).exists() else Path(args.model).resolve().name
-    on_hub = base == args.model and is_repo_name(base) and "/" in base
-
+    base, on_hub = base_name(args.model)
+    adapter = {"base": base, "on_hub": on_hub} if adapter_base(str(folder)) else None
     pipeline = PIPELINES[
         "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
     ]
@@ -228,11 +200,10 @@ def write_finetuning_card(
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
-        library_name="transformers",
         pipeline_tag=pipeline,
-        tags=[*model_tags(config), hub_word(task.id)],
         datasets=None if args.sample else [task.dataset],
         base_model=base if on_hub and not args.from_scratch else None,
+        **library(config, adapter, hub_word(task.id)),
         metrics=list(dict.fromkeys(HUB_METRICS.get(result.metric, result.metric) for result in own)),
         model_name=name,
         eval_results=evaluations,
@@ -245,7 +216,8 @@ def write_finetuning_card(
         metadata,
         name=name,
         config=config,
-        snippet=snippet(name, auto, task.input_format, len(task.label_names)),
+        snippet=snippet(name, auto, task.input_format, len(task.label_names), adapter),
+        adapter=adapter,
         task=task,
         base=base,
         from_scratch=args.from_scratch,
@@ -253,7 +225,10 @@ def write_finetuning_card(
         local_copy=local,
         details=details,
         labels=labels,
-        settings={**shown_settings(args, FINETUNE_SETTINGS), "seed": seed},
+        settings={
+            **shown_settings(args, (*FINETUNE_SETTINGS, *(LORA_SETTINGS if args.peft else ()))),
+            "seed": seed,
+        },
         duration=f"{args.max_steps} updates" if args.max_steps > 0 else f"{details['epochs']:g} epochs",
         rows=rows,
         seed=seed,
@@ -304,11 +279,14 @@ def write_plain_card(
         json.loads(processor.read_text(encoding="utf-8")).get("input_format") if processor.is_file() else None
     )
     needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice")
+    base = adapter_base(str(folder))
+    adapter = dict(zip(("base", "on_hub"), base_name(base), strict=True)) if base else None
+    if adapter and adapter["on_hub"]:
+        metadata.setdefault("base_model", base)
     card_data = ModelCardData(
         **{"language": "en", **metadata},
-        library_name="transformers",
         pipeline_tag=PIPELINES.get(end),
-        tags=[*model_tags(config), *map(plain, tags)],
+        **library(config, adapter, *map(plain, tags)),
     )
     known = input_format in EXAMPLES or not needs_processor
     write_card(
@@ -319,7 +297,10 @@ def write_plain_card(
         config=config,
         head=head,
         mark=PLAIN_MARK,
-        snippet=snippet(name, f"AutoModel{end or ''}", input_format if needs_processor else None) if known else None,
+        adapter=adapter,
+        snippet=snippet(name, f"AutoModel{end or ''}", input_format if needs_processor else None, adapter=adapter)
+        if known
+        else None,
         settings=shown_settings(args, SETTINGS) if args else {},
         updates=updates,
         n_train_examples=n_train_examples,
@@ -337,46 +318,20 @@ def is_plain_card(path: Path) -> bool:
     return PLAIN_MARK in path.read_text(encoding="utf-8")
 
 
-def write_card(folder: str | Path, template: str, metadata: ModelCardData, **values: Any):
-    """Render a template of `model_card/` into a folder's `README.md`."""
-    jinja = Environment(
-        loader=FileSystemLoader(card_templates()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    jinja.filters |= {"text": text, "code": code, "sentence": lambda words: words[:1].upper() + words[1:]}
-    body = jinja.get_template(f"{template}.md").render(metadata=metadata.to_yaml(), **values)
-    body = body.encode("utf-8", "replace").decode()  # a description may have half a surrogate pair, too
-    write_text(Path(folder) / "README.md", re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+def base_name(model: str) -> tuple[str, bool]:
+    """A base model's name, of a folder the last part; and whether it is a Hub id."""
+    if Path(model_path(model)).exists():
+        return Path(model).resolve().name, False
+    return model, is_repo_name(model) and "/" in model
 
 
-def plain(name: str) -> str:
-    """A name on one line, of characters that can be printed."""
-    name = str(name).encode("utf-8", "replace").decode()
-    return "".join(char for char in " ".join(name.split()) if char.isprintable()) or "model"
-
-
-def text(value: Any) -> str:
-    """A value as plain text of Markdown, also in a table."""
-    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", plain(value)) if isinstance(value, str) else str(value)
-
-
-def code(value: Any) -> str:
-    """A value as Markdown code, also in a table."""
-    value = plain(value).replace("|", "¦")
-    fence = "`" * (max((len(run) for run in re.findall("`+", value)), default=0) + 1)
-    return f"{fence} {value} {fence}" if "`" in value else f"{fence}{value}{fence}"
-
-
-def hub_word(name: str) -> str:
-    """What is left of a name among the characters that the Hub takes for one of a data set or a tag."""
-    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "text"
-
-
-def is_repo_name(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+def library(config: PreTrainedConfig, adapter: dict[str, Any] | None, *tags: str) -> dict[str, Any]:
+    """Metadata by which the Hub knows what opens a model, and what it is of."""
+    tags = [*model_tags(config), *tags]
+    if adapter is None:
+        return {"library_name": "transformers", "tags": tags}
+    relation = {"base_model_relation": "adapter"} if adapter["on_hub"] else {}
+    return {"library_name": "peft", "tags": [*tags, "lora", "transformers"], **relation}
 
 
 def model_tags(config: PreTrainedConfig) -> list[str]:
@@ -396,30 +351,3 @@ def shown_settings(args: TrainingArguments, names: Sequence[str]) -> dict[str, A
     """Settings that are set, by name."""
     values = {name: getattr(args, name, None) for name in names}
     return {name: getattr(value, "value", value) for name, value in values.items() if value is not None}
-
-
-def snippet(name: str, auto: str, input_format: str | None = None, n_choices: int = 2) -> str:
-    """Code that loads a model and asks it something."""
-    if input_format is None:
-        reader, tail = "AutoTokenizer", GENERATE if auto == "AutoModelForCausalLM" else ENCODE
-    else:
-        choices = json.dumps(list(CHOICES[: max(2, min(n_choices, len(CHOICES)))]))
-        answer = "logits.softmax(-1).tolist()"
-        if auto == "AutoModelForSequenceClassification":
-            answer = "dict(zip(model.config.id2label.values(), logits.tolist()))"
-        example = EXAMPLES[input_format].replace("{choices}", choices)
-        reader, tail = "AutoProcessor", PROCESS.format(example=example, answer=answer)
-    lines = HEADER.format(auto=auto, reader=reader, tail=tail)
-    return lines.replace("FOLDER", json.dumps(f"{PLACEHOLDER}{name}", ensure_ascii=False), 1)
-
-
-def environment(device: str | None, processes: int) -> dict[str, str]:
-    """Where a run ran: versions and hardware."""
-    versions = {}
-    for library in VERSIONS:
-        try:
-            versions[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    hardware = {"hardware": device + (f", {processes} processes" if processes > 1 else "")} if device else {}
-    return {"Python": platform.python_version(), **versions, **hardware}

@@ -35,6 +35,7 @@ from ..evaluation.results import Result, device_name, format_results, write_json
 from ..processing_gpt1 import GPT1Processor
 from ..provenance import rows_digest, tokenizer_digest
 from ..tasks import Task, load_task
+from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from .arguments import FinetuneArguments
 from .card import write_finetuning_cards
 from .publishing import push_run
@@ -86,6 +87,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         run.seed = seed
         if args.seeds > 1:
             run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
+            run.run_name = args.run_name and f"{args.run_name}-seed-{seed}"
         runs.append(run)
         if resume or args.seeds > 1:
             finished[seed] = finished_results(run, task)
@@ -240,6 +242,9 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     if trainer.is_world_process_zero():
         if args.peft:
             save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
+        # A former run's in the same folder: where there is an adapter, it is what is opened.
+        for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
         processor.save_pretrained(args.output_dir)
         write_predictions(args.output_dir, predictions)
         write_json(Path(args.output_dir) / SETTINGS_FILE, made_with)

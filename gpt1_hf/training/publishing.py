@@ -3,15 +3,20 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..adapters import kept_card, save_adapter
 from ..errors import GPT1Error
-from ..upload import CARD, Upload, check_repo_name, explained, upload
+from ..upload import CARD, Upload, check_base, check_repo_name, explained, upload
 from .card import is_plain_card, write_plain_card
 
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +38,24 @@ class PublishingTrainer(Trainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         repo = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
         check_repo_name(repo)
+        if (adapted := self._adapted()) is not None:
+            check_base(f"what {self.args.output_dir} is for", adapted.active_peft_config.base_model_name_or_path)
         with explained(repo, "training did not start, for it could not be pushed"):
             super().init_hf_repo(token, private)
+
+    def _adapted(self) -> "PeftModel | None":
+        """The model, if only an adapter of it is trained."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model if hasattr(model, "active_peft_config") else None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        adapted, folder = self._adapted(), output_dir or self.args.output_dir
+        if adapted is None:
+            return super()._save(output_dir, state_dict)
+        with kept_card(folder):
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            save_adapter(adapted, folder, state_dict)
 
     def create_model_card(
         self,

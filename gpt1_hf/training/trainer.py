@@ -95,6 +95,9 @@ class GPT1Trainer(PublishingTrainer):
         if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
             kwargs["compute_metrics"] = mean_loss
         super().__init__(model, args, data_collator, *positional, **kwargs)
+        if self.args.report_to and self.args.run_name is None:
+            # One name for training, its scores, and what goes on after a kill; trackio draws one for each.
+            self.args.run_name = self.args.output_dir
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
         bare_model = self.accelerator.unwrap_model(self.model)

@@ -25,10 +25,12 @@ def test_every_command_has_help(capsys):
         "convert",
         "demo",
         "evaluate",
+        "export",
         "finetune",
         "generate",
         "pretrain",
         "push",
+        "quantize",
         "recipes",
         "report",
         "space",
@@ -182,4 +184,4 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys):
 def test_module_and_script_are_the_same_command():
     run = subprocess.run([sys.executable, "-m", "gpt1_hf", "nothing"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr.startswith("gpt1: error: ")
+    assert run.stderr.splitlines()[-1].startswith("gpt1: error: ")  # before it, torchao may tell of its kernels

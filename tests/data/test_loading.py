@@ -34,6 +34,7 @@ class TestLocalCopy:
         assert local_copy("someone/set", str(tmp_path)) is None
         assert local_copy("someone/set", None) is None
         assert local_copy("someone/set", "") is None
+        assert local_copy("someone/", str(tmp_path)) is None
 
     def test_it_wins_over_the_current_folder(self, tmp_path, monkeypatch):
         write(tmp_path / "data" / "set" / "train.jsonl", [{"text": "of the data folder"}])

@@ -1,21 +1,17 @@
 """`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a stranger loads from there."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from hub_server import HubServer
+from hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_as_a_stranger
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
-import gpt1_hf
 from gpt1_hf import (
     GPT1Config,
     GPT1ForCausalLM,
@@ -33,54 +29,14 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.upload import card_for, model_files, upload
 
 
-PACKAGE = Path(gpt1_hf.__file__).parent
-TOKEN, READ_TOKEN, OTHER_TOKEN = "hf_secretOfAnna", "hf_secretToRead", "hf_secretOfBert"
-TOKENS = {
-    TOKEN: {"name": "anna", "can_write": True},
-    READ_TOKEN: {"name": "anna", "can_write": False},
-    OTHER_TOKEN: {"name": "bert", "can_write": True},
-}
 CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
 LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# A process that runs commands one after another: the client reads the Hub's address when it is imported. Its waiting
-# between attempts is left out.
-CLIENT = """
-import contextlib, io, json, os, sys, time
-import huggingface_hub
-from gpt1_hf.cli import main
-
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(seconds, 0.01))
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
-for line in sys.stdin:
-    order = json.loads(line)
-    os.environ.pop("HF_TOKEN", None)
-    os.environ.update(order["environment"])
-    huggingface_hub.constants.ENDPOINT = order["endpoint"]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = exec(order["code"], {}) if order["code"] else main(order["argv"])
-        except SystemExit as stop:
-            status = stop.code
-    answers.write(json.dumps({"status": status, "out": out.getvalue(), "err": err.getvalue()}) + "\\n")
-    answers.flush()
-"""
-
-# A process without the package that loads what it is told.
-STRANGER = """
+# Loads what it is told, in a process without the package.
+LOAD = """
 import json, sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "gpt1_hf":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
 import torch, transformers
 
 orders, ids = json.loads(sys.argv[1]), torch.tensor(json.loads(sys.argv[2]))
@@ -99,67 +55,6 @@ for repo, auto, options in orders:
 assert not any(name.split(".")[0] == "gpt1_hf" for name in sys.modules)
 print("REPORT" + json.dumps(report))
 """
-
-
-def client_environment(home: Path, endpoint: str) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    # Without HF_HUB_DISABLE_XET the client would speak hf_xet's own protocol, which the server does not.
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "localhost,127.0.0.1", "OMP_NUM_THREADS": "1"}
-    return environment | {"HF_HUB_VERBOSITY": "debug", "TOKENIZERS_PARALLELISM": "false"}
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with HubServer(TOKENS) as server:
-        yield server
-        # The token goes to the API, and nowhere else.
-        assert not [path for _, path, token in server.requests if path.startswith("/storage/") and token]
-
-
-@pytest.fixture(scope="module")
-def client(hub, tmp_path_factory):
-    """Runs `gpt1` commands in another process: `client(*argv, token=...)` -> status, output and errors."""
-    home = tmp_path_factory.mktemp("client")
-    log = home / "log"
-    environment = client_environment(home, hub.endpoint) | {"PYTHONPATH": str(PACKAGE.parent)}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env=environment,
-            cwd=home,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-
-        def run(*argv, code: str = "", token: str | None = TOKEN, endpoint: str = hub.endpoint) -> dict:
-            order = {"argv": [str(arg) for arg in argv], "code": code, "endpoint": endpoint}
-            order["environment"] = {"HF_TOKEN": token} if token else {}
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            assert answer, log.read_text()[-4000:]
-            answer = json.loads(answer)
-            assert not any(secret in answer["out"] + answer["err"] for secret in TOKENS)
-            assert "Traceback" not in answer["err"], answer["err"]
-            return answer
-
-        yield run
-        process.stdin.close()
-        assert process.wait(120) == 0, log.read_text()[-4000:]
-    logged = log.read_text()
-    assert "Request" in logged  # the debug log of every request is there, and has no secret
-    assert not any(secret in logged for secret in TOKENS)
-
-
-def error_of(answer: dict) -> str:
-    """The one sentence that a command ended with."""
-    assert answer["status"] == 1, answer
-    line = answer["err"].strip().splitlines()[-1]
-    assert line.startswith("gpt1: error: "), answer
-    return line
 
 
 @pytest.fixture
@@ -510,23 +405,6 @@ def save_models(root: Path, tokenizer) -> dict[str, tuple]:
             saved.save_pretrained(folder)
 
 
-def load_as_a_stranger(hub, home: Path, orders: list[list], token: str | None = None) -> dict:
-    environment = {
-        name: value for name, value in client_environment(home, hub.endpoint).items() if name != "PYTHONPATH"
-    }
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", STRANGER, json.dumps(orders), json.dumps(IDS)],
-        env=environment | ({"HF_TOKEN": token} if token else {}) | {"HF_HUB_VERBOSITY": "error"},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.rsplit("REPORT", 1)[1])
-
-
 AUTO_OF = {
     "lm": "AutoModelForCausalLM",
     "classifier": "AutoModelForSequenceClassification",
@@ -550,8 +428,7 @@ def test_a_stranger_loads_what_was_pushed(hub, client, tokenizer, tmp_path, name
         if name.endswith("classifier"):
             assert "processor_config.json" in sent
             orders += [[repo, "AutoModel", code], [repo, "AutoProcessor", code]]
-    (tmp_path / "home").mkdir()
-    report = load_as_a_stranger(hub, tmp_path / "home", orders, TOKEN)
+    report = run_as_a_stranger(LOAD, json.dumps(orders), json.dumps(IDS), home=tmp_path / "home", hub=hub)
     assert len(report) == len(orders)
     for key, found in report.items():
         repo, auto = key.split()

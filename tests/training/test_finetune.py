@@ -99,6 +99,12 @@ def test_race_without_the_delimiter_that_the_paper_lacks(base_model, tmp_path):
     assert evaluate(EvaluateArguments(model=str(tmp_path / "run"), task="race", sample=True))
 
 
+def test_a_push_does_not_publish_the_curves_unasked(base_model, tmp_path):
+    assert arguments(base_model, tmp_path, task="cola").trackio_static_space_id is False
+    asked = arguments(base_model, tmp_path, task="cola", trackio_static_space_id="me/curves")
+    assert asked.trackio_static_space_id == "me/curves"
+
+
 def test_fewer_rows_than_a_batch(base_model, tmp_path, caplog):
     changes = {"task": "cola", "max_train_examples": 5, "per_device_train_batch_size": 8}
     with pytest.raises(GPT1Error, match="5 training rows are fewer than one batch, and dataloader_drop_last"):

@@ -1,0 +1,271 @@
+"""A model as a program: an ONNX graph for onnxruntime, or a `torch.export` program, of any batch size and length.
+
+transformers' own exporters (`transformers.exporters`) trace it, write it and run it; this file says which inputs a
+model of this family takes and along which axes they may vary, and compares what was written with the model that it
+came from. Neither program needs this package to run.
+
+`torch.export.load` unpickles what it finds beside a program (sample inputs, rare kinds of weights), so that a `.pt2`
+of unknown origin is as dangerous as any pickle. Here it reads what was written a moment before, and the files that are
+written hold no pickle.
+"""
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim
+from torch.fx.experimental import _config as symbolic_shapes
+from transformers import AutoProcessor, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.exporters import DynamoExporter, ExportedModel, OnnxExporter
+from transformers.utils import cached_file
+
+from .checkpoints import open_config, open_model, open_tokenizer
+from .configuration_gpt1 import GPT1Config
+from .configuration_gpt1_lstm import GPT1LSTMConfig
+from .conversion import LANGUAGE_MODELS
+from .errors import GPT1Error
+from .folders import check_new, new_folder
+from .modeling_gpt1 import AUTO_CLASSES, GPT1ForCausalLM
+from .resources import model_path
+
+
+FORMATS = ("torch_export", "onnx")
+# What the format `onnx` imports.
+ONNX_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+# Largest difference of two logits, as a share of the largest one. Both sides compute in fp32, each in its own order:
+# gpt1-tiny's differ by some 2e-6.
+TOLERANCE = 1e-4
+
+BATCH, SEQUENCE = Dim("batch", min=1), Dim("sequence", min=1)
+CHOICES, PAST, TOTAL = Dim("choices", min=1), Dim("past", min=0), Dim("total", min=1)
+
+
+@dataclass
+class Export:
+    """
+    What an export did.
+
+    Args:
+        architecture (`str`):
+            Class that was exported.
+        inputs (`list[str]`):
+            Names of the inputs that the program takes; of a cache's, one for all.
+        n_cases (`int`):
+            Number of batches that were compared, of several sizes and lengths, with padding.
+        difference (`float`):
+            Largest absolute difference between the logits of the program and of the model.
+    """
+
+    architecture: str
+    inputs: list[str]
+    n_cases: int
+    difference: float
+
+
+def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: bool = False) -> Export:
+    """
+    Export a model in fp32, with its tokenizer (or processor) and configuration.
+
+    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on the right, and returns
+    `logits`. With a cache it also takes `position_ids` and the keys and values of earlier tokens (none, at first), and
+    returns those of all tokens; `attention_mask` then spans both, and padding may be on the left.
+
+    Args:
+        model (`str`):
+            Folder, Hub id, or embedded model, with any head.
+        output_dir (`str` or `Path`):
+            Folder to write, new or empty.
+        format (`str`, *optional*, defaults to `"onnx"`):
+            `"onnx"` or `"torch_export"`.
+        use_cache (`bool`, *optional*, defaults to `False`):
+            Whether a language model's key/value cache is an input and an output.
+
+    Returns:
+        [`Export`].
+
+    Raises:
+        GPT1Error: if the model cannot be exported, or the program computes something else. Nothing is left in
+        `output_dir` then.
+    """
+    check_new(output_dir)
+    if format not in FORMATS:
+        raise GPT1Error(f"there is no export format {format!r}; choose one of {', '.join(FORMATS)}")
+    if format == "onnx" and (missing := [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]):
+        raise GPT1Error(f"the format onnx needs {' and '.join(missing)}: pip install 'gpt1_hf[onnx]'")
+    loaded = _open(model, use_cache)
+    reader = open_reader(model)
+    cases = Cases(loaded, reader, use_cache)
+    with new_folder(output_dir) as folder, _quiet():
+        exported = _trace(loaded, cases, format)
+        exported.save_pretrained(folder)
+        reader.save_pretrained(folder)
+        del exported
+        program = ExportedModel.from_pretrained(folder, device="cpu")
+        n_cases, difference, largest = cases.compare(program)
+        del program  # it holds the weights' file open
+        if not difference <= TOLERANCE * largest:  # nor is NaN
+            raise GPT1Error(
+                f"the exported program's logits differ from those of {model} by up to {difference:.1e}, more than "
+                f"{TOLERANCE:.0e} of the largest, {largest:.1f}; nothing was saved"
+            )
+    return Export(type(loaded).__name__, list(cases.dynamic_shapes), n_cases, difference)
+
+
+def _open(model: str, use_cache: bool) -> PreTrainedModel:
+    """Load a model, if it can be exported."""
+    config = open_config(model)
+    if isinstance(config, GPT1LSTMConfig):
+        raise GPT1Error(
+            f"{model} is an LSTM, which torch.export writes out token by token, for one length only: give a GPT-1"
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise GPT1Error(f"{model} is quantized: export the model that it was made from")
+    head = saved_class(model, config)
+    if use_cache and head is not GPT1ForCausalLM:
+        raise GPT1Error(f"{model} holds a {head.__name__}, and only a language model is exported with a cache")
+    return open_model(head, model, config).eval()
+
+
+def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
+    """
+    Class that a checkpoint of a GPT-1 was saved from; the language model, if that had no head or was an OpenAIGPT.
+
+    Raises:
+        GPT1Error: if it is none of this package's.
+    """
+    name = (config.architectures or LANGUAGE_MODELS)[0]
+    heads = {head.__name__: head for head in AUTO_CLASSES.values()} | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
+    if name not in heads:
+        raise GPT1Error(f"{model} holds a {name}, which is none of {', '.join(heads)}")
+    return heads[name]
+
+
+def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
+    """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
+    # Where there is none, AutoProcessor makes one up.
+    if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
+        return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+    return open_tokenizer(model)
+
+
+def _trace(model: PreTrainedModel, cases: "Cases", format: str) -> ExportedModel:
+    exporter = OnnxExporter() if format == "onnx" else DynamoExporter()
+    config = exporter.config_class(dynamic=True, dynamic_shapes=cases.dynamic_shapes)
+    # Tracing takes a size of 0 or 1 for a special case, and would ask for 2 tokens or more of either kind.
+    with symbolic_shapes.patch(backed_size_oblivious=True):
+        exported = exporter.export(model, {**cases.sample(), "use_cache": cases.use_cache}, config)
+    if format == "torch_export":
+        # They would be pickled; and with them the loaded program refuses rows of one token, which it computes rightly.
+        exported.program.example_inputs = None
+    return exported
+
+
+class Cases:
+    """What a model takes: inputs and their variable axes, and batches of random tokens to trace and compare it on."""
+
+    def __init__(self, model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixin, use_cache: bool):
+        self.model = model
+        self.use_cache = use_cache
+        self.generator = torch.Generator().manual_seed(0)
+        axis, self.rows = [], ()  # the axis between batch and sequence, if there is one, and its size in the cases
+        if type(model).__name__.endswith("ForMultipleChoice"):
+            axis, self.rows = [CHOICES], (3,)
+        elif getattr(reader, "input_format", None) == "similarity":
+            axis, self.rows = [Dim.STATIC], (2,)  # both orders
+        axes = dict(enumerate((BATCH, *axis, SEQUENCE)))
+        self.dynamic_shapes: dict[str, Any] = {"input_ids": axes, "attention_mask": axes}
+        if use_cache:
+            self.dynamic_shapes["attention_mask"] = {0: BATCH, 1: TOTAL}
+            self.dynamic_shapes["position_ids"] = axes
+            # In the order in which a cache lists its tensors: keys and values of each layer.
+            self.dynamic_shapes["past_key_values"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
+
+    def sample(self) -> dict[str, Any]:
+        """Inputs to trace. All sizes differ: tracing could take equal ones for one and the same."""
+        inputs = self._tokens(4, 7)
+        if self.use_cache:
+            _, inputs["past_key_values"] = self._read(self.model, inputs, (0, 2))
+            inputs = piece(inputs, 2, 7)
+        return inputs
+
+    @torch.no_grad()
+    def compare(self, program: ExportedModel) -> tuple[int, float, float]:
+        """Number of batches compared, largest difference of the logits of a program, and the largest logit."""
+        context = self.model.config.max_position_embeddings
+        differences, largest = [], 0.0
+        for batch, length in ((1, 1), (1, 2), (3, 1), (2, 7), (5, context // 2), (2, context)):
+            inputs = self._tokens(batch, length)
+            expected = self.model(**inputs, use_cache=False).logits
+            mask = inputs["attention_mask"].bool()
+            counted = mask if expected.shape[:-1] == mask.shape else ...  # what stands at padding means nothing
+            # With a cache the text is also read in two and in three pieces.
+            for cuts in (
+                {(0, length), (0, 1, length), (0, length // 2, length - 1, length)} if self.use_cache else [()]
+            ):
+                if list(cuts) != sorted(set(cuts)):
+                    continue
+                found = self._read(program, inputs, cuts)[0] if cuts else program(**inputs).logits
+                differences.append((found - expected)[counted].abs().max())
+            largest = max(largest, expected.abs().max().item())
+        return len(differences), torch.stack(differences).max().item(), largest  # NaN stays NaN
+
+    def _tokens(self, batch: int, length: int) -> dict[str, Any]:
+        """Random tokens; all rows but the last are padded, each by another length (on the left, with a cache)."""
+        shape = (batch, *self.rows, length)
+        input_ids = torch.randint(self.model.config.vocab_size, shape, generator=self.generator)
+        n_rows = input_ids[..., 0].numel()
+        lengths = (length - torch.arange(n_rows).flip(0)).clamp(min=1).view(*shape[:-1], 1)
+        mask = (torch.arange(length) < lengths).long()
+        if not self.use_cache:
+            return {"input_ids": input_ids, "attention_mask": mask}
+        mask = mask.flip(-1)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        }
+
+    @torch.no_grad()
+    def _read(self, model: PreTrainedModel | ExportedModel, inputs: dict[str, Any], cuts: tuple[int, ...]):
+        """Logits of a text that is read piece by piece, and the cache at the end."""
+        config = self.model.config
+        head_dim = config.hidden_size // config.num_attention_heads
+        cache = DynamicCache(config=config)
+        for layer in range(config.num_hidden_layers):
+            keys, values = torch.zeros(2, len(inputs["input_ids"]), config.num_attention_heads, 0, head_dim)
+            cache.update(keys, values, layer)
+        logits = []
+        for start, end in pairwise(cuts):
+            output = model(**piece(inputs, start, end), past_key_values=cache)
+            cache = output.past_key_values
+            logits.append(output.logits)
+        return torch.cat(logits, dim=1), cache
+
+
+def piece(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
+    """Inputs for the tokens from `start` to `end`: their own part of all but the mask, which is of all up to `end`."""
+    cuts = {"attention_mask": slice(0, end), "past_key_values": None}
+    return {
+        name: value if (cut := cuts.get(name, slice(start, end))) is None else value[:, cut].contiguous()
+        for name, value in inputs.items()
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the steps that torch.onnx prints, and what the exporters have to say to their authors."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,39 @@
+"""New folders that are there whole, or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .errors import GPT1Error
+
+
+def check_new(folder: str | Path):
+    """Raise if a folder is there already and holds something."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GPT1Error(f"{folder} exists and is not an empty folder: give another one, or remove it first")
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """
+    A folder to write into, which takes its place when the block ends; if it ends in an error, nothing is left.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder to make, new or empty.
+
+    Raises:
+        GPT1Error: if it is there already and holds something.
+    """
+    output = Path(folder)
+    check_new(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
+        unfinished = Path(workplace) / output.name
+        unfinished.mkdir()  # with the usual permissions, unlike the folder around it
+        yield unfinished
+        if output.exists():
+            output.rmdir()  # not everywhere does one folder take the place of another
+        unfinished.rename(output)

@@ -1,0 +1,126 @@
+"""Rendering a model card: templates, escaped names, the code that it shows, and where a run ran."""
+
+import json
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..evaluation.results import write_text
+from ..resources import card_templates
+from ..upload import BASE_PLACEHOLDER, PLACEHOLDER
+
+
+VERSIONS = ("gpt1_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "peft")
+
+# Code of each head, as a reader would run it. `FOLDER` and `BASE` stand for names of models, as literals.
+HEADER = """from transformers import {auto}, {reader}
+
+name = FOLDER
+model = {auto}.from_pretrained(name, trust_remote_code=True)
+{tail}"""
+# The configuration beside an adapter is that of the whole model: base, head and special tokens; and so is the code,
+# since the base may be an OpenAIGPT, which has none.
+ADAPTER_HEADER = """from peft import PeftModel
+from transformers import AutoConfig, {reader}
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+name = FOLDER
+base = BASE
+config = AutoConfig.from_pretrained(name, trust_remote_code=True)
+size, config.vocab_size = config.vocab_size, AutoConfig.from_pretrained(base, trust_remote_code=True).vocab_size
+model_class = get_class_from_dynamic_module(config.auto_map["{auto}"], name)
+model = model_class.from_pretrained(base, config=config)
+model.resize_token_embeddings(size, mean_resizing=False)
+model = PeftModel.from_pretrained(model, name)
+{tail}"""
+GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name)
+prompt = tokenizer("It was a dark", return_tensors="pt")
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]))"""
+ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name)
+print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
+PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+inputs = processor({example}, padding=True, return_tensors="pt")
+logits = model(**inputs).logits[0]
+print({answer})"""
+EXAMPLES = {
+    "classification": 'text="A film that is better than its title."',
+    "entailment": 'premise="An old man sleeps in the sun.", hypothesis="Somebody is asleep."',
+    "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
+    "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
+}
+CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
+
+
+def write_card(folder: str | Path, template: str, metadata: ModelCardData, **values: Any):
+    """Render a template of `model_card/` into a folder's `README.md`."""
+    jinja = Environment(
+        loader=FileSystemLoader(card_templates()), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    jinja.filters |= {"text": text, "code": code, "sentence": lambda words: words[:1].upper() + words[1:]}
+    body = jinja.get_template(f"{template}.md").render(metadata=metadata.to_yaml(), **values)
+    body = body.encode("utf-8", "replace").decode()  # a description may have half a surrogate pair, too
+    write_text(Path(folder) / "README.md", re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
+
+
+def plain(name: str) -> str:
+    """A name on one line, of characters that can be printed."""
+    name = str(name).encode("utf-8", "replace").decode()
+    return "".join(char for char in " ".join(name.split()) if char.isprintable()) or "model"
+
+
+def text(value: Any) -> str:
+    """A value as plain text of Markdown, also in a table."""
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", plain(value)) if isinstance(value, str) else str(value)
+
+
+def code(value: Any) -> str:
+    """A value as Markdown code, also in a table."""
+    value = plain(value).replace("|", "¦")
+    fence = "`" * (max((len(run) for run in re.findall("`+", value)), default=0) + 1)
+    return f"{fence} {value} {fence}" if "`" in value else f"{fence}{value}{fence}"
+
+
+def hub_word(name: str) -> str:
+    """What is left of a name among the characters that the Hub takes for one of a data set or a tag."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "text"
+
+
+def snippet(
+    name: str,
+    auto: str,
+    input_format: str | None = None,
+    n_choices: int = 2,
+    adapter: dict[str, Any] | None = None,
+) -> str:
+    """Code that loads a model, or an adapter of `adapter["base"]`, and asks it something."""
+    if input_format is None:
+        reader, tail = "AutoTokenizer", GENERATE if auto == "AutoModelForCausalLM" else ENCODE
+    else:
+        choices = json.dumps(list(CHOICES[: max(2, min(n_choices, len(CHOICES)))]))
+        answer = "logits.softmax(-1).tolist()"
+        if auto == "AutoModelForSequenceClassification":
+            answer = "dict(zip(model.config.id2label.values(), logits.tolist()))"
+        example = EXAMPLES[input_format].replace("{choices}", choices)
+        reader, tail = "AutoProcessor", PROCESS.format(example=example, answer=answer)
+    lines = (ADAPTER_HEADER if adapter else HEADER).format(auto=auto, reader=reader, tail=tail)
+    if adapter:
+        base = adapter["base"] if adapter["on_hub"] else f"{BASE_PLACEHOLDER}{plain(adapter['base'])}"
+        lines = lines.replace("BASE", json.dumps(base, ensure_ascii=False), 1)
+    return lines.replace("FOLDER", json.dumps(f"{PLACEHOLDER}{name}", ensure_ascii=False), 1)
+
+
+def environment(device: str | None, processes: int) -> dict[str, str]:
+    """Where a run ran: versions and hardware."""
+    versions = {}
+    for library in VERSIONS:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    hardware = {"hardware": device + (f", {processes} processes" if processes > 1 else "")} if device else {}
+    return {"Python": platform.python_version(), **versions, **hardware}

@@ -1,0 +1,184 @@
+"""`gpt1 export`: the programs compute what the model does, without it, and nothing else is ever left behind."""
+
+import importlib.util
+import io
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.exporters import ExportedModel
+
+from gpt1_hf import (
+    GPT1ForMultipleChoice,
+    GPT1ForSequenceClassification,
+    GPT1ForTokenClassification,
+    GPT1LSTMConfig,
+    GPT1LSTMForCausalLM,
+    GPT1Processor,
+)
+from gpt1_hf import export as export_module
+from gpt1_hf.cli import main
+from gpt1_hf.errors import GPT1Error
+from gpt1_hf.export import export
+
+
+has_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in export_module.ONNX_LIBRARIES), reason="needs the extra onnx"
+)
+FORMATS = [pytest.param("torch_export"), pytest.param("onnx", marks=[has_onnx, pytest.mark.slow])]
+
+
+@pytest.fixture
+def classifier(base_model, tokenizer, tmp_path) -> str:
+    """A fine-tuned model, or one that looks it."""
+    torch.manual_seed(0)
+    processor = GPT1Processor(tokenizer, input_format="similarity")
+    model = GPT1ForSequenceClassification.from_pretrained(base_model, dtype="float32", num_labels=3)
+    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    model.save_pretrained(tmp_path / "classifier")
+    processor.save_pretrained(tmp_path / "classifier")
+    return str(tmp_path / "classifier")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_language_model_with_padding(base_model, tmp_path, format):
+    result = export(base_model, tmp_path / "out", format)
+    assert (result.architecture, result.inputs) == ("GPT1ForCausalLM", ["input_ids", "attention_mask"])
+    assert result.n_cases == 6 and result.difference < 1e-4
+    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    inputs = tokenizer(["the old captain", "a", "night and morning in the garden"], padding=True, return_tensors="pt")
+    found = program(**inputs).logits
+    for row, mask, logits in zip(inputs["input_ids"], inputs["attention_mask"].bool(), found, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits[mask], model(row[mask][None]).logits[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, format):
+    assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "past_key_values"
+    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    prompt = torch.tensor([[5, 6, 7]])
+    expected = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)[0].tolist()
+    empty = torch.zeros(1, 4, 0, 8)
+    cache = model(prompt[:, :1], use_cache=True).past_key_values
+    for layer in cache.layers:
+        layer.keys, layer.values = empty.clone(), empty.clone()
+    ids, new = prompt, prompt
+    while ids.shape[1] < len(expected):
+        length = ids.shape[1]
+        output = program(
+            input_ids=new,
+            attention_mask=torch.ones(1, length, dtype=torch.long),
+            position_ids=torch.arange(length - new.shape[1], length)[None],
+            past_key_values=cache,
+        )
+        cache, new = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, new], dim=1)
+    assert ids[0].tolist() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_heads(base_model, classifier, tokenizer, tmp_path, format):
+    torch.manual_seed(0)
+    for head in (GPT1ForMultipleChoice, GPT1ForTokenClassification):
+        folder = tmp_path / head.__name__
+        model = head.from_pretrained(base_model, dtype="float32").eval()
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        assert export(str(folder), tmp_path / f"{head.__name__}-out", format).difference < 1e-4
+    choices = ExportedModel.from_pretrained(tmp_path / "GPT1ForMultipleChoice-out")
+    model = GPT1ForMultipleChoice.from_pretrained(tmp_path / "GPT1ForMultipleChoice")
+    for shape in ((1, 2, 9), (3, 5, 1)):
+        ids = torch.randint(1, 99, shape)
+        with torch.no_grad():
+            expected = model(ids, attention_mask=torch.ones_like(ids)).logits
+        torch.testing.assert_close(choices(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, expected)
+
+    # Both orders of a pair, made and read by what lies beside the program
+    export(classifier, tmp_path / "out", format)
+    reader = GPT1Processor.from_pretrained(tmp_path / "out")
+    rows = reader(text_a=["the lady wept", "night"], text_b=["bad", "the house"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModelForSequenceClassification.from_pretrained(classifier)(**rows).logits
+    assert expected.shape == (2, 3) and rows["input_ids"].dim() == 3
+    torch.testing.assert_close(ExportedModel.from_pretrained(tmp_path / "out")(**rows).logits, expected)
+
+
+def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):
+    for use_cache in (False, True):
+        folder = tmp_path / str(use_cache)
+        export(base_model, folder, "torch_export", use_cache)
+        with zipfile.ZipFile(folder / "model.pt2") as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        assert not [name for name in content if name.endswith(".pkl")]
+        for name, data in content.items():
+            assert not zipfile.is_zipfile(io.BytesIO(data)), name  # as torch.save writes
+            if "/data/" in name and name.endswith(".json"):
+                assert not any(entry["use_pickle"] for entry in json.loads(data)["config"].values())
+        assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in folder.iterdir())
+
+
+def test_a_program_that_computes_something_else_is_not_kept(base_model, tmp_path, monkeypatch):
+    trace = export_module._trace
+
+    def wrong(model, cases, format):
+        exported = trace(model, cases, format)
+        # A new tensor: the program holds the old one.
+        model.transformer.positions_embed.weight = torch.nn.Parameter(model.transformer.positions_embed.weight + 0.1)
+        return exported
+
+    monkeypatch.setattr(export_module, "_trace", wrong)
+    with pytest.raises(GPT1Error, match="differ from those of .* nothing was saved"):
+        export(base_model, tmp_path / "out", "torch_export")
+    assert os.listdir(tmp_path) == []
+
+
+def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
+    assert main(["export", base_model, "--format", "torch_export", "--output_dir", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("GPT1ForCausalLM saved in ") and lines[0].endswith("input_ids, attention_mask")
+    assert float(lines[1].split()[-1]) < 1e-4 and len(lines) == 2
+
+    lstm = tmp_path / "lstm"
+    GPT1LSTMForCausalLM(GPT1LSTMConfig(vocab_size=9, hidden_size=8, lstm_size=8)).save_pretrained(lstm)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
+    before = sorted(os.listdir(tmp_path))
+    for message, argv in {
+        "is an LSTM": [str(lstm), "--format", "torch_export"],
+        "pip install 'gpt1_hf[onnx]'": [base_model, "--format", "onnx"],
+        "only a language model is exported with a cache": [classifier, "--format", "torch_export", "--use_cache"],
+        "someone/some-model": ["someone/some-model", "--format", "torch_export"],
+    }.items():
+        assert main(["export", *argv, "--output_dir", str(tmp_path / "new")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("gpt1: error: ") and error.count("\n") == 1 and message in error
+    assert main(["export", base_model, "--format", "torch_export", "--output_dir", str(tmp_path / "out")]) == 1
+    assert "is not an empty folder" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@has_onnx
+@pytest.mark.slow
+def test_onnxruntime_alone_as_in_the_readme(tmp_path, monkeypatch, capsys):
+    """README's script, and the same by the model itself."""
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    (script,) = [script for script in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in script]
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "gpt1-tiny", "--output_dir", "runs/onnx"]) == 0
+    names: dict = {}
+    exec(compile(script, "README.md", "exec"), names)
+    model = AutoModelForCausalLM.from_pretrained(export_module.model_path("gpt1-tiny"), dtype="float32")
+    inputs = names["tokenizer"](names["texts"], padding=True, return_tensors="pt")
+    last = inputs["attention_mask"].sum(-1) - 1
+    with torch.no_grad():
+        expected = model(**inputs).logits[torch.arange(len(last)), last].argmax(-1)
+    assert np.array_equal(names["best"], expected.numpy())
