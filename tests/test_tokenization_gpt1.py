@@ -248,8 +248,9 @@ class TestHub:
     def test_an_id_that_the_hub_does_not_know_is_one_sentence(self, convert):
         done = convert("someone/else")
         assert done.returncode == 1 and Hub.asked
-        assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-        assert "no folder 'someone/else', and the Hub did not give vocab.json and merges.txt" in done.stderr
+        assert "Traceback" not in done.stderr
+        *_, message = done.stderr.splitlines()  # before it, torchao may tell of its kernels
+        assert "no folder 'someone/else', and the Hub did not give vocab.json and merges.txt" in message
 
     def test_a_hub_that_is_out_of_reach_is_one_sentence(self):
         with pytest.raises(OSError, match="no folder 'someone/gpt', and the Hub did not give .* connect"):

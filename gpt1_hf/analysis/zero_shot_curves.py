@@ -14,6 +14,7 @@ from ..errors import GPT1Error
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
 from ..tasks import load_task
+from ..training.trajectory import FOLDER
 from .records import Record
 from .tables import write_section
 from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer
@@ -27,8 +28,8 @@ class Arguments:
     run: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a pre-training run: checkpoints are its folders whose names end in -UPDATES, and the "
-            "model in it."
+            "help": "Folder of a pre-training run: its trajectory (--checkpoints_per_decade) or, without one, its "
+            "folders whose names end in -UPDATES; and the model in it."
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
@@ -113,7 +114,9 @@ def checkpoints(run: str) -> list[tuple[int, Path]]:
         GPT1Error: if there are none.
     """
     found = {}
-    for config in sorted([*Path(run).glob("*/config.json"), *Path(run).glob("*/*/config.json")]):
+    # The log-spaced ones, if the run kept any: those to go on from are too close to one another, and soon deleted.
+    kept = sorted(Path(run).glob(f"{FOLDER}/*/config.json"))
+    for config in kept or sorted([*Path(run).glob("*/config.json"), *Path(run).glob("*/*/config.json")]):
         number = re.search(r"-(\d+)$", config.parent.name)
         if number and has_weights(config.parent):
             found.setdefault(int(number.group(1)), config.parent)

@@ -50,6 +50,11 @@ class TestCheckpoints:
         found = [(updates, folder.relative_to(run).as_posix()) for updates, folder in checkpoints(run)]
         assert found == [(1, "weights/updates-1"), (2, "checkpoint-2"), (10, "checkpoint-10"), (40, ".")]
 
+    def test_a_trajectory_goes_before_the_checkpoints_to_go_on_from(self, run):
+        for number in (1, 30):
+            shutil.copytree(run / "checkpoint-2", run / "trajectory" / f"update-{number:07d}")
+        assert [updates for updates, _ in checkpoints(run)] == [1, 30, 40]
+
     def test_the_model_at_the_end_counts_once(self, run):
         (run / "results.json").write_text(json.dumps([{"details": {"updates": 10}}] * 2))
         assert [updates for updates, _ in checkpoints(run)] == [1, 2, 10]
