@@ -25,7 +25,7 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
 from ..training.pretrain import new_config
-from .plan import Run
+from .run import Run
 
 
 # Rows of a task that are encoded to see how long they are.

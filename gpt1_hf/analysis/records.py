@@ -10,7 +10,7 @@ from typing import Any
 
 from ..evaluation.results import RESULTS, Result
 from ..training.resume import checkpoints
-from .plan import RECORD, read_record
+from .run import RECORD, read_record
 
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from transformers.trainer_callback import ProgressCallback
 from ..checkpoints import open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..data.corpus import RandomSpans, TokenStream, Windows, build_token_stream, fingerprint, has_split, read_pieces
+from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
+from ..data.spans import RandomSpans, Windows
 from ..errors import GPT1Error, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, device_name, format_results, write_json, write_results

@@ -21,8 +21,8 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.collator import GPT1DataCollator
-from ..data.corpus import RandomSpans, Spans
 from ..data.sampling import LengthGroupedSampler, row_lengths
+from ..data.spans import RandomSpans, Spans
 from ..errors import Terminated, writing
 from ..evaluation.results import write_json
 from ..processing_gpt1 import GPT1Processor

@@ -3,13 +3,15 @@
 import json
 import shutil
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import yaml
 
-from gpt1_hf.analysis import plan as plan_module
-from gpt1_hf.analysis.plan import RECORD, Plan, carry_out, share
+from gpt1_hf.analysis import run as run_module
+from gpt1_hf.analysis.plan import Plan, carry_out, share
 from gpt1_hf.analysis.processes import Processes
+from gpt1_hf.analysis.run import RECORD
 from gpt1_hf.cli.analyze import ACTIONS, PLANS
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error
@@ -26,10 +28,10 @@ def done(monkeypatch):
         started.append(name)
         if any(part in name for part in fail):
             raise GPT1Error("no luck")
-        (plan_module.Path(name) / "results.json").write_text("[]")
+        (Path(name) / "results.json").write_text("[]")
 
-    kinds = {kind: (arguments, function) for kind, (arguments, _) in plan_module.KINDS.items()}
-    monkeypatch.setattr(plan_module, "KINDS", kinds)
+    kinds = {kind: (arguments, function) for kind, (arguments, _) in run_module.KINDS.items()}
+    monkeypatch.setattr(run_module, "KINDS", kinds)
     return started, fail
 
 
@@ -211,7 +213,7 @@ def test_a_bug_is_not_taken_for_a_failed_run(write_plan, monkeypatch):
     def broken(args):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(plan_module, "KINDS", {k: (a, broken) for k, (a, _) in plan_module.KINDS.items()})
+    monkeypatch.setattr(run_module, "KINDS", {k: (a, broken) for k, (a, _) in run_module.KINDS.items()})
     runs = Plan.read(write_plan()).runs()
     with pytest.raises(TypeError):
         carry_out(runs)

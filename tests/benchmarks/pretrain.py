@@ -23,7 +23,8 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_see
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.checkpoints import open_tokenizer
-from gpt1_hf.data.corpus import TokenStream, Windows
+from gpt1_hf.data.corpus import TokenStream
+from gpt1_hf.data.spans import Windows
 from gpt1_hf.training.arguments import PretrainArguments
 from gpt1_hf.training.pretrain import token_streams, watch_throughput
 from gpt1_hf.training.throughput import Throughput, matmul_peak, operations_per_token

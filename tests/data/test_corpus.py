@@ -14,9 +14,7 @@ from conftest import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.data.corpus import (
-    RandomSpans,
     TokenStream,
-    Windows,
     build_token_stream,
     encode_blocks,
     encode_document,
@@ -25,6 +23,7 @@ from gpt1_hf.data.corpus import (
     read_documents,
     read_pieces,
 )
+from gpt1_hf.data.spans import RandomSpans, Windows
 from gpt1_hf.errors import GPT1Error
 
 

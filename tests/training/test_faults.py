@@ -19,8 +19,8 @@ import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 import gpt1_hf.training.trainer
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
-from gpt1_hf.analysis import plan as plan_module
 from gpt1_hf.analysis.plan import Plan, carry_out
+from gpt1_hf.analysis.run import RECORD
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
@@ -319,10 +319,10 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
 def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, monkeypatch):
     monkeypatch.setattr(resume, "PATIENCE", 0.1)
     run = Plan.read(write_plan()).runs()[0]
-    with hold(run.folder, plan_module.RECORD + ".lock"):
+    with hold(run.folder, RECORD + ".lock"):
         (missing,) = carry_out([run]).values()
     assert "another process is at work" in missing
-    assert run.state == "to do" and not (run.folder / plan_module.RECORD).exists()
+    assert run.state == "to do" and not (run.folder / RECORD).exists()
 
 
 def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):
