@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, TorchAoConfig
 from .checkpoints import open_config, open_model
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
-from .evaluation.benchmark import EvaluateArguments, measure
+from .evaluation.evaluate import EvaluateArguments, measure
 from .evaluation.results import Result, write_results
 from .export import open_reader, saved_class
 from .folders import check_new, new_folder

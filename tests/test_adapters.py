@@ -28,7 +28,8 @@ from gpt1_hf import (
 from gpt1_hf.adapters import adapter_base, lora_config
 from gpt1_hf.checkpoints import open_config, open_model
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import EvaluateArguments, auto_class, evaluate
+from gpt1_hf.evaluation.benchmark import auto_class
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune

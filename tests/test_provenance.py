@@ -12,7 +12,7 @@ from gpt1_hf import GPT1Processor, GPT1Tokenizer
 from gpt1_hf.checkpoints import open_config
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.glue import glue_averages
 from gpt1_hf.evaluation.results import Result, format_results
 from gpt1_hf.evaluation.submission import SubmitArguments, submit

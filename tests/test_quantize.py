@@ -22,7 +22,7 @@ from gpt1_hf import quantization as quantization_module
 from gpt1_hf.checkpoints import open_causal_lm, open_config, open_model
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import EvaluateArguments, first_characters, measure
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, first_characters, measure
 from gpt1_hf.quantization import quantize
 
 

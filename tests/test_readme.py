@@ -64,7 +64,7 @@ NOT_RUN = {
 CALLS = {
     "analyze": "gpt1_hf.analysis.analyze.analyze",
     "convert": "gpt1_hf.conversion.convert",
-    "evaluate": "gpt1_hf.evaluation.benchmark.evaluate",
+    "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
     "export": "gpt1_hf.export.export",
     "finetune": "gpt1_hf.training.finetune.finetune",
     "generate": "gpt1_hf.generation.generate",

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..checkpoints import open_config
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
-from ..evaluation.benchmark import EvaluateArguments, evaluate
+from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
 from .figures import Figure, Series
 from .records import Record

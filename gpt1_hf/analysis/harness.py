@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints import open_tokenizer
 from ..data.loading import default_data_dir
+from ..data.sampling import spaced
 from ..errors import GPT1Error
-from ..evaluation.benchmark import spaced
 from ..tasks import load_task
 from .zero_shot import HEURISTICS, best_threshold, split_at_pronoun
 

@@ -4,6 +4,6 @@ from .parser import parse
 
 
 def main(argv: list[str]):
-    from ..evaluation.benchmark import EvaluateArguments, evaluate
+    from ..evaluation.evaluate import EvaluateArguments, evaluate
 
     evaluate(parse(EvaluateArguments, argv, "evaluate", __doc__))

@@ -5,7 +5,7 @@ import argparse
 
 def main(argv: list[str]):
     from ..data.loading import default_data_dir
-    from ..evaluation.benchmark import EvaluateArguments
+    from ..evaluation.evaluate import EvaluateArguments
     from ..quantization import format_comparison, quantize
 
     parser = argparse.ArgumentParser(prog="gpt1 quantize", description=f"{__doc__} Needs the extra `quantize`.")

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.overlap import corpus_overlap, row_overlap, words
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments

@@ -10,7 +10,7 @@ from conftest import write_jsonl, write_stories
 from transformers import AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer, pipeline
 
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import EvaluateArguments, evaluate
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import finetune as finetuning
 from gpt1_hf.training.arguments import FinetuneArguments
