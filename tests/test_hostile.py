@@ -310,7 +310,7 @@ def write_fine_tuned(folder, task="cola", evil=""):
         "metric": "matthews_correlation",
         "details": {**details, "rows_of_split": 20},
     }
-    other = {**row, "details": {"text": evil}, "n_examples": evil, "seed": evil}
+    other = {**row, "details": {"text": evil}}
     (folder / "results.json").write_text(json.dumps([row, plain, other]))
     run = {"name": f"n{evil}", "variant": f"full{evil}", "command": f"gpt1 {evil}", "settings": {f"k{evil}": evil}}
     run |= {"hash": "0", "state": "failed", "error": evil, "seconds": 1, "versions": {"torch": evil}}
