@@ -127,7 +127,8 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
             if status == 0:
                 break
             killed += 1
-            assert not (folder / "results.json").exists()
+            if (folder / "results.json").exists():  # killed while it wrote its cards: what it found is whole
+                assert_same_run(folder, uninterrupted)
         else:
             assert run_in_child(argv(folder)) == 0
         assert_same_run(folder, uninterrupted)
