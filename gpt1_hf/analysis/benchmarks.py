@@ -19,8 +19,8 @@ NOTE = (
 
 def section(records: Sequence[Record]) -> Section:
     """
-    The paper's tables with a column for each model that was fine-tuned whole: pre-trained, with the auxiliary
-    objective.
+    The paper's tables with a column for each model that was fine-tuned whole with the auxiliary objective, and one for
+    the same from scratch.
 
     Args:
         records (list of [`Record`]):
@@ -29,7 +29,7 @@ def section(records: Sequence[Record]) -> Section:
     ours = [
         result
         for record, result in scores(records)
-        if record.variant == "full" and result.details.get("transfer_layers") is None
+        if record.variant in ("full", "no_pretraining") and result.details.get("transfer_layers") is None
     ]
     models = sorted({model_name(result) for result in ours})
     tables = []
@@ -47,8 +47,9 @@ def section(records: Sequence[Record]) -> Section:
 
 
 def model_name(result: Result) -> str:
-    """Name of the model that was fine-tuned; results on the package's samples do not mix with others."""
-    return f"{result.model} (sample)" if result.details.get("sample") else str(result.model)
+    """Name of the model that was fine-tuned; results from scratch or on the package's samples do not mix with others."""
+    scratch = " from scratch" if result.details.get("from_scratch") else ""
+    return f"{result.model}{scratch}{' (sample)' if result.details.get('sample') else ''}"
 
 
 def metric_name(metric: str) -> str:

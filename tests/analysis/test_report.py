@@ -87,9 +87,11 @@ def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     write_run(tmp_path / "sample", [row("sst2", 60, sample=True)])
     section = benchmarks.section(collect(tmp_path))
     nli, qa, other = section.tables
-    assert other.headers == ["data", "metric", "prior", "paper", "ours: small", "ours: small (sample)"]
+    ours = ["ours: small", "ours: small (sample)", "ours: small from scratch"]
+    assert other.headers == ["data", "metric", "prior", "paper", *ours]
     cola = cells(other, "CoLA")
     assert (cola["prior"], cola["paper"], cola["ours: small"]) == ("35.0", "45.4", "25.0 ± 7.1 (2) on 8,000 rows")
+    assert cola["ours: small from scratch"] == "5.0 on 9,000 rows"
     assert cells(other, "SST-2")["ours: small"] == "not run"
     assert cells(other, "SST-2")["ours: small (sample)"] == "60.0 on 100 rows"
     assert cells(nli, "MultiNLI matched")["ours: small"].startswith("50.0")
