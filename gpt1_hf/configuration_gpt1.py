@@ -99,7 +99,8 @@ class GPT1Config(GPT1FamilyConfig):
         max_position_embeddings (`int`, *optional*, defaults to 512):
             Context length in tokens.
         position_embedding_type (`str`, *optional*, defaults to `"learned"`):
-            `"learned"` (the paper's), `"sinusoidal"` or `"none"` (the ablations).
+            `"learned"` (the paper's), or for the ablations `"sinusoidal"`, waves of amplitude `initializer_range`, or
+            `"none"`.
         hidden_act (`str`, *optional*, defaults to `"gelu_pytorch_tanh"`):
             Activation of the feed-forward layers; `gelu_pytorch_tanh` is the tanh approximation that GPT-1 uses.
         embd_pdrop (`float`, *optional*, defaults to 0.1):
