@@ -396,8 +396,8 @@ class GPT1Model(GPT1PreTrainedModel):
             self._check_positions(n_positions)
             hidden_states = hidden_states + self.positions_embed(position_ids)
         elif starts and self.config.position_embedding_type == "sinusoidal":
-            # Vaswani et al. multiply token embeddings to a standard deviation of 1, that of the waves' amplitude. These
-            # are also the output layer's, and stay: the waves are scaled, which otherwise drown them.
+            # Vaswani et al. scale the token embeddings up, to a standard deviation of 1 beside waves of amplitude 1.
+            # Here the waves are scaled down, as the embeddings are also the output layer.
             hidden_states = hidden_states + self.config.initializer_range * sinusoidal_positions(
                 position_ids, self.config.hidden_size, hidden_states.dtype
             )

@@ -47,7 +47,7 @@ def section(records: Sequence[Record]) -> Section:
 
 
 def model_name(result: Result) -> str:
-    """Name of the model that was fine-tuned; results from scratch or on the package's samples do not mix with others."""
+    """The model that was fine-tuned; results from scratch or on the package's samples do not mix with others."""
     scratch = " from scratch" if result.details.get("from_scratch") else ""
     return f"{result.model}{scratch}{' (sample)' if result.details.get('sample') else ''}"
 
