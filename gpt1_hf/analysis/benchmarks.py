@@ -1,10 +1,11 @@
 """Tables 2 to 4 (§4.2): the benchmarks, with the best number before the paper, the paper's and ours."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..evaluation.results import Result
 from .paper import GLUE, NOTES, TABLES, Cell
-from .records import Record, scores, spread
+from .records import Record, labels, scores, spread
 from .tables import Section, Table
 
 
@@ -31,6 +32,8 @@ def section(records: Sequence[Record]) -> Section:
         for record, result in scores(records)
         if record.variant in ("full", "no_pretraining") and result.details.get("transfer_layers") is None
     ]
+    short = labels(str(result.model) for result in ours)
+    ours = [replace(result, model=short[str(result.model)]) for result in ours]
     models = sorted({model_name(result) for result in ours})
     tables = []
     for title, cells in TABLES.items():
@@ -60,12 +63,13 @@ def best_settings(results: Sequence[Result], cell: Cell, model: str) -> str:
     """What a model reaches, with the settings that have the most training rows, then seeds."""
     groups: dict[tuple, list[Result]] = {}
     for result in results:
-        _, _, subset = str(result.split).partition("_")
+        split, _, subset = str(result.split).partition("_")
         if (result.task, result.metric, subset, model_name(result)) == (cell.task, cell.metric, cell.subset, model):
-            groups.setdefault(tuple(result.details.get(key) for key in SETTINGS), []).append(result)
+            settings = tuple(result.details.get(key) for key in SETTINGS)
+            groups.setdefault((*settings, split == "test"), []).append(result)
     if not groups:
         return "not run"
-    settings = max(groups, key=lambda group: (group[0] or 0, len(groups[group])))
+    settings = max(groups, key=lambda group: (group[0] or 0, len(groups[group]), group[-1]))
     values = spread([result.value for result in groups[settings]])
     marks = sorted({result.rows for result in groups[settings] if "rows_of_split" in result.details})
     scored = f", scored on {' and '.join(marks)}" if marks else ""

@@ -11,7 +11,7 @@ from ..errors import GPT1Error
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
 from .figures import Figure, Series
-from .records import Record
+from .records import Record, labels
 from .tables import Section, Table, write_section
 
 
@@ -98,10 +98,14 @@ def section(records: Sequence[Record]) -> Section:
             Runs; those of other analyses are passed over.
     """
     curves: dict[str, dict[str, dict[int, float]]] = {}
-    for result in (result for record in records for result in record.results):
-        length = result.details.get("context_length")
-        if length is not None and result.metric != "bits_per_character":  # the same curve as the perplexity's
-            line = f"{result.task} {result.split}, {result.model}"
+    measured = [
+        result for record in records for result in record.results if result.details.get("context_length") is not None
+    ]
+    short = labels(str(result.model) for result in measured)
+    for result in measured:
+        length = result.details["context_length"]
+        if result.metric != "bits_per_character":  # the same curve as the perplexity's
+            line = f"{result.task} {result.split}, {short[str(result.model)]}"
             curves.setdefault(result.metric, {}).setdefault(line, {})[length] = result.value
     lengths = sorted({length for lines in curves.values() for line in lines.values() for length in line})
     rows = [

@@ -124,6 +124,14 @@ def scores(records: Iterable[Record]) -> Iterator[tuple[Record, Result]]:
                 yield record, result
 
 
+def labels(models: Iterable[str]) -> dict[str, str]:
+    """Short names of models for tables and figures: the last part of a path that is no Hub id, if it tells apart."""
+    models = sorted(set(models))
+    short = {model: model.rstrip("/").rpartition("/")[2] if model.count("/") > 1 else model for model in models}
+    names = list(short.values())
+    return {model: name if names.count(name) == 1 else model for model, name in short.items()}
+
+
 def mean(values: Sequence[float]) -> float:
     """Mean; NaN of nothing."""
     return sum(values) / len(values) if values else math.nan

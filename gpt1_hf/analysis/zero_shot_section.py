@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..evaluation.results import Result
 from .figures import Figure, Series
-from .records import Record
+from .records import Record, labels
 from .tables import Section, Table
 
 
@@ -26,15 +26,16 @@ def section(records: Sequence[Record]) -> Section:
                 curves.setdefault((result.task, series_name(result)), {}).setdefault(updates(result), result)
             elif result.details.get("method") == "zero-shot":
                 metrics.setdefault((result.task, str(result.model)), f"{result.metric} {result.value:.1f}")
+    short = labels(model for _, model in curves)
     colors = {task: number for number, task in enumerate(sorted({task for task, _ in curves}))}
     series, rows = [], []
     for (task, model), points in sorted(curves.items()):
         is_lstm = "lstm" in model.lower() or points[max(points)].details.get("architecture") == "lstm"
         line = [(step, points[step].value) for step in sorted(points) if step > 0]
-        series.append(Series(f"{task}, {model}", line, dashed=is_lstm, color=colors[task]))
+        series.append(Series(f"{task}, {short[model]}", line, dashed=is_lstm, color=colors[task]))
         last = points[max(points)]
         of_last = metrics.get((task, str(last.model)), "")
-        rows.append([task, model, f"{max(points):,.0f}" if max(points) else "–", f"{last.value:.3f}", of_last])
+        rows.append([task, short[model], f"{max(points):,.0f}" if max(points) else "–", f"{last.value:.3f}", of_last])
     figure = Figure(
         "zero_shot",
         "Zero-shot behaviour over pre-training (Figure 2, right)",

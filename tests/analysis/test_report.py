@@ -9,7 +9,7 @@ import pytest
 
 from gpt1_hf.analysis import ablations, auxiliary, benchmarks, paper, zero_shot_section
 from gpt1_hf.analysis.figures import Figure, Series, draw, standalone
-from gpt1_hf.analysis.records import collect
+from gpt1_hf.analysis.records import collect, labels
 from gpt1_hf.analysis.report import report
 from gpt1_hf.analysis.tables import Table, escape
 from gpt1_hf.cli import main
@@ -97,6 +97,23 @@ def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     assert cells(nli, "MultiNLI matched")["ours: small"].startswith("50.0")
     assert cells(nli, "MultiNLI mismatched")["ours: small"].startswith("51.0")
     assert {cells[4] for cells in qa.rows} == {"not run"}
+
+
+def test_the_test_set_goes_before_the_validation_set(tmp_path):
+    write_run(tmp_path / "a", [row("story_cloze", 60, "validation"), row("story_cloze", 62, "test")])
+    write_run(tmp_path / "b", [row("story_cloze", 70, "validation", seed=43), row("story_cloze", 64, "test", seed=43)])
+    _, qa, _ = benchmarks.section(collect(tmp_path)).tables
+    assert cells(qa, "Story Cloze")["ours: small"] == "63.0 ± 1.4 (2) on 100 rows"
+
+
+def test_models_have_short_names_that_tell_them_apart():
+    assert labels(["runs/a/full", "runs/b/lstm", "owner/full", "gpt1-tiny"]) == {
+        "runs/a/full": "full",
+        "runs/b/lstm": "lstm",
+        "owner/full": "owner/full",
+        "gpt1-tiny": "gpt1-tiny",
+    }
+    assert set(labels(["runs/a/full", "runs/b/full"]).values()) == {"runs/a/full", "runs/b/full"}
 
 
 def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
