@@ -17,7 +17,10 @@ from gpt1_hf.analysis.explore import Comparison, Explorer, Token, visible
 # System fonts: nothing is loaded from elsewhere.
 FONT = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
+# Colours that we name are dim on a dark page, and the text on them is black unless told.
+CSS = ".dark .probabilities :is(.legend-item, .token.highlighted .text) { color: white !important; }"
 LAUNCH = {
+    "css": CSS,
     "theme": gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=MONO),
     "footer_links": [],
     "run_history": False,
@@ -64,7 +67,9 @@ def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
 
 
 def highlighted_text(label: str, elem_id: str | None = None) -> gr.HighlightedText:
-    return gr.HighlightedText(label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id)
+    return gr.HighlightedText(
+        label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id, elem_classes="probabilities"
+    )
 
 
 def bars(comparison: Comparison) -> dict[str, float]:
