@@ -48,8 +48,10 @@ def test_the_wheel_holds_what_the_package_reads(built):
     for path in (ROOT / "gpt1_hf").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             assert path.relative_to(ROOT).as_posix() in names
-    for folder in ("recipes", "model_card"):
-        assert any(name.startswith(f"gpt1_hf/{folder}/") for name in names)
+    assert any(name.startswith("gpt1_hf/model_card/") for name in names)
+    recipes = [path for path in (ROOT / "recipes").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    shipped = {path for path in recipes if ROOT / "recipes" / "results" not in path.parents}
+    assert {ROOT / name.removeprefix("gpt1_hf/") for name in names if name.startswith("gpt1_hf/recipes/")} == shipped
     assert not [name for name in names if name.startswith("tests/")]
     with tarfile.open(sdist) as archive:
         assert any(name.endswith("/tests/conftest.py") for name in archive.getnames())
