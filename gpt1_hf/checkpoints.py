@@ -7,6 +7,7 @@ unpickled.
 
 import copy
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -22,6 +23,10 @@ from .resources import model_path
 
 def _unreachable(model: str, what: str, error: Exception) -> GPT1Error:
     reason = str(error).strip().split("\n")[0]
+    if Path(model).is_file():
+        reason = "it is a file"
+    elif Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        reason = "the folder has no config.json"
     return GPT1Error(
         f"cannot load the {what} of model {model!r}: give a folder that has one, a Hub id that can be reached, or "
         f"gpt1-tiny ({reason})"

@@ -1,11 +1,23 @@
-"""New folders that are there whole, or not at all."""
+"""Folders to write into: that they can be written, and new ones that are there whole, or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
-from .errors import GPT1Error
+from .errors import GPT1Error, writing
+
+
+def check_writable(folder: str | Path):
+    """
+    Make a folder, and see that files can be written there.
+
+    Raises:
+        GPT1Error: if not.
+    """
+    with writing(folder, "give another --output_dir"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
 
 
 def check_new(folder: str | Path):
@@ -29,7 +41,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     """
     output = Path(folder)
     check_new(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(output.parent)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
         unfinished = Path(workplace) / output.name
         unfinished.mkdir()  # with the usual permissions, unlike the folder around it

@@ -7,6 +7,16 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 from .checkpoints import open_causal_lm, open_tokenizer
 from .errors import GPT1Error
+from .ranges import LEAST, MOST, check_ranges
+
+
+RANGES = {
+    "temperature": (0.0, 1e6),
+    "top_p": (LEAST, 1.0),
+    "max_new_tokens": (1, MOST),
+    "num_return_sequences": (1, MOST),
+    "seed": (0, 2**32 - 1),
+}
 
 
 def generate(
@@ -65,11 +75,24 @@ def sample(
     **options: Any,
 ) -> GenerateDecoderOnlyOutput:
     """
-    [`generate`] with a loaded model, giving all that the library's `generate` returns; `options` are its own.
+    [`generate`] with a loaded model, giving all that the library's `generate` returns.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        lm (`PreTrainedModel`):
+            Causal language model.
+        prompt, max_new_tokens, temperature, top_p, seed:
+            As of [`generate`].
+        options:
+            More of the library's own.
 
     Raises:
         GPT1Error: as [`generate`].
     """
+    check_ranges(
+        {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed, **options}, RANGES
+    )
     if not prompt.strip():
         raise GPT1Error("the prompt is empty: give the model a word to go on from")
     # A prompt that spells a special token is text.
@@ -77,6 +100,8 @@ def sample(
     n_prompt = inputs["input_ids"].shape[1]
     if not n_prompt:
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
+    if set(inputs["input_ids"][0].tolist()) == {tokenizer.unk_token_id}:
+        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
     if n_prompt + max_new_tokens > context and not lm._is_stateful:
         raise GPT1Error(

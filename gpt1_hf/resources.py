@@ -77,5 +77,4 @@ def model_path(model: str) -> str:
 
 def space_dir() -> Path:
     """Folder of the demo that runs as a Hugging Face Space: inside an installed wheel, or at the top of a checkout."""
-    installed = PACKAGE / "model_card"
-    return (installed if installed.is_dir() else PACKAGE.parent / "model_card") / "space"
+    return card_templates() / "space"

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import GPT1Error
+from .ranges import check_ranges
 from .resources import PACKAGE, space_dir
 
 
@@ -44,6 +45,7 @@ def serve(model: str = "gpt1-tiny", choice_model: str | None = None, port: int =
     """
     from .analysis.explore import Explorer
 
+    check_ranges({"port": port}, {"port": (1, 65535)})
     app = load_app()
     explorer = Explorer(model, choice_model)
     _ = explorer.scorer, choice_model and explorer.chooser  # what is wrong with them is said now, not in the browser

@@ -285,7 +285,11 @@ class GPT1Tokenizer(TokenizersBackend):
         """
         if Path(source).is_dir():
             pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
-            vocabulary, merges_file = next((pair for pair in pairs if pair[0].is_file()), pairs[0])
+            found = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
+            if found is None:
+                names = ", or ".join(" and ".join(names) for names in VOCABULARY_FILES)
+                raise FileNotFoundError(f"the folder {str(source)!r} has no vocabulary: neither {names}")
+            vocabulary, merges_file = found
         else:
             try:
                 validate_repo_id(str(source))

@@ -252,10 +252,17 @@ def named(card: str, placeholder: str, repo: str) -> str:
 
 
 def config_name(folder: Path) -> str:
+    """Class of the model in a folder."""
     return (read_json(folder / "config.json").get("architectures") or ["a model"])[0]
 
 
 def read_json(path: Path) -> dict:
+    """
+    A file of a saved model that holds a JSON object.
+
+    Raises:
+        GPT1Error: if it is missing, or something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

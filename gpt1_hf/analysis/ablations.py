@@ -80,12 +80,15 @@ def average(values: dict[str, list[float]], tasks: Sequence[str]) -> float | Non
 
 
 def number(value: float | None) -> str:
+    """A cell of the paper's."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def not_run(value: float | None) -> str:
+    """A cell of ours."""
     return "not run" if value is None else f"{value:.1f}"
 
 
 def signed(value: float | None) -> str:
+    """A difference."""
     return "" if value is None else f"{value:+.1f}".replace("-", "−")

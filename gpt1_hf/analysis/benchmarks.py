@@ -56,6 +56,7 @@ def model_name(result: Result) -> str:
 
 
 def metric_name(metric: str) -> str:
+    """What the paper calls a metric."""
     return {"matthews_correlation": "Matthews", "f1": "F1", "pearson": "Pearson"}.get(metric, metric)
 
 

@@ -28,7 +28,7 @@ class Arguments:
     text_file: str | None = field(default=None, metadata={"help": "Text, as of `gpt1 evaluate`: perplexity."})
     finetuned: str | None = field(default=None, metadata={"help": "Model fine-tuned for the task: its metric."})
     task: str = field(default="race", metadata={"help": "Task id of the fine-tuned model."})
-    split: str = field(default="validation", metadata={"help": "Split of text and task."})
+    split: str | None = field(default=None, metadata={"help": "Split of text and task. Default: validation."})
     sample: bool = field(default=False, metadata={"help": "Score the task's small labelled sample in the package."})
     lengths: list[int] = field(
         default_factory=lambda: [64, 128, 256, 512], metadata={"help": "Context lengths in tokens."}
@@ -79,6 +79,8 @@ def analyze(args: Arguments) -> list[Result]:
 
 def usable_lengths(model: str, lengths: list[int]) -> list[int]:
     """The lengths that a model has positions for, in order; the others are warned of."""
+    if min(lengths) < 2:
+        raise GPT1Error(f"lengths are numbers of tokens from 2, not {min(lengths)}")
     context = open_config(model).max_position_embeddings
     longer = [length for length in lengths if length > context]
     if longer:

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from ..errors import GPT1Error
+from ..evaluation.results import Result
 from ..resources import ASSETS
 from . import ablations, auxiliary, benchmarks, context_length, layer_transfer, zero_shot_section
 from .figures import Figure, Series, draw
@@ -118,10 +119,12 @@ def parts(records: Sequence[Record]) -> list[str]:
 
 
 def of_details(record: Record, key: str) -> list[Any]:
+    """A detail of those of a run's results that have it."""
     return [result.details[key] for result in record.results if key in result.details]
 
 
 def is_pretraining(record: Record) -> bool:
+    """Whether a run trained a language model."""
     return any("tokens_seen" in result.details for result in record.results)
 
 
@@ -209,7 +212,8 @@ def other(records: Sequence[Record]) -> Section:
 RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", "seed"]
 
 
-def result_cells(result) -> list[str]:
+def result_cells(result: Result) -> list[str]:
+    """A result under `RESULT_HEADERS`."""
     paper = "–" if result.paper is None else f"{result.paper:g}"
     value = f"{result.value:g}" if isinstance(result.value, int | float) else str(result.value)
     seed = "" if result.seed is None else str(result.seed)
@@ -226,6 +230,7 @@ def result_cells(result) -> list[str]:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
+    """Settings in a cell, without measurements and digests."""
     shown = {key: value for key, value in settings.items() if key not in (*MEASURED, *DIGESTS) and value is not None}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 

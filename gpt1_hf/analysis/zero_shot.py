@@ -306,7 +306,9 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
         GPT1Error: if there is no heuristic for the task, or model or data are missing.
     """
     if args.task not in HEURISTICS:
-        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}; it was given {args.task!r}")
+        if args.task is not None:
+            load_task(args.task)  # what is misspelt is told with what is like it
+        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}")
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
@@ -321,8 +323,6 @@ def open_scorer(args: ZeroShotArguments) -> Scorer:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     tokenizer, model = open_tokenizer(args.tokenizer or args.model), open_causal_lm(args.model).to(device)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
-    if window < 2:
-        raise GPT1Error(f"max_length {window} leaves no token to score: give at least 2")
     return Scorer(model, tokenizer, window, args.batch_size)
 
 

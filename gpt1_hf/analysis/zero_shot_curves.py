@@ -134,6 +134,7 @@ def checkpoints(run: str) -> list[tuple[int, Path]]:
 
 
 def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a saved model."""
     return any(folder.glob("model*.safetensors"))
 
 

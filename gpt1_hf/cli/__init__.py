@@ -4,8 +4,10 @@ This folder is the list of commands: a module's docstring is its line in `gpt1 -
 """
 
 import ast
+import difflib
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +31,7 @@ def commands() -> dict[str, str]:
 
 
 def usage() -> str:
+    """What `gpt1 --help` prints."""
     lines = [f"  {name:<11} {line}" for name, line in commands().items()]
     return "usage: gpt1 COMMAND [--help] ...\n\nGPT-1 for the Hugging Face ecosystem.\n\ncommands:\n" + "\n".join(
         lines
@@ -43,14 +46,23 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command = argv[0]
     if command not in commands():
-        print(f"gpt1: error: there is no command {command!r}; `gpt1 --help` lists them", file=sys.stderr)
+        near = difflib.get_close_matches(command, commands(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        print(f"gpt1: error: there is no command {command!r}; {hint}`gpt1 --help` lists them", file=sys.stderr)
         return 2
+    return told(lambda: import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:]))
+
+
+def told(run: Callable[[], None]) -> int:
+    """Run a command and return its exit status; what is wrong with its input is told in one sentence."""
     logging.disable_progress_bar()  # of loading and saving weights; training and tokenizing show their own
     try:
-        import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:])
+        run()
     except (ValueError, OSError, FloatingPointError, StrictDataclassError) as error:
         # Bad input: the message says what and how to mend it. Any other exception is a bug and keeps its traceback.
-        print(f"gpt1: error: {' '.join(str(error).split())}", file=sys.stderr)
+        # A configuration's is wrapped in the name of the check.
+        reason = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        print(f"gpt1: error: {' '.join(str(reason).split())}", file=sys.stderr)
         return 1
     except Terminated as end:
         print(f"gpt1: {end}", file=sys.stderr)

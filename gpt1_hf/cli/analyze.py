@@ -8,7 +8,8 @@ from types import ModuleType
 import yaml
 
 from ..errors import GPT1Error
-from ..resources import PACKAGE
+from ..ranges import LEAST, check_ranges
+from ..resources import PACKAGE, UNREADABLE
 from .parser import parse
 
 
@@ -72,6 +73,7 @@ def analyze_plan(action: str, module: ModuleType, argv: list[str]):
         "--shard", metavar="I/N", help="Do one of n equal parts of the plan, counted from 1, such as 1/2."
     )
     args, rest = parser.parse_known_args(argv)
+    check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
 
     from ..analysis.analyze import analyze
 
@@ -100,5 +102,8 @@ def read_overrides(rest: list[str]) -> dict[str, dict[str, object]]:
         value = value if has_value else next(words, None)
         if value is None:
             raise GPT1Error(f"{flag} needs a value")
-        overrides[kind][key] = yaml.safe_load(value)
+        try:
+            overrides[kind][key] = yaml.safe_load(value)
+        except UNREADABLE as error:
+            raise GPT1Error(f"{flag} {value!r} is no YAML value: put quotes around what is text") from error
     return overrides

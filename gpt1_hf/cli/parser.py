@@ -16,6 +16,13 @@ from ..resources import read_yaml
 T = TypeVar("T")
 
 
+class Parser(HfArgumentParser):
+    """transformers' parser, which tells what is wrong without listing all of its hundred flags before."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}; --help lists the arguments\n")
+
+
 def parse(arguments: type[T], argv: list[str], command: str, description: str, recipe: str | None = None) -> T:
     """
     Read one dataclass from `--config FILE.yaml` and command-line flags.
@@ -38,9 +45,7 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str, r
     Raises:
         GPT1Error: if a key is unknown, the YAML is not a mapping of flat keys, or there is no such file.
     """
-    parser = HfArgumentParser(
-        arguments, prog=f"gpt1 {command}", description=description, allow_abbrev=False, add_help=False
-    )
+    parser = Parser(arguments, prog=f"gpt1 {command}", description=description, allow_abbrev=False, add_help=False)
     parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
     known, _ = _config_parser().parse_known_args(argv)

@@ -5,6 +5,7 @@ import argparse
 
 def main(argv: list[str]):
     from ..data.loading import default_data_dir
+    from ..errors import GPT1Error
     from ..evaluation.evaluate import EvaluateArguments
     from ..quantization import format_comparison, quantize
 
@@ -24,6 +25,8 @@ def main(argv: list[str]):
     args = vars(parser.parse_args(argv))
 
     model, output_dir = args.pop("model"), args.pop("output_dir")
+    if not args["text_file"] and not args["task"] and (args["split"] or args["sample"]):
+        raise GPT1Error("split and sample say what is scored: give --task or --text_file, too")
     evaluation = EvaluateArguments(**args) if args["text_file"] or args["task"] else None
     print(format_comparison(quantize(model, output_dir, evaluation)))
     print(f"saved in {output_dir}")

@@ -4,8 +4,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from ..errors import GPT1Error
-from ..resources import find_recipe, recipes_dir
+from ..errors import GPT1Error, writing
+from ..resources import find_recipe, read_yaml, recipes_dir
 
 
 def main(argv: list[str]):
@@ -22,13 +22,15 @@ def main(argv: list[str]):
         for line in listing():
             print(line)
     elif args.action == "show":
-        print(find_recipe(args.name).read_text(encoding="utf-8"), end="")
+        file, _ = read_yaml(args.name)  # which tells what is wrong with it
+        print(file.read_text(encoding="utf-8"), end="")
     else:
         source, destination = find_recipe(args.name), Path(args.destination)
         destination = destination / source.name if destination.is_dir() else destination
         if destination.exists():
             raise GPT1Error(f"{destination} exists; give another destination or remove it first")
-        shutil.copyfile(source, destination)
+        with writing(destination, "give another destination"):
+            shutil.copyfile(source, destination)
         print(destination)
 
 

@@ -6,7 +6,9 @@ import argparse
 def main(argv: list[str]):
     from ..data.corpus import ROWS, read_pieces
     from ..data.loading import default_data_dir
-    from ..errors import GPT1Error
+    from ..errors import GPT1Error, writing
+    from ..folders import check_writable
+    from ..ranges import MOST, check_ranges
     from ..spacy_rules import write
     from ..tokenization_gpt1 import GPT1Tokenizer
 
@@ -29,7 +31,7 @@ def main(argv: list[str]):
         help="What a row of the corpus is: documents, or lines of one running text.",
     )
     train.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
-    convert = actions.add_parser("convert", help="Read OpenAI's vocabulary.")
+    convert = actions.add_parser("convert", help="Convert OpenAI's vocabulary to this package's tokenizer.")
     convert.add_argument(
         "source",
         help="Folder with encoder_bpe_40000.json and vocab_40000.bpe, or vocab.json and merges.txt; or a Hub id.",
@@ -46,11 +48,14 @@ def main(argv: list[str]):
             raise GPT1Error("the rules are made from spaCy and ftfy: pip install 'gpt1_hf[exact]'") from error
         return
 
+    check_writable(args.output_dir)  # before the corpus is read
     if args.action == "train":
+        check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, MOST)})
         source = (args.corpus, "train", args.data_dir, args.corpus_revision, args.corpus_rows)
         pieces = (piece for _, piece in read_pieces(*source))
         tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
     else:
         tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
-    tokenizer.save_pretrained(args.output_dir)
+    with writing(args.output_dir, "give another --output_dir"):
+        tokenizer.save_pretrained(args.output_dir)
     print(f"{len(tokenizer):,} entries saved in {args.output_dir}")

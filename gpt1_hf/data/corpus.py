@@ -5,6 +5,7 @@ Pre-training samples contiguous spans of the stream at random (paper §4.1); eva
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ LINE_BREAK = "\n</w>"  # the token of white space that holds a line break
 CHUNK = 1 << 16  # characters of a piece, so that memory does not grow with the corpus or its documents
 BATCH = 1 << 20  # characters that are encoded at once
 BETWEEN_WORDS = re.compile(r"\w\w (?=\w\w)")  # a line cut here has the same tokens: no rule looks past two words
+logger = logging.getLogger(__name__)
+
 ROWS = ("documents", "lines")  # what a row of a corpus can be
 NO_TEXT = "the corpus is empty: it has no text to train or test on"
 
@@ -96,10 +99,13 @@ def text_files(corpus: str, data_dir: str | None = None) -> list[Path]:
 
 
 def file_lines(file: Path) -> Iterator[str]:
-    """Lines of a text file, as splitting its text at line breaks would give them."""
-    line = "\n"
+    """Lines of a text file, as splitting its text at line breaks would give them; what is no UTF-8 is U+FFFD."""
+    line, warned = "\n", False
     with file.open(encoding="utf-8", errors="replace") as text:
         for line in text:
+            if not warned and "\ufffd" in line:
+                logger.warning(f"{file} is not all UTF-8: what cannot be read stands as U+FFFD; convert it first")
+                warned = True
             yield line.removesuffix("\n")
     if line.endswith("\n"):
         yield ""

@@ -86,6 +86,8 @@ def open_dataset(
     try:
         return load_dataset(**source, streaming=streaming)
     except (OSError, HfHubHTTPError) as error:  # not found here, not found there, or no way there
+        if Path(name).is_absolute() or Path(name).suffix in (".txt", *BUILDERS):
+            raise GPT1Error(f"there is no file or folder {name!r}") from error
         raise GPT1Error(
             f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and the Hub did not give it "
             f"({type(error).__name__}); give --data_dir (or GPT1_DATA_DIR) a folder with a local copy, or check the "

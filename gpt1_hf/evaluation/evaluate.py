@@ -10,7 +10,9 @@ from ..checkpoints import open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
+from ..folders import check_writable
 from ..provenance import check_rows, row_length, rows_digest, trained_on
+from ..ranges import MOST, check_ranges
 from ..tasks import load_task
 from .benchmark import (
     check_supervised,
@@ -24,6 +26,15 @@ from .benchmark import (
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
 from .results import Result, format_results, write_results
+
+
+RANGES = {
+    "stride": (1, MOST),
+    "max_characters": (1, MOST),
+    "max_length": (2, MOST),
+    "max_examples": (1, MOST),
+    "batch_size": (1, MOST),
+}
 
 
 @dataclass
@@ -72,6 +83,11 @@ class EvaluateArguments:
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
     output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
 
+    def __post_init__(self):
+        check_ranges(self, RANGES)
+        if self.sample and self.text_file:
+            raise GPT1Error("sample is a task's: give --task in place of --text_file, or drop it")
+
 
 def evaluate(args: EvaluateArguments) -> list[Result]:
     """
@@ -81,11 +97,12 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
         GPT1Error: if neither or both of `task` and `text_file` are given, or the model does not fit.
     """
     if (args.task is None) == (args.text_file is None):
-        raise GPT1Error("evaluate needs one of --task and --text_file")
+        raise GPT1Error("evaluate needs either --task or --text_file")
     if args.train_text and not args.check_overlap:
         raise GPT1Error("train_text is what check_overlap looks in: give --check_overlap, too")
     if args.check_overlap and args.text_file and not args.train_text:
         raise GPT1Error("check_overlap of text needs --train_text, the text that the model learnt from")
+    check_writable(args.output_dir)
     results = measure(args)
     print(format_results(results))
     print(f"written to {write_results(args.output_dir, results)}")
@@ -98,8 +115,10 @@ def measure(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.corpus import encode_blocks, read_documents
+    from ..data.corpus import encode_blocks, read_documents, text_files
 
+    if args.split and text_files(args.text_file, args.data_dir):
+        raise GPT1Error(f"split is a data set's: {args.text_file} is plain text, all of which is scored; drop --split")
     split = args.split or "validation"
     documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:

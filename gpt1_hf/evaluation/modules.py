@@ -39,23 +39,33 @@ class PackagedMetric(Metric):
 
 
 class Accuracy(PackagedMetric):
+    """Share of rows with the right class, from 0 to 1."""
+
     metric = "accuracy"
 
 
 class F1(PackagedMetric):
+    """Harmonic mean of precision and recall of class 1, from 0 to 1."""
+
     metric = "f1"
 
 
 class MatthewsCorrelation(PackagedMetric):
+    """Matthews correlation of the classes, from -1 to 1."""
+
     metric = "matthews_correlation"
 
 
 class Pearson(PackagedMetric):
+    """Pearson correlation of the scores, from -1 to 1."""
+
     metric = "pearson"
     dtype = "float64"
 
 
 class Spearman(PackagedMetric):
+    """Spearman's rank correlation of the scores, from -1 to 1."""
+
     metric = "spearman"
     dtype = "float64"
 

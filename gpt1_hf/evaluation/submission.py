@@ -143,6 +143,9 @@ def submit(args: SubmitArguments) -> Path:
                 else:
                     lacking[file.name] = f"there are no predictions of {file.subset}"
 
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise GPT1Error(f"there are no predictions to submit ({reasons})")
     contents, report = {}, []
     for file in FILES:
         if file.name in found:

@@ -12,15 +12,15 @@ from transformers.integrations.integration_utils import (
 
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
+from ..ranges import LEAST, MOST, check_ranges
 
 
-MOST = 2**63 - 1
-# What numbers a setting takes, where transformers does not look or says it badly.
+# Where transformers does not look or says it badly.
 RANGES = {
     "seed": (0, 2**32 - 1),
     "data_seed": (0, 2**32 - 1),
     "learning_rate": (0.0, 1e6),
-    "num_train_epochs": (0.0, 1e9),
+    "num_train_epochs": (LEAST, 1e9),
     "max_steps": (-1, MOST),
     "weight_decay": (0.0, 1e6),
     "max_grad_norm": (0.0, 1e30),
@@ -29,13 +29,20 @@ RANGES = {
     "gradient_accumulation_steps": (1, MOST),
     "seeds": (1, 10_000),
     "max_train_examples": (1, MOST),
-    "max_length": (1, MOST),
+    "max_length": (2, MOST),
     "max_validation_tokens": (2, MOST),
     "dropout": (0.0, 1.0),
     "classifier_dropout": (0.0, 1.0),
     "lora_dropout": (0.0, 1.0),
     "lora_r": (1, 2**16),
+    "lm_coef": (0.0, 1e6),
     "checkpoints_per_decade": (0, 1000),
+    "hidden_size": (1, MOST),
+    "num_hidden_layers": (0, MOST),
+    "num_attention_heads": (1, MOST),
+    "lstm_size": (1, MOST),
+    "max_position_embeddings": (2, MOST),
+    "initializer_range": (0.0, 1e3),
 }
 
 
@@ -77,32 +84,24 @@ class GPT1TrainingArguments(TrainingArguments):
     def __post_init__(self):
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
-        self.check_ranges()
+        check_ranges(self, RANGES)
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         # By default a push of the model with trackio's curves beside it would publish those as a Space of its own.
         self.trackio_static_space_id = self.trackio_static_space_id or False
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ImportError as error:  # such as deepspeed
+            raise GPT1Error(f"a setting needs what is not installed: {error}") from error
+        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
+            raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
             if tracker not in INTEGRATION_TO_CALLBACK:
                 raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
             if tracker not in get_available_reporting_integrations():
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
-
-    def check_ranges(self):
-        """
-        Raise if a number is not of the kind that its setting takes, which would come up late or not at all.
-
-        Raises:
-            GPT1Error: it names the setting.
-        """
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name, None)
-            if value is not None and not low <= value <= high:  # nor is it, if it is NaN
-                limits = f"from {low}" if high == MOST else f"from {low} to {high:g}"
-                raise GPT1Error(f"{name} is a number {limits}, not {value}")
 
 
 @dataclass(repr=False)  # the base class's hides tokens
@@ -148,7 +147,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         default="group_by_length",
         metadata={
             "help": "Order of the training rows: group_by_length (rows of like length share an update, which saves a "
-            "third of the work or more), random, or sequential.",
+            "third of the work or more), random, sequential, or transformers' batch_rebalance.",
             "choices": ["group_by_length", "random", "sequential", "batch_rebalance"],
         },
     )
@@ -175,6 +174,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     def __post_init__(self):
         if self.peft not in (None, "lora"):
             raise ValueError(f"peft is lora or nothing, not {self.peft!r}")
+        if not self.peft and (self.lora_r, self.lora_alpha, self.lora_dropout) != (16, 32, 0.1):
+            raise ValueError("lora_r, lora_alpha and lora_dropout are settings of peft lora: give --peft lora, too")
         if self.peft and self.from_scratch:
             raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
@@ -206,13 +207,18 @@ class PretrainArguments(GPT1TrainingArguments):
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(
-        default="documents", metadata={"help": "What a row of the corpus is: documents, or lines of one running text."}
+        default="documents",
+        metadata={
+            "help": "What a row of the corpus is: documents, or lines of one running text.",
+            "choices": ["documents", "lines"],
+        },
     )
     spans: str = field(
         default="random",
         metadata={
             "help": "random: contiguous spans from anywhere, as in the paper; neighbouring: each once an epoch, "
-            "shuffled, or in order with --train_sampling_strategy sequential."
+            "shuffled, or in order with --train_sampling_strategy sequential.",
+            "choices": ["random", "neighbouring"],
         },
     )
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
@@ -224,7 +230,11 @@ class PretrainArguments(GPT1TrainingArguments):
         default=None, metadata={"help": "Where the token streams are kept for reuse. Default: <output_dir>/tokens."}
     )
     architecture: str = field(
-        default="transformer", metadata={"help": "transformer, or the lstm that it is compared with (§5)."}
+        default="transformer",
+        metadata={
+            "help": "transformer, or the lstm that it is compared with (§5).",
+            "choices": ["transformer", "lstm"],
+        },
     )
     hidden_size: int = field(default=768, metadata={"help": "Width of the states (§4.1: 768)."})
     num_hidden_layers: int | None = field(
@@ -233,14 +243,19 @@ class PretrainArguments(GPT1TrainingArguments):
     lstm_size: int = field(default=2048, metadata={"help": "Units of each LSTM layer (§5: 2048)."})
     num_attention_heads: int = field(default=12, metadata={"help": "Attention heads (§4.1: 12)."})
     max_position_embeddings: int = field(default=512, metadata={"help": "Context and span length (§4.1: 512)."})
-    position_embedding_type: str = field(default="learned", metadata={"help": "learned, sinusoidal or none."})
+    position_embedding_type: str = field(
+        default="learned",
+        metadata={"help": "Kind of the positions (§4.1: learned).", "choices": ["learned", "sinusoidal", "none"]},
+    )
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
     initializer_range: float = field(
         default=0.02, metadata={"help": "Standard deviation of the first weights (§4.1: 0.02)."}
     )
-    save_dtype: str = field(default="float32", metadata={"help": "Type of the saved weights: float32 or bfloat16."})
+    save_dtype: str = field(
+        default="float32", metadata={"help": "Type of the saved weights.", "choices": ["float32", "bfloat16"]}
+    )
     learning_rate: float = field(default=2.5e-4, metadata={"help": "Peak learning rate of AdamW (§4.1: 2.5e-4)."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Spans per update and device (§4.1: 64)."})
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Spans per evaluation batch and device."})

@@ -335,6 +335,7 @@ def library(config: PreTrainedConfig, adapter: dict[str, Any] | None, *tags: str
 
 
 def model_tags(config: PreTrainedConfig) -> list[str]:
+    """Tags of an architecture."""
     return list(dict.fromkeys(["gpt1", config.model_type]))
 
 

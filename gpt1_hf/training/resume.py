@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +21,9 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.corpus import TokenStream
-from ..errors import GPT1Error, writing
+from ..errors import GPT1Error
 from ..evaluation.results import write_json
+from ..folders import check_writable
 
 
 logger = logging.getLogger(__name__)
@@ -89,18 +89,6 @@ def check_settings(settings: dict[str, Any], earlier: dict[str, Any], where: str
         raise GPT1Error(
             f"{where} is of a run with other settings ({differences}): give it the same ones, or another --output_dir"
         )
-
-
-def check_writable(folder: str | Path):
-    """
-    Make a folder, and see that files can be written there.
-
-    Raises:
-        GPT1Error: if not.
-    """
-    with writing(folder, "give another --output_dir"):
-        os.makedirs(folder, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

@@ -25,11 +25,12 @@ from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import Terminated, writing
 from ..evaluation.results import write_json
+from ..folders import check_writable
 from ..processing_gpt1 import GPT1Processor
 from .cpu import speed_up
 from .optimizer import decay_by_layer
 from .publishing import PublishingTrainer
-from .resume import check_writable, checkpoints, rotate, training_settings, write_manifest
+from .resume import checkpoints, rotate, training_settings, write_manifest
 
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,33 @@
+"""What numbers settings take: looked at before the work, since what a wrong one does comes up late, or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import GPT1Error
+
+
+MOST = 2**63 - 1
+LEAST = 1e-12  # of what has to be above 0
+
+
+def check_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]):
+    """
+    Raise if a number is not of the kind that its setting takes.
+
+    Args:
+        settings (`Any`):
+            An object with the settings as attributes, or a mapping of them. Those that are `None` or that it does not
+            have are passed over.
+        ranges (`Mapping[str, tuple[float, float]]`):
+            Setting -> its least and its greatest value.
+
+    Raises:
+        GPT1Error: it names the setting.
+    """
+    settings = settings if isinstance(settings, Mapping) else vars(settings)
+    for name, (low, high) in ranges.items():
+        value = settings.get(name)
+        if value is not None and not low <= value <= high:  # nor is it, if it is NaN
+            least = "above 0" if low == LEAST else f"from {low:g}"
+            limits = least if high == MOST else f"{least} to {high:,.12g}"
+            raise GPT1Error(f"{name} is a number {limits}, not {value}")
