@@ -36,7 +36,9 @@ from ..errors import GPT1Error
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
+from ..folders import check_writable
 from ..provenance import rows_digest
+from ..ranges import MOST, check_ranges
 from ..tasks import load_task
 
 
@@ -293,6 +295,9 @@ class ZeroShotArguments:
         default="runs/zero_shot", metadata={"help": "Where results.json and predictions.jsonl are written."}
     )
 
+    def __post_init__(self):
+        check_ranges(self, {"max_examples": (1, MOST), "max_length": (2, MOST), "batch_size": (1, MOST)})
+
 
 def zero_shot(args: ZeroShotArguments) -> list[Result]:
     """
@@ -306,9 +311,9 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
         GPT1Error: if there is no heuristic for the task, or model or data are missing.
     """
     if args.task not in HEURISTICS:
-        if args.task is not None:
-            load_task(args.task)  # what is misspelt is told with what is like it
-        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}")
+        given = f", not {load_task(args.task).id}" if args.task else ""  # of what is misspelt, what is like it
+        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
+    check_writable(args.output_dir)
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)

@@ -360,9 +360,9 @@ class TestCommand:
         out = ["--model", base_model, "--output_dir", str(tmp_path)]
         cases = {
             "zero-shot needs --task, one of cola, dpr, race, sst2": ["--sample", *out],
-            "it was given 'mnli'": ["--task", "mnli", *out],
-            "max_examples is 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
-            "max_length 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
+            "race, sst2, not mnli": ["--task", "mnli", *out],
+            "max_examples is a number from 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
+            "max_length is a number from 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
         }
         for message, argv in cases.items():
             assert main(["zero-shot", *argv]) == 1
