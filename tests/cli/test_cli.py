@@ -110,7 +110,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
         "seeds is a number from 1 to 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
-        "learning_rate is a number from 0 to 1,000,000, not nan": ["finetune", "--task", "cola", "--learning_rate", "nan", *out],
+        "learning_rate is a number from 0 to 1": ["finetune", "--task", "cola", "--learning_rate", "nan", *out],
         "did you mean sst2": ["finetune", "--task", "sst", *out],
         "either --task or --text_file": ["evaluate", *out],
         "empty.txt is empty": ["evaluate", "--model", base_model, "--text_file", str(tmp_path / "empty.txt"), *out],
