@@ -10,14 +10,16 @@ from .errors import GPT1Error, writing
 
 def check_writable(folder: str | Path):
     """
-    Make a folder, and see that files can be written there.
+    See that files can be written into a folder, or, if it is not there yet, where it would be made. It is not made.
 
     Raises:
         GPT1Error: if not.
     """
+    place = Path(folder).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
     with writing(folder, "give another --output_dir"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
+        TemporaryFile(dir=place).close()
 
 
 def check_new(folder: str | Path):
@@ -42,6 +44,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     output = Path(folder)
     check_new(output)
     check_writable(output.parent)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
         unfinished = Path(workplace) / output.name
         unfinished.mkdir()  # with the usual permissions, unlike the folder around it

@@ -59,6 +59,9 @@ def generate(
     output = sample(
         tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
     )
+    # A prompt of unknown characters alone is left out by decoding, and what comes after it is about nothing.
+    if not tokenizer.decode(tokenizer(prompt, split_special_tokens=True)["input_ids"], skip_special_tokens=True):
+        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
     # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
     return [tokenizer.clean_up_tokenization(text) for text in texts]
@@ -100,8 +103,6 @@ def sample(
     n_prompt = inputs["input_ids"].shape[1]
     if not n_prompt:
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
-    if set(inputs["input_ids"][0].tolist()) == {tokenizer.unk_token_id}:
-        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
     if n_prompt + max_new_tokens > context and not lm._is_stateful:
         raise GPT1Error(

@@ -106,6 +106,7 @@ def hold(folder: str | Path, name: str = LOCK) -> Iterator[None]:
         GPT1Error: if another process holds it, or it cannot be written.
     """
     check_writable(folder)
+    os.makedirs(folder, exist_ok=True)
     lock = FileLock(Path(folder) / name, timeout=PATIENCE)
     try:
         lock.acquire()
