@@ -24,7 +24,7 @@ from gpt1_hf.resources import recipes_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RECIPES = ROOT / "README.md", ROOT / "recipes" / "README.md"
-PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python")
+PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python", "source")
 
 # What makes a command small and offline, after its own arguments, of which it takes the place; the longest beginning
 # counts.
@@ -59,6 +59,7 @@ NOT_RUN = {
     "hf auth login": "asks for a token",
     "make": "the project's continuous integration runs it; test-lowest: at hand",
     "pytest": "these tests",
+    "source": "goes with make",
     "python tests/benchmarks": "measures for minutes, on models of the paper's size or the real data sets",
 }
 # Command -> the function that it calls once its arguments are read.
