@@ -156,7 +156,13 @@ def adapter_base(model: str) -> str | None:
     file = find_adapter_config_file(model_path(model))
     if file is None:
         return None
-    return json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        base = json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, LookupError, TypeError):
+        base = None
+    if not isinstance(base, str):
+        raise GPT1Error(f"{file} names no base model (base_model_name_or_path): save the adapter again")
+    return base
 
 
 def open_adapter(model: str, base: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:

@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -86,14 +87,24 @@ def open_causal_lm(model: str) -> PreTrainedModel:
 
     try:
         config = AutoConfig.from_pretrained(model_path(model), trust_remote_code=False)
-        if config.model_type == "openai-gpt":
+        if config.model_type in ("openai-gpt", GPT1Config.model_type, GPT1LSTMConfig.model_type):
             config = open_config(model)
+            return open_model(AutoModelForCausalLM._model_mapping[type(config)], model, config)
         _check_libraries(model, config)
         return AutoModelForCausalLM.from_pretrained(
             model_path(model), config=config, dtype="float32", use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except GPT1Error:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unreachable(model, "weights", error) from error
+
+
+def compute_device() -> torch.device:
+    """The accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
 
 
 def open_model(
@@ -115,7 +126,7 @@ def open_model(
         config (`PreTrainedConfig`):
             Its configuration.
         new_head (`bool`, *optional*, defaults to `False`):
-            Whether the task head may be missing, to be trained.
+            Whether the task head may be missing, or be another task's, to be trained.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Type of the weights; `"auto"` is the checkpoint's.
         exact (`bool`, *optional*, defaults to `False`):
@@ -152,6 +163,8 @@ def open_model(
         names = ", ".join(missing[:4])
         raise GPT1Error(f"model {model!r} lacks the weights {names} ({len(missing)} in all): {advice}")
     for key, found, expected in sorted(info["mismatched_keys"]):
+        if new_head and key.startswith("classifier."):
+            continue
         raise GPT1Error(
             f"model {model!r} has {key} of size {list(found)}, but its configuration asks for {list(expected)}: the "
             "two do not belong together"

@@ -198,7 +198,7 @@ class GPT1Config(GPT1FamilyConfig):
     def validate_architecture(self):
         """Part of `@strict`'s validation: refuses sizes that do not fit together."""
         super().validate_architecture()
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"

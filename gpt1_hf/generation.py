@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from .checkpoints import open_causal_lm, open_tokenizer
+from .checkpoints import compute_device, open_causal_lm, open_tokenizer
 from .errors import GPT1Error
 from .ranges import LEAST, MOST, check_ranges
 
@@ -55,7 +55,7 @@ def generate(
         GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
         recurrent model has no such limit).
     """
-    tokenizer, lm = open_tokenizer(model), open_causal_lm(model)
+    tokenizer, lm = open_tokenizer(model), open_causal_lm(model).to(compute_device())
     output = sample(
         tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
     )

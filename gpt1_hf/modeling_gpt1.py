@@ -706,6 +706,8 @@ class TaskHead:
             n_rows, sequences = branch_starts.shape[1], branches
         elif position_ids is not None and attention_mask is None and past_key_values is None:
             sequences = packed_sequences(position_ids)
+            if sequences is not None:
+                token_mask = None  # packed rows have no padding: the padding token is the unknown one in them
         logits = self._logits(hidden_states, token_mask, sequences, n_rows)
 
         losses = {}

@@ -181,16 +181,19 @@ class GPT1Tokenizer(TokenizersBackend):
         """Whether ftfy reads every text first."""
         return bool(self.init_kwargs.get("fix_text", False))
 
+    def prepare(self, text: str) -> str:
+        """A text as `tokenizer.json` takes it: repaired by ftfy with `fix_text`, else without halves of characters."""
+        return _ftfy()(text) if self.fix_text else _without_surrogates(text)
+
     def _encode_plus(self, text, text_pair=None, return_offsets_mapping: bool = False, **kwargs) -> BatchEncoding:
         if self.fix_text and return_offsets_mapping:
             raise ValueError(
                 "offsets would point into the text that ftfy repaired, not into yours: load the tokenizer with "
                 "fix_text=False for return_offsets_mapping=True"
             )
-        prepare = _ftfy() if self.fix_text else _without_surrogates
         return super()._encode_plus(
-            text=_map_texts(prepare, text),
-            text_pair=_map_texts(prepare, text_pair),
+            text=_map_texts(self.prepare, text),
+            text_pair=_map_texts(self.prepare, text_pair),
             return_offsets_mapping=return_offsets_mapping,
             **kwargs,
         )

@@ -387,6 +387,15 @@ def test_packed_rows_equal_separate_rows(num_labels):
     assert_close(outputs.lm_loss, lm_loss, **CLOSE)
 
 
+def test_packed_rows_may_hold_the_padding_token_as_the_unknown_one():
+    model = tiny_classifier(num_labels=3, pad_token_id=0)
+    rows, labels = rows_and_labels(3)
+    for row in rows:
+        row[1] = model.config.pad_token_id
+    loss = model(**packed(rows), labels=labels).lm_loss
+    assert_close(loss, by_hand(model, rows, labels)[2], **CLOSE)
+
+
 def test_two_packed_rows_are_read_one_after_the_other():
     model = tiny_classifier(num_labels=3)
     rows = [random_ids(length, seed=length) for length in (3, 5, 6, 2)]

@@ -30,7 +30,9 @@ def section(records: Sequence[Record]) -> Section:
     ours = [
         result
         for record, result in scores(records)
-        if record.variant in ("full", "no_pretraining") and result.details.get("transfer_layers") is None
+        if record.variant in ("full", "no_pretraining")
+        and result.details.get("transfer_layers") is None
+        and not result.details.get("peft")
     ]
     short = labels(str(result.model) for result in ours)
     ours = [replace(result, model=short[str(result.model)]) for result in ours]

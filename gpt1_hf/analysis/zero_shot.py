@@ -25,11 +25,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checkpoints import open_causal_lm, open_tokenizer
+from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
@@ -37,7 +36,7 @@ from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..folders import check_writable
-from ..provenance import rows_digest
+from ..provenance import check_tokenizer, rows_digest
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
 
@@ -325,26 +324,27 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
 
 def open_scorer(args: ZeroShotArguments) -> Scorer:
     """Load model and tokenizer, onto the accelerator if there is one."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    tokenizer, model = open_tokenizer(args.tokenizer or args.model), open_causal_lm(args.model).to(device)
+    tokenizer, model = open_tokenizer(args.tokenizer or args.model), open_causal_lm(args.model).to(compute_device())
+    check_tokenizer(model.config, tokenizer, args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     return Scorer(model, tokenizer, window, args.batch_size)
+
+
+def scored_rows(args: ZeroShotArguments) -> tuple[str, Dataset]:
+    """The split that is asked about, and its rows."""
+    split = args.split or ("validation" if args.sample else HEURISTICS[args.task].split)
+    rows = load_task(args.task).load(split, args.data_dir, args.sample)
+    return split, rows.select(spaced(len(rows), args.max_examples))
 
 
 def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
     """Answer a split of a task: its results, and the split's predictions as `gpt1 evaluate` writes them."""
     task, heuristic = load_task(args.task), HEURISTICS[args.task]
-    split = args.split or ("validation" if args.sample else heuristic.split)
-
-    def load(split: str) -> Dataset:
-        rows = task.load(split, args.data_dir, args.sample)
-        return rows.select(spaced(len(rows), args.max_examples))
-
-    rows = load(split)
+    split, rows = scored_rows(args)
     answers = heuristic.answer(scorer, rows)
     details = answers.details
     if args.task == "cola":
-        train = load("train")
+        _, train = scored_rows(replace(args, split="train"))
         (train_scores,) = zip(*heuristic.answer(scorer, train).scores, strict=True)
         threshold, reached = best_threshold(np.array(train_scores), np.array(train["label"][:]))
         details |= {"threshold": round(threshold, 4), "train_rows": len(train), "train_value": round(reached, 2)}

@@ -13,11 +13,12 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
+from ..provenance import rows_digest
 from ..tasks import load_task
 from ..training.trajectory import FOLDER
 from .records import Record
 from .tables import write_section
-from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer
+from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
 from .zero_shot_section import section
 
 
@@ -167,6 +168,7 @@ def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
         "max_examples": args.max_examples,
         "max_length": args.max_length,
         "task_version": load_task(args.task).version,
+        "rows_digest": rows_digest(scored_rows(args)[1]),
     }
     is_same = all(result.model == args.model and wanted.items() <= result.details.items() for result in results)
     return results if results and is_same else None

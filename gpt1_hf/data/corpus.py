@@ -82,7 +82,7 @@ def read_pieces(
         n_filled = min(n_parts, stream.num_shards)  # with more parts than files the last ones are empty
         if index >= n_filled:
             return
-        texts = row_texts(corpus, stream.shard(n_filled, index) if n_filled > 1 else stream)
+        texts = row_texts(corpus, stream.shard(n_filled, index) if n_filled > 1 else stream, may_be_empty=n_filled > 1)
         one_text = rows == "lines"
         documents = [texts] if one_text else (text.split("\n") for text in texts)
     for number, lines in enumerate(documents):
@@ -111,9 +111,9 @@ def file_lines(file: Path) -> Iterator[str]:
         yield ""
 
 
-def row_texts(corpus: str, rows: Iterable[dict]) -> Iterator[str]:
-    """The `text` column of a corpus's rows; a missing text is an empty one."""
-    rows = iter(rows)
+def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> Iterator[str]:
+    """The `text` column of a corpus's rows; a missing text is an empty one, no row at all an error."""
+    rows, empty = iter(rows), not may_be_empty
     while True:
         try:
             row = next(rows, None)
@@ -121,7 +121,10 @@ def row_texts(corpus: str, rows: Iterable[dict]) -> Iterator[str]:
             reason = str(error.__cause__ or error).split("\n")[0]
             raise GPT1Error(f"cannot read the corpus {corpus!r} to its end: it is damaged ({reason})") from error
         if row is None:
+            if empty:  # some versions of `datasets` say so themselves
+                raise GPT1Error(f"the corpus {corpus!r} is empty: it has no rows")
             return
+        empty = False
         if "text" not in row:
             raise GPT1Error(f"corpus {corpus!r} has no column 'text'; its columns are {sorted(row)}")
         text = row["text"] or ""
@@ -218,11 +221,12 @@ def encode_blocks(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[lis
         yield tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         return
     tokenizer.backend_tokenizer.encode_special_tokens = True  # as text, where the text spells one
+    prepare = getattr(tokenizer, "prepare", str)
     is_first, is_due = True, False  # whether there are no ids yet, and whether a line has begun since the last ones
     for batch in batches(text):
         ids: list[int] = []
         encodings = tokenizer.backend_tokenizer.encode_batch_fast(
-            [part for part, _ in batch], add_special_tokens=False
+            [prepare(part) for part, _ in batch], add_special_tokens=False
         )
         for (_, is_new), encoding in zip(batch, encodings, strict=True):
             is_due = is_due or is_new
@@ -295,7 +299,8 @@ def build_token_stream(
 
 def stream_fingerprint(source: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """Identify a stream by its documents, see [`fingerprint`], and its tokenizer."""
-    return hashlib.sha256((source + tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
+    fix_text = "fix_text" if getattr(tokenizer, "fix_text", False) else ""
+    return hashlib.sha256((source + tokenizer.backend_tokenizer.to_str() + fix_text).encode()).hexdigest()
 
 
 def write_once(write: Callable[[Path], None], folder: Path, digest: str):

@@ -6,12 +6,12 @@ from itertools import chain
 
 import numpy as np
 
-from ..checkpoints import open_causal_lm, open_tokenizer
+from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
 from ..folders import check_writable
-from ..provenance import check_rows, row_length, rows_digest, trained_on
+from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
 from .benchmark import (
@@ -126,7 +126,8 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     n_documents = len(documents)
     documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
     overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
-    tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model)
+    tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model).to(compute_device())
+    check_tokenizer(model.config, tokenizer, args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
     encoded = (
         (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents

@@ -17,7 +17,7 @@ from transformers import Cache, PreTrainedModel
 CHUNK = 1 << 24
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors would outlive the pass in FSDP2, and stop training
 def token_log_probs(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
@@ -60,7 +60,7 @@ def token_log_probs(
     return scores
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors would outlive the pass in FSDP2, and stop training
 def choice_log_probs(
     model: PreTrainedModel,
     contexts: Sequence[Sequence[int]],

@@ -195,6 +195,8 @@ def answers(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = Fal
     found = {}
     for row in sorted(rows, key=lambda row: row["id"]):
         index, prediction = int(row["id"]), row["prediction"]
+        if complete and row.get("label", -1) != -1:
+            raise GPT1Error(f"{file.name}: these predictions are of rows with labels; give those of --split test")
         if index in found:
             raise GPT1Error(f"{file.name}: there are two predictions of row {index}")
         if task.score_range:
@@ -288,9 +290,14 @@ def _model_folder(folder: Path) -> Path:
 
 def _read_jsonl(file: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
         raise GPT1Error(f"{file} is damaged: {error}") from error
+    for number, row in enumerate(rows, 1):
+        known = isinstance(row, dict) and isinstance(row.get("id"), int)
+        if not known or not isinstance(row.get("prediction"), int | float):
+            raise GPT1Error(f"{file} is damaged: line {number} has no id and prediction")
+    return rows
 
 
 __all__ = ["FILES", "SubmitArguments", "answers", "read_submission", "submit", "write_submission"]

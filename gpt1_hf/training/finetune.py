@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
@@ -96,7 +97,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
             try:
                 of_seed = finetune_once(run, task, rows)
             except FloatingPointError as error:  # one seed that diverges does not take the others with it
-                if len(runs) == 1:
+                if len(runs) == 1 or args.world_size > 1:  # other processes may not have seen it, and wait
                     raise
                 failed[run.seed] = str(error)
                 logger.error(f"{task.id}, seed {run.seed} failed: {error}")
@@ -162,6 +163,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = auto_class(task).from_config(config)
     else:
         model = open_model(auto_class(task), args.model, config, new_head=True)
+        if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):
+            draw_head(model)
     if args.transfer_layers is not None:
         keep_layers(model, args.transfer_layers)
     # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
@@ -194,7 +197,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         "sample": args.sample,
         "n_train_examples": len(rows["train"]),
         "learning_rate": args.learning_rate,
-        "epochs": args.num_train_epochs,
+        "epochs": args.num_train_epochs if args.max_steps < 1 else round(trainer.state.epoch, 2),
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "lm_coef": args.lm_coef,
         "peft": args.peft,
@@ -242,6 +245,13 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         write_results(args.output_dir, results)  # last: it marks the run as finished
     trainer.accelerator.wait_for_everyone()
     return results
+
+
+@torch.no_grad()
+def draw_head(model: PreTrainedModel):
+    """A new head in the place of that of another task, which the model was fine-tuned for before."""
+    model.classifier.weight.normal_(std=model.config.initializer_range)
+    model.classifier.bias.zero_()
 
 
 def training_record(

@@ -53,6 +53,8 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
         try:
             results += finetune(run, resume=True)
         except (GPT1Error, FloatingPointError) as error:
+            if run.world_size > 1 and isinstance(error, FloatingPointError):
+                raise  # other processes may not have seen it, and wait
             not_run[run.task] = " ".join(str(error).split())
             if is_main:
                 print(f"{run.task}: not run: {not_run[run.task]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.loading import BUILDERS, local_copy
 from ..evaluation.results import Result
+from ..resources import model_path
 from ..tasks import Task
 from .arguments import FinetuneArguments
 from .resume import changed_settings, run_settings
@@ -28,7 +29,17 @@ NEUTRAL_SETTINGS = re.compile(
 def settings(args: FinetuneArguments, task: Task) -> dict[str, Any]:
     """What a run is made with, as JSON has it, so that a later one can tell whether it would be the same."""
     more = {"world_size": args.world_size, "task_version": task.version, "data": data_digest(args, task)}
-    return run_settings(args, NEUTRAL_SETTINGS, **more)
+    return run_settings(args, NEUTRAL_SETTINGS, weights=weights_digest(args.model), **more)
+
+
+def weights_digest(model: str) -> str | None:
+    """Digest of the weights of a model in a folder, which may be trained again; `None` of a Hub id."""
+    files = sorted(Path(model_path(model)).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else None
 
 
 def data_digest(args: FinetuneArguments, task: Task) -> str | None:
@@ -52,8 +63,9 @@ def finished_results(args: FinetuneArguments, task: Task) -> list[Result] | None
     if not (folder / "results.json").is_file() or not (folder / SETTINGS_FILE).is_file():
         return None
     before, now = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")), settings(args, task)
-    if now["data"] is None or "data" not in before:  # it is not there to compare with, or was not noted
-        before["data"] = now["data"]
+    for name in ("data", "weights"):
+        if now[name] is None or name not in before:  # it is not there to compare with, or was not noted
+            before[name] = now[name]
     changed = sorted(changed_settings(now, before))
     if changed:
         logger.warning(f"{folder} holds a run with other settings ({', '.join(changed)}): it is made anew")

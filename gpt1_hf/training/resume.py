@@ -66,7 +66,8 @@ def training_settings(args: TrainingArguments) -> dict[str, Any]:
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Digest of a tokenizer's whole definition."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+    definition = tokenizer.backend_tokenizer.to_str() + ("fix_text" if getattr(tokenizer, "fix_text", False) else "")
+    return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 def stream_digest(stream: TokenStream) -> str:
@@ -208,7 +209,8 @@ def rotate(current: Path, limit: int | None, best: str | None):
     """
     if not limit or limit < 1:
         return
-    stays = {current, Path(best)} if best else {current}
+    # By its name: the path is the one that output_dir had when it was noted.
+    stays = {current, current.parent / Path(best).name} if best else {current}
     kept = len(stays)
     for checkpoint in checkpoints(current.parent):
         if checkpoint in stays:

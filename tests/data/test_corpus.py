@@ -22,6 +22,7 @@ from gpt1_hf.data.corpus import (
     has_split,
     read_documents,
     read_pieces,
+    stream_fingerprint,
 )
 from gpt1_hf.data.spans import RandomSpans, Windows
 from gpt1_hf.errors import GPT1Error
@@ -388,3 +389,13 @@ class TestSpans:
         assert RandomSpans(TokenStream(np.array([70000, 1], dtype=np.uint32), [2], [5]), 2)[0][
             "input_ids"
         ].tolist() == [70000, 1]
+
+
+def test_a_stream_has_the_tokens_of_a_repairing_tokenizer(line_tokenizer, tmp_path):
+    pytest.importorskip("ftfy", reason="needs ftfy: the extra `exact`")
+    line_tokenizer.save_pretrained(tmp_path)
+    repairing = GPT1Tokenizer.from_pretrained(tmp_path, fix_text=True)
+    text = "the schÃ¶n cafÃ© - it was"
+    assert encode_document(repairing, text) == repairing(text)["input_ids"] != encode_document(line_tokenizer, text)
+    assert stream_fingerprint("x", repairing) != stream_fingerprint("x", line_tokenizer)
+    assert encode_document(line_tokenizer, "a \ud83d half") == line_tokenizer("a \ud83d half")["input_ids"]

@@ -1,13 +1,16 @@
 """Perplexity: against losses computed token by token, and every token scored once whatever the windows."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt1_hf import GPT1ForCausalLM
+from gpt1_hf.checkpoints import open_causal_lm
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import TextScore, score_documents
 
@@ -176,3 +179,19 @@ class TestErrors:
         documents = [] if ids is None else [(np.array(ids, dtype=np.uint16), 1)]
         with pytest.raises(GPT1Error, match="nothing to score"):
             score_documents(model, documents, WINDOW)
+
+
+def test_weights_that_are_missing_or_torn_are_not_scored(base_model, tmp_path):
+    folder = shutil.copytree(base_model, tmp_path / "model")
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = next(key for key in weights if key.endswith("h.0.mlp.up_proj.weight"))
+    save_file({key: value for key, value in weights.items() if key != name}, file, metadata={"format": "pt"})
+    with pytest.raises(GPT1Error, match="lacks the weights .*up_proj"):
+        open_causal_lm(str(folder))
+    save_file({**weights, name: weights[name][:1].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(GPT1Error, match="do not belong together"):
+        open_causal_lm(str(folder))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(GPT1Error, match="cannot load the weights"):
+        open_causal_lm(str(folder))

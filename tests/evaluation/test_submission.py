@@ -139,6 +139,12 @@ def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 2}])
     with pytest.raises(GPT1Error, match="two predictions of row 3"):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 1}, {"id": 3, "prediction": 1}])
+    with pytest.raises(GPT1Error, match="CoLA: these predictions are of rows with labels; give those of --split test"):
+        answers(BY_NAME["CoLA"], [{"id": 3, "label": 0, "prediction": 1}], complete=True)
+    (folder / "rte" / "predictions.jsonl").write_text('{"id": 0}\n')
+    args.fill_missing = False
+    with pytest.raises(GPT1Error, match="line 1 has no id and prediction"):
+        submit(args)
     with pytest.raises(GPT1Error, match="no score"):
         answers(BY_NAME["STS-B"], [{"id": 3, "prediction": float("nan")}])
 

@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 import statistics
 
 import pytest
 import torch
 from conftest import write_jsonl, write_stories
-from transformers import AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    AutoTokenizer,
+    pipeline,
+)
 
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
@@ -309,3 +316,29 @@ def test_hidden_labels_give_predictions_without_a_number(base_model, tmp_path, c
     assert results == []
     assert "labels of stsb (test) are hidden" in capsys.readouterr().out
     assert [row["label"] for row in read_predictions(tmp_path / "eval")] == [-1.0] * 3
+
+
+def test_a_head_of_another_task_is_drawn_anew(base_model, tmp_path):
+    first, step = str(tmp_path / "first"), {"max_steps": 1}
+    finetune(arguments(base_model, tmp_path, task="sst2", output_dir=first, **step))
+    old = AutoModelForSequenceClassification.from_pretrained(first).classifier.weight
+    frozen = {"output_dir": str(tmp_path / "cola"), "learning_rate": 0.0, "seed": 7, **step}
+    finetune(arguments(first, tmp_path, task="cola", **frozen))
+    new = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cola")
+    assert not torch.allclose(new.classifier.weight, old)
+    assert new.classifier.weight.std().item() == pytest.approx(new.config.initializer_range, rel=0.3)
+    finetune(arguments(first, tmp_path, task="mnli", output_dir=str(tmp_path / "mnli"), **step))  # three labels
+
+
+def test_a_run_is_made_anew_where_its_base_model_was_trained_again(base_model, tmp_path, capsys, caplog):
+    base = shutil.copytree(base_model, tmp_path / "base")
+    args = arguments(str(base), tmp_path, task="sst2", max_steps=1)
+    finetune(args, resume=True)
+    finetune(args, resume=True)
+    assert "finished before" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.transformer.h[0].ln_1.weight.data += 1
+    model.save_pretrained(base)
+    (result,) = finetune(args, resume=True)
+    assert "finished before" not in capsys.readouterr().out and "other settings (weights)" in caplog.text
+    assert result.details["epochs"] < 1

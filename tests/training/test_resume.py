@@ -325,7 +325,7 @@ def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path
         ([2, 4, 6], 1, 2, [2, 6]),
     ]:
         fill(*updates)
-        rotate(current, limit, best and str(tmp_path / f"checkpoint-{best}"))
+        rotate(current, limit, best and f"where/it/was/before/checkpoint-{best}")
         assert left() == expected
 
 
