@@ -95,6 +95,9 @@ class GPT1Trainer(PublishingTrainer):
             data_collator = GPT1DataCollator(processor)
         if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
             kwargs["compute_metrics"] = mean_loss
+        if args is not None and args.n_gpu > 1:  # torch's DataParallel, which adds up no loss terms
+            logger.warning("several GPUs and one process: one GPU is used; `accelerate launch` uses them all")
+            args._n_gpu = 1
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
             # One name for training, its scores, and what goes on after a kill; trackio draws one for each.

@@ -176,3 +176,10 @@ def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
     assert [record.message for record in caplog.records] == [
         "the training loss jumped to 7.200 at update 14, from 5.380 on average before"
     ]
+
+
+def test_of_several_gpus_one_process_uses_one(config, processor, rows, tmp_path, caplog):
+    args = arguments(tmp_path)
+    args._n_gpu = 2
+    trainer = GPT1Trainer(GPT1ForSequenceClassification(config), args, processing_class=processor, train_dataset=rows)
+    assert trainer.args.n_gpu == 1 and "accelerate launch" in caplog.text
