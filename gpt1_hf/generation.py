@@ -56,12 +56,13 @@ def generate(
         recurrent model has no such limit).
     """
     tokenizer, lm = open_tokenizer(model), open_causal_lm(model).to(compute_device())
+    # A prompt of unknown characters alone is left out by decoding, and what comes after it is about nothing.
+    ids = tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"]
+    if ids and not tokenizer.decode(ids, skip_special_tokens=True):
+        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     output = sample(
         tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
     )
-    # A prompt of unknown characters alone is left out by decoding, and what comes after it is about nothing.
-    if not tokenizer.decode(tokenizer(prompt, split_special_tokens=True)["input_ids"], skip_special_tokens=True):
-        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
     # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
     return [tokenizer.clean_up_tokenization(text) for text in texts]
