@@ -20,7 +20,7 @@ class GPT1FamilyConfig(PreTrainedConfig):
     """
 
     # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
-    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     # Model types of other folders that are read as this one's.
     _other_model_types = ()
 

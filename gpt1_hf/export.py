@@ -33,7 +33,7 @@ from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .conversion import LANGUAGE_MODELS
 from .errors import GPT1Error
 from .folders import check_new, new_folder
-from .modeling_gpt1 import AUTO_CLASSES, GPT1ForCausalLM
+from .modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
 from .resources import model_path
 
 
@@ -186,13 +186,13 @@ class Cases:
             self.dynamic_shapes["attention_mask"] = {0: BATCH, 1: TOTAL}
             self.dynamic_shapes["position_ids"] = axes
             # In the order in which a cache lists its tensors: keys and values of each layer.
-            self.dynamic_shapes["past_key_values"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
+            self.dynamic_shapes["cache"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
 
     def sample(self) -> dict[str, Any]:
         """Inputs to trace. All sizes differ: tracing could take equal ones for one and the same."""
         inputs = self._tokens(4, 7)
         if self.use_cache:
-            _, inputs["past_key_values"] = self._read(self.model, inputs, (0, 2))
+            _, inputs["cache"] = self._read(self.model, inputs, (0, 2))
             inputs = piece(inputs, 2, 7)
         return inputs
 
@@ -244,15 +244,15 @@ class Cases:
             cache.update(keys, values, layer)
         logits = []
         for start, end in pairwise(cuts):
-            output = model(**piece(inputs, start, end), past_key_values=cache)
-            cache = output.past_key_values
+            output = model(**piece(inputs, start, end), cache=cache)
+            cache = getattr(output, CACHE)
             logits.append(output.logits)
         return torch.cat(logits, dim=1), cache
 
 
 def piece(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
     """Inputs for the tokens from `start` to `end`: their own part of all but the mask, which is of all up to `end`."""
-    cuts = {"attention_mask": slice(0, end), "past_key_values": None}
+    cuts = {"attention_mask": slice(0, end), "cache": None}
     return {
         name: value if (cut := cuts.get(name, slice(start, end))) is None else value[:, cut].contiguous()
         for name, value in inputs.items()

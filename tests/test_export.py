@@ -26,6 +26,7 @@ from gpt1_hf import export as export_module
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.export import export
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 has_onnx = pytest.mark.skipif(
@@ -62,12 +63,12 @@ def test_a_language_model_with_padding(base_model, tmp_path, format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, format):
-    assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "past_key_values"
+    assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "cache"
     program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
     prompt = torch.tensor([[5, 6, 7]])
     expected = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)[0].tolist()
     empty = torch.zeros(1, 4, 0, 8)
-    cache = model(prompt[:, :1], use_cache=True).past_key_values
+    cache = getattr(model(prompt[:, :1], use_cache=True), CACHE)
     for layer in cache.layers:
         layer.keys, layer.values = empty.clone(), empty.clone()
     ids, new = prompt, prompt
@@ -77,9 +78,9 @@ def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, fo
             input_ids=new,
             attention_mask=torch.ones(1, length, dtype=torch.long),
             position_ids=torch.arange(length - new.shape[1], length)[None],
-            past_key_values=cache,
+            cache=cache,
         )
-        cache, new = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        cache, new = getattr(output, CACHE), output.logits[:, -1:].argmax(-1)
         ids = torch.cat([ids, new], dim=1)
     assert ids[0].tolist() == expected
 
