@@ -176,7 +176,7 @@ def default_positions(
             f"{int(past) + seq_len} tokens: give it one column for each"
         )
     positions = (attention_mask.to(columns).cumsum(-1) - 1).clamp(min=0)
-    return positions.gather(1, columns.expand(len(positions), -1))
+    return positions[:, columns[0]]
 
 
 def sees_own_branch(branch_ids: torch.Tensor) -> Callable:

@@ -52,7 +52,10 @@ def test_a_language_model_with_padding(base_model, tmp_path, format):
     result = export(base_model, tmp_path / "out", format)
     assert (result.architecture, result.inputs) == ("GPT1ForCausalLM", ["input_ids", "attention_mask"])
     assert result.n_cases == 6 and result.difference < 1e-4
-    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    program, model = (
+        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True),
+        AutoModelForCausalLM.from_pretrained(base_model),
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     inputs = tokenizer(["the old captain", "a", "night and morning in the garden"], padding=True, return_tensors="pt")
     found = program(**inputs).logits
@@ -64,7 +67,10 @@ def test_a_language_model_with_padding(base_model, tmp_path, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, format):
     assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "cache"
-    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    program, model = (
+        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True),
+        AutoModelForCausalLM.from_pretrained(base_model),
+    )
     prompt = torch.tensor([[5, 6, 7]])
     expected = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)[0].tolist()
     empty = torch.zeros(1, 4, 0, 8)
@@ -95,7 +101,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         assert export(str(folder), tmp_path / f"{head.__name__}-out", format).difference < 1e-4
-    choices = ExportedModel.from_pretrained(tmp_path / "GPT1ForMultipleChoice-out")
+    choices = ExportedModel.from_pretrained(tmp_path / "GPT1ForMultipleChoice-out", trust_remote_code=True)
     model = GPT1ForMultipleChoice.from_pretrained(tmp_path / "GPT1ForMultipleChoice")
     for shape in ((1, 2, 9), (3, 5, 1)):
         ids = torch.randint(1, 99, shape)
@@ -110,7 +116,9 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
     with torch.no_grad():
         expected = AutoModelForSequenceClassification.from_pretrained(classifier)(**rows).logits
     assert expected.shape == (2, 3) and rows["input_ids"].dim() == 3
-    torch.testing.assert_close(ExportedModel.from_pretrained(tmp_path / "out")(**rows).logits, expected)
+    torch.testing.assert_close(
+        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)(**rows).logits, expected
+    )
 
 
 def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):
