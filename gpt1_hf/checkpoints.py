@@ -107,6 +107,20 @@ def compute_device() -> torch.device:
     return torch.device("cpu")
 
 
+def new_model(auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    Draw a new model in fp32, whatever type the configuration names: that of the weights it was saved with. Half
+    precision has no place for a small update of a weight near 1, so that training in it loses updates.
+
+    Args:
+        auto_class (`type`):
+            Auto class of the model.
+        config (`PreTrainedConfig`):
+            Its configuration.
+    """
+    return auto_class.from_config(config, dtype=torch.float32)
+
+
 def open_model(
     model_class: type[PreTrainedModel],
     model: str,
@@ -128,7 +142,7 @@ def open_model(
         new_head (`bool`, *optional*, defaults to `False`):
             Whether the task head may be missing, or be another task's, to be trained.
         dtype (`str`, *optional*, defaults to `"float32"`):
-            Type of the weights; `"auto"` is the checkpoint's.
+            Type of the weights; `"auto"` is that of the checkpoint's files, which its configuration need not name.
         exact (`bool`, *optional*, defaults to `False`):
             Whether the checkpoint may hold nothing that the class has no place for.
 
@@ -142,6 +156,9 @@ def open_model(
         base_config.vocab_size = open_config(base).vocab_size
         return open_adapter(model, open_model(model_class, base, base_config, new_head=True, dtype=dtype), config)
     _check_libraries(model, config)
+    if dtype == "auto":
+        config = copy.deepcopy(config)
+        config.dtype = None  # the library would take it for the files' type
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the table of missing weights; they are checked here
     try:

@@ -204,7 +204,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device_type) if autocast else states.dtype
         inputs, matrix = states.to(dtype), weight.to(dtype)
         needs_states, needs_weight = ctx.needs_input_grad[:2]
-        weighted_inputs = (inputs * token_weights[:, None]).to(dtype) if needs_weight else None
+        # The mean over many tokens weighs each by less than fp16 can hold exactly: gradients are computed with weights
+        # of at most 1, and get the common factor in the backward pass, together with the one of a gradient scaler.
+        factor = token_weights.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+        relative_weights = token_weights / factor
+        weighted_inputs = (inputs * relative_weights[:, None]).to(dtype) if needs_weight else None
         grad_states = torch.empty_like(inputs) if needs_states else None
         grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
@@ -214,7 +218,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
         for start in range(0, len(targets), rows):
             chunk = slice(start, min(start + rows, len(targets)))
-            target, token_weight = targets[chunk, None], token_weights[chunk, None]
+            target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
             torch.log_softmax(wide_logits[:n].copy_(logits[:n]), -1, out=log_probs[:n])
@@ -228,21 +232,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if needs_weight:
                 product = grad_logits[:n].T @ weighted_inputs[chunk]
                 grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
-        ctx.save_for_backward(
-            grad_states.to(states.dtype) if needs_states else None,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-        )
-        return loss
+        ctx.save_for_backward(grad_states, grad_weight, factor)
+        ctx.dtypes = states.dtype, weight.dtype
+        return loss * factor
 
     @staticmethod
     def backward(ctx, grad_loss):
-        grad_states, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_states is None else grad_states * grad_loss,
-            None if grad_weight is None else grad_weight * grad_loss,
-            None,
-            None,
-        )
+        *grads, factor = ctx.saved_tensors
+        factor = factor * grad_loss
+        scaled = [
+            None if grad is None else (grad.float() * factor).to(dtype)
+            for grad, dtype in zip(grads, ctx.dtypes, strict=True)
+        ]
+        return *scaled, None, None
 
 
 def linear_cross_entropy(

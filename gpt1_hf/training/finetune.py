@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedModel, set_seed
 
 from ..adapters import add_lora, save_adapter
-from ..checkpoints import open_config, open_model, open_tokenizer
+from ..checkpoints import new_model, open_config, open_model, open_tokenizer
 from ..data.loading import local_copy
 from ..errors import GPT1Error
 from ..evaluation.benchmark import (
@@ -29,7 +29,8 @@ from ..evaluation.benchmark import (
     write_predictions,
 )
 from ..evaluation.metrics import score
-from ..evaluation.results import Result, device_name, format_results, write_json, write_results
+from ..evaluation.results import Result, format_results, write_json, write_results
+from ..hardware import device_name
 from ..processing_gpt1 import GPT1Processor
 from ..provenance import rows_digest, tokenizer_digest
 from ..tasks import Task, load_task
@@ -160,7 +161,7 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         bos_token_id=processor.tokenizer.bos_token_id,
     )
     if args.from_scratch:
-        model = auto_class(task).from_config(config)
+        model = new_model(auto_class(task), config)
     else:
         model = open_model(auto_class(task), args.model, config, new_head=True)
         if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):

@@ -16,14 +16,15 @@ from transformers import (
 )
 from transformers.trainer_callback import ProgressCallback
 
-from ..checkpoints import open_tokenizer
+from ..checkpoints import new_model, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..data.spans import RandomSpans, Windows
 from ..errors import GPT1Error, writing
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import RESULTS, Result, device_name, format_results, write_json, write_results
+from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
+from ..hardware import device_name, training_dtype
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .plot import plot_losses
@@ -105,7 +106,7 @@ def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict
         return results
     span = config.max_position_embeddings
     trainer = GPT1Trainer(
-        model=AutoModelForCausalLM.from_config(config),
+        model=new_model(AutoModelForCausalLM, config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
         eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
@@ -187,7 +188,7 @@ def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[
 def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     """Have the rate of training measured, and shown in the progress bar if there is one."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
     peak = matmul_peak(dtype, args.device) * args.world_size
     throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)

@@ -20,6 +20,7 @@ from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from ..checkpoints import new_model
 from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 SPIKE = 1.3
 
 
-def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype | None = None):
+def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
     """
     Save the trained model with all its weights, also where training has sharded them. Every process has to call this;
     the main one writes.
@@ -51,16 +52,20 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
             Auto class of the model, such as `AutoModelForCausalLM`.
         folder (`str`):
             Where to save it.
-        dtype (`torch.dtype`, *optional*):
-            Type of the saved weights; defaults to their own.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            Type of the saved weights. The configuration names fp32 all the same: what loads the model by default may
+            train it, and computes in fp32.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if trainer.is_world_process_zero():
-        model = auto_class.from_config(trainer.accelerator.unwrap_model(trainer.model).config)
+        model = new_model(auto_class, trainer.accelerator.unwrap_model(trainer.model).config)
         model.load_state_dict(weights)
         model.config.use_cache = True  # the Trainer switched it off
         with writing(folder):
-            model.to(dtype or model.dtype).save_pretrained(folder)
+            model.to(dtype).save_pretrained(folder)
+            if dtype != torch.float32:
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(folder)
 
 
 def mean_loss(rows: EvalPrediction) -> dict[str, float]:
