@@ -19,6 +19,7 @@ from gpt1_hf import (
     GPT1LSTMForTokenClassification,
     GPT1LSTMModel,
 )
+from gpt1_hf.hardware import has_half_precision
 from gpt1_hf.modeling_gpt1 import CACHE
 
 
@@ -630,6 +631,12 @@ def test_full_residual_dropout_leaves_the_projection_s_bias():
     assert_close(states, model.model.h[0].proj.bias.expand(2, 5, -1))
 
 
+needs_bf16 = pytest.mark.skipif(
+    not has_half_precision(torch.bfloat16, torch.device("cpu")), reason="this CPU has no bf16 matrix products"
+)
+
+
+@needs_bf16
 @SIDES
 def test_bf16_autocast_is_close_to_fp32(side):
     model = tiny_lm(2)
@@ -646,6 +653,7 @@ def test_bf16_autocast_is_close_to_fp32(side):
     assert_close(step.float(), expected_step, atol=0.15, rtol=0.05)
 
 
+@needs_bf16
 @SIDES
 def test_an_lstm_may_answer_in_another_type_than_it_was_asked_in(side):
     # As cuDNN's under autocast; the CPU's stays in fp32.

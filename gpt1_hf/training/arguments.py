@@ -1,6 +1,5 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +50,19 @@ RANGES = {
 }
 
 
+def drop_missing_precision(args: TrainingArguments):
+    """Train in fp32, and say so, where half precision is asked for on a CPU that has none."""
+    if torch.accelerator.is_available() and not args.use_cpu:
+        return
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        launched = getattr(args, "mixed_precision", None) == name
+        if (getattr(args, name) or launched) and not has_half_precision(dtype, torch.device("cpu")):
+            setattr(args, name, False)
+            if launched:
+                args.mixed_precision = "no"
+            logger.warning_once(f"this CPU has no {name} matrix products: the run is in fp32")
+
+
 @dataclass(repr=False)  # the base class's hides tokens
 class GPT1TrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
@@ -90,7 +102,7 @@ class GPT1TrainingArguments(TrainingArguments):
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
         check_ranges(self, RANGES)
-        precision_lacks = self._drop_precision_that_lacks()
+        drop_missing_precision(self)
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
@@ -101,8 +113,7 @@ class GPT1TrainingArguments(TrainingArguments):
             super().__post_init__()
         except ImportError as error:  # such as deepspeed
             raise GPT1Error(f"a setting needs what is not installed: {error}") from error
-        if precision_lacks:
-            self.mixed_precision = "no"  # which `accelerate launch` may have asked for, too
+        drop_missing_precision(self)  # which `accelerate launch` may have asked for
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
@@ -110,18 +121,6 @@ class GPT1TrainingArguments(TrainingArguments):
                 raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
             if tracker not in get_available_reporting_integrations():
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
-
-    def _drop_precision_that_lacks(self) -> bool:
-        """Go over to fp32 where a half precision is asked for that the hardware lacks; whether that was so."""
-        if torch.accelerator.is_available() and not self.use_cpu:
-            return False
-        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION")
-        for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-            if (getattr(self, name) or launcher == name) and not has_half_precision(dtype, torch.device("cpu")):
-                setattr(self, name, False)
-                logger.warning_once(f"this CPU has no {name} matrix products: the run is in fp32")
-                return True
-        return False
 
 
 @dataclass(repr=False)  # the base class's hides tokens

@@ -28,6 +28,7 @@ from ..errors import Terminated, writing
 from ..evaluation.results import write_json
 from ..folders import check_writable
 from ..processing_gpt1 import GPT1Processor
+from .arguments import drop_missing_precision
 from .cpu import speed_up
 from .optimizer import decay_by_layer
 from .publishing import PublishingTrainer
@@ -103,6 +104,8 @@ class GPT1Trainer(PublishingTrainer):
         if args is not None and args.n_gpu > 1:  # torch's DataParallel, which adds up no loss terms
             logger.warning("several GPUs and one process: one GPU is used; `accelerate launch` uses them all")
             args._n_gpu = 1
+        if args is not None:
+            drop_missing_precision(args)
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
             # One name for training, its scores, and what goes on after a kill; trackio draws one for each.

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Trainer
@@ -57,8 +58,9 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
     # A model that has learnt nothing yet is about as good as a guess among all tokens.
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
-    model = AutoModelForCausalLM.from_pretrained(run)
-    assert str(model.dtype) == "torch.bfloat16"
+    with safe_open(run / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(run).dtype == torch.float32
 
 
 def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, base_model, tmp_path, capsys):
