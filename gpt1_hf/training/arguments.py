@@ -1,7 +1,9 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -20,6 +22,7 @@ RANGES = {
     "seed": (0, 2**32 - 1),
     "data_seed": (0, 2**32 - 1),
     "learning_rate": (0.0, 1e6),
+    "label_smoothing_factor": (0.0, 1.0),
     "num_train_epochs": (LEAST, 1e9),
     "max_steps": (-1, MOST),
     "weight_decay": (0.0, 1e6),
@@ -44,6 +47,58 @@ RANGES = {
     "max_position_embeddings": (2, MOST),
     "initializer_range": (0.0, 1e3),
 }
+# Settings of `TrainingArguments` with which a run of the commands would fail after hours, or be another one than it
+# seems: what of their values is refused, and why.
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "auto_find_batch_size": (
+        bool,
+        "goes on with a half-trained model and another number of rows in an update: set per_device_train_batch_size, "
+        "and gradient_accumulation_steps in its place",
+    ),
+    "batch_eval_metrics": (
+        bool,
+        "gives a metric one batch at a time, and the metrics here need all rows: leave it out",
+    ),
+    "debug": (
+        lambda debug: "tpu_metrics_debug" in (debug.split() if isinstance(debug, str) else debug or ()),
+        "tpu_metrics_debug needs a TPU: leave it out",
+    ),
+    "enable_jit_checkpoint": (
+        bool,
+        "ends training as if it were done: leave it out, SIGTERM and Ctrl-C save a checkpoint without it",
+    ),
+    "eval_do_concat_batches": (lambda joined: not joined, "false gives metrics a list of batches: leave it out"),
+    "eval_use_gather_object": (bool, "gathers objects, and predictions are arrays: leave it out"),
+    "include_for_metrics": (bool, "is for metrics that look at inputs or losses, and those here do not: leave it out"),
+    "label_names": (lambda names: names not in (None, ["labels"]), "is labels, for every model here: leave it out"),
+    "use_liger_kernel": (bool, "has no kernels for these models: leave it out"),
+}
+
+
+def check_metric(args: TrainingArguments, names: Sequence[str]):
+    """
+    Check that the best checkpoint is chosen by what an evaluation finds.
+
+    Args:
+        args (`TrainingArguments`):
+            `metric_for_best_model` is the name, with or without `eval_`.
+        names (sequence of `str`):
+            Metrics beside the loss.
+
+    Raises:
+        GPT1Error: if not.
+    """
+    known = ("loss", *names)
+    wish = args.metric_for_best_model
+    if wish is not None and wish.removeprefix("eval_") not in known:
+        raise GPT1Error(f"metric_for_best_model is {' or '.join(known)} here, not {wish!r}")
+
+
+def refuse(args: TrainingArguments):
+    """Raise [`GPT1Error`] if one of the settings is among the [`REFUSED`] ones."""
+    for name, (is_refused, reason) in REFUSED.items():
+        if is_refused(getattr(args, name)):
+            raise GPT1Error(f"{name} {reason}")
 
 
 @dataclass(repr=False)  # the base class's hides tokens
@@ -181,6 +236,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
             raise ValueError(f"an adapter needs its base model, and {self.model} is output_dir too: give another")
+        refuse(self)
         if self.push_to_hub and self.seeds > 1:
             raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
         super().__post_init__()
@@ -280,4 +336,7 @@ class PretrainArguments(GPT1TrainingArguments):
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"
+        refuse(self)
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("perplexity"):
+            self.greater_is_better = False  # transformers knows it of losses only
         super().__post_init__()

@@ -57,7 +57,7 @@ def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(finetuning, "finetune_once", noted)
     assert main(argv) == 0
     assert trained == ["mrpc"]
-    assert "cola, seed 42: finished before" in capsys.readouterr().out
+    assert "cola, seed 42: finished before" in capsys.readouterr().err
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 
