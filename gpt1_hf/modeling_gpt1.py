@@ -182,7 +182,7 @@ def causal_lm_loss(
 def smoothed_causal_lm_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    label_smoothing: float,
+    smoothing: float,
     num_items_in_batch: torch.Tensor | int | None = None,
     shift_labels: torch.Tensor | None = None,
     ignore_index: int = -100,
@@ -197,7 +197,7 @@ def smoothed_causal_lm_loss(
         shift_labels.flatten().to(logits.device),
         ignore_index=ignore_index,
         reduction="sum",
-        label_smoothing=label_smoothing,
+        label_smoothing=smoothing,
     )
     return losses / n_items
 
@@ -470,7 +470,7 @@ class CausalLMHead(GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
-        label_smoothing: float = 0.0,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -483,7 +483,7 @@ class CausalLMHead(GenerationMixin):
             skip_logits (`bool`, *optional*, defaults to `False`):
                 With labels, return the loss without the logits: the same value and gradients, in a fraction of the
                 memory. [`GPT1Trainer`] trains so.
-            label_smoothing (`float`, *optional*, defaults to 0.0):
+            smoothing (`float`, *optional*, defaults to 0.0):
                 Share of each target that is spread evenly over the vocabulary; the logits are then not skipped.
 
         Returns:
@@ -502,12 +502,12 @@ class CausalLMHead(GenerationMixin):
         )
         logits = loss = None
         # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
-        if skip_logits and not label_smoothing and labels is not None and type(self.lm_head) is nn.Linear:
+        if skip_logits and not smoothing and labels is not None and type(self.lm_head) is nn.Linear:
             loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-            if labels is not None and label_smoothing:
-                loss = smoothed_causal_lm_loss(logits, labels, label_smoothing, **kwargs)
+            if labels is not None and smoothing:
+                loss = smoothed_causal_lm_loss(logits, labels, smoothing, **kwargs)
             elif labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
@@ -675,7 +675,7 @@ class TaskHead:
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         branch_starts: torch.LongTensor | None = None,
-        label_smoothing: float = 0.0,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GPT1TaskOutput:
         r"""
@@ -694,7 +694,7 @@ class TaskHead:
                 and once, then what follows it in each of them: the indices at which these branches begin. The result
                 is that of `(batch, rows, seq)`, for the work of the shorter input. A base model that cannot share a
                 prefix, as the LSTM, gets the rows apart.
-            label_smoothing (`float`, *optional*, defaults to 0.0):
+            smoothing (`float`, *optional*, defaults to 0.0):
                 Share of each label that is spread evenly over the classes, or the choices, in `task_loss`.
 
         Returns:
@@ -745,12 +745,12 @@ class TaskHead:
         if labels is not None:
             n_labels = self._labels_per_sequence(labels, sequences, n_rows)
             n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
-            if label_smoothing and not self.takes_label_smoothing:
+            if smoothing and not self.takes_smoothing:
                 raise ValueError(
                     f"label smoothing spreads a label over the classes, and the labels of this {type(self).__name__} "
                     "are no classes: switch it off"
                 )
-            losses["loss"] = self._task_losses(logits, labels, label_smoothing).sum() / n_items
+            losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
             if self.config.lm_coef and input_ids is not None:
                 losses["task_loss"] = losses["loss"]
                 losses["lm_loss"] = self._lm_loss(hidden_states, input_ids, token_mask, sequences, n_labels / n_items)
@@ -770,14 +770,14 @@ class TaskHead:
         return attention_mask
 
     @property
-    def takes_label_smoothing(self) -> bool:
+    def takes_smoothing(self) -> bool:
         """Whether a label is one of several classes, over which a share of it can be spread."""
         return True
 
-    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         """Loss of each label: cross-entropy over the last axis of the logits."""
         return nn.functional.cross_entropy(
-            logits.float().flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+            logits.float().flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing
         )
 
     def _read_out(self, logits: torch.Tensor) -> torch.Tensor:
@@ -847,11 +847,11 @@ class SequenceClassificationHead(TaskHead):
         return self.classifier(self.dropout(extract.unflatten(0, (-1, n_rows)).sum(1)))
 
     @property
-    def takes_label_smoothing(self):
+    def takes_smoothing(self):
         is_class = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
         return is_class and not self.config.regression_bins
 
-    def _task_losses(self, logits, labels, label_smoothing=0.0):
+    def _task_losses(self, logits, labels, smoothing=0.0):
         logits = logits.float()
         if self.config.regression_bins:
             last = self.config.regression_bins - 1
@@ -865,7 +865,7 @@ class SequenceClassificationHead(TaskHead):
             return nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
         if self.config.num_labels == 1 or self.config.problem_type == "regression":
             return nn.functional.mse_loss(logits.view_as(labels), labels.float(), reduction="none")
-        return super()._task_losses(logits, labels, label_smoothing)
+        return super()._task_losses(logits, labels, smoothing)
 
     def _read_out(self, logits):
         if not self.config.regression_bins:

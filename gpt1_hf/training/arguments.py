@@ -1,5 +1,6 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,31 +48,60 @@ RANGES = {
     "max_position_embeddings": (2, MOST),
     "initializer_range": (0.0, 1e3),
 }
-# Settings of `TrainingArguments` with which a run of the commands would fail after hours, or be another one than it
-# seems: what of their values is refused, and why.
-REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+# Settings of `TrainingArguments` with which a run of the commands would fail, some after hours, or be another one than
+# it seems: when they are refused, and why.
+REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     "auto_find_batch_size": (
-        bool,
-        "goes on with a half-trained model and another number of rows in an update: set per_device_train_batch_size, "
-        "and gradient_accumulation_steps in its place",
+        lambda args: args.auto_find_batch_size,
+        "begins anew with weights that are trained in part, and fewer rows in an update: set "
+        "per_device_train_batch_size, and gradient_accumulation_steps in its place",
     ),
     "batch_eval_metrics": (
-        bool,
-        "gives a metric one batch at a time, and the metrics here need all rows: leave it out",
+        lambda args: args.batch_eval_metrics,
+        "gives metrics one batch at a time, and those here need all rows: leave it out",
     ),
-    "debug": (
-        lambda debug: "tpu_metrics_debug" in (debug.split() if isinstance(debug, str) else debug or ()),
-        "tpu_metrics_debug needs a TPU: leave it out",
+    "dataloader_multiprocessing_context": (
+        lambda args: args.dataloader_multiprocessing_context and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
     ),
+    "dataloader_persistent_workers": (
+        lambda args: args.dataloader_persistent_workers and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
+    ),
+    "dataloader_prefetch_factor": (
+        lambda args: args.dataloader_prefetch_factor and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
+    ),
+    "ddp_backend": (
+        lambda args: args.ddp_backend and "LOCAL_RANK" not in os.environ,
+        "is for several processes: start them by `accelerate launch`, or leave it out",
+    ),
+    "debug": (lambda args: "tpu_metrics_debug" in str(args.debug), "tpu_metrics_debug needs a TPU: leave it out"),
     "enable_jit_checkpoint": (
-        bool,
+        lambda args: args.enable_jit_checkpoint,
         "ends training as if it were done: leave it out, SIGTERM and Ctrl-C save a checkpoint without it",
     ),
-    "eval_do_concat_batches": (lambda joined: not joined, "false gives metrics a list of batches: leave it out"),
-    "eval_use_gather_object": (bool, "gathers objects, and predictions are arrays: leave it out"),
-    "include_for_metrics": (bool, "is for metrics that look at inputs or losses, and those here do not: leave it out"),
-    "label_names": (lambda names: names not in (None, ["labels"]), "is labels, for every model here: leave it out"),
-    "use_liger_kernel": (bool, "has no kernels for these models: leave it out"),
+    "eval_do_concat_batches": (
+        lambda args: not args.eval_do_concat_batches,
+        "false gives metrics a list of batches, and those here need all rows in one: leave it out",
+    ),
+    "eval_use_gather_object": (
+        lambda args: args.eval_use_gather_object,
+        "takes arrays apart, and metrics here need them: leave it out",
+    ),
+    "include_for_metrics": (
+        lambda args: args.include_for_metrics,
+        "is for metrics that look at inputs or losses, and those here do not: leave it out",
+    ),
+    "label_names": (
+        lambda args: args.label_names not in (None, ["labels"]),
+        "is labels for every model here: leave it out",
+    ),
+    "parallelism_config": (
+        lambda args: isinstance(args.parallelism_config, str),
+        "is an object, which a command line cannot give: use `accelerate launch --config_file`",
+    ),
+    "use_liger_kernel": (lambda args: args.use_liger_kernel, "has no kernels for these models: leave it out"),
 }
 
 
@@ -97,7 +127,7 @@ def check_metric(args: TrainingArguments, names: Sequence[str]):
 def refuse(args: TrainingArguments):
     """Raise [`GPT1Error`] if one of the settings is among the [`REFUSED`] ones."""
     for name, (is_refused, reason) in REFUSED.items():
-        if is_refused(getattr(args, name)):
+        if is_refused(args):
             raise GPT1Error(f"{name} {reason}")
 
 

@@ -164,9 +164,10 @@ class GPT1Trainer(PublishingTrainer):
         Leave label smoothing to the model. transformers would take the labels away from it, and with them the
         auxiliary loss.
         """
-        if "label_smoothing" not in inspect.signature(model.forward).parameters:
+        # The model's keyword is not called `label_...`: Trainer takes every argument of such a name for labels.
+        if "smoothing" not in inspect.signature(model.forward).parameters:
             return
-        if not getattr(model, "takes_label_smoothing", True):
+        if not getattr(model, "takes_smoothing", True):
             raise GPT1Error(
                 "label_smoothing_factor spreads a label over the classes, and scores, their bins and multiple labels "
                 f"are no classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
@@ -180,12 +181,24 @@ class GPT1Trainer(PublishingTrainer):
         return self._seconds_before + time.perf_counter() - self._began
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        is_given = self.optimizer is not None
-        optimizer = super().create_optimizer(model)
+        is_given, args = self.optimizer is not None, self.args
+        try:
+            optimizer = super().create_optimizer(model)
+        except (ImportError, TypeError, ValueError) as error:
+            raise GPT1Error(f"optim {args.optim} with optim_args {args.optim_args} cannot be made: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
         return optimizer
+
+    def create_scheduler(self, *args, **kwargs) -> torch.optim.lr_scheduler.LRScheduler:
+        try:
+            return super().create_scheduler(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            name, settings = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
+            raise GPT1Error(
+                f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
+            ) from error
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -429,7 +442,7 @@ class GPT1Trainer(PublishingTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self._label_smoothing and "labels" in inputs:
-            inputs = {**inputs, "label_smoothing": self._label_smoothing}
+            inputs = {**inputs, "smoothing": self._label_smoothing}
         if self._can_skip_logits and model.training and not return_outputs:
             inputs = {**inputs, "skip_logits": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
