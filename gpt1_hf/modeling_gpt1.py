@@ -287,6 +287,29 @@ def causal_lm_loss(
     return linear_cross_entropy(states.flatten(0, 1), weight, shift_labels.flatten(), token_weights)
 
 
+def smoothed_causal_lm_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    shift_labels: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    **kwargs: Unpack[TransformersKwargs],
+) -> torch.Tensor:
+    """transformers' `ForCausalLMLoss`, with a share of each target spread evenly over the vocabulary."""
+    if shift_labels is None:
+        logits, shift_labels = logits[:, :-1], labels[:, 1:]
+    n_items = (shift_labels != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
+    losses = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        shift_labels.flatten().to(logits.device),
+        ignore_index=ignore_index,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+    return losses / n_items
+
+
 class GPT1Attention(nn.Module):
     """Masked multi-head self-attention."""
 
@@ -561,6 +584,7 @@ class CausalLMHead(GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
         cache: Cache | None = None,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -573,6 +597,8 @@ class CausalLMHead(GenerationMixin):
             skip_logits (`bool`, *optional*, defaults to `False`):
                 With labels, return the loss without the logits: the same value and gradients, in a fraction of the
                 memory. [`GPT1Trainer`] trains so.
+            smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each target that is spread evenly over the vocabulary; the logits are then not skipped.
 
         Returns:
             `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
@@ -590,11 +616,13 @@ class CausalLMHead(GenerationMixin):
         )
         logits = loss = None
         # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
-        if skip_logits and labels is not None and type(self.lm_head) is nn.Linear:
+        if skip_logits and not smoothing and labels is not None and type(self.lm_head) is nn.Linear:
             loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-            if labels is not None:
+            if labels is not None and smoothing:
+                loss = smoothed_causal_lm_loss(logits, labels, smoothing, **kwargs)
+            elif labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -750,6 +778,7 @@ class TaskHead:
         num_items_in_batch: torch.Tensor | int | None = None,
         branch_starts: torch.LongTensor | None = None,
         cache: Cache | None = None,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GPT1TaskOutput:
         r"""
@@ -768,6 +797,8 @@ class TaskHead:
                 and once, then what follows it in each of them: the indices at which these branches begin. The result
                 is that of `(batch, rows, seq)`, for the work of the shorter input. A base model that cannot share a
                 prefix, as the LSTM, gets the rows apart.
+            smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each label that is spread evenly over the classes, or the choices, in `task_loss`.
 
         Returns:
             [`GPT1TaskOutput`]. With a cache, the task loss is that of the whole input, the auxiliary loss that of the
@@ -832,7 +863,12 @@ class TaskHead:
         if labels is not None:
             n_labels = self._labels_per_sequence(labels, sequences, n_rows)
             n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
-            losses["loss"] = self._task_losses(logits, labels).sum() / n_items
+            if smoothing and not self.takes_smoothing:
+                raise ValueError(
+                    f"label smoothing spreads a label over the classes, and the labels of this {type(self).__name__} "
+                    "are no classes: switch it off"
+                )
+            losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
             if self.config.lm_coef and input_ids is not None:
                 losses["task_loss"] = losses["loss"]
                 losses["lm_loss"] = self._lm_loss(hidden_states, input_ids, token_mask, sequences, n_labels / n_items)
@@ -851,9 +887,16 @@ class TaskHead:
             return input_ids != self.config.pad_token_id
         return attention_mask
 
-    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    @property
+    def takes_smoothing(self) -> bool:
+        """Whether a label is one of several classes, over which a share of it can be spread."""
+        return True
+
+    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         """Loss of each label: cross-entropy over the last axis of the logits."""
-        return nn.functional.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
+        return nn.functional.cross_entropy(
+            logits.float().flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing
+        )
 
     def _read_out(self, logits: torch.Tensor) -> torch.Tensor:
         """The output's logits."""
@@ -921,7 +964,12 @@ class SequenceClassificationHead(TaskHead):
         extract = extract_states(hidden_states, token_mask, sequences)
         return self.classifier(self.dropout(extract.unflatten(0, (-1, n_rows)).sum(1)))
 
-    def _task_losses(self, logits, labels):
+    @property
+    def takes_smoothing(self):
+        is_class = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
+        return is_class and not self.config.regression_bins
+
+    def _task_losses(self, logits, labels, smoothing=0.0):
         logits = logits.float()
         if self.config.regression_bins:
             last = self.config.regression_bins - 1
@@ -933,7 +981,7 @@ class SequenceClassificationHead(TaskHead):
             return nn.functional.cross_entropy(logits, targets, reduction="none")
         problem_type = self._problem_type(labels)
         if problem_type == "single_label_classification":
-            return super()._task_losses(logits, labels)
+            return super()._task_losses(logits, labels, smoothing)
         if labels.numel() != logits.numel():
             raise ValueError(
                 f"labels of shape {tuple(labels.shape)} and type {labels.dtype} do not fit logits of shape "

@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shlex
-import shutil
 import time
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -23,13 +22,13 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from ..errors import GPT1Error
+from ..errors import GPT1Error, interruptible
 from ..evaluation.results import RESULTS, write_json
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
 from ..training.finetune import finetune
 from ..training.pretrain import pretrain
-from ..training.resume import RUN, hold
+from ..training.resume import RUN, TRAINED, hold, remove_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -139,8 +138,9 @@ class Run:
             )
 
     def arguments(self) -> PretrainArguments | FinetuneArguments:
-        """Its settings, as the command line would read them."""
+        """Its settings, as the command line would read them; if nothing is said of it, it goes on where it stopped."""
         (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
+        arguments.resume_from_checkpoint = arguments.resume_from_checkpoint or "true"
         return arguments
 
     def do(self):
@@ -149,6 +149,7 @@ class Run:
 
         Raises:
             any of `RUN_ERRORS`: if it fails, or another process does it.
+            Terminated: if SIGTERM or Ctrl-C ended it.
         """
         with hold(self.folder, RECORD + ".lock"):
             if self.state != "finished":  # as another process may have left it meanwhile
@@ -164,18 +165,21 @@ class Run:
             "versions": {name: version(name) for name in ("gpt1_hf", "torch", "transformers")},
         }
         if read_record(self.folder).get("hash") != self.hash:
-            for checkpoint in self.folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-            for name in (RUN, RESULTS):
+            remove_checkpoints(self.folder)
+            for name in (RUN, RESULTS, TRAINED):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / RECORD, {**record, "state": "stopped"})
         _, function = KINDS[self.kind]
         begin = time.perf_counter()
+        arguments = self.arguments()
         try:
-            function(self.arguments())
+            with interruptible(self.name, "the same command goes on with it"):
+                function(arguments)
         except RUN_ERRORS as error:
             write_json(self.folder / RECORD, {**record, "state": "failed", "error": " ".join(str(error).split())})
             raise
+        if arguments.save_strategy == "no":  # what an interruption saved
+            remove_checkpoints(self.folder)
         seconds = round(time.perf_counter() - begin, 1)
         write_json(self.folder / RECORD, {**record, "state": "finished", "seconds": seconds})
 

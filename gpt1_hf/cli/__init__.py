@@ -5,7 +5,6 @@ This folder is the list of commands: a module's docstring is its line in `gpt1 -
 
 import ast
 import difflib
-import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -66,7 +65,7 @@ def told(run: Callable[[], None]) -> int:
         return 1
     except Terminated as end:
         print(f"gpt1: {end}", file=sys.stderr)
-        return 128 + signal.SIGTERM  # as a shell tells of it
+        return 128 + end.signal  # as a shell tells of it
     except KeyboardInterrupt:
         print("gpt1: interrupted", file=sys.stderr)
         return 130

@@ -170,16 +170,18 @@ def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
-    trainer, processor = open_fine_tuned(args.model, task, args.output_dir, args.batch_size)
-    record = trained_on(trainer.model.config)
+    model, processor = open_fine_tuned(args.model, task)
+    record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
     rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
     digests = {split: rows_digest(rows[split]) for split in rows}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)
-    max_length = args.max_length or row_length(trainer.model.config)
+    max_length = args.max_length or row_length(model.config)
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
-    predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
+    predictions = {
+        split: predict(model, processor, task, rows[split], encoded[split], args.batch_size) for split in rows
+    }
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
     details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}

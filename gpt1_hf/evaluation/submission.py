@@ -254,8 +254,8 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
     model = _model_folder(Path(args.models) / task_id)
     task = load_task(task_id)
     output_dir = str(Path(args.output_dir) / task_id)
-    trainer, processor = open_fine_tuned(str(model), task, output_dir, args.batch_size)
-    made_for = trained_on(trainer.model.config).get("task", task_id)
+    fine_tuned, processor = open_fine_tuned(str(model), task)
+    made_for = trained_on(fine_tuned.config).get("task", task_id)
     if made_for != task_id:
         raise GPT1Error(f"the model in {model} was fine-tuned on {made_for}, not on {task_id}")
     predictions = {}
@@ -267,8 +267,9 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
                 raise
             logger.warning("the data lacks the diagnostic set (AX)")
             continue
-        encoded = encode_rows(rows, processor, row_length(trainer.model.config))
-        predictions["test" if own is task else own.id] = predict(trainer, own, rows, encoded)
+        encoded = encode_rows(rows, processor, row_length(fine_tuned.config))
+        predicted = predict(fine_tuned, processor, own, rows, encoded, args.batch_size)
+        predictions["test" if own is task else own.id] = predicted
     write_predictions(output_dir, predictions)
     rows = predictions["test"] + [{**row, "subset": "ax"} for row in predictions.get("ax", ())]
     return rows, str(model)

@@ -7,9 +7,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..checkpoints import open_config
-from ..errors import GPT1Error
+from ..errors import GPT1Error, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
+from ..progress import say
 from .arguments import FinetuneArguments
 from .finetune import finetune
 from .resume import hold
@@ -49,15 +50,16 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
     results, not_run = [], {}
     for run in runs:
         if is_main:
-            print(f"== {run.task} ==", flush=True)
+            say(f"== {run.task} ==")
         try:
-            results += finetune(run, resume=True)
+            with interruptible(run.task, "the same command goes on with it"):
+                results += finetune(run, resume=True)
         except (GPT1Error, FloatingPointError) as error:
             if run.world_size > 1 and isinstance(error, FloatingPointError):
                 raise  # other processes may not have seen it, and wait
             not_run[run.task] = " ".join(str(error).split())
             if is_main:
-                print(f"{run.task}: not run: {not_run[run.task]}")
+                say(f"{run.task}: not run: {not_run[run.task]}")
         if is_main and results:
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
             write_results(output_dir, results)
@@ -68,7 +70,8 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
     if is_main:
         write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
         write_results(output_dir, results)
-        print(f"\n{comparison(results, not_run)}\nwritten to {Path(output_dir) / TABLE_FILE}")
+        print(f"\n{comparison(results, not_run)}")
+        say(f"written to {Path(output_dir) / TABLE_FILE}")
     return results
 
 

@@ -92,14 +92,14 @@ def test_the_sizes_are_the_paper_s_unless_given():
 def test_first_loss_is_the_log_of_the_vocabulary(corpus, base_model, tmp_path, capsys):
     args = arguments(corpus, base_model, tmp_path, max_steps=1)
     pretrain(args)
-    state = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    state = [line for line in capsys.readouterr().err.splitlines() if "'loss'" in line]
     loss = float(state[0].split("'loss': '")[1].split("'")[0])
     assert loss == pytest.approx(math.log(160), abs=0.15)
 
 
 def test_schedule_warms_up_linearly_then_falls_as_a_cosine(corpus, base_model, tmp_path, capsys):
     pretrain(arguments(corpus, base_model, tmp_path, max_steps=8, warmup_steps=4, learning_rate=1.0))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "'loss'" in line]
     rates = [float(line.split("'learning_rate': '")[1].split("'")[0]) for line in lines]
     cosine = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
     assert rates == pytest.approx([0.0, 0.25, 0.5, 0.75, *cosine], abs=1e-3)
