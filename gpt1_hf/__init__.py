@@ -1,6 +1,7 @@
 """GPT-1 (Radford et al., 2018) for the Hugging Face ecosystem.
 
-Importing the package registers the model family with transformers' Auto classes, and a pipeline for multiple choice.
+Importing the package registers the model family with transformers' Auto classes, a pipeline for multiple choice,
+and one for text classification that reads with the model's processor.
 Everything above the family (training, evaluation) is imported when it is first asked for. Nothing here touches the
 network.
 """

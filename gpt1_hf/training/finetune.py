@@ -175,7 +175,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = add_lora(model, processor.tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
     n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-    max_length = args.max_length or config.max_position_embeddings
+    # Saved with the tokenizer, so that whatever reads with it cuts where training did.
+    processor.tokenizer.model_max_length = max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     trainer = GPT1Trainer(
         model=model,
@@ -265,6 +266,7 @@ def training_record(
     return {
         "task": task.id,
         "task_version": task.version,
+        "input_format": task.input_format,
         "labels": list(task.label_names),
         "tokenizer": tokenizer_digest(processor.tokenizer),
         "dataset": task.dataset,
