@@ -6,6 +6,7 @@ answers are those of `gpt1 evaluate`.
 """
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -84,6 +85,11 @@ class MultipleChoicePipeline(Pipeline):
         """
         return super().__call__(inputs, **settings)
 
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """Save model and processor; the library's own would save neither the processor nor a pipeline that loads."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
     def preprocess(self, inputs: Mapping[str, Any], max_length: int | None = None) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
             raise ValueError(f"give rows as dictionaries with document, question and choices, not {inputs!r}")
@@ -157,6 +163,12 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
     def check_model_type(self, supported_models):
         if not isinstance(self.model.config, GPT1FamilyConfig):  # transformers' list does not have registered classes
             super().check_model_type(supported_models)
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """Save the model and its processor, or else its tokenizer."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
 
     def preprocess(self, inputs: Any, **settings) -> dict[str, Any]:
         if self.processor is None:

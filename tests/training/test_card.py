@@ -109,7 +109,7 @@ def test_a_card_of_every_task(task, tokenizer, tmp_path, capsys):
     is_choice = task.input_format == "multiple_choice"
     pipeline = "multiple-choice" if is_choice else "text-classification"
     assert metadata.get("pipeline_tag") == (None if task.input_format == "similarity" else pipeline)
-    assert ("`pipeline(\"text-classification\")` does so after" in text) == (task.input_format == "similarity")
+    assert ('`pipeline("text-classification")` does so after' in text) == (task.input_format == "similarity")
     assert len(metadata["metrics"]) == len(results)
     (model,) = metadata["model-index"]
     assert model["name"] == "tuned"
