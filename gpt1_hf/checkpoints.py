@@ -19,6 +19,7 @@ from .adapters import adapter_base, open_adapter
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
+from .processing_gpt1 import padding_token
 from .resources import model_path
 
 
@@ -36,15 +37,17 @@ def _unreachable(model: str, what: str, error: Exception) -> GPT1Error:
 
 def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
-    Load a tokenizer.
+    Load a tokenizer; one without a padding token pads with `<unk>`, see [`padding_token`].
 
     Raises:
         GPT1Error: if there is none of that name.
     """
     try:
-        return AutoTokenizer.from_pretrained(model_path(model), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model_path(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unreachable(model, "tokenizer", error) from error
+    tokenizer.pad_token = padding_token(tokenizer)
+    return tokenizer
 
 
 def open_config(model: str, **changes: Any) -> PreTrainedConfig:

@@ -74,9 +74,9 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
     """
     Export a model in fp32, with its tokenizer (or processor) and configuration.
 
-    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on the right, and returns
+    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on either side, and returns
     `logits`. With a cache it also takes `position_ids` and the keys and values of earlier tokens (none, at first), and
-    returns those of all tokens; `attention_mask` then spans both, and padding may be on the left.
+    returns those of all tokens; `attention_mask` then spans both, and padding is on the left.
 
     Args:
         model (`str`):
@@ -219,14 +219,18 @@ class Cases:
         return len(differences), torch.stack(differences).max().item(), largest  # NaN stays NaN
 
     def _tokens(self, batch: int, length: int) -> dict[str, Any]:
-        """Random tokens; all rows but the last are padded, each by another length (on the left, with a cache)."""
+        """
+        Random tokens; all rows but the last are padded, each by another length: with a cache on the left, else in turn
+        on either side.
+        """
         shape = (batch, *self.rows, length)
         input_ids = torch.randint(self.model.config.vocab_size, shape, generator=self.generator)
         n_rows = input_ids[..., 0].numel()
         lengths = (length - torch.arange(n_rows).flip(0)).clamp(min=1).view(*shape[:-1], 1)
         mask = (torch.arange(length) < lengths).long()
         if not self.use_cache:
-            return {"input_ids": input_ids, "attention_mask": mask}
+            on_left = torch.arange(n_rows).view(*shape[:-1], 1) % 2 == 1
+            return {"input_ids": input_ids, "attention_mask": torch.where(on_left, mask.flip(-1), mask)}
         mask = mask.flip(-1)
         return {
             "input_ids": input_ids,

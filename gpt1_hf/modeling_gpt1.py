@@ -863,12 +863,12 @@ class TaskHead:
         if labels is not None:
             n_labels = self._labels_per_sequence(labels, sequences, n_rows)
             n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
+            losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
             if smoothing and not self.takes_smoothing:
                 raise ValueError(
                     f"label smoothing spreads a label over the classes, and the labels of this {type(self).__name__} "
-                    "are no classes: switch it off"
+                    "are not classes: switch it off"
                 )
-            losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
             if self.config.lm_coef and input_ids is not None:
                 losses["task_loss"] = losses["loss"]
                 losses["lm_loss"] = self._lm_loss(hidden_states, input_ids, token_mask, sequences, n_labels / n_items)

@@ -57,11 +57,13 @@ def test_a_language_model_with_padding(base_model, tmp_path, format):
         AutoModelForCausalLM.from_pretrained(base_model),
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    inputs = tokenizer(["the old captain", "a", "night and morning in the garden"], padding=True, return_tensors="pt")
-    found = program(**inputs).logits
-    for row, mask, logits in zip(inputs["input_ids"], inputs["attention_mask"].bool(), found, strict=True):
-        with torch.no_grad():
-            torch.testing.assert_close(logits[mask], model(row[mask][None]).logits[0], rtol=1e-4, atol=1e-5)
+    texts = ["the old captain", "a", "night and morning in the garden"]
+    for side in ("right", "left"):
+        inputs = tokenizer(texts, padding=True, padding_side=side, return_tensors="pt")
+        found = program(**inputs).logits
+        for row, mask, logits in zip(inputs["input_ids"], inputs["attention_mask"].bool(), found, strict=True):
+            with torch.no_grad():
+                torch.testing.assert_close(logits[mask], model(row[mask][None]).logits[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -112,13 +114,17 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
     # Both orders of a pair, made and read by what lies beside the program
     export(classifier, tmp_path / "out", format)
     reader = GPT1Processor.from_pretrained(tmp_path / "out")
-    rows = reader(text_a=["the lady wept", "night"], text_b=["bad", "the house"], padding=True, return_tensors="pt")
+    program = ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    model = AutoModelForSequenceClassification.from_pretrained(classifier)
+    pairs = [("the lady wept", "bad"), ("night", "the house"), ("a dark night", "never")]
     with torch.no_grad():
-        expected = AutoModelForSequenceClassification.from_pretrained(classifier)(**rows).logits
-    assert expected.shape == (2, 3) and rows["input_ids"].dim() == 3
-    torch.testing.assert_close(
-        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)(**rows).logits, expected
-    )
+        alone = [model(**reader(text_a=[a], text_b=[b], padding=True, return_tensors="pt")).logits for a, b in pairs]
+    for side in ("right", "left"):
+        reader.tokenizer.padding_side = side
+        firsts, seconds = map(list, zip(*pairs, strict=True))
+        rows = reader(text_a=firsts, text_b=seconds, padding=True, return_tensors="pt")
+        assert rows["input_ids"].dim() == 3 and not rows["attention_mask"].all()
+        torch.testing.assert_close(program(**rows).logits, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):

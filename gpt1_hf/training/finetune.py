@@ -178,7 +178,8 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         pad_token_id=processor.tokenizer.pad_token_id,
         bos_token_id=processor.tokenizer.bos_token_id,
     )
-    max_length = args.max_length or config.max_position_embeddings
+    # Saved with the tokenizer, so that whatever reads with it cuts where training did.
+    processor.tokenizer.model_max_length = max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     details = found_in_training(args, made_with)
     if details is None:
@@ -322,6 +323,7 @@ def training_record(
     return {
         "task": task.id,
         "task_version": task.version,
+        "input_format": task.input_format,
         "labels": list(task.label_names),
         "tokenizer": tokenizer_digest(processor.tokenizer),
         "dataset": task.dataset,
