@@ -17,15 +17,18 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 
-LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+LOG_IN = "log in with `hf auth login` (or set HF_TOKEN)"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM)
+# LocalEntryNotFoundError is of a cache that was asked since the Hub could not be.
+NO_ANSWER = (OfflineModeIsEnabled, ConnectionError, TimeoutError, HTTPError, LocalEntryNotFoundError)
 
 
 def without_tokens(text: str) -> str:
@@ -75,11 +78,28 @@ def refusal(error: BaseException, name: str, kind: str) -> tuple[str, str] | Non
             return _answer(one, name, kind)
         if isinstance(one, HFValidationError):
             return f"a {kind} on the Hub cannot have such a name", "check it"
-    if any(isinstance(one, OfflineModeIsEnabled | ConnectionError | TimeoutError | HTTPError) for one in errors):
+    # What has an answer is no failure to get one.
+    no_answer = [one for one in errors if not hasattr(one, "response")]
+    if any(isinstance(one, NO_ANSWER) for one in no_answer):
         if constants.HF_HUB_OFFLINE:
             return "HF_HUB_OFFLINE is set and the cache does not have it", "unset it"
         return f"the Hub at {constants.ENDPOINT} cannot be reached", "check the network"
     return None
+
+
+def gated(name: str, kind: str) -> tuple[str, str]:
+    """Reason and remedy of what its owner grants access to."""
+    return "it is gated on the Hub", f"ask for access at {page_of(name, kind)} and {LOG_IN}"
+
+
+def missing(kind: str) -> tuple[str, str]:
+    """Reason and remedy of what is not there, or not for everyone to see: the Hub does not say which."""
+    return f"the Hub has no {kind} of that name, or it is private", f"check the name, {LOG_IN}"
+
+
+def page_of(name: str, kind: str) -> str:
+    """Address of a model's or a data set's page."""
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
 
 
 def _answer(error: HfHubHTTPError, name: str, kind: str) -> tuple[str, str]:
@@ -87,9 +107,9 @@ def _answer(error: HfHubHTTPError, name: str, kind: str) -> tuple[str, str]:
     status = error.response.status_code
     said = without_tokens(" ".join((error.server_message or "").split())).rstrip(".")
     quoted = f" ({said})" if said else ""
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
+    page = page_of(name, kind)
     if isinstance(error, GatedRepoError):
-        return "it is gated on the Hub", f"ask for access at {page} and {LOG_IN}"
+        return gated(name, kind)
     if isinstance(error, DisabledRepoError) or status == 451:
         return f"the Hub has shut it off{quoted}", f"take another {kind}"
     if isinstance(error, RevisionNotFoundError):
@@ -97,14 +117,14 @@ def _answer(error: HfHubHTTPError, name: str, kind: str) -> tuple[str, str]:
     if status == 401 and said.startswith("Invalid credentials"):
         return "the Hub does not know the token", "log in anew with `hf auth login`, or correct HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError) or status == 401:
-        return f"the Hub has no {kind} of that name, or it is private", f"check the name, {LOG_IN}"
+        return missing(kind)
     if status == 403:
         return f"the Hub forbids it{quoted}", f"{LOG_IN}, with a token that may read it"
     if status == 429:
-        return "the Hub has had too many requests (429)", f"wait a few minutes, or {LOG_IN}, which allows more"
+        return "the Hub has had too many requests (429)", f"wait a few minutes; {LOG_IN} for a higher limit"
     if status >= 500:
         return f"the Hub has a fault of its own ({status})", "try again later"
     return f"the Hub answers {status}{quoted}", f"see {page}"
 
 
-__all__ = ["chain", "refusal", "without_tokens"]
+__all__ = ["chain", "gated", "missing", "refusal", "without_tokens"]

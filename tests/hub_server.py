@@ -316,6 +316,17 @@ class HubServer:
         ]
         return {"branches": branches, "tags": [], "converts": []}, {}
 
+    def history(self, repo, user, **_):
+        found = self.visible(repo, user)
+        return [
+            {"id": sha, "title": title, "message": "", "authors": [], "date": "2018-06-11T00:00:00.000Z"}
+            for sha, title in found.messages.items()
+        ], {}
+
+    def discussions(self, repo, user, **_):
+        self.visible(repo, user)
+        return {"discussions": [], "count": 0, "start": 0, "numClosedDiscussions": 0}, {}
+
     def info(self, repo, user, revision="", **_):
         found = self.visible(repo, user)
         sha = self.revision(found, revision or "main")
@@ -386,6 +397,8 @@ ROUTES = [
     ("POST", f"{API}/branch/(?P<branch>[^/]+)", HubServer.create_branch),
     ("POST", f"{API}/paths-info/(?P<revision>[^/]+)", HubServer.paths_info),
     ("GET", f"{API}/refs", HubServer.refs),
+    ("GET", f"{API}/discussions", HubServer.discussions),
+    ("GET", f"{API}/commits/(?P<revision>[^/]+)", HubServer.history),
     ("GET", f"{API}", HubServer.info),
     ("GET", f"{API}/revision/(?P<revision>[^/]+)", HubServer.info),
     ("GET", f"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", HubServer.tree),

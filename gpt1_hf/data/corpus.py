@@ -148,7 +148,7 @@ def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> 
         try:
             row = next(rows, None)
         except LOAD_ERRORS as error:
-            raise unreadable(f"the corpus {corpus!r} to its end", error) from error
+            raise unreadable(f"the corpus {corpus!r} to its end", error, "it is damaged") from error
         if row is None:
             if empty:  # some versions of `datasets` say so themselves
                 raise GPT1Error(f"the corpus {corpus!r} is empty: it has no rows")

@@ -14,6 +14,7 @@ from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import (
     ChecksumVerificationError,
     DataFilesNotFoundError,
+    DatasetNotFoundError,
     DatasetsError,
     SplitsVerificationError,
 )
@@ -21,7 +22,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HTTPError
 
 from ..errors import GPT1Error, MissingSplitError
-from ..refusals import refusal, without_tokens
+from ..refusals import gated, missing, refusal, without_tokens
 from ..resources import UNREADABLE
 
 
@@ -139,12 +140,12 @@ def open_dataset(
         ) from error
 
 
-def unreadable(what: str, error: BaseException) -> GPT1Error:
-    """The error for what was opened, and cannot be read to its end."""
+def unreadable(what: str, error: BaseException, fault: str = "it is missing, empty or damaged") -> GPT1Error:
+    """The error for what is there and cannot be read."""
     if known := refusal(error, what, "data set"):
         return GPT1Error(f"cannot read {what}: {': '.join(known)}")
     reason = str(error.__cause__ or error).split("\n")[0] or "no rows"
-    return GPT1Error(f"cannot read {what}: it is missing, empty or damaged ({reason})")
+    return GPT1Error(f"cannot read {what}: {fault} ({reason})")
 
 
 def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, split: str) -> tuple[str, str]:
@@ -153,6 +154,8 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
     if not is_about_files and (known := refusal(error, hub_id, "data set")):
         return known
     said = without_tokens(" ".join(str(error.__cause__ or error).split()))[:300] or "no rows"
+    if isinstance(error, DatasetNotFoundError):  # which may have lost the error that it came from
+        return gated(hub_id, "data set") if "gated" in said else missing("data set")
     # The revision and the configuration of a task are fixed.
     other = "" if config else f"give another revision, {hub_id}@REVISION"
     if "scripts are no longer supported" in said:
