@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.utils import logging
 
 from .adapters import adapter_base, open_adapter
@@ -20,19 +29,29 @@ from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
 from .processing_gpt1 import padding_token
+from .refusals import refusal
 from .resources import model_path
 
 
-def _unreachable(model: str, what: str, error: Exception) -> GPT1Error:
+# What the libraries make of a name, a network, a disk or a file. (That of a request is no OSError in all versions.)
+OPEN_ERRORS = (OSError, HTTPError)
+
+
+def unreachable(model: str, what: str, error: Exception) -> GPT1Error:
+    """The error for a part of a model that cannot be had: what is wrong with the name, the Hub or the folder."""
+    advice = "give a folder that has one, a Hub id that can be reached, or gpt1-tiny"
     reason = str(error).strip().split("\n")[0]
     if Path(model).is_file():
         reason = "it is a file"
-    elif Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-        reason = "the folder has no config.json"
-    return GPT1Error(
-        f"cannot load the {what} of model {model!r}: give a folder that has one, a Hub id that can be reached, or "
-        f"gpt1-tiny ({reason})"
-    )
+    elif Path(model).is_dir():
+        reason = reason if (Path(model) / "config.json").is_file() else "the folder has no config.json"
+    elif known := refusal(error, model, "model"):
+        reason, remedy = known
+        advice = f"{remedy}, or give a folder that has one, or gpt1-tiny"
+        return GPT1Error(f"cannot load the {what} of model {model!r}: {reason}: {advice}")
+    if reason.startswith("Couldn't instantiate the backend tokenizer"):  # all that the library says of missing files
+        reason = "it has no tokenizer files that can be read"
+    return GPT1Error(f"cannot load the {what} of model {model!r}: {advice} ({reason})")
 
 
 def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -44,10 +63,23 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path(model), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unreachable(model, "tokenizer", error) from error
+    except (*OPEN_ERRORS, ValueError) as error:
+        raise unreachable(model, "tokenizer", error) from error
     tokenizer.pad_token = padding_token(tokenizer)
     return tokenizer
+
+
+def open_processor(model: str) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """
+    Load a processor, which of a model without one is its tokenizer.
+
+    Raises:
+        GPT1Error: if there is none of that name.
+    """
+    try:
+        return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+    except (*OPEN_ERRORS, ValueError) as error:
+        raise unreachable(model, "processor", error) from error
 
 
 def open_config(model: str, **changes: Any) -> PreTrainedConfig:
@@ -69,8 +101,8 @@ def open_config(model: str, **changes: Any) -> PreTrainedConfig:
         is_lstm = config_dict.get("model_type") == GPT1LSTMConfig.model_type
         # GPT1Config also reads transformers' OpenAIGPT, and refuses the rest by name.
         return (GPT1LSTMConfig if is_lstm else GPT1Config).from_pretrained(model_path(model), **changes)
-    except OSError as error:
-        raise _unreachable(model, "configuration", error) from error
+    except OPEN_ERRORS as error:
+        raise unreachable(model, "configuration", error) from error
 
 
 def _check_libraries(model: str, config: PreTrainedConfig):
@@ -99,8 +131,8 @@ def open_causal_lm(model: str) -> PreTrainedModel:
         )
     except GPT1Error:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _unreachable(model, "weights", error) from error
+    except (*OPEN_ERRORS, ValueError, SafetensorError) as error:
+        raise unreachable(model, "weights", error) from error
 
 
 def compute_device() -> torch.device:
@@ -173,8 +205,8 @@ def open_model(
             ignore_mismatched_sizes=True,  # checked here too
             use_safetensors=True,
         )
-    except (OSError, SafetensorError) as error:
-        raise _unreachable(model, "weights", error) from error
+    except (*OPEN_ERRORS, SafetensorError) as error:
+        raise unreachable(model, "weights", error) from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not (new_head and key.startswith("classifier.")))

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
-from transformers import AutoProcessor, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.exporters import DynamoExporter, ExportedModel, OnnxExporter
 from transformers.utils import cached_file
 
-from .checkpoints import open_config, open_model, open_tokenizer
+from .checkpoints import open_config, open_model, open_processor, open_tokenizer
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .conversion import LANGUAGE_MODELS
@@ -153,7 +153,7 @@ def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
     """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
     # Where there is none, AutoProcessor makes one up.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
-        return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+        return open_processor(model)
     return open_tokenizer(model)
 
 

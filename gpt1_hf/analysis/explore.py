@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import AutoModelForMultipleChoice, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
-from ..checkpoints import open_config, open_model
+from ..checkpoints import open_config, open_model, open_processor
 from ..errors import GPT1Error
 from ..evaluation.log_probs import token_log_probs
 from ..generation import sample
 from ..processing_gpt1 import GPT1Processor
-from ..resources import model_path
 from ..tokenization_gpt1 import END_OF_WORD
 from .zero_shot import (
     SENTIMENTS,
@@ -126,7 +125,7 @@ class Explorer:
         Raises:
             GPT1Error: if it was fine-tuned for another format.
         """
-        processor = AutoProcessor.from_pretrained(model_path(self.choice_model), trust_remote_code=False)
+        processor = open_processor(self.choice_model)
         if not isinstance(processor, GPT1Processor) or processor.input_format != "multiple_choice":
             raise GPT1Error(
                 f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one that `gpt1 finetune "

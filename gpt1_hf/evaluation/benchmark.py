@@ -15,18 +15,16 @@ from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
-    AutoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
-from ..checkpoints import compute_device, open_config, open_model
+from ..checkpoints import compute_device, open_config, open_model, open_processor
 from ..data.collator import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
 from ..progress import reading_bars
 from ..provenance import check_tokenizer, trained_on
-from ..resources import model_path
 from ..tasks import Task
 from .metrics import score
 from .results import Result, write_text
@@ -47,7 +45,7 @@ def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Proces
         is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
-    processor = AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+    processor = open_processor(model)
     refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
