@@ -92,7 +92,7 @@ def check_keywords(model: PreTrainedModel, keywords: dict[str, Any]):
         TypeError: if one of them is another class's argument (`labels` to a base model), or nearly an argument.
     """
     unknown = [name for name in keywords if name not in PASSED_THROUGH]
-    if not unknown or "paged" in (model.config._attn_implementation or ""):
+    if not unknown:
         return
     own = inspect.signature(model.forward).parameters.keys() - {"kwargs"}
     known = own | ARGUMENTS_OF_HEADS
@@ -497,8 +497,9 @@ class GPT1Model(GPT1PreTrainedModel):
             cache, or to flash attention.
             TypeError: if an argument is unknown and resembles a known one, or is one of the heads'.
         """
-        check_keywords(self, kwargs)
         cache = one_cache(cache, past_key_values)
+        if cache is None or isinstance(cache, Cache):  # continuous batching has its own arguments beside its cache
+            check_keywords(self, kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if branch_ids is not None and (position_ids is None or cache is not None or not self.takes_branches):
@@ -1093,7 +1094,7 @@ MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["gpt1"] = "GPT1ForCausalLM"
 
 # Arguments of the heads, and those that any model hands through to its blocks and attention function.
 ARGUMENTS_OF_HEADS = frozenset(
-    {"labels", "logits_to_keep", "skip_logits", "num_items_in_batch", "branch_starts", "input_ids", "attention_mask"}
+    {"labels", "logits_to_keep", "skip_logits", "smoothing", "num_items_in_batch", "branch_starts"}
 )
 PASSED_THROUGH = frozenset(TransformersKwargs.__annotations__) | {
     "shift_labels",  # of a language model's loss

@@ -168,7 +168,7 @@ def test_labels_that_are_no_classes_are_refused(changes, config, tmp_path):
         trainer(GPT1ForSequenceClassification(config), tmp_path)
     model = GPT1ForSequenceClassification(config)
     labels = torch.zeros(1, config.num_labels) if config.num_labels > 1 else torch.zeros(1)
-    with pytest.raises(ValueError, match="no classes: switch it off"):
+    with pytest.raises(ValueError, match="not classes: switch it off"):
         model(torch.tensor([[3, 4]]), labels=labels, smoothing=SHARE)
 
 
