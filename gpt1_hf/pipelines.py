@@ -15,7 +15,6 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.text_classification import ClassificationFunction
 
 from .configuration_gpt1 import GPT1FamilyConfig
-from .data.collator import GPT1DataCollator
 from .processing_gpt1 import GPT1Processor
 from .provenance import check_tokenizer, row_length
 
@@ -23,6 +22,13 @@ from .provenance import check_tokenizer, row_length
 def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a batch; the library makes a list only of what is in one of several."""
     return [rows] if isinstance(rows, Mapping) else rows
+
+
+def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch of a processor's rows."""
+    from .data.collator import GPT1DataCollator  # above the family, which is all that importing the package loads
+
+    return GPT1DataCollator(processor)(rows)
 
 
 class MultipleChoicePipeline(Pipeline):
@@ -100,7 +106,7 @@ class MultipleChoicePipeline(Pipeline):
         rows = listed(model_inputs["row"])
         if len({len(row["input_ids"]) for row in rows}) > 1:
             raise ValueError("rows of a batch need equally many choices: set batch_size=1")
-        batch = self._ensure_tensor_on_device(GPT1DataCollator(self.processor)(rows), self.device)
+        batch = self._ensure_tensor_on_device(collated(self.processor, rows), self.device)
         return {"logits": self.model(**batch, use_cache=False).logits, "choices": model_inputs["choices"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = 1) -> dict[str, Any] | list:
@@ -202,9 +208,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         if self.processor is None:
             return super()._forward(model_inputs)
-        batch = self._ensure_tensor_on_device(
-            GPT1DataCollator(self.processor)(listed(model_inputs["row"])), self.device
-        )
+        batch = self._ensure_tensor_on_device(collated(self.processor, listed(model_inputs["row"])), self.device)
         return {"logits": self.model(**batch, use_cache=False).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], function_to_apply=None, **settings) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ INPUT_FORMATS: dict[str, tuple[str, ...]] = {
 # The released code's tokens, in the order of their ids: start, delimiter, extract (train.py of
 # openai/finetune-transformer-lm), in the slots where the library keeps tokens of these roles.
 TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": "_classify_"}
+
+CONTEXT = 512  # GPT-1's, in tokens
 
 
 def as_lists(value: Any) -> Any:
@@ -91,7 +94,8 @@ class GPT1Processor(ProcessorMixin):
     Its tokenizer is a copy of the given one with the start, delimiter and extract tokens added, and with the format as
     its template, so that the saved tokenizer alone, in a plain `pipeline("text-classification")`, makes the same
     sequences. A model needs `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for them.
-    Where the given one has no padding token, the copy pads with `<unk>`.
+    Where the given one has no padding token, the copy pads with `<unk>`; where it has no `model_max_length`, the copy
+    has GPT-1's 512.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -123,6 +127,8 @@ class GPT1Processor(ProcessorMixin):
                 f"the tokenizer {tokenizer.name_or_path!r} has no token to pad with: set its pad_token to one of its "
                 "tokens"
             )
+        if tokenizer.model_max_length > LARGE_INTEGER:  # it was saved without
+            tokenizer.model_max_length = CONTEXT
         # Text that spells a special token is text. It is saved so, too.
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
         tokenizer.init_kwargs["input_format"] = input_format  # saved too, for the package's pipelines
