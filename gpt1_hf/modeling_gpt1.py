@@ -206,7 +206,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         needs_states, needs_weight = ctx.needs_input_grad[:2]
         # The mean over many tokens weighs each by less than fp16 can hold exactly: gradients are computed with weights
         # of at most 1, and get the common factor in the backward pass, together with the one of a gradient scaler.
-        factor = token_weights.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+        largest = token_weights.abs().max() if len(targets) else token_weights.new_ones(())
+        factor = largest.clamp(min=torch.finfo(torch.float32).tiny)
         relative_weights = token_weights / factor
         weighted_inputs = (inputs * relative_weights[:, None]).to(dtype) if needs_weight else None
         grad_states = torch.empty_like(inputs) if needs_states else None
@@ -949,7 +950,8 @@ class TaskHead:
 class SequenceClassificationHead(TaskHead):
     """
     One label for a text or a pair, from the state of the extract token (paper eq. 3). Of input of shape
-    `(batch, 2, seq)` the states of the two orders are added (paper §3.3, similarity).
+    `(batch, 2, seq)` the states of the two orders are added (paper §3.3, similarity); a model that was trained so
+    refuses a single order, which it would answer otherwise (`config.both_orders`).
 
     Logits are of shape `(batch, num_labels)`; of packed rows, `(sequences, num_labels)`. Labels of shape `(batch,)`
     are class ids or, with `num_labels=1`, scores; labels of shape `(batch, num_labels)` are several labels a row, or
@@ -962,6 +964,14 @@ class SequenceClassificationHead(TaskHead):
         return self.config.regression_bins or self.config.num_labels
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
+        if self.training:
+            if self.config.both_orders != (n_rows == 2):
+                self.config.both_orders = n_rows == 2
+        elif n_rows == 1 and self.config.both_orders:
+            raise ValueError(
+                "this model reads a pair in both orders, as input of shape (batch, 2, seq), and was given one order: "
+                'use its GPT1Processor, or pipeline("text-classification") after `import gpt1_hf`'
+            )
         extract = extract_states(hidden_states, token_mask, sequences)
         return self.classifier(self.dropout(extract.unflatten(0, (-1, n_rows)).sum(1)))
 

@@ -89,23 +89,21 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
     """
     if plain_regression and not task.score_range:
         raise GPT1Error(f"plain_regression is for scores, and task {task.id} has none")
+    changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
     if task.score_range:
-        bins = None if plain_regression else REGRESSION_BINS
-        return {
+        return changes | {
             "num_labels": 1,
             "id2label": {0: "score"},
             "label2id": {"score": 0},
             "problem_type": "regression",  # or else transformers' pipeline takes the score for a logit
-            "regression_bins": bins,
+            "regression_bins": None if plain_regression else REGRESSION_BINS,
         }
     if task.input_format == "multiple_choice":
-        return {"problem_type": None, "regression_bins": None}
-    return {
+        return changes
+    return changes | {
         "num_labels": len(task.label_names),
         "id2label": dict(enumerate(task.label_names)),
         "label2id": {name: index for index, name in enumerate(task.label_names)},
-        "problem_type": None,  # of a base model that was fine-tuned before
-        "regression_bins": None,
     }
 
 
