@@ -233,6 +233,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if needs_weight:
                 product = grad_logits[:n].T @ weighted_inputs[chunk]
                 grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
+        if needs_weight and grad_weight is None:  # of no targets at all
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_states, grad_weight, factor)
         ctx.dtypes = states.dtype, weight.dtype
         return loss * factor
@@ -863,6 +865,8 @@ class TaskHead:
 
         losses = {}
         if labels is not None:
+            if input_ids is None:
+                labels = self._labels_of_last(labels, hidden_states)
             n_labels = self._labels_per_sequence(labels, sequences, n_rows)
             n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
             losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
@@ -888,6 +892,10 @@ class TaskHead:
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
         return attention_mask
+
+    def _labels_of_last(self, labels: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Labels for all states of embeddings that are longer than the text, as with PEFT's virtual tokens."""
+        return labels
 
     @property
     def takes_smoothing(self) -> bool:
@@ -1043,11 +1051,16 @@ class TokenClassificationHead(TaskHead):
     """
     One label for each token. Not in the paper; a token's state has seen the tokens to its left only.
 
-    Logits are of shape `(batch, seq, num_labels)`, labels of shape `(batch, seq)`.
+    Logits are of shape `(batch, seq, num_labels)`, labels of shape `(batch, seq)`; of embeddings, labels may be of the
+    last ones only.
     """
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
         return self.classifier(self.dropout(hidden_states))
+
+    def _labels_of_last(self, labels, hidden_states):
+        n_before = hidden_states.shape[1] - labels.shape[1]
+        return nn.functional.pad(labels, (max(n_before, 0), 0), value=-100)
 
     def _labels_per_sequence(self, labels, sequences, n_rows):
         labelled = (labels != -100).float()
