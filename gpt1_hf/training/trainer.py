@@ -192,7 +192,8 @@ class GPT1Trainer(PublishingTrainer):
         try:
             optimizer = super().create_optimizer(model)
         except (ImportError, TypeError, ValueError) as error:
-            raise GPT1Error(f"optim {args.optim} with optim_args {args.optim_args} cannot be made: {error}") from error
+            name, settings = args.optim.value, args.optim_args
+            raise GPT1Error(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
@@ -202,7 +203,7 @@ class GPT1Trainer(PublishingTrainer):
         try:
             return super().create_scheduler(*args, **kwargs)
         except (TypeError, ValueError) as error:
-            name, settings = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
+            name, settings = self.args.lr_scheduler_type.value, self.args.lr_scheduler_kwargs
             raise GPT1Error(
                 f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
             ) from error
