@@ -1,13 +1,14 @@
 """What a run tells: results on standard output, all else on standard error; one bar, and on a terminal only."""
 
-import logging
 import sys
 
 import pytest
+from transformers import TrainerState
 
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
-from gpt1_hf.progress import Lines, OneBar, say
+from gpt1_hf.notes import be_quiet
+from gpt1_hf.progress import Lines, OneBar
 
 
 def command(base_model, tmp_path, *more: str) -> list[str]:
@@ -39,9 +40,11 @@ def test_one_bar_on_a_terminal(base_model, tmp_path, monkeypatch, capsys):
     assert err.count("'loss': '") == 2
 
 
-def test_silence(capsys, monkeypatch):
-    say("shown")
-    monkeypatch.setattr(logging.getLogger("gpt1_hf"), "level", logging.ERROR)
-    logging.getLogger("gpt1_hf.progress").manager._clear_cache()
-    say("not shown")
-    assert capsys.readouterr().err == "shown\n"
+def test_quiet_leaves_the_logs_out(capsys):
+    try:
+        be_quiet(True)
+        Lines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 1.0})
+    finally:
+        be_quiet(False)
+    Lines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 2.0})
+    assert capsys.readouterr().err == "{'loss': '2'}\n"
