@@ -224,7 +224,7 @@ def test_plans_go_on(write_plan, capfd, monkeypatch):
     capfd.readouterr()
     run.do()
     assert "training goes on from" in capfd.readouterr().err
-    assert run.state == "finished" and not list(run.folder.glob("checkpoint-*"))
+    assert run.state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(gpt1_hf.training.finetune, "load_rows", failing(KeyboardInterrupt()))
         (run.folder / "results.json").unlink()
