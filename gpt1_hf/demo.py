@@ -10,7 +10,7 @@ from .errors import interruptible
 from .evaluation.metrics import score
 from .evaluation.results import RESULTS, Result, write_results
 from .generation import generate
-from .progress import say
+from .notes import note
 from .tasks import load_task
 from .training.arguments import FinetuneArguments
 from .training.finetune import finetune_once
@@ -37,7 +37,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
     """
     task = load_task("sst2")
     rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
-    say(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
+    note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
     results = []
     if (Path(output_dir) / RESULTS).is_file():  # a whole one is shown again, and one that was cut short goes on
         for name in ("pre-trained", "from-scratch"):

@@ -1,6 +1,5 @@
-"""What a run tells while it is at work: on standard error, and with bars on a terminal only."""
+"""How a run shows that it is at work: on standard error, and with bars on a terminal only."""
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +9,11 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from .notes import note
 
-logger = logging.getLogger(__name__)
 
 # Rows whose encoding takes long enough for a bar.
 MANY_ROWS = 20_000
-
-
-def say(text: str):
-    """Tell how a run goes; where the package's warnings are silenced, so is this."""
-    if logger.isEnabledFor(logging.WARNING):
-        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -63,4 +56,4 @@ class Lines(TrainerCallback):
         if state.is_world_process_zero and logs is not None:
             shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in logs.items()}
             shown.pop("total_flos", None)
-            say(str(shown))
+            note(str(shown))

@@ -79,7 +79,9 @@ class Run:
     def flags(self) -> list[str]:
         """Its command line, behind the command."""
         flags = []
-        for key, value in {**self.settings, "output_dir": str(self.folder)}.items():
+        # If the plan says nothing else, a run that was stopped goes on.
+        settings = {"resume_from_checkpoint": True, **self.settings, "output_dir": str(self.folder)}
+        for key, value in settings.items():
             if value is not None:
                 values = value if isinstance(value, list) else [value]
                 flags += [f"--{key}", *(str(one).lower() if isinstance(one, bool) else str(one) for one in values)]
@@ -138,9 +140,8 @@ class Run:
             )
 
     def arguments(self) -> PretrainArguments | FinetuneArguments:
-        """Its settings, as the command line would read them; if nothing is said of it, it goes on where it stopped."""
+        """Its settings, as the command line would read them."""
         (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
-        arguments.resume_from_checkpoint = arguments.resume_from_checkpoint or "true"
         return arguments
 
     def do(self):
@@ -171,15 +172,12 @@ class Run:
         write_json(self.folder / RECORD, {**record, "state": "stopped"})
         _, function = KINDS[self.kind]
         begin = time.perf_counter()
-        arguments = self.arguments()
         try:
             with interruptible(self.name, "the same command goes on with it"):
-                function(arguments)
+                function(self.arguments())
         except RUN_ERRORS as error:
             write_json(self.folder / RECORD, {**record, "state": "failed", "error": " ".join(str(error).split())})
             raise
-        if arguments.save_strategy == "no":  # what an interruption saved
-            remove_checkpoints(self.folder)
         seconds = round(time.perf_counter() - begin, 1)
         write_json(self.folder / RECORD, {**record, "state": "finished", "seconds": seconds})
 

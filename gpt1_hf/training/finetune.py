@@ -32,8 +32,8 @@ from ..evaluation.benchmark import (
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, format_results, write_json, write_results
 from ..hardware import device_name
+from ..notes import note
 from ..processing_gpt1 import GPT1Processor
-from ..progress import say
 from ..provenance import rows_digest, tokenizer_digest, trained_on
 from ..tasks import Task, load_task
 from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
@@ -102,7 +102,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     for run in runs:
         of_seed = finished.get(run.seed)
         if of_seed is not None and main:
-            say(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
+            note(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
         if of_seed is None:
             if rows is None:
                 rows = load_rows(args, task)
@@ -127,7 +127,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         print(format_results(results))
         if args.seeds > 1 and results:
             print(summary(results))
-        say(f"written to {args.output_dir}")
+        note(f"written to {args.output_dir}")
     push_run(args)
     for run in runs:
         forget_trained(run)

@@ -10,7 +10,7 @@ from ..checkpoints import open_config
 from ..errors import GPT1Error, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
-from ..progress import say
+from ..notes import note
 from .arguments import FinetuneArguments
 from .finetune import finetune
 from .resume import hold
@@ -50,7 +50,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
     results, not_run = [], {}
     for run in runs:
         if is_main:
-            say(f"== {run.task} ==")
+            note(f"== {run.task} ==")
         try:
             with interruptible(run.task, "the same command goes on with it"):
                 results += finetune(run, resume=True)
@@ -59,7 +59,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
                 raise  # other processes may not have seen it, and wait
             not_run[run.task] = " ".join(str(error).split())
             if is_main:
-                say(f"{run.task}: not run: {not_run[run.task]}")
+                note(f"{run.task}: not run: {not_run[run.task]}")
         if is_main and results:
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
             write_results(output_dir, results)
@@ -71,7 +71,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
         write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
         write_results(output_dir, results)
         print(f"\n{comparison(results, not_run)}")
-        say(f"written to {Path(output_dir) / TABLE_FILE}")
+        note(f"written to {Path(output_dir) / TABLE_FILE}")
     return results
 
 

@@ -27,7 +27,7 @@ from ..errors import GPT1Error, interruptible, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
 from ..hardware import device_name, training_dtype
-from ..progress import say
+from ..notes import note
 from .arguments import PretrainArguments, check_metric
 from .card import write_pretraining_card
 from .plot import plot_losses
@@ -137,12 +137,12 @@ def train(
     if args.process_index == 0:  # what a former run found is not of the model that comes
         for name in (RUN, RESULTS):
             (Path(args.output_dir) / name).unlink(missing_ok=True)
-    span = config.max_position_embeddings
+    span, is_evaluated = config.max_position_embeddings, args.eval_strategy != "no" or args.eval_on_start
     trainer = GPT1Trainer(
         model=new_model(AutoModelForCausalLM, config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
-        eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
+        eval_dataset=Windows(validation_stream, span) if is_evaluated else None,
     )
     trainer.settings, trainer.how_to_go_on = settings, how_to_go_on(args)
     throughput = watch_throughput(trainer, span)
@@ -215,7 +215,7 @@ def score_trained(
             write_json(folder / RUN, {"settings": settings})
         forget_trained(args)
         print(format_results(results))
-        say(f"written to {folder}")
+        note(f"written to {folder}")
     return results
 
 
@@ -235,7 +235,7 @@ def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[
     results = json.loads(results_file.read_text(encoding="utf-8"))
     results = [Result(**result) for result in results]
     if args.process_index == 0:
-        say(f"The run in {args.output_dir} is finished; nothing is trained. Its results:")
+        note(f"the run in {args.output_dir} is finished: nothing is trained")
         print(format_results(results))
     return results
 

@@ -24,7 +24,7 @@ from ..data.corpus import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.results import write_json
 from ..folders import check_writable
-from ..progress import say
+from ..notes import note
 
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def found_in_training(args: TrainingArguments, settings: dict[str, Any]) -> dict
         trained = json.loads(file.read_text(encoding="utf-8"))
         if not changed_settings(settings, trained["settings"]):
             found = trained["found"]
-            say(f"the model in {args.output_dir} is trained already; it is scored")
+            note(f"the model in {args.output_dir} is trained already; it is scored")
     return broadcast_object_list([found])[0] if args.world_size > 1 else found
 
 

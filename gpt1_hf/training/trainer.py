@@ -33,8 +33,9 @@ from ..data.spans import RandomSpans, Spans
 from ..errors import GPT1Error, Terminated, writing
 from ..evaluation.results import write_json
 from ..folders import check_writable
+from ..notes import note
 from ..processing_gpt1 import GPT1Processor
-from ..progress import Lines, OneBar, say
+from ..progress import Lines, OneBar
 from .arguments import check_metric, drop_missing_precision
 from .cpu import speed_up
 from .optimizer import decay_by_layer
@@ -192,7 +193,8 @@ class GPT1Trainer(PublishingTrainer):
         try:
             optimizer = super().create_optimizer(model)
         except (ImportError, TypeError, ValueError) as error:
-            raise GPT1Error(f"optim {args.optim} with optim_args {args.optim_args} cannot be made: {error}") from error
+            name, settings = args.optim.value, args.optim_args
+            raise GPT1Error(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
@@ -202,7 +204,7 @@ class GPT1Trainer(PublishingTrainer):
         try:
             return super().create_scheduler(*args, **kwargs)
         except (TypeError, ValueError) as error:
-            name, settings = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
+            name, settings = self.args.lr_scheduler_type.value, self.args.lr_scheduler_kwargs
             raise GPT1Error(
                 f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
             ) from error
@@ -264,7 +266,7 @@ class GPT1Trainer(PublishingTrainer):
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._told_to_end, self._ended, self._saved_at = 0, False, None
         if self._resumed_from is not None and self.is_world_process_zero():
-            say(f"training goes on from {self._resumed_from}")
+            note(f"training goes on from {self._resumed_from}")
         if self.args.world_size > 1 and self._hosts is None:
             self._hosts = dist.new_group(backend="gloo")  # to talk without waiting for the devices
 

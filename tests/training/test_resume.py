@@ -219,7 +219,7 @@ def test_a_finished_run_is_not_trained_again(argv, uninterrupted, monkeypatch, c
     written = (uninterrupted / "model.safetensors").stat().st_mtime_ns
     assert main(argv(uninterrupted)) == 0
     shown = capsys.readouterr()
-    assert "is finished; nothing is trained" in shown.err and "perplexity" in shown.out
+    assert "is finished: nothing is trained" in shown.err and "perplexity" in shown.out
     assert (uninterrupted / "model.safetensors").stat().st_mtime_ns == written
 
 

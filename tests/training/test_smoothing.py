@@ -212,9 +212,8 @@ def test_pre_training(base_model, texts, tmp_path):
             "logging_steps": 60,
             "use_cpu": "true",
         }
-        assert (
-            main(["pretrain", *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]) == 0
-        )
+        flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+        assert main(["pretrain", *flags]) == 0
         values[share] = json.loads((out / "results.json").read_text())[0]["value"]
     assert values[0.1] == pytest.approx(values[0], rel=0.25)  # and not that of a model that learnt the present token
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "0.1").config.use_cache
