@@ -49,8 +49,7 @@ def generate(
             Seed of the sampling.
 
     Returns:
-        list of `str`: prompt and continuation, lower-cased as the model reads it, in readable spacing and with the line
-        breaks of the prompt.
+        list of `str`: prompt and continuation, lower-cased as the model reads it, with the line breaks of the prompt.
 
     Raises:
         GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a

@@ -82,9 +82,9 @@ _CLEAN_UP = (
             "(?<! \\.) (?=\\. (?!\\. ))",  # an ellipsis of several words keeps its spaces
             "(?<=[\\W_][(\\[{]) |(?<=/) |(?<=--) |(?<=[\"'_]\\.\\.\\.) ",
             # A hyphen, but a dash after punctuation; two in a row are no `--`.
-            "(?<![,;:.!?\"] )(?<=[^,;:.!?\"\\-]) (?=- (?!- ))|(?<![,;:.!?\"\\-] -)(?<= -) (?!- )",
+            '(?<![,;:.!?"\\-]) (?=- (?!- ))|(?<![,;:.!?"\\-] -)(?<= -) (?!- )',
             "(?<=[\\W_][$\u00a3\u20ac#]) (?=\\d)",
-            "(?<=\\d ,) (?=\\d{3}\\D|\\d{0,2} \\z)",
+            "(?<=\\d ,) (?=\\d{3}(?!\\d)|\\d{0,2} ?\\z)",
             f"(?<= (?:{_PRONOUNS})) (?=(?:d|ll|m|re|s) (?!- ))",  # as of "wed", which spaCy parts
             "(?<= can) (?=not )|(?<= gon) (?=na )|(?<= got) (?=ta )|(?<= (?:gim|lem)) (?=me )|(?<= y') (?=all )",
         )
@@ -150,8 +150,8 @@ def _normalizer() -> normalizers.Normalizer:
             # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
             normalizers.Lowercase(),
-            # An added token is looked up as it is when it has come through here: without the space put before it.
-            normalizers.Strip(),
+            # An added token is looked for as it comes out of here: with no space around it, and one between its words.
+            normalizers.Replace(Regex("\\A +| +\\z|(?<= ) +"), ""),
         ]
     )
 
@@ -208,7 +208,9 @@ def readable_decoder(vocab: Iterable[str]) -> decoders.Decoder:
     parts = [token for token in sorted(vocab) if token != UNKNOWN and not token.endswith(END_OF_WORD)]
     return decoders.Sequence(
         [
-            decoders.Replace(Regex(f"\\A(?!(?:{_alternatives(parts)})\\z)(?m:.+)(?<!{END_OF_WORD})\\K\\z"), END_OF_WORD),
+            decoders.Replace(
+                Regex(f"\\A(?!(?:{_alternatives(parts)})\\z)(?m:.+)(?<!{END_OF_WORD})\\K\\z"), END_OF_WORD
+            ),
             decoders.Replace(END_OF_WORD, " "),
             decoders.Fuse(),
             decoders.Replace(Regex("\\A"), " "),
@@ -237,9 +239,10 @@ class GPT1Tokenizer(TokenizersBackend):
     `decode` gives readable text: no space before punctuation, inside quotes and brackets, or around hyphens. Its first
     word has a space before it, so that new text can be put after a prompt. Quotes are told apart by their order.
 
-    A token of `add_tokens` is a word of its own, wherever it stands; it is looked for in the text after clean-up and
-    lower-casing, or as it is with `AddedToken(..., normalized=False)`. One that is spelled like a piece of a word in
-    the vocabulary is that piece, which decoding joins to the next.
+    A token of `add_tokens` is a word of its own, wherever it stands. It is looked for in the text after clean-up and
+    lower-casing; one with capitals or punctuation needs `AddedToken(..., normalized=False)` to go from `tokenize` back
+    to its id. One that is spelled like a piece of a word in the vocabulary is that piece, and decoding joins it to the
+    next.
 
     As padding and unknown characters share an id, an attention mask is what tells them apart: `generate(ids)` without
     one takes unknown characters for padding, and `DataCollatorForLanguageModeling` learns neither.
