@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
+from tokenizers import decoders
 from transformers import (
     AutoConfig,
     AutoProcessor,
@@ -31,6 +32,7 @@ from .errors import GPT1Error
 from .processing_gpt1 import padding_token
 from .refusals import refusal
 from .resources import model_path
+from .tokenization_gpt1 import readable_decoder
 
 
 # What the libraries make of a name, a network, a disk or a file. (That of a request is no OSError in all versions.)
@@ -66,6 +68,11 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
     except (*OPEN_ERRORS, ValueError) as error:
         raise unreachable(model, "tokenizer", error) from error
     tokenizer.pad_token = padding_token(tokenizer)
+    # The library's OpenAIGPTTokenizer, and folders that earlier versions saved: a space between each two words.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(backend.decoder, decoders.BPEDecoder):
+        added = {token.content for token in backend.get_added_tokens_decoder().values()}
+        backend.decoder = readable_decoder(backend.get_vocab(with_added_tokens=False).keys() - added)
     return tokenizer
 
 

@@ -1,5 +1,6 @@
 """Text from a language model: prompt in, readable continuation out."""
 
+import re
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -48,8 +49,7 @@ def generate(
             Seed of the sampling.
 
     Returns:
-        list of `str`: prompt and continuation, lower-cased as the model reads it, with the spaces before punctuation
-        taken out.
+        list of `str`: prompt and continuation, lower-cased as the model reads it, with the line breaks of the prompt.
 
     Raises:
         GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
@@ -64,8 +64,23 @@ def generate(
         tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
     )
     texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
-    # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
-    return [tokenizer.clean_up_tokenization(text) for text in texts]
+    return [with_line_breaks(text.removeprefix(" "), prompt) for text in texts]
+
+
+def with_line_breaks(text: str, prompt: str) -> str:
+    """
+    A prompt's line breaks in decoded text that begins with it, where each is one; the text's own are as its last one.
+
+    Args:
+        text (`str`):
+            Prompt and continuation, decoded.
+        prompt (`str`):
+            The prompt as it was given.
+    """
+    runs = re.findall(r"\s*\n\s*", re.sub("\r\n?", "\n", prompt.strip()))
+    breaks = ["\n" * run.count("\n") for run in runs]
+    each = iter(breaks)
+    return re.sub("\n+", lambda found: next(each, breaks[-1] if breaks else found[0]), text)
 
 
 def sample(

@@ -49,8 +49,8 @@ def saved(base_model, tokenizer, tmp_path):
 def test_text_generation(base_model):
     generator = pipeline("text-generation", model=base_model, device="cpu")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base_model), AutoTokenizer.from_pretrained(base_model)
-    # The pipeline joins prompt and decoded new text, and decoding begins without a space: the prompt brings its own.
-    prompts = ["the old captain ", "a dark night in the garden and "]
+    # The pipeline joins prompt and decoded new text, which brings the space before its first word.
+    prompts = ["the old captain", "a dark night in the garden and"]
     greedy = GenerationConfig(max_new_tokens=5, do_sample=False, pad_token_id=0)
     for batch_size in (1, 2):
         tensors = generator(prompts, generation_config=greedy, batch_size=batch_size, return_tensors=True)
@@ -58,7 +58,7 @@ def test_text_generation(base_model):
         for prompt, (ids,), (text,) in zip(prompts, tensors, texts, strict=True):
             output = model.generate(**tokenizer(prompt, return_tensors="pt"), generation_config=greedy)[0].tolist()
             assert ids["generated_token_ids"][-len(output) :] == output  # after padding on the left
-            assert text["generated_text"] == tokenizer.decode(output)
+            assert " " + text["generated_text"] == tokenizer.decode(output)
     new = generator(prompts[0], generation_config=greedy, return_full_text=False)[0]["generated_text"]
     assert generator(prompts[0], generation_config=greedy)[0]["generated_text"] == prompts[0] + new
 
