@@ -7,6 +7,7 @@ unpickled.
 
 import copy
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ from .processing_gpt1 import padding_token
 from .refusals import refusal
 from .resources import model_path
 
+
+# Of weights that are pickled only, transformers would ask a bot of the Hub for safetensors, in the repository's public
+# discussions; and where it is refused weights it takes them for such ones. Nothing is asked of the Hub but files.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
 # What the libraries make of a name, a network, a disk or a file. (That of a request is no OSError in all versions.)
 OPEN_ERRORS = (OSError, HTTPError)
