@@ -216,7 +216,7 @@ def _check_test_rows(file: GlueFile, task: Task, rows: Sequence[dict[str, Any]],
     if list(found) != list(range(file.n_rows)):
         raise GPT1Error(
             f"{file.name}: the predictions are not of the test set, which has the rows 0 to {file.n_rows - 1}: there "
-            f"are {len(found)}, {min(found)} to {max(found)}; give those of --split test"
+            f"are {len(found)}, {min(found)} to {max(found)}; give those of `gpt1 evaluate --split test`"
         )
     # Labels alone tell nothing: the Hub has those of MRPC's test set (huggingface/datasets#6506). But QNLI's
     # validation set has as many rows as its test set, which has no labels.
@@ -224,7 +224,7 @@ def _check_test_rows(file: GlueFile, task: Task, rows: Sequence[dict[str, Any]],
     if twins and any(row.get("label", -1) != -1 for row in rows):
         raise GPT1Error(
             f"{file.name}: these predictions are of rows with labels, which {twins[0]} has and the test set has not; "
-            "give those of --split test"
+            "give those of `gpt1 evaluate --split test`"
         )
 
 

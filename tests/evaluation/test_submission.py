@@ -139,7 +139,7 @@ def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 2}])
     with pytest.raises(GPT1Error, match="two predictions of row 3"):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 1}, {"id": 3, "prediction": 1}])
-    with pytest.raises(GPT1Error, match="CoLA: the predictions are not of the test set.*; give those of --split test"):
+    with pytest.raises(GPT1Error, match="CoLA: the predictions are not of the test set.*`gpt1 evaluate --split test`"):
         answers(BY_NAME["CoLA"], [{"id": 3, "label": 0, "prediction": 1}], complete=True)
     (folder / "rte" / "predictions.jsonl").write_text('{"id": 0}\n')
     args.fill_missing = False
