@@ -7,6 +7,8 @@ unpickled.
 
 import copy
 import importlib.util
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,15 @@ from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
 from .processing_gpt1 import padding_token
+from .provenance import trained_on
 from .refusals import refusal
 from .resources import model_path
 from .tokenization_gpt1 import readable_decoder
 
+
+# Of weights that are pickled only, transformers would ask a bot of the Hub for safetensors, in the repository's public
+# discussions; and where it is refused weights it takes them for such ones. Nothing is asked of the Hub but files.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
 # What the libraries make of a name, a network, a disk or a file. (That of a request is no OSError in all versions.)
 OPEN_ERRORS = (OSError, HTTPError)
@@ -118,17 +125,31 @@ def _check_libraries(model: str, config: PreTrainedConfig):
         raise GPT1Error(f"model {model!r} is quantized and needs the library torchao: pip install 'gpt1_hf[quantize]'")
 
 
+def _check_language_model(model: str, config: PreTrainedConfig):
+    """Raise if a checkpoint has a task head: it would be left out, and what is below it was trained for the task."""
+    record = trained_on(config)
+    for name in config.architectures or (["a task head"] if record else []):
+        if not re.search("Classification|MultipleChoice|QuestionAnswering|task head", name):
+            continue
+        task = f", fine-tuned on {record['task']}" if "task" in record else ""
+        raise GPT1Error(
+            f"model {model!r} is no language model but one for a task ({name}{task}): `gpt1 evaluate --task` scores "
+            "it; give the language model that it was made from"
+        )
+
+
 def open_causal_lm(model: str) -> PreTrainedModel:
     """
     Load a causal language model of any architecture, in fp32.
 
     Raises:
-        GPT1Error: if there is none of that name.
+        GPT1Error: if there is none of that name, or it was fine-tuned for a task.
     """
     from transformers import AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(model_path(model), trust_remote_code=False)
+        _check_language_model(model, config)
         if config.model_type in ("openai-gpt", GPT1Config.model_type, GPT1LSTMConfig.model_type):
             config = open_config(model)
             return open_model(AutoModelForCausalLM._model_mapping[type(config)], model, config)

@@ -27,6 +27,7 @@ from .zero_shot import (
     Answers,
     Scorer,
     ZeroShotArguments,
+    answer,
     open_scorer,
     score_answers,
     score_referents,
@@ -188,6 +189,20 @@ class Explorer:
         """SST-2's heuristic: whether "negative" or "positive" is the likelier word after a text and "very"."""
         rows = Dataset.from_list([{"text": self._checked(text, "the text")}])
         return _comparison(list(SENTIMENTS), score_sentiments(self.scorer, rows))
+
+    @cached_property
+    def sample_sentiment(self) -> tuple[int, int, int]:
+        """
+        How good [`sentiment`] is: of the labelled sample of SST-2 in the package, half of which is positive, the
+        number of rows, of those that it answers rightly, and of those that it calls positive.
+        """
+        _, predictions = answer(self.scorer, ZeroShotArguments(model=self.model, task="sst2", sample=True))
+        (rows,) = predictions.values()
+        return (
+            len(rows),
+            sum(row["prediction"] == row["label"] for row in rows),
+            sum(row["prediction"] == SENTIMENTS.index("positive") for row in rows),
+        )
 
     def referents(self, sentence: str, pronoun: str, candidates: list[str]) -> Comparison:
         """

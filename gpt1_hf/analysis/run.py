@@ -144,6 +144,16 @@ class Run:
         (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
         return arguments
 
+    def told(self, error: Exception) -> str:
+        """What an error of it says, with the options that it advises as a plan takes them: `--finetune.data_dir`."""
+        own = {field.name for field in fields(KINDS[self.kind][0])} - {"output_dir"}
+
+        def of_plan(option: re.Match) -> str:
+            return f"--{self.kind}.{option[1]}" if option[1] in own else option[0]
+
+        parts = " ".join(str(error).split()).split("`")  # between backticks stand other commands
+        return "`".join(re.sub(r"--(\w+)", of_plan, part) if n % 2 == 0 else part for n, part in enumerate(parts))
+
     def do(self):
         """
         Do it, and keep a record of it. What an earlier run with other settings left in the folder is not gone on with.

@@ -10,7 +10,7 @@ from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
-from ..folders import check_writable
+from ..folders import check_writable, default_folder
 from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
@@ -81,10 +81,19 @@ class EvaluateArguments:
         default=None, metadata={"help": "With check_overlap: text that the language model learnt from, as --corpus."}
     )
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
-    output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where results.json is written. Default: runs/evaluate/<task or text>/<model>, and below it for "
+            "--split."
+        },
+    )
 
     def __post_init__(self):
         check_ranges(self, RANGES)
+        if self.output_dir is None:
+            sample = "sample" if self.sample else None
+            self.output_dir = default_folder("evaluate", self.task or self.text_file, self.model, self.split, sample)
         if self.sample and self.text_file:
             raise GPT1Error("sample is a task's: give --task in place of --text_file, or drop it")
 

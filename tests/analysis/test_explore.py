@@ -8,6 +8,7 @@ import torch
 from gpt1_hf import GPT1ForMultipleChoice, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Processor
 from gpt1_hf.analysis.explore import LONGEST, MOST_ANSWERS, Explorer, visible
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.tasks import load_task
 
 
 @pytest.fixture
@@ -230,3 +231,10 @@ def test_a_recurrent_model_is_shown_as_well(tokenizer, tmp_path):
 
 def test_what_cannot_be_seen_is_spelt():
     assert visible("a\nb\u202ec\x00 é\U0001f600") == "a↵bU+202EcU+0000 é\U0001f600"
+
+
+def test_what_sentiment_is_worth_is_counted_on_the_sample():
+    n_rows, n_right, n_positive = Explorer().sample_sentiment
+    labels = load_task("sst2").load("validation", sample=True)["label"][:]
+    assert n_rows == len(labels) and 2 * sum(labels) == n_rows
+    assert (n_right, n_positive) == (50, 100)  # a small model: "positive" whatever the text
