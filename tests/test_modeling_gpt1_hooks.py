@@ -107,8 +107,8 @@ def test_generation_continues_from_a_cache_and_from_embeddings():
 # Attention implementations
 
 
-# Flex attention is run op by op: the kernel that torch.compile makes of it takes a while to build, and a compiler. On a
-# CPU torch knows no gradients of it.
+# Flex attention is run op by op: the kernel that torch.compile makes of it takes a while to build, and a compiler.
+# On a CPU torch knows no gradients of it.
 @pytest.fixture
 def uncompiled():
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
