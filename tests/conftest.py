@@ -6,6 +6,8 @@ import os
 # Before any import of the library: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Models of two small layers take several times longer in two threads, which wait for each other, than in one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import random
