@@ -1,0 +1,17 @@
+"""What a command tells beside its result: progress, and where it writes. It goes to standard error."""
+
+import sys
+
+
+_settings = {"quiet": False}
+
+
+def be_quiet(quiet: bool):
+    """Leave notes out from now on, or tell them again (`--quiet`)."""
+    _settings["quiet"] = quiet
+
+
+def note(text: str):
+    """Tell something, unless the command is to be quiet."""
+    if not _settings["quiet"]:
+        print(text, file=sys.stderr, flush=True)
