@@ -36,6 +36,7 @@ from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..folders import check_writable
+from ..notes import note
 from ..provenance import check_tokenizer, rows_digest
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
@@ -318,7 +319,7 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
     print(format_results(results))
-    print(f"written to {path}")
+    note(f"written to {path}")
     return results
 
 

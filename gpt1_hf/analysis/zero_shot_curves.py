@@ -13,6 +13,7 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
+from ..notes import note
 from ..provenance import rows_digest
 from ..tasks import load_task
 from ..training.trajectory import FOLDER
@@ -80,7 +81,7 @@ def analyze(args: Arguments) -> list[Result]:
 
     results = []
     for architecture, run, updates, folder in points:
-        print(f"{architecture}, {updates:,} updates: {folder}", flush=True)
+        note(f"{architecture}, {updates:,} updates: {folder}")
         has_tokenizer = (folder / "tokenizer.json").is_file()
         common = ZeroShotArguments(
             model=str(folder),
@@ -97,7 +98,7 @@ def analyze(args: Arguments) -> list[Result]:
             results.append(replace(result, details=details))
     print(table(results))
     write_results(args.output_dir, results)
-    print(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
+    note(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
     return results
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import json
 import re
 import sys
@@ -68,17 +69,26 @@ def main(argv: list[str]):
 def generation_fields() -> dict[str, Callable[[str], Any]]:
     """Fields of transformers' `GenerationConfig` and what reads their values, from its source file."""
     _, _, definition = find_class("transformers.generation.configuration_utils.GenerationConfig")
-    numbers = dict(re.findall(r"(?m)^\s+(\w+) \(`?(int|float)`?[,)]", ast.get_docstring(definition)))
+    kinds = dict(
+        re.findall(r"(?m)^\s+(\w+) \(`?(int|float|bool|list|dict)[\w\[\], ]*`?[,)]", ast.get_docstring(definition))
+    )
     (init,) = (part for part in definition.body if getattr(part, "name", "") == "__init__")
     targets = [part.targets[0] for part in ast.walk(init) if isinstance(part, ast.Assign)]
     names = [target.attr for target in targets if isinstance(target, ast.Attribute) and target.attr[0] != "_"]
     readers = {"int": int, "float": float}
-    return {name: readers.get(numbers.get(name), yaml_value) for name in names if name != "transformers_version"}
+    return {
+        name: readers.get(kinds.get(name)) or functools.partial(yaml_value, kind=kinds.get(name))
+        for name in names
+        if name != "transformers_version"
+    }
 
 
-def yaml_value(word: str) -> Any:
-    """A flag's value as YAML reads it."""
+def yaml_value(word: str, kind: str | None = None) -> Any:
+    """A flag's value as YAML reads it, a `bool`, `list` or `dict` if it has to be."""
     try:
-        return yaml.safe_load(word)
+        value = yaml.safe_load(word)
     except UNREADABLE as error:
         raise argparse.ArgumentTypeError(f"{word!r} is no YAML value: put quotes around what is text") from error
+    if kind is not None and type(value).__name__ != kind:
+        raise argparse.ArgumentTypeError(f"a {kind} in YAML, not {word!r}")
+    return value

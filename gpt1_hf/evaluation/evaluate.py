@@ -11,6 +11,7 @@ from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
 from ..folders import check_writable
+from ..notes import note
 from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
@@ -105,7 +106,7 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     check_writable(args.output_dir)
     results = measure(args)
     print(format_results(results))
-    print(f"written to {write_results(args.output_dir, results)}")
+    note(f"written to {write_results(args.output_dir, results)}")
     return results
 
 
@@ -190,7 +191,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
         found = {**details, "rows_digest": digests[split]}
         scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
         if not scored:
-            print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
+            note(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
         if args.check_overlap and scored:
             train = task.load("train", args.data_dir, args.sample)
             overlap = row_overlap(train, rows[split], task.input_format)

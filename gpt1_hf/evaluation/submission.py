@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
+from ..notes import note
 from ..provenance import row_length, trained_on
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
@@ -169,7 +170,7 @@ def submit(args: SubmitArguments) -> Path:
     print(tabulate(report, headers=("file", "rows", "from")))
     for name, reason in lacking.items():
         print(f"filled: {name}: {reason}")
-    print(f"written to {path}")
+    note(f"written to {path}")
     return path
 
 

@@ -30,6 +30,7 @@ from ..evaluation.benchmark import (
 )
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, device_name, format_results, write_json, write_results
+from ..notes import note
 from ..processing_gpt1 import GPT1Processor
 from ..provenance import rows_digest, tokenizer_digest
 from ..tasks import Task, load_task
@@ -89,7 +90,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     for run in runs:
         of_seed = finished.get(run.seed)
         if of_seed is not None and main:
-            print(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
+            note(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
         if of_seed is None:
             if rows is None:
                 rows = load_rows(args, task)
@@ -114,6 +115,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         print(format_results(results))
         if args.seeds > 1 and results:
             print(summary(results))
+        note(f"written to {args.output_dir}")
     push_run(args)
     return results
 

@@ -10,6 +10,7 @@ from ..checkpoints import open_config
 from ..errors import GPT1Error
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
+from ..notes import note
 from .arguments import FinetuneArguments
 from .finetune import finetune
 from .resume import hold
@@ -49,7 +50,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
     results, not_run = [], {}
     for run in runs:
         if is_main:
-            print(f"== {run.task} ==", flush=True)
+            note(f"== {run.task} ==")
         try:
             results += finetune(run, resume=True)
         except (GPT1Error, FloatingPointError) as error:
@@ -57,7 +58,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
                 raise  # other processes may not have seen it, and wait
             not_run[run.task] = " ".join(str(error).split())
             if is_main:
-                print(f"{run.task}: not run: {not_run[run.task]}")
+                note(f"{run.task}: not run: {not_run[run.task]}")
         if is_main and results:
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
             write_results(output_dir, results)
@@ -68,7 +69,8 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
     if is_main:
         write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
         write_results(output_dir, results)
-        print(f"\n{comparison(results, not_run)}\nwritten to {Path(output_dir) / TABLE_FILE}")
+        print(f"\n{comparison(results, not_run)}")
+        note(f"written to {Path(output_dir) / TABLE_FILE}")
     return results
 
 

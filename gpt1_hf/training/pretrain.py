@@ -24,6 +24,7 @@ from ..data.spans import RandomSpans, Windows
 from ..errors import GPT1Error, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, device_name, format_results, write_json, write_results
+from ..notes import note
 from .arguments import PretrainArguments
 from .card import write_pretraining_card
 from .plot import plot_losses
@@ -160,6 +161,7 @@ def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict
             write_results(args.output_dir, results)
             write_json(Path(args.output_dir) / RUN, {"settings": settings})
         print(format_results(results))
+        note(f"written to {args.output_dir}")
     push_run(args)
     return results
 
@@ -180,7 +182,8 @@ def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[
     results = json.loads(results_file.read_text(encoding="utf-8"))
     results = [Result(**result) for result in results]
     if args.process_index == 0:
-        print(f"The run in {args.output_dir} is finished; nothing is trained. Its results:\n{format_results(results)}")
+        note(f"the run in {args.output_dir} is finished: nothing is trained")
+        print(format_results(results))
     return results
 
 

@@ -11,6 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..adapters import kept_card, save_adapter
 from ..errors import GPT1Error
+from ..notes import note
 from ..upload import CARD, Upload, check_base, check_repo_name, explained, upload
 from .card import is_plain_card, write_plain_card
 
@@ -29,7 +30,7 @@ def push_run(args: TrainingArguments):
             sent = upload(args.output_dir, repo, None, args.hub_private_repo, args.hub_revision, args.hub_token)
         except GPT1Error as error:
             raise GPT1Error(f"{args.output_dir} is finished but was not pushed: {error}") from error
-        print(f"pushed to {sent.url}")
+        note(f"pushed to {sent.url}")
 
 
 class PublishingTrainer(Trainer):
