@@ -3,12 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
+from datasets import disable_progress_bars
 from tabulate import tabulate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from .evaluation.metrics import score
 from .evaluation.results import Result, write_results
 from .generation import generate
+from .notes import note
 from .tasks import load_task
 from .training.arguments import FinetuneArguments
 from .training.finetune import finetune_once
@@ -31,9 +33,10 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
     Returns:
         list of [`Result`]: the accuracy of both.
     """
+    disable_progress_bars()  # of reading and encoding some hundred rows; training shows its own
     task = load_task("sst2")
     rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
-    print(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
+    note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
     results = []
     for name, from_scratch in (("pre-trained", False), ("from-scratch", True)):
         args = FinetuneArguments(
@@ -44,7 +47,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
             output_dir=str(Path(output_dir) / name),
             seed=seed,
             learning_rate=5e-4,
-            num_train_epochs=6,
+            num_train_epochs=4,
             warmup_steps=0.1,
             per_device_train_batch_size=16,
             logging_strategy="no",
@@ -59,7 +62,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
         ("from scratch", results[1].value),
         ("pre-trained", results[0].value),
     ]
-    print(f"\nAccuracy on {len(rows['validation'])} other remarks:\n")
+    print(f"Accuracy on {len(rows['validation'])} other remarks:\n")
     print(tabulate(table, headers=("model", "accuracy %"), floatfmt=".1f"))
 
     folder = str(Path(output_dir) / "pre-trained")
@@ -73,4 +76,5 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
         print(f"  {answer['label']:<9} {answer['score']:.0%}  {remark}")
     print(f'\n{MODEL} itself goes on from "It was a dark":\n')
     print(f"  {generate('It was a dark', MODEL, max_new_tokens=40, seed=seed)[0]}")
+    note(f"written to {output_dir}")
     return results

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from json import JSONDecodeError
 from pathlib import Path
 
 from ..errors import GPT1Error, Terminated, UsageError
@@ -116,7 +117,7 @@ def told(run: Callable[[], None], quiet: bool = False) -> int:
         registration.hide_weight_bars()
     try:
         run()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except told_types() as error:
         if (reason := one_sentence(error)) is None:
             raise
         print(f"gpt1: error: {reason}", file=sys.stderr)
@@ -130,17 +131,28 @@ def told(run: Callable[[], None], quiet: bool = False) -> int:
     return 0
 
 
+def told_types() -> tuple[type[Exception], ...]:
+    """Types of exceptions that may be told in one sentence; asked for only when there is one, as this is slow."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return ValueError, OSError, FloatingPointError, ImportError, StrictDataclassError
+
+
 def one_sentence(error: Exception) -> str | None:
     """What to tell a user of an exception; `None` if it may be a bug."""
-    if not isinstance(error, GPT1Error | FloatingPointError):
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, StrictDataclassError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, StrictDataclassError
 
-        known = isinstance(error, StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled)
-        known = known or (isinstance(error, OSError) and error.errno in SURROUNDINGS)
-        if not known and not spoken(error):
-            return None
-        if isinstance(error, StrictDataclassError) and error.__cause__:
-            error = error.__cause__  # a configuration's own; it is wrapped in the name of the check
+    known = isinstance(
+        error, GPT1Error | FloatingPointError | StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled
+    )
+    known = known or isinstance(error, JSONDecodeError | UnicodeDecodeError)
+    surroundings = isinstance(error, OSError) and error.errno in SURROUNDINGS
+    if not (known or surroundings or spoken(error)):
+        return None
+    if isinstance(error, JSONDecodeError | UnicodeDecodeError):  # no file of text or JSON is read but a user's
+        return f"a file is damaged: {error}"
+    if isinstance(error, StrictDataclassError) and error.__cause__:
+        error = error.__cause__  # a configuration's own; it is wrapped in the name of the check
     return " ".join(str(error).split())
 
 

@@ -1,5 +1,7 @@
 """Train a tokenizer on text, convert the original vocabulary, or rebuild the word-splitting rules."""
 
+import json
+
 from ..errors import GPT1Error, writing
 from ..ranges import MOST, check_ranges
 from .flags import Parser, read_constant
@@ -56,7 +58,10 @@ def main(argv: list[str]):
         pieces = (piece for _, piece in read_pieces(*source))
         tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
     else:
-        tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
+        try:
+            tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise GPT1Error(f"the vocabulary in {args.source} is damaged ({error}): fetch it anew") from error
     with writing(args.output_dir, "give another --output_dir"):
         tokenizer.save_pretrained(args.output_dir)
     print(f"{len(tokenizer):,} entries saved in {args.output_dir}")

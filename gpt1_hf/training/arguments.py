@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -95,6 +96,10 @@ class GPT1TrainingArguments(TrainingArguments):
             super().__post_init__()
         except ImportError as error:  # such as deepspeed
             raise GPT1Error(f"a setting needs what is not installed: {error}") from error
+        if self.torch_compile and self.torch_compile_backend.upper() not in DynamoBackend.__members__:
+            raise GPT1Error(
+                f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the usual one"
+            )
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
