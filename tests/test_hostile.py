@@ -419,7 +419,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("word", [f"--hub_tokn={TOKEN}", f"--hub_tokens={TOKEN}"])
     def test_a_mistyped_flag_is_named_without_its_value(self, word, capsys):
-        assert main(["finetune", "--task", "cola", word]) == 1
+        assert main(["finetune", "--task", "cola", word]) == 2
         error = capsys.readouterr().err
         assert "did you mean --hub_token?" in error and TOKEN not in error
 

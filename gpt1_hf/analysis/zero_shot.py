@@ -275,7 +275,7 @@ class ZeroShotArguments:
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
-    task: str | None = field(default=None, metadata={"help": f"Task id: {', '.join(HEURISTICS)}."})
+    task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2."})
     split: str | None = field(
         default=None, metadata={"help": "Split to score. Default: validation; of dpr, which has none, train."}
     )

@@ -16,8 +16,9 @@ from importlib.metadata import version
 from json import JSONDecodeError
 from pathlib import Path
 
+from .. import AS_COMMAND
 from ..errors import GPT1Error, Terminated, UsageError
-from ..notes import be_quiet
+from ..notes import be_quiet, no_bars
 from .flags import nearest, underscored
 
 
@@ -109,55 +110,48 @@ def told(run: Callable[[], None], quiet: bool = False) -> int:
     is none of the known causes is a bug, and keeps its traceback.
     """
     be_quiet(quiet)
-    if quiet or not sys.stderr.isatty():
-        # The libraries read these when they are imported.
+    if AS_COMMAND and no_bars():
+        # The libraries, which are not imported yet, read these when they are.
         for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
     if (registration := sys.modules.get("gpt1_hf.registration")) is not None:  # else it does so by itself
         registration.hide_weight_bars()
     try:
         run()
-    except told_types() as error:
-        if (reason := one_sentence(error)) is None:
-            raise
-        print(f"gpt1: error: {reason}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
     except Terminated as end:
         print(f"gpt1: {end}", file=sys.stderr)
         return 128 + signal.SIGTERM  # as a shell tells of it
     except KeyboardInterrupt:
         print("gpt1: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (reason := one_sentence(error)) is None:
+            raise
+        print(f"gpt1: error: {reason}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     return 0
-
-
-def told_types() -> tuple[type[Exception], ...]:
-    """Types of exceptions that may be told in one sentence; asked for only when there is one, as this is slow."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    return ValueError, OSError, FloatingPointError, ImportError, StrictDataclassError
 
 
 def one_sentence(error: Exception) -> str | None:
     """What to tell a user of an exception; `None` if it may be a bug."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, StrictDataclassError
+    if not isinstance(error, GPT1Error | FloatingPointError):
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, StrictDataclassError
 
-    known = isinstance(
-        error, GPT1Error | FloatingPointError | StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled
-    )
-    known = known or isinstance(error, JSONDecodeError | UnicodeDecodeError)
-    surroundings = isinstance(error, OSError) and error.errno in SURROUNDINGS
-    if not (known or surroundings or spoken(error)):
-        return None
-    if isinstance(error, JSONDecodeError | UnicodeDecodeError):  # no file of text or JSON is read but a user's
-        return f"a file is damaged: {error}"
-    if isinstance(error, StrictDataclassError) and error.__cause__:
-        error = error.__cause__  # a configuration's own; it is wrapped in the name of the check
+        if isinstance(error, JSONDecodeError | UnicodeDecodeError):  # no file of text or JSON is read but a user's
+            return f"a file is damaged: {error}"
+        known = isinstance(error, StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled)
+        known = known or (isinstance(error, OSError) and error.errno in SURROUNDINGS)
+        if not known and not spoken(error):
+            return None
+        if isinstance(error, StrictDataclassError) and error.__cause__:
+            error = error.__cause__  # a configuration's own; it is wrapped in the name of the check
     return " ".join(str(error).split())
 
 
 def spoken(error: Exception) -> bool:
     """Whether a `raise` of one of `SPEAKERS` made an exception, and not something that went wrong in it."""
+    if not isinstance(error, ValueError | OSError | ImportError):
+        return False
     place = error.__traceback__
     while place.tb_next is not None:
         place = place.tb_next

@@ -127,17 +127,19 @@ class Field:
     default: Any
     help: str | None
     choices: tuple[str, ...] | None
+    nargs: str | None
 
     @property
     def is_switch(self) -> bool:
         """Whether it is a boolean that needs no value."""
-        return self.kind == "bool" or (self.kind == "bool | None" and self.default is not None)
+        switched = self.default is not None or self.nargs == "?"
+        return self.kind == "bool" or (self.kind == "bool | None" and switched)
 
     def add_to(self, parser: argparse.ArgumentParser):
         text = self.help or ""
         if self.default is not UNKNOWN and self.default is not None:
             text += f" (default: {str(self.default).replace('%', '%%')})"
-        nargs = "?" if self.is_switch else "+" if self.kind.startswith("list") else None
+        nargs = "?" if self.is_switch else "+" if self.kind.startswith("list") else self.nargs
         kind = {"int": int, "float": float, "bool": truth, "bool | None": truth}.get(self.kind)
         keywords = {"nargs": nargs, "type": kind, "choices": self.choices, "help": text}
         if self.is_switch:
@@ -181,7 +183,7 @@ def read_field(name: str, statement: ast.AnnAssign, module: str, tree: ast.Modul
             kind = kinds[0] if kinds[1] == "None" else kinds[1]
     else:
         kind = kinds[0]
-    value, default, metadata = statement.value, None, {}
+    value, default, metadata, keywords = statement.value, None, {}, {}
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         keywords = {keyword.arg: keyword.value for keyword in value.keywords}
         if "metadata" in keywords:
@@ -193,6 +195,8 @@ def read_field(name: str, statement: ast.AnnAssign, module: str, tree: ast.Modul
             default = literal(factory.body)
     elif value is not None:
         default = literal(value)
+    if kind.startswith("list") and "default_factory" not in keywords:
+        default = None  # as `HfArgumentParser` leaves it
     choices = metadata.get("choices")
     if kind.startswith("Literal["):
         choices = literal(ast.parse(kind.removeprefix("Literal")).body[0].value)
@@ -200,7 +204,7 @@ def read_field(name: str, statement: ast.AnnAssign, module: str, tree: ast.Modul
         choices = enum_values(home(kind, module, tree)) or choices
     choices = tuple(choices) if isinstance(choices, list | tuple) else None
     text = metadata.get("help")
-    return Field(name, kind, default, text if isinstance(text, str) else None, choices)
+    return Field(name, kind, default, text if isinstance(text, str) else None, choices, metadata.get("nargs"))
 
 
 def _items(mapping: ast.expr) -> tuple[list, list]:
