@@ -1,8 +1,8 @@
 """GPT-1 (Radford et al., 2018) for the Hugging Face ecosystem.
 
-Importing the package registers the model family with transformers' Auto classes, and a pipeline for multiple choice.
-Everything above the family (training, evaluation) is imported when it is first asked for. Nothing here touches the
-network.
+Importing the package registers the model family with transformers' Auto classes, a pipeline for multiple choice, and
+one for text classification that reads with the model's processor. Everything above the family (training, evaluation)
+is imported when it is first asked for. Nothing here touches the network.
 """
 
 import sys
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         GPT1LSTMForTokenClassification,
         GPT1LSTMModel,
     )
-    from .pipelines import MultipleChoicePipeline
+    from .pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
     from .processing_gpt1 import GPT1Processor
     from .tasks import load_task
     from .tokenization_gpt1 import GPT1Tokenizer
@@ -52,6 +52,7 @@ _HOMES = {
     "GPT1LSTMModel": "modeling_gpt1_lstm",
     "GPT1Model": "modeling_gpt1",
     "GPT1Processor": "processing_gpt1",
+    "GPT1TextClassificationPipeline": "pipelines",
     "GPT1Tokenizer": "tokenization_gpt1",
     "GPT1Trainer": "training.trainer",
     "GPT1TrainingArguments": "training.arguments",
@@ -105,6 +106,7 @@ __all__ = [
     "GPT1LSTMModel",
     "GPT1Model",
     "GPT1Processor",
+    "GPT1TextClassificationPipeline",
     "GPT1Tokenizer",
     "GPT1Trainer",
     "GPT1TrainingArguments",

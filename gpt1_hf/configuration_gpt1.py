@@ -20,7 +20,7 @@ class GPT1FamilyConfig(PreTrainedConfig):
     """
 
     # What a prediction is not: leaves `logits` as the one array of `Trainer.predict`.
-    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     # Model types of other folders that are read as this one's.
     _other_model_types = ()
 
@@ -56,6 +56,8 @@ class GPT1FamilyConfig(PreTrainedConfig):
         super().validate_architecture()
         if self.regression_bins and self.num_labels != 1:
             raise ValueError(f"regression_bins reads out one score: set num_labels to 1, not {self.num_labels}")
+        if self.regression_bins and self.problem_type is None:
+            self.problem_type = "regression"  # by which pipelines return the score as it is
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """
@@ -120,6 +122,8 @@ class GPT1Config(GPT1FamilyConfig):
         regression_bins (`int`, *optional*):
             With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
             and read it out as their expectation: 6 is the released code's STS-B. Plain regression if not set.
+        both_orders (`bool`, *optional*, defaults to `False`):
+            Whether a sequence classifier reads pairs in both orders, and refuses a single one. Training sets it.
         trained_on (`dict`, *optional*):
             What a fine-tuned model was made with: task, labels, tokenizer and data (see `provenance.py`).
         use_cache (`bool`, *optional*, defaults to `True`):
@@ -171,6 +175,7 @@ class GPT1Config(GPT1FamilyConfig):
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
     regression_bins: int | None = None
+    both_orders: bool = False
     trained_on: dict | None = None
     use_cache: bool = True
     pad_token_id: int | None = None

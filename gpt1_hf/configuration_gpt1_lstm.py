@@ -41,6 +41,8 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
         regression_bins (`int`, *optional*):
             With `num_labels=1`, learn a score as a distribution over the whole numbers from 0 to `regression_bins - 1`
             and read it out as their expectation, as [`GPT1Config`].
+        both_orders (`bool`, *optional*, defaults to `False`):
+            Whether a sequence classifier reads pairs in both orders, as [`GPT1Config`].
         trained_on (`dict`, *optional*):
             What a fine-tuned model was made with: task, labels, tokenizer and data (see `provenance.py`).
         use_cache (`bool`, *optional*, defaults to `True`):
@@ -64,6 +66,7 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
     initializer_range: float = 0.02
     lm_coef: float | int = 0.5
     regression_bins: int | None = None
+    both_orders: bool = False
     trained_on: dict | None = None
     use_cache: bool = True
     pad_token_id: int | None = None

@@ -24,11 +24,12 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from .checkpoints import open_config, open_model, open_tokenizer
+from .checkpoints import OPEN_ERRORS, open_config, open_model, open_tokenizer
 from .configuration_gpt1 import GPT1Config
 from .errors import GPT1Error
 from .folders import check_new, new_folder
 from .modeling_gpt1 import GPT1ForCausalLM
+from .refusals import refusal
 from .resources import model_path
 from .tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
 
@@ -175,8 +176,9 @@ def _kind(source: str) -> str:
         config, _ = PreTrainedConfig.get_config_dict(source)
         if not config:  # what the library makes of a folder without one
             raise FileNotFoundError("there is no config.json")
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
+    except (*OPEN_ERRORS, ValueError) as error:
+        known = None if Path(source).exists() else refusal(error, source, "model")
+        reason = ": ".join(known) if known else " ".join(str(error).split("\n")[0].split())
         raise GPT1Error(
             f"{source} is neither a folder of OpenAI's release ({SHAPES}, params_0.npy to params_{N_ARRAYS - 1}.npy), "
             f"nor a folder or Hub id of a GPT-1 or OpenAIGPT model that can be reached ({reason})"

@@ -3,17 +3,20 @@
 from collections import Counter
 from pathlib import Path
 
-from datasets import disable_progress_bars
 from tabulate import tabulate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from .errors import interruptible
 from .evaluation.metrics import score
-from .evaluation.results import Result, write_results
+from .evaluation.results import RESULTS, Result, write_results
 from .generation import generate
 from .notes import note
+from .progress import reading_bars
 from .tasks import load_task
 from .training.arguments import FinetuneArguments
 from .training.finetune import finetune_once
+from .training.finished import finished_results
+from .training.resume import forget_trained, remove_checkpoints
 
 
 MODEL = "gpt1-tiny"
@@ -33,11 +36,15 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
     Returns:
         list of [`Result`]: the accuracy of both.
     """
-    disable_progress_bars()  # of reading and encoding some hundred rows; training shows its own
     task = load_task("sst2")
-    rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
+    with reading_bars():
+        rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
     note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
     results = []
+    if (Path(output_dir) / RESULTS).is_file():  # a whole one is shown again, and one that was cut short goes on
+        for name in ("pre-trained", "from-scratch"):
+            (Path(output_dir) / name / RESULTS).unlink(missing_ok=True)
+        (Path(output_dir) / RESULTS).unlink()
     for name, from_scratch in (("pre-trained", False), ("from-scratch", True)):
         args = FinetuneArguments(
             task=task.id,
@@ -51,8 +58,12 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
             warmup_steps=0.1,
             per_device_train_batch_size=16,
             logging_strategy="no",
+            resume_from_checkpoint="true",
         )
-        results += finetune_once(args, task, rows)
+        with interruptible("the demonstration", "the same command goes on with it"):
+            results += finished_results(args, task) or finetune_once(args, task, rows)
+        forget_trained(args)
+        remove_checkpoints(args.output_dir)  # which an interruption saved
     write_results(output_dir, results)
 
     label, count = Counter(rows["validation"]["label"]).most_common(1)[0]

@@ -1,6 +1,7 @@
 """The one error type for bad input above the model family, and what a file that cannot be written is told as."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,39 @@ class MissingSplitError(GPT1Error):
 
 
 class Terminated(Exception):
-    """A run that SIGTERM ended in good order. The message says where it is saved and how it goes on."""
+    """
+    A run that a signal ended in good order.
+
+    Args:
+        message (`str`):
+            What has ended, where it is saved, and how it goes on.
+        number (`int`, *optional*, defaults to `SIGTERM`):
+            The signal; Ctrl-C is `SIGINT`. The command line's exit status is 128 and this.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGTERM):
+        super().__init__(message)
+        self.signal = number
+
+
+@contextmanager
+def interruptible(what: str, how: str) -> Iterator[None]:
+    """
+    Turn Ctrl-C into a word on how it goes on.
+
+    Args:
+        what (`str`):
+            What Ctrl-C ends here.
+        how (`str`):
+            How it goes on.
+
+    Raises:
+        Terminated: if it came.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Terminated(f"Ctrl-C ended {what}; {how}", signal.SIGINT) from None
 
 
 @contextmanager

@@ -23,17 +23,17 @@ from typing import Any
 import torch
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
-from transformers import AutoProcessor, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.exporters import DynamoExporter, ExportedModel, OnnxExporter
 from transformers.utils import cached_file
 
-from .checkpoints import open_config, open_model, open_tokenizer
+from .checkpoints import open_config, open_model, open_processor, open_tokenizer
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .conversion import LANGUAGE_MODELS
 from .errors import GPT1Error
 from .folders import check_new, new_folder
-from .modeling_gpt1 import AUTO_CLASSES, GPT1ForCausalLM
+from .modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
 from .resources import model_path
 
 
@@ -74,9 +74,9 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
     """
     Export a model in fp32, with its tokenizer (or processor) and configuration.
 
-    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on the right, and returns
+    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on either side, and returns
     `logits`. With a cache it also takes `position_ids` and the keys and values of earlier tokens (none, at first), and
-    returns those of all tokens; `attention_mask` then spans both, and padding may be on the left.
+    returns those of all tokens; `attention_mask` then spans both, and padding is on the left.
 
     Args:
         model (`str`):
@@ -108,7 +108,8 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
         exported.save_pretrained(folder)
         reader.save_pretrained(folder)
         del exported
-        program = ExportedModel.from_pretrained(folder, device="cpu")
+        # transformers 5.24 asks for trust in a file that it unpickles; this one was written just now.
+        program = ExportedModel.from_pretrained(folder, device="cpu", trust_remote_code=True)
         n_cases, difference, largest = cases.compare(program)
         del program  # it holds the weights' file open
         if not difference <= TOLERANCE * largest:  # nor is NaN
@@ -152,7 +153,7 @@ def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
     """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
     # Where there is none, AutoProcessor makes one up.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
-        return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+        return open_processor(model)
     return open_tokenizer(model)
 
 
@@ -186,13 +187,13 @@ class Cases:
             self.dynamic_shapes["attention_mask"] = {0: BATCH, 1: TOTAL}
             self.dynamic_shapes["position_ids"] = axes
             # In the order in which a cache lists its tensors: keys and values of each layer.
-            self.dynamic_shapes["past_key_values"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
+            self.dynamic_shapes["cache"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
 
     def sample(self) -> dict[str, Any]:
         """Inputs to trace. All sizes differ: tracing could take equal ones for one and the same."""
         inputs = self._tokens(4, 7)
         if self.use_cache:
-            _, inputs["past_key_values"] = self._read(self.model, inputs, (0, 2))
+            _, inputs["cache"] = self._read(self.model, inputs, (0, 2))
             inputs = piece(inputs, 2, 7)
         return inputs
 
@@ -218,14 +219,18 @@ class Cases:
         return len(differences), torch.stack(differences).max().item(), largest  # NaN stays NaN
 
     def _tokens(self, batch: int, length: int) -> dict[str, Any]:
-        """Random tokens; all rows but the last are padded, each by another length (on the left, with a cache)."""
+        """
+        Random tokens; all rows but the last are padded, each by another length: with a cache on the left, else in turn
+        on either side.
+        """
         shape = (batch, *self.rows, length)
         input_ids = torch.randint(self.model.config.vocab_size, shape, generator=self.generator)
         n_rows = input_ids[..., 0].numel()
         lengths = (length - torch.arange(n_rows).flip(0)).clamp(min=1).view(*shape[:-1], 1)
         mask = (torch.arange(length) < lengths).long()
         if not self.use_cache:
-            return {"input_ids": input_ids, "attention_mask": mask}
+            on_left = torch.arange(n_rows).view(*shape[:-1], 1) % 2 == 1
+            return {"input_ids": input_ids, "attention_mask": torch.where(on_left, mask.flip(-1), mask)}
         mask = mask.flip(-1)
         return {
             "input_ids": input_ids,
@@ -244,15 +249,15 @@ class Cases:
             cache.update(keys, values, layer)
         logits = []
         for start, end in pairwise(cuts):
-            output = model(**piece(inputs, start, end), past_key_values=cache)
-            cache = output.past_key_values
+            output = model(**piece(inputs, start, end), cache=cache)
+            cache = getattr(output, CACHE)
             logits.append(output.logits)
         return torch.cat(logits, dim=1), cache
 
 
 def piece(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
     """Inputs for the tokens from `start` to `end`: their own part of all but the mask, which is of all up to `end`."""
-    cuts = {"attention_mask": slice(0, end), "past_key_values": None}
+    cuts = {"attention_mask": slice(0, end), "cache": None}
     return {
         name: value if (cut := cuts.get(name, slice(start, end))) is None else value[:, cut].contiguous()
         for name, value in inputs.items()

@@ -1,11 +1,41 @@
 """Folders to write into: that they can be written, and new ones that are there whole, or not at all."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 from .errors import GPT1Error, writing
+
+
+def default_folder(command: str, what: str | None, model: str, *parts: str | None) -> str:
+    """
+    Where a command's results go unless it is told: a folder for each thing that is measured, so that no result takes
+    the place of another's.
+
+    Args:
+        command (`str`):
+            Name of the command's folder below `runs`.
+        what (`str`, *optional*):
+            Task, or text.
+        model (`str`):
+            Folder, Hub id, or embedded model.
+        parts (`str`, *optional*):
+            What else tells results apart; `None` is left out.
+
+    Returns:
+        `str`: such as `runs/evaluate/cola/gpt1-tiny/test`.
+    """
+    names = [what, model, *parts] if what else [model, *parts]
+    return str(Path("runs", command, *(_folder_name(name) for name in names if name)))
+
+
+def _folder_name(name: str) -> str:
+    """A path or Hub id as the name of one folder, another for each."""
+    plain = re.sub(r"[^\w.+=,@-]+", "--", name).strip("-.")[-80:]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def check_writable(folder: str | Path):

@@ -1,5 +1,6 @@
 """Text from a language model: prompt in, readable continuation out."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -62,8 +63,7 @@ def generate(
             More fields of transformers' `GenerationConfig`.
 
     Returns:
-        list of `str`: prompt and continuation, lower-cased as the model reads it, with the spaces before punctuation
-        taken out.
+        list of `str`: prompt and continuation, lower-cased as the model reads it, with the line breaks of the prompt.
 
     Raises:
         GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
@@ -75,13 +75,13 @@ def generate(
     if ids and not tokenizer.decode(ids, skip_special_tokens=True):
         raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
     start = 0 if echo else len(ids)
-    streamer = None if stream is None else Stream(tokenizer, start, stream)
+    streamer = None if stream is None else Stream(tokenizer, prompt, start, stream)
     options |= {"num_return_sequences": num_return_sequences, "streamer": streamer}
     output = sample(tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, **options)
-    return [readable(tokenizer, sequence, start) for sequence in output.sequences.tolist()]
+    return [readable(tokenizer, sequence, prompt, start) for sequence in output.sequences.tolist()]
 
 
-def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int = 0) -> str:
+def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, start: int = 0) -> str:
     """
     Text of a sequence's tokens.
 
@@ -90,35 +90,52 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int = 0)
             Its tokenizer.
         ids (`list[int]`):
             The whole sequence, as what stands before decides on spaces and quotes.
+        prompt (`str`):
+            The prompt as it was given.
         start (`int`, *optional*, defaults to 0):
             Token that the text begins with.
     """
-    # Words are decoded with a space between each two; the library's clean-up takes out those before punctuation.
-    text = tokenizer.clean_up_tokenization(tokenizer.decode(ids, skip_special_tokens=True))
-    return text.removeprefix(readable(tokenizer, ids[:start])).lstrip(" ") if start else text
+    text = with_line_breaks(tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" "), prompt)
+    return text.removeprefix(readable(tokenizer, ids[:start], prompt)).lstrip(" ") if start else text
 
 
 class Stream(BaseStreamer):
     """Hands on a text while its tokens come, up to its last word, which may grow."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, write: Callable[[str], None]):
-        self.tokenizer, self.start, self.write = tokenizer, start, write
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, start: int, write: Callable[[str], None]):
+        self.tokenizer, self.prompt, self.start, self.write = tokenizer, prompt, start, write
         self.ids: list[int] = []
         self.shown = ""
 
     def put(self, value: torch.Tensor):
         self.ids += value.flatten().tolist()
         if len(self.ids) > self.start:
-            text = readable(self.tokenizer, self.ids, self.start)
+            text = readable(self.tokenizer, self.ids, self.prompt, self.start)
             self._show(text[: text.rfind(" ") + 1].rstrip(" "))
 
     def end(self):
-        self._show(readable(self.tokenizer, self.ids, self.start))
+        self._show(readable(self.tokenizer, self.ids, self.prompt, self.start))
 
     def _show(self, text: str):
         if text.startswith(self.shown):
             self.write(text[len(self.shown) :])
             self.shown = text
+
+
+def with_line_breaks(text: str, prompt: str) -> str:
+    """
+    A prompt's line breaks in decoded text that begins with it, where each is one; the text's own are as its last one.
+
+    Args:
+        text (`str`):
+            Prompt and continuation, decoded.
+        prompt (`str`):
+            The prompt as it was given.
+    """
+    runs = re.findall(r"\s*\n\s*", re.sub("\r\n?", "\n", prompt.strip()))
+    breaks = ["\n" * run.count("\n") for run in runs]
+    each = iter(breaks)
+    return re.sub("\n+", lambda found: next(each, breaks[-1] if breaks else found[0]), text)
 
 
 def sample(

@@ -9,9 +9,11 @@ checkpoints of the latter load through the weight mapping at the end of the file
 This file travels to the Hub beside every checkpoint; it imports nothing of the package but its siblings.
 """
 
+import difflib
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,14 +25,84 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import Transpose, WeightRenaming
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1 import GPT1Config
+
+
+logger = logging.get_logger(__name__)
+
+# What the library calls the cache in its outputs and in its mask functions: transformers 5.24 renamed
+# `past_key_values`. Our own code says `cache`, and the models take either name.
+CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+
+
+def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """
+    The cache that the caller gave, under either of its names.
+
+    Raises:
+        ValueError: if it was given under both.
+    """
+    if cache is not None and past_key_values is not None:
+        raise ValueError("`cache` and `past_key_values` are two names of one argument: give one of them")
+    return past_key_values if cache is None else cache
+
+
+def without_checkpointing(model: PreTrainedModel, cache: Cache | None) -> Cache | None:
+    """
+    The cache, but none where activation checkpointing computes every block twice, which would add its keys twice.
+
+    Raises:
+        ValueError: if it holds tokens then, which the input would not see.
+    """
+    if cache is None or not (model.gradient_checkpointing and model.training and torch.is_grad_enabled()):
+        return cache
+    if cache.get_seq_length():
+        raise ValueError(
+            "the cache holds earlier tokens, and activation checkpointing cannot add to it: train without one of them"
+        )
+    return None
+
+
+def check_keywords(model: PreTrainedModel, keywords: dict[str, Any]):
+    """
+    Refuse keyword arguments that are mistaken for arguments of a model.
+
+    The library hands arguments through the model to the attention function, which users can exchange; so a name that
+    is unknown here need not be wrong. One that a model of this family has elsewhere, or nearly has, is.
+
+    Args:
+        model (`PreTrainedModel`):
+            Base model that was given them.
+        keywords (`dict`):
+            Arguments that its `forward` does not name.
+
+    Raises:
+        TypeError: if one of them is another class's argument (`labels` to a base model), or nearly an argument.
+    """
+    unknown = [name for name in keywords if name not in PASSED_THROUGH]
+    if not unknown:
+        return
+    own = inspect.signature(model.forward).parameters.keys() - {"kwargs"}
+    known = own | ARGUMENTS_OF_HEADS
+    for name in unknown:
+        where = f"{type(model).__name__}.forward() got an unexpected keyword argument {name!r}"
+        if name in known:
+            raise TypeError(f"{where}, which only models with a head take")
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise TypeError(f"{where}: did you mean {near[0]!r}?")
+        logger.warning_once(f"{where}: it has no effect unless the attention function in use reads it")
 
 
 def eager_attention_forward(
@@ -73,6 +145,40 @@ def sinusoidal_positions(position_ids: torch.Tensor, size: int, dtype: torch.dty
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :size].to(dtype)
 
 
+def default_positions(
+    inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None
+) -> torch.Tensor:
+    """
+    Positions of tokens that the caller gives none for.
+
+    Args:
+        inputs_embeds (`torch.Tensor` of shape `(batch, seq, hidden)`):
+            Embeddings of the tokens.
+        attention_mask (`torch.Tensor`, *optional*):
+            Mask; one of shape `(batch, past + seq)` says which tokens count, so that padding does not.
+        cache (`Cache`, *optional*):
+            Cache of the `past` tokens before them.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch, seq)` or `(1, seq)`.
+
+    Raises:
+        ValueError: if the mask has not a column for each token, those of the cache included.
+    """
+    seq_len = inputs_embeds.shape[1]
+    past = cache.get_seq_length() if cache is not None else 0
+    columns = (torch.arange(seq_len, device=inputs_embeds.device) + past).unsqueeze(0)  # (1, seq)
+    if attention_mask is None or attention_mask.dim() != 2:
+        return columns
+    if not torch.compiler.is_compiling() and attention_mask.shape[1] < past + seq_len:
+        raise ValueError(
+            f"attention_mask has {attention_mask.shape[1]} columns, but cache and input together have "
+            f"{int(past) + seq_len} tokens: give it one column for each"
+        )
+    positions = (attention_mask.to(columns).cumsum(-1) - 1).clamp(min=0)
+    return positions[:, columns[0]]
+
+
 def sees_own_branch(branch_ids: torch.Tensor) -> Callable:
     """Mask function of rows that hold a prefix (id 0) and its continuations: a token sees the prefix and its own."""
 
@@ -98,7 +204,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device_type) if autocast else states.dtype
         inputs, matrix = states.to(dtype), weight.to(dtype)
         needs_states, needs_weight = ctx.needs_input_grad[:2]
-        weighted_inputs = (inputs * token_weights[:, None]).to(dtype) if needs_weight else None
+        # The mean over many tokens weighs each by less than fp16 can hold exactly: gradients are computed with weights
+        # of at most 1, and get the common factor in the backward pass, together with the one of a gradient scaler.
+        largest = token_weights.abs().max() if len(targets) else token_weights.new_ones(())
+        factor = largest.clamp(min=torch.finfo(torch.float32).tiny)
+        relative_weights = token_weights / factor
+        weighted_inputs = (inputs * relative_weights[:, None]).to(dtype) if needs_weight else None
         grad_states = torch.empty_like(inputs) if needs_states else None
         grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
@@ -108,7 +219,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
         for start in range(0, len(targets), rows):
             chunk = slice(start, min(start + rows, len(targets)))
-            target, token_weight = targets[chunk, None], token_weights[chunk, None]
+            target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
             torch.log_softmax(wide_logits[:n].copy_(logits[:n]), -1, out=log_probs[:n])
@@ -122,21 +233,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if needs_weight:
                 product = grad_logits[:n].T @ weighted_inputs[chunk]
                 grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
-        ctx.save_for_backward(
-            grad_states.to(states.dtype) if needs_states else None,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-        )
-        return loss
+        if needs_weight and grad_weight is None:  # of no targets at all
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        ctx.save_for_backward(grad_states, grad_weight, factor)
+        ctx.dtypes = states.dtype, weight.dtype
+        return loss * factor
 
     @staticmethod
     def backward(ctx, grad_loss):
-        grad_states, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_states is None else grad_states * grad_loss,
-            None if grad_weight is None else grad_weight * grad_loss,
-            None,
-            None,
-        )
+        *grads, factor = ctx.saved_tensors
+        factor = factor * grad_loss
+        scaled = [
+            None if grad is None else (grad.float() * factor).to(dtype)
+            for grad, dtype in zip(grads, ctx.dtypes, strict=True)
+        ]
+        return *scaled, None, None
 
 
 def linear_cross_entropy(
@@ -179,6 +290,29 @@ def causal_lm_loss(
     return linear_cross_entropy(states.flatten(0, 1), weight, shift_labels.flatten(), token_weights)
 
 
+def smoothed_causal_lm_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    shift_labels: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    **kwargs: Unpack[TransformersKwargs],
+) -> torch.Tensor:
+    """transformers' `ForCausalLMLoss`, with a share of each target spread evenly over the vocabulary."""
+    if shift_labels is None:
+        logits, shift_labels = logits[:, :-1], labels[:, 1:]
+    n_items = (shift_labels != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
+    losses = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        shift_labels.flatten().to(logits.device),
+        ignore_index=ignore_index,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+    return losses / n_items
+
+
 class GPT1Attention(nn.Module):
     """Masked multi-head self-attention."""
 
@@ -198,7 +332,7 @@ class GPT1Attention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]  # (batch, seq)
@@ -206,8 +340,11 @@ class GPT1Attention(nn.Module):
         query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)  # (batch, heads, seq, head_dim)
         key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if isinstance(cache, Cache) or CACHE == "cache":
+            if cache is not None:
+                key, value = cache.update(key, value, self.layer_idx, kwargs=kwargs)
+        elif cache is not None:  # continuous batching: before 5.24 the attention function itself updated its cache
+            kwargs["cache"] = cache
 
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -253,12 +390,10 @@ class GPT1Block(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,  # (batch, seq, hidden)
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attention, _ = self.attn(
-            hidden_states, attention_mask=attention_mask, past_key_values=past_key_values, **kwargs
-        )
+        attention, _ = self.attn(hidden_states, attention_mask=attention_mask, cache=cache, **kwargs)
         hidden_states = self.ln_1(hidden_states + self.dropout(attention))
         return self.ln_2(hidden_states + self.dropout(self.mlp(hidden_states)))
 
@@ -270,7 +405,7 @@ class GPT1PreTrainedModel(PreTrainedModel):
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
     _no_split_modules = ["GPT1Block"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -328,6 +463,7 @@ class GPT1Model(GPT1PreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         branch_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -339,10 +475,13 @@ class GPT1Model(GPT1PreTrainedModel):
             token_type_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 Rows of the *token* embedding that are added to each position, as in transformers' OpenAIGPT.
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                Positions, counted on from the cache by default. Without mask and cache, a position that does not
-                follow its left neighbour's starts a new sequence of a packed row, which sees nothing before it.
-            past_key_values (`Cache`, *optional*):
-                Keys and values of earlier tokens.
+                Positions. By default they count the tokens that the mask of shape `(batch, past + seq)` shows, so
+                that padding on the left does not move a text; without such a mask, all tokens from the cache on.
+                Without mask and cache, a position that does not follow its left neighbour's starts a new sequence of
+                a packed row, which sees nothing before it.
+            past_key_values, cache (`Cache`, *optional*):
+                Keys and values of earlier tokens: two names of one argument, the older of which transformers 5.24
+                gave up.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, seq, hidden)`, *optional*):
                 Token embeddings in place of ids.
             branch_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
@@ -355,12 +494,18 @@ class GPT1Model(GPT1PreTrainedModel):
             `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`.
 
         Raises:
-            ValueError: if a position lies beyond `max_position_embeddings`, both or neither of the inputs are given,
-            or `branch_ids` come without positions, with a cache, or to flash attention.
+            ValueError: if a position lies beyond `max_position_embeddings`, both or neither of the inputs or both
+            names of the cache are given, a cache holds tokens while blocks are computed twice (activation
+            checkpointing), the mask is shorter than cache and input, or `branch_ids` come without positions, with a
+            cache, or to flash attention.
+            TypeError: if an argument is unknown and resembles a known one, or is one of the heads'.
         """
+        cache = one_cache(cache, past_key_values)
+        if cache is None or isinstance(cache, Cache):  # continuous batching has its own arguments beside its cache
+            check_keywords(self, kwargs)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if branch_ids is not None and (position_ids is None or past_key_values is not None or not self.takes_branches):
+        if branch_ids is not None and (position_ids is None or cache is not None or not self.takes_branches):
             raise ValueError("branch_ids need position_ids, no cache, and eager, sdpa or flex attention")
         if inputs_embeds is None:
             inputs_embeds = self.tokens_embed(input_ids)
@@ -370,21 +515,16 @@ class GPT1Model(GPT1PreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             # Those of branches restart, too, but what comes before is not hidden from them.
             position_ids=position_ids if branch_ids is None else None,
             and_mask_function=None if branch_ids is None else sees_own_branch(branch_ids),
+            **{CACHE: cache},
         )
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-
-        seq_len = inputs_embeds.shape[1]
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        cache = without_checkpointing(self, cache)
         if position_ids is None:
-            past = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past).unsqueeze(0)  # (1, seq)
-            n_positions = past + seq_len
-        else:
-            n_positions = position_ids.max() + 1
+            position_ids = default_positions(inputs_embeds, attention_mask, cache)
 
         hidden_states = inputs_embeds
         if token_type_ids is not None:
@@ -393,7 +533,7 @@ class GPT1Model(GPT1PreTrainedModel):
         # compute, and is given their states as embeddings: the first rank has added the positions.
         starts = not self.h or not isinstance(self.h[0], nn.Identity)
         if starts and self.config.position_embedding_type == "learned":
-            self._check_positions(n_positions)
+            self._check_positions(position_ids)
             hidden_states = hidden_states + self.positions_embed(position_ids)
         elif starts and self.config.position_embedding_type == "sinusoidal":
             # Vaswani et al. scale the token embeddings up, to a standard deviation of 1 beside waves of amplitude 1.
@@ -407,17 +547,17 @@ class GPT1Model(GPT1PreTrainedModel):
             hidden_states = block(
                 hidden_states,
                 attention_mask=causal_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 position_ids=position_ids,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, **{CACHE: cache})
 
-    def _check_positions(self, n_positions: int | torch.Tensor):
+    def _check_positions(self, position_ids: torch.Tensor):
         # An index error of `nn.Embedding` names nothing, and on a GPU it ends the process.
-        if not torch.compiler.is_compiling() and n_positions > self.config.max_position_embeddings:
+        if not torch.compiler.is_compiling() and position_ids.max() >= self.config.max_position_embeddings:
             raise ValueError(
-                f"the input needs {int(n_positions)} positions, but this model has "
+                f"the input needs {int(position_ids.max()) + 1} positions, but this model has "
                 f"{self.config.max_position_embeddings} (max_position_embeddings); shorten the text, or ask for fewer "
                 "new tokens"
             )
@@ -447,6 +587,8 @@ class CausalLMHead(GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
+        cache: Cache | None = None,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -459,6 +601,8 @@ class CausalLMHead(GenerationMixin):
             skip_logits (`bool`, *optional*, defaults to `False`):
                 With labels, return the loss without the logits: the same value and gradients, in a fraction of the
                 memory. [`GPT1Trainer`] trains so.
+            smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each target that is spread evenly over the vocabulary; the logits are then not skipped.
 
         Returns:
             `CausalLMOutputWithPast` with `logits` of shape `(batch, seq, vocab)` and, given labels, the mean `loss` in
@@ -469,25 +613,27 @@ class CausalLMHead(GenerationMixin):
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
         logits = loss = None
         # Not of a head that an adapter or a quantizer has replaced: its weight is not all there is to it.
-        if skip_logits and labels is not None and type(self.lm_head) is nn.Linear:
+        if skip_logits and not smoothing and labels is not None and type(self.lm_head) is nn.Linear:
             loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-            if labels is not None:
+            if labels is not None and smoothing:
+                loss = smoothed_causal_lm_loss(logits, labels, smoothing, **kwargs)
+            elif labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 
@@ -502,31 +648,19 @@ class GPT1ForCausalLM(CausalLMHead, GPT1PreTrainedModel, GenerationMixin):
 
 
 @dataclass
-class GPT1TaskOutput(ModelOutput):
+class GPT1TaskOutput(SequenceClassifierOutputWithPast):
     """
+    The library's output of a classifier, whose `loss` is `task_loss + lm_coef * lm_loss` (paper eq. 5), and its terms.
+    `logits` are scores before the softmax: `(batch, num_labels)` for sequences, `(batch, choices)` for multiple
+    choice, `(batch, seq, num_labels)` for tokens.
+
     Args:
-        loss (`torch.FloatTensor`, *optional*):
-            `task_loss + lm_coef * lm_loss` (paper eq. 5), returned when labels are given.
-        logits (`torch.FloatTensor`):
-            Scores before the softmax: `(batch, num_labels)` for sequences, `(batch, choices)` for multiple choice,
-            `(batch, seq, num_labels)` for tokens.
-        past_key_values (`Cache`, *optional*):
-            Returned when `use_cache` is set.
-        hidden_states (`tuple` of `torch.FloatTensor`, *optional*):
-            Returned when `output_hidden_states` is set: the embeddings and each block's states.
-        attentions (`tuple` of `torch.FloatTensor`, *optional*):
-            Returned when `output_attentions` is set.
         task_loss (`torch.FloatTensor`, *optional*):
             The supervised part of `loss` (paper eq. 4), returned when the auxiliary objective is on.
         lm_loss (`torch.FloatTensor`, *optional*):
             The language-model part: the mean over examples of each sequence's mean token loss, in nats.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
     task_loss: torch.FloatTensor | None = None
     lm_loss: torch.FloatTensor | None = None
 
@@ -603,7 +737,7 @@ def extract_states(
     positions = torch.arange(seq_len, device=hidden_states.device)
     last = positions[-1].expand(rows)
     if token_mask is not None:
-        last = (token_mask[:, -seq_len:].to(positions.dtype) * positions).argmax(-1)
+        last = (token_mask.to(positions.dtype) * positions).argmax(-1)
     return hidden_states[torch.arange(rows, device=hidden_states.device), last]
 
 
@@ -647,6 +781,8 @@ class TaskHead:
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         branch_starts: torch.LongTensor | None = None,
+        cache: Cache | None = None,
+        smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GPT1TaskOutput:
         r"""
@@ -665,10 +801,25 @@ class TaskHead:
                 and once, then what follows it in each of them: the indices at which these branches begin. The result
                 is that of `(batch, rows, seq)`, for the work of the shorter input. A base model that cannot share a
                 prefix, as the LSTM, gets the rows apart.
+            smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each label that is spread evenly over the classes, or the choices, in `task_loss`.
 
         Returns:
-            [`GPT1TaskOutput`].
+            [`GPT1TaskOutput`]. With a cache, the task loss is that of the whole input, the auxiliary loss that of the
+            tokens after the cache.
+
+        Raises:
+            ValueError: as [`GPT1Model.forward`]; if labels are not of the kind that the head predicts; or if the
+            labels were taken away, as `Trainer` does for `label_smoothing_factor`, so that the auxiliary loss would
+            vanish.
         """
+        if labels is None and num_items_in_batch is not None and self.config.lm_coef:
+            raise ValueError(
+                "num_items_in_batch without labels: Trainer keeps the labels from the model where "
+                "label_smoothing_factor or compute_loss_func is set, and the auxiliary language-model loss would "
+                "vanish; use GPT1Trainer, which smooths the task loss, or set config.lm_coef to 0"
+            )
+        cache = one_cache(cache, past_key_values)
         branches = None
         if branch_starts is not None:
             shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
@@ -694,17 +845,19 @@ class TaskHead:
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state  # (batch * n_rows, seq, hidden)
         token_mask = self._token_mask(input_ids, attention_mask)
+        if token_mask is not None:
+            token_mask = token_mask[:, -hidden_states.shape[1] :]  # without the part of the cache
         sequences = None  # of packed rows: the index of the sequence that each token belongs to
         if branches is not None:
             n_rows, sequences = branch_starts.shape[1], branches
-        elif position_ids is not None and attention_mask is None and past_key_values is None:
+        elif position_ids is not None and attention_mask is None and cache is None:
             sequences = packed_sequences(position_ids)
             if sequences is not None:
                 token_mask = None  # packed rows have no padding: the padding token is the unknown one in them
@@ -712,18 +865,25 @@ class TaskHead:
 
         losses = {}
         if labels is not None:
+            if input_ids is None:
+                labels = self._labels_of_last(labels, hidden_states)
             n_labels = self._labels_per_sequence(labels, sequences, n_rows)
             n_items = n_labels.sum() if num_items_in_batch is None else num_items_in_batch
-            losses["loss"] = self._task_losses(logits, labels).sum() / n_items
+            losses["loss"] = self._task_losses(logits, labels, smoothing).sum() / n_items
+            if smoothing and not self.takes_smoothing:
+                raise ValueError(
+                    f"label smoothing spreads a label over the classes, and the labels of this {type(self).__name__} "
+                    "are not classes: switch it off"
+                )
             if self.config.lm_coef and input_ids is not None:
                 losses["task_loss"] = losses["loss"]
                 losses["lm_loss"] = self._lm_loss(hidden_states, input_ids, token_mask, sequences, n_labels / n_items)
                 losses["loss"] = losses["task_loss"] + self.config.lm_coef * losses["lm_loss"]
         return GPT1TaskOutput(
             logits=self._read_out(logits),
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
             **losses,
         )
 
@@ -733,9 +893,20 @@ class TaskHead:
             return input_ids != self.config.pad_token_id
         return attention_mask
 
-    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _labels_of_last(self, labels: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Labels for all states of embeddings that are longer than the text, as with PEFT's virtual tokens."""
+        return labels
+
+    @property
+    def takes_smoothing(self) -> bool:
+        """Whether a label is one of several classes, over which a share of it can be spread."""
+        return True
+
+    def _task_losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
         """Loss of each label: cross-entropy over the last axis of the logits."""
-        return nn.functional.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
+        return nn.functional.cross_entropy(
+            logits.float().flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing
+        )
 
     def _read_out(self, logits: torch.Tensor) -> torch.Tensor:
         """The output's logits."""
@@ -743,7 +914,7 @@ class TaskHead:
 
     def _labels_per_sequence(self, labels: torch.Tensor, sequences, n_rows: int) -> torch.Tensor:
         """How many labels each sequence stands for, `(sequences,)`; the rows of an example share its label."""
-        n_labels = (labels != -100).view(len(labels), -1).sum(-1)
+        n_labels = (labels != -100).reshape(len(labels), -1).sum(-1)
         return n_labels.repeat_interleave(n_rows) / n_rows
 
     def _lm_loss(self, hidden_states, input_ids, token_mask, sequences, sequence_weights) -> torch.Tensor:
@@ -787,12 +958,13 @@ class TaskHead:
 class SequenceClassificationHead(TaskHead):
     """
     One label for a text or a pair, from the state of the extract token (paper eq. 3). Of input of shape
-    `(batch, 2, seq)` the states of the two orders are added (paper §3.3, similarity).
+    `(batch, 2, seq)` the states of the two orders are added (paper §3.3, similarity); a model that was trained so
+    refuses a single order, which it would answer otherwise (`config.both_orders`).
 
     Logits are of shape `(batch, num_labels)`; of packed rows, `(sequences, num_labels)`. Labels of shape `(batch,)`
-    are class ids or, with `num_labels=1`, scores; `config.problem_type` `"multi_label_classification"` and
-    `"regression"` take labels of shape `(batch, num_labels)`. A score outside the bins of `config.regression_bins` is
-    a `ValueError`.
+    are class ids or, with `num_labels=1`, scores; labels of shape `(batch, num_labels)` are several labels a row, or
+    several scores. Which it is says `config.problem_type`; where it is not set, one label is a score, whole numbers
+    are classes and others several labels. A score outside the bins of `config.regression_bins` is a `ValueError`.
     """
 
     @property
@@ -800,10 +972,23 @@ class SequenceClassificationHead(TaskHead):
         return self.config.regression_bins or self.config.num_labels
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
+        if self.training:
+            if self.config.both_orders != (n_rows == 2):
+                self.config.both_orders = n_rows == 2
+        elif n_rows == 1 and self.config.both_orders:
+            raise ValueError(
+                "this model reads a pair in both orders, as input of shape (batch, 2, seq), and was given one order: "
+                'use its GPT1Processor, or pipeline("text-classification") after `import gpt1_hf`'
+            )
         extract = extract_states(hidden_states, token_mask, sequences)
         return self.classifier(self.dropout(extract.unflatten(0, (-1, n_rows)).sum(1)))
 
-    def _task_losses(self, logits, labels):
+    @property
+    def takes_smoothing(self):
+        is_class = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
+        return is_class and not self.config.regression_bins
+
+    def _task_losses(self, logits, labels, smoothing=0.0):
         logits = logits.float()
         if self.config.regression_bins:
             last = self.config.regression_bins - 1
@@ -813,11 +998,31 @@ class SequenceClassificationHead(TaskHead):
             bins = torch.arange(last + 1, device=logits.device)
             targets = (1 - (labels.float().view(-1, 1) - bins).abs()).clamp(min=0)
             return nn.functional.cross_entropy(logits, targets, reduction="none")
-        if self.config.problem_type == "multi_label_classification":
-            return nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-        if self.config.num_labels == 1 or self.config.problem_type == "regression":
-            return nn.functional.mse_loss(logits.view_as(labels), labels.float(), reduction="none")
-        return super()._task_losses(logits, labels)
+        problem_type = self._problem_type(labels)
+        if problem_type == "single_label_classification":
+            return super()._task_losses(logits, labels, smoothing)
+        if labels.numel() != logits.numel():
+            raise ValueError(
+                f"labels of shape {tuple(labels.shape)} and type {labels.dtype} do not fit logits of shape "
+                f"{tuple(logits.shape)} ({problem_type}): give class ids as whole numbers, or a number for each logit"
+            )
+        loss = {
+            "regression": nn.functional.mse_loss,
+            "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
+        }[problem_type]
+        return loss(logits.view_as(labels), labels.float(), reduction="none")
+
+    def _problem_type(self, labels: torch.Tensor) -> str:
+        """The configuration's or, as in the library's own heads, what the labels show, which it then keeps."""
+        if self.config.problem_type is None:
+            self.config.problem_type = (
+                "regression"
+                if self.config.num_labels == 1
+                else "multi_label_classification"
+                if labels.is_floating_point()
+                else "single_label_classification"
+            )
+        return "regression" if self.config.num_labels == 1 else self.config.problem_type
 
     def _read_out(self, logits):
         if not self.config.regression_bins:
@@ -846,11 +1051,16 @@ class TokenClassificationHead(TaskHead):
     """
     One label for each token. Not in the paper; a token's state has seen the tokens to its left only.
 
-    Logits are of shape `(batch, seq, num_labels)`, labels of shape `(batch, seq)`.
+    Logits are of shape `(batch, seq, num_labels)`, labels of shape `(batch, seq)`; of embeddings, labels may be of the
+    last ones only.
     """
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
         return self.classifier(self.dropout(hidden_states))
+
+    def _labels_of_last(self, labels, hidden_states):
+        n_before = hidden_states.shape[1] - labels.shape[1]
+        return nn.functional.pad(labels, (max(n_before, 0), 0), value=-100)
 
     def _labels_per_sequence(self, labels, sequences, n_rows):
         labelled = (labels != -100).float()
@@ -900,6 +1110,20 @@ register_checkpoint_conversion_mapping(
     ],
     overwrite=True,
 )
+
+# By this list `Trainer` knows whose labels are to be shifted where it computes the loss itself, for
+# `label_smoothing_factor`; classes that are registered with `AutoModelForCausalLM` are not in it.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["gpt1"] = "GPT1ForCausalLM"
+
+# Arguments of the heads, and those that any model hands through to its blocks and attention function.
+ARGUMENTS_OF_HEADS = frozenset(
+    {"labels", "logits_to_keep", "skip_logits", "smoothing", "num_items_in_batch", "branch_starts"}
+)
+PASSED_THROUGH = frozenset(TransformersKwargs.__annotations__) | {
+    "shift_labels",  # of a language model's loss
+    "return_dict",
+    "attention_instances",  # vLLM's
+}
 
 # The one list of what the family answers to; the package registers it, `config.json` carries it as `auto_map`.
 AUTO_CLASSES: dict[str, type[GPT1PreTrainedModel]] = {

@@ -18,13 +18,23 @@ from transformers import initialization as init
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .modeling_gpt1 import CausalLMHead, MultipleChoiceHead, SequenceClassificationHead, TokenClassificationHead
+from .modeling_gpt1 import (
+    CACHE,
+    CausalLMHead,
+    MultipleChoiceHead,
+    SequenceClassificationHead,
+    TokenClassificationHead,
+    check_keywords,
+    one_cache,
+    without_checkpointing,
+)
 
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):
@@ -134,21 +144,21 @@ class GPT1LSTMBlock(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,  # (batch, seq, hidden)
         sequences: Sequences | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
     ) -> torch.Tensor:
-        state = self._past_state(hidden_states, past_key_values)
+        state = self._past_state(hidden_states, cache)
         if sequences is None:
             output, state = self.lstm(hidden_states, state)  # (batch, seq, lstm); two of (1, batch, lstm)
         else:
             output, state = self._read_apart(hidden_states, sequences, state)
-        if past_key_values is not None:
+        if cache is not None:
             h, c = state
-            past_key_values.update(h.squeeze(0), c.squeeze(0), self.layer_idx, hidden_states.shape[1])
+            cache.update(h.squeeze(0), c.squeeze(0), self.layer_idx, hidden_states.shape[1])
         return self.proj(self.dropout(output))
 
-    def _past_state(self, hidden_states, past_key_values: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _past_state(self, hidden_states, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """State before the first token, twice `(1, batch, lstm)`: the cache's, or zero."""
-        past = None if past_key_values is None else past_key_values.layers[self.layer_idx]
+        past = None if cache is None else cache.layers[self.layer_idx]
         if past is None or not past.get_seq_length():
             zeros = hidden_states.new_zeros(1, hidden_states.shape[0], self.lstm.hidden_size)
             return zeros, zeros
@@ -181,7 +191,7 @@ class GPT1LSTMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _is_stateful = True
     _no_split_modules = ["GPT1LSTMBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _can_record_outputs = {"hidden_states": GPT1LSTMBlock}
 
     @torch.no_grad()
@@ -236,6 +246,7 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -249,8 +260,8 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 An LSTM needs none. Without mask and cache, a position that does not follow its left neighbour's starts
                 a new sequence of a packed row, read from a state of zero.
-            past_key_values (`Cache`, *optional*):
-                State after earlier tokens, made by `DynamicCache(config=model.config)`.
+            past_key_values, cache (`Cache`, *optional*):
+                State after earlier tokens, made by `DynamicCache(config=model.config)`: two names of one argument.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, seq, hidden)`, *optional*):
                 Token embeddings in place of ids.
             use_cache (`bool`, *optional*):
@@ -260,9 +271,13 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`, meaningless at padding.
 
         Raises:
-            ValueError: if both or neither of the inputs are given, the mask is not two-dimensional, or the cache is
-            another model's.
+            ValueError: if both or neither of the inputs or both names of the cache are given, the mask is not
+            two-dimensional, or the cache is another model's, or holds tokens while blocks are computed twice
+            (activation checkpointing).
+            TypeError: if an argument is unknown and resembles a known one, or is one of the heads'.
         """
+        check_keywords(self, kwargs)
+        cache = one_cache(cache, past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if attention_mask is not None and attention_mask.dim() != 2:
@@ -271,11 +286,12 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             )
         if inputs_embeds is None:
             inputs_embeds = self.tokens_embed(input_ids)
-        is_packable = attention_mask is None and past_key_values is None
-        if past_key_values is not None:
-            self._check_cache(past_key_values)
+        is_packable = attention_mask is None and cache is None
+        if cache is not None:
+            self._check_cache(cache)
         elif use_cache:
-            past_key_values = DynamicCache(config=self.config)
+            cache = DynamicCache(config=self.config)
+        cache = without_checkpointing(self, cache)
 
         seq_len = inputs_embeds.shape[1]
         real = None if attention_mask is None else attention_mask[:, -seq_len:].to(inputs_embeds.device).bool()
@@ -286,14 +302,14 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
         hidden_states = self.drop(hidden_states)
         for block in self.h:
-            hidden_states = block(hidden_states, sequences=sequences, past_key_values=past_key_values)
-        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
+            hidden_states = block(hidden_states, sequences=sequences, cache=cache)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, **{CACHE: cache})
 
-    def _check_cache(self, past_key_values: Cache):
+    def _check_cache(self, cache: Cache):
         # By name: in a process that also loaded this file as remote code, there are two such classes.
-        kinds = [type(layer).__name__ for layer in past_key_values.layers]
+        kinds = [type(layer).__name__ for layer in cache.layers]
         if kinds != [GPT1LSTMCacheLayer.__name__] * len(self.h):
-            raise ValueError("past_key_values is not this model's: make it with DynamicCache(config=model.config)")
+            raise ValueError("the cache is not this model's: make it with DynamicCache(config=model.config)")
 
 
 class GPT1LSTMForCausalLM(CausalLMHead, GPT1LSTMPreTrainedModel, GenerationMixin):
@@ -321,6 +337,9 @@ class GPT1LSTMForTokenClassification(TokenClassificationHead, GPT1LSTMPreTrained
 
     base_class = GPT1LSTMModel
 
+
+# As of GPT-1: the language models whose labels `Trainer` has to shift.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["gpt1_lstm"] = "GPT1LSTMForCausalLM"
 
 # What the LSTM answers to; the package registers it, `config.json` carries it as `auto_map`.
 AUTO_CLASSES: dict[str, type[GPT1LSTMPreTrainedModel]] = {

@@ -1,16 +1,34 @@
-"""`pipeline("multiple-choice")`: which of several answers fits, by a model fine-tuned for RACE or Story Cloze.
+"""
+`pipeline("multiple-choice")`, which transformers lacks, and its `pipeline("text-classification")` with the processor.
 
-transformers has pipelines for the other heads, but none for multiple choice.
+Both make a row's sequences with the model's [`GPT1Processor`] and batch them with [`GPT1DataCollator`], so that their
+answers are those of `gpt1 evaluate`.
 """
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
-from transformers import AutoModelForMultipleChoice, Pipeline
+from transformers import AutoModelForMultipleChoice, Pipeline, TextClassificationPipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.text_classification import ClassificationFunction
 
-from .provenance import check_tokenizer
+from .configuration_gpt1 import GPT1FamilyConfig
+from .processing_gpt1 import GPT1Processor
+from .provenance import check_tokenizer, row_length
+
+
+def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of a batch; the library makes a list only of what is in one of several."""
+    return [rows] if isinstance(rows, Mapping) else rows
+
+
+def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch of a processor's rows."""
+    from .data.collator import GPT1DataCollator  # above the family, which is all that importing the package loads
+
+    return GPT1DataCollator(processor)(rows)
 
 
 class MultipleChoicePipeline(Pipeline):
@@ -73,22 +91,23 @@ class MultipleChoicePipeline(Pipeline):
         """
         return super().__call__(inputs, **settings)
 
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """Save model and processor; the library's own would save neither the processor nor a pipeline that loads."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
     def preprocess(self, inputs: Mapping[str, Any], max_length: int | None = None) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
             raise ValueError(f"give rows as dictionaries with document, question and choices, not {inputs!r}")
-        return {"row": dict(self.processor(inputs, max_length=max_length)), "choices": list(inputs["choices"])}
+        row = self.processor(inputs, max_length=max_length or row_length(self.model.config))
+        return {"row": dict(row), "choices": list(inputs["choices"])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        rows = model_inputs["row"]
-        rows = [rows] if isinstance(rows, Mapping) else rows  # the library makes lists of what is in a batch
-        n_choices = {len(row["input_ids"]) for row in rows}
-        if len(n_choices) > 1:
+        rows = listed(model_inputs["row"])
+        if len({len(row["input_ids"]) for row in rows}) > 1:
             raise ValueError("rows of a batch need equally many choices: set batch_size=1")
-        # A row's sequences, one a choice, are padded with those of the other rows.
-        flat = {name: [sequence for row in rows for sequence in row[name]] for name in rows[0]}
-        padded = self.tokenizer.pad(flat, return_tensors="pt", verbose=False).to(self.device)
-        inputs = {name: values.reshape(len(rows), *n_choices, -1) for name, values in padded.items()}
-        return {"logits": self.model(**inputs).logits, "choices": model_inputs["choices"]}
+        batch = self._ensure_tensor_on_device(collated(self.processor, rows), self.device)
+        return {"logits": self.model(**batch, use_cache=False).logits, "choices": model_inputs["choices"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = 1) -> dict[str, Any] | list:
         if top_k is not None and top_k < 1:
@@ -103,3 +122,102 @@ class MultipleChoicePipeline(Pipeline):
 PIPELINE_REGISTRY.register_pipeline(
     "multiple-choice", pipeline_class=MultipleChoicePipeline, pt_model=AutoModelForMultipleChoice, type="text"
 )
+
+
+class GPT1TextClassificationPipeline(TextClassificationPipeline):
+    """
+    transformers' text classification, but that the texts of a GPT-1 go through its [`GPT1Processor`].
+
+    transformers' own gives the model what its tokenizer makes of a text or a pair. That is one sequence, where the
+    similarity format has two (both orders, paper §3.3), and it takes the one score of a regression for a logit. This
+    class takes the place of transformers' at `import gpt1_hf`; for other models, and for a GPT-1 whose tokenizer is of
+    no processor, it is the same.
+
+    The input is a text, or a pair as `{"text": ..., "text_pair": ...}` or in the processor's columns (`premise` and
+    `hypothesis`; `text_a` and `text_b`). What is too long is cut, as the processor does.
+
+    Example:
+
+    ```python
+    >>> classify = pipeline("text-classification", model="runs/mrpc")
+    >>> classify({"text": "An old man sleeps.", "text_pair": "A man is asleep."}, top_k=None)
+    [{'label': 'equivalent', 'score': 0.7...}, {'label': 'not_equivalent', 'score': 0.2...}]
+    ```
+
+    Args:
+        max_length (`int`, *optional*):
+            Longest sequence in tokens; defaults to that of the model's training, or else to its context.
+        top_k, function_to_apply (*optional*):
+            As in transformers' class. Of a score nothing is made, unless it is asked for.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.processor = None
+        input_format = self.tokenizer.init_kwargs.get("input_format") if self.tokenizer is not None else None
+        if input_format is None:
+            return
+        if input_format == "multiple_choice":
+            raise ValueError(
+                f"the tokenizer of {self.model.name_or_path!r} is of the multiple-choice format: use "
+                'pipeline("multiple-choice")'
+            )
+        self.processor = GPT1Processor(self.tokenizer, input_format)
+        self.tokenizer = self.processor.tokenizer
+        check_tokenizer(self.model.config, self.tokenizer, self.model.name_or_path)
+
+    def check_model_type(self, supported_models):
+        if not isinstance(self.model.config, GPT1FamilyConfig):  # transformers' list does not have registered classes
+            super().check_model_type(supported_models)
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """Save the model and its processor, or else its tokenizer."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
+
+    def preprocess(self, inputs: Any, **settings) -> dict[str, Any]:
+        if self.processor is None:
+            return super().preprocess(inputs, **settings)
+        # A row is padded with those of its batch, whatever `padding` says.
+        max_length, truncation = settings.pop("max_length", None), settings.pop("truncation", True)
+        if truncation not in (True, "longest_first") or settings.keys() - {"padding"}:
+            raise ValueError(
+                "a GPT-1's text-classification pipeline has its own cut (max_length tokens, of a pair the longer text "
+                f"first), and no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
+            )
+        row = self.processor(self._row(inputs), max_length=max_length or row_length(self.model.config))
+        return {"row": dict(row)}
+
+    def _row(self, inputs: Any) -> dict[str, str]:
+        """An input in the processor's columns."""
+        columns = self.processor.columns
+        if isinstance(inputs, str):
+            inputs = {"text": inputs}
+        elif isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], list) and len(inputs[0]) == 2:
+            inputs = dict(zip(("text", "text_pair"), inputs[0], strict=True))  # as transformers once took pairs
+        if isinstance(inputs, Mapping) and set(columns) <= inputs.keys() and inputs.get("text_pair") is None:
+            return {name: inputs[name] for name in columns}
+        names = ("text", "text_pair")[: len(columns)]
+        given = {name for name, text in inputs.items() if text is not None} if isinstance(inputs, Mapping) else None
+        if given != set(names):
+            form = "a text" if len(columns) == 1 else 'a pair as {"text": ..., "text_pair": ...}'
+            raise ValueError(f"a model of the {self.processor.input_format} format reads {form}, not {inputs!r}")
+        return dict(zip(columns, (inputs[name] for name in names), strict=True))
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        if self.processor is None:
+            return super()._forward(model_inputs)
+        batch = self._ensure_tensor_on_device(collated(self.processor, listed(model_inputs["row"])), self.device)
+        return {"logits": self.model(**batch, use_cache=False).logits}
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], function_to_apply=None, **settings) -> Any:
+        config = self.model.config
+        is_score = isinstance(config, GPT1FamilyConfig) and config.num_labels == 1 and config.problem_type is None
+        if function_to_apply is None and is_score:
+            function_to_apply = ClassificationFunction.NONE
+        return super().postprocess(model_outputs, function_to_apply=function_to_apply, **settings)
+
+
+# In the place of transformers' own, whose other entries (classes, default model) stay.
+PIPELINE_REGISTRY.supported_tasks["text-classification"]["impl"] = GPT1TextClassificationPipeline

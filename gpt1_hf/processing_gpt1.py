@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,35 @@ INPUT_FORMATS: dict[str, tuple[str, ...]] = {
 # The released code's tokens, in the order of their ids: start, delimiter, extract (train.py of
 # openai/finetune-transformer-lm), in the slots where the library keeps tokens of these roles.
 TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": "_classify_"}
+
+CONTEXT = 512  # GPT-1's, in tokens
+
+
+def as_lists(value: Any) -> Any:
+    """What a data set's format made of a value (of NumPy, PyTorch, pandas, Arrow, ...), as plain values and lists."""
+    for name in ("tolist", "to_list", "to_pylist", "as_py"):
+        if hasattr(value, name):
+            value = getattr(value, name)()
+            break
+    if isinstance(value, list | tuple) and value and not isinstance(value[0], str | int | float):
+        return [as_lists(part) for part in value]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def as_columns(rows: Any) -> Mapping[str, Any] | None:
+    """Columns of a data set, a data frame or an Arrow table, or of a mapping; `None` of anything else."""
+    names = getattr(rows, "column_names", getattr(rows, "columns", None))
+    if isinstance(rows, Mapping) or names is None:
+        return rows if isinstance(rows, Mapping) else None
+    return {name: rows[name] for name in names}
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """
+    The token that a tokenizer pads with. One that has none, as transformers' `OpenAIGPTTokenizer`, pads as
+    [`GPT1Tokenizer`] does, with the unknown token, or else with the end token; `None`, if it has none of the three.
+    """
+    return next((t for t in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) if t is not None), None)
 
 
 def truncate_pair(first: list[int], second: list[int], budget: int) -> tuple[list[int], list[int]]:
@@ -64,6 +94,8 @@ class GPT1Processor(ProcessorMixin):
     Its tokenizer is a copy of the given one with the start, delimiter and extract tokens added, and with the format as
     its template, so that the saved tokenizer alone, in a plain `pipeline("text-classification")`, makes the same
     sequences. A model needs `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for them.
+    Where the given one has no padding token, the copy pads with `<unk>`; where it has no `model_max_length`, the copy
+    has GPT-1's 512.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -74,7 +106,7 @@ class GPT1Processor(ProcessorMixin):
             Whether a delimiter stands between document and question; the paper joins them without one (§3.3).
 
     Raises:
-        ValueError: if there is no such format.
+        ValueError: if there is no such format, or the tokenizer has no token to pad with.
     """
 
     _auto_class = "AutoProcessor"
@@ -89,8 +121,17 @@ class GPT1Processor(ProcessorMixin):
             raise ValueError(f"unknown input_format {input_format!r}; choose one of {', '.join(INPUT_FORMATS)}")
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_special_tokens(TASK_TOKENS)
+        tokenizer.pad_token = padding_token(tokenizer)
+        if tokenizer.pad_token is None:
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no token to pad with: set its pad_token to one of its "
+                "tokens"
+            )
+        if tokenizer.model_max_length > LARGE_INTEGER:  # it was saved without
+            tokenizer.model_max_length = CONTEXT
         # Text that spells a special token is text. It is saved so, too.
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+        tokenizer.init_kwargs["input_format"] = input_format  # saved too, for the package's pipelines
         start, delimiter, extract = TASK_TOKENS.values()
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{start} $A {extract}",
@@ -212,11 +253,13 @@ class GPT1Processor(ProcessorMixin):
             rows = columns
         elif columns:
             raise ValueError(f"give rows or columns, not both; unknown arguments: {', '.join(columns)}")
+        rows = rows if (given := as_columns(rows)) is None else given
         if not isinstance(rows, Mapping):
             rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
             if not all(isinstance(row, Mapping) for row in rows):
                 raise ValueError(f"give rows with the columns {', '.join(self.columns)}, not bare texts")
             rows = {name: [row.get(name) for row in rows] for name in self.columns}
+        rows = {name: as_lists(rows[name]) if name in self.columns else None for name in rows}
         missing = [name for name in self.columns if name not in rows and name != "question"]
         if missing:
             raise ValueError(

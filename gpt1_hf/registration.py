@@ -1,4 +1,4 @@
-"""Importing it registers the model family with transformers' Auto classes, and a pipeline for multiple choice."""
+"""Importing it registers the model family with transformers' Auto classes, and its pipelines."""
 
 from transformers import AutoTokenizer
 from transformers.models import auto

@@ -52,11 +52,44 @@ _DECODED = {
     "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
 }
 
-# What decoding leaves a space at, and readable text does not.
+# Words after a lone apostrophe that it belongs to, and those before it.
+_ELIDED = "tis|tisn't|twas|twere|twill|twould|twixt|ud|ee|un|way|cause|bout|gainst|neath|specially|cept|fore|pon"
+_PRONOUNS = "i|you|he|she|it|we|they|that|there|these|this|those|what|when|where|who|why|how"
+_OPENS = (
+    "(?<=[ \"_])(?:(?<![sxz] )(?<! (?:o|t) )(?<! (?:th|wi|an) )(?<!\\w\\win )|(?<='s ))'(?= [\\w$\u00a3\u20ac(\\[\"_])"
+)
+
+
+def _spaces_after_opening(mark: str, opens: str, closes: str) -> str:
+    """
+    A pattern of the spaces after opening quotation marks: the first of a line, and the first after each closing one.
+
+    It reads from left to right only, so that text that grows token by token keeps what it began with.
+    """
+    before_opening, before_closing = (f"(?:[^{mark}\\n]|(?!{one}){mark})*+" for one in (opens, closes))
+    return f"(?:(?:\\A|\\n){before_opening}|\\G{before_closing}{mark}{before_opening}){mark}\\K "
+
+
+# The spaces that readable text does not have, in text with one on either side of each word and punctuation mark.
 _CLEAN_UP = (
-    (re.compile(r" ([.,;:!?%)\]}]|\.\.+|n't\b|'(?:s|re|ve|ll|d|m)\b)"), r"\1"),
-    (re.compile(r"([(\[{$#]) "), r"\1"),
-    (re.compile(r" ?\n ?"), "\n"),
+    _spaces_after_opening('"', '(?<= )"(?= )', '(?<= )"(?= )'),
+    _spaces_after_opening("_", '(?<=[ "])_(?= )', '(?<=[ "])_(?= )'),
+    f"(?<=[ \"_])'\\K (?=(?:{_ELIDED}) )",
+    _spaces_after_opening("'", _OPENS, "(?<=[ \"_])'(?= )"),
+    "|".join(
+        (
+            " (?=(?:[,;:!?)\\]}%\"_']|/+|\\.\\.+|--+|'(?:s|re|ve|ll|d|m)|n'?t|ve) )",
+            "(?<! \\.) (?=\\. (?!\\. ))",  # an ellipsis of several words keeps its spaces
+            "(?<=[\\W_][(\\[{]) |(?<=/) |(?<=--) |(?<=[\"'_]\\.\\.\\.) ",
+            # A hyphen, but a dash after punctuation; two in a row are no `--`.
+            '(?<![,;:.!?"\\-]) (?=- (?!- ))|(?<![,;:.!?"\\-] -)(?<= -) (?!- )',
+            "(?<=[\\W_][$\u00a3\u20ac#]) (?=\\d)",
+            "(?<=\\d ,) (?=\\d{3}(?!\\d)|\\d{0,2} ?\\z)",
+            f"(?<= (?:{_PRONOUNS})) (?=(?:d|ll|m|re|s) (?!- ))",  # as of "wed", which spaCy parts
+            "(?<= can) (?=not )|(?<= gon) (?=na )|(?<= got) (?=ta )|(?<= (?:gim|lem)) (?=me )|(?<= y') (?=all )",
+        )
+    ),
+    " (?=\\n)|(?<=\\n) | \\z",
 )
 
 
@@ -117,6 +150,8 @@ def _normalizer() -> normalizers.Normalizer:
             # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
             normalizers.Lowercase(),
+            # An added token is looked for as it comes out of here: with no space around it, and one between its words.
+            normalizers.Replace(Regex("\\A +| +\\z|(?<= ) +"), ""),
         ]
     )
 
@@ -149,11 +184,46 @@ def _map_texts(function: Callable[[str], str], texts: Any) -> Any:
     return texts
 
 
+def _alternatives(words: Iterable[str]) -> str:
+    """A pattern that is one of some words, which parts them letter by letter as there are thousands."""
+    branches: dict[str, list[str]] = {}
+    for word in words:
+        branches.setdefault(word[:1], []).append(word[1:])
+    return "|".join(
+        re.escape(letter) + (f"(?:{_alternatives(rests)})" if any(rests) else "") for letter, rests in branches.items()
+    )
+
+
+def readable_decoder(vocab: Iterable[str]) -> decoders.Decoder:
+    """
+    The decoder that writes text as it is read: a space before each word, but not before punctuation and the like.
+
+    Text begins with a space too, unless what comes first takes none: put after a prompt it continues it. A token added
+    to the vocabulary is a word, though it has no `</w>` at its end.
+
+    Args:
+        vocab (`Iterable[str]`):
+            Tokens of the vocabulary; by those without `</w>` the decoder tells a word's beginning from an added token.
+    """
+    parts = [token for token in sorted(vocab) if token != UNKNOWN and not token.endswith(END_OF_WORD)]
+    return decoders.Sequence(
+        [
+            decoders.Replace(
+                Regex(f"\\A(?!(?:{_alternatives(parts)})\\z)(?m:.+)(?<!{END_OF_WORD})\\K\\z"), END_OF_WORD
+            ),
+            decoders.Replace(END_OF_WORD, " "),
+            decoders.Fuse(),
+            decoders.Replace(Regex("\\A"), " "),
+            *(decoders.Replace(Regex(pattern), "") for pattern in _CLEAN_UP),
+        ]
+    )
+
+
 def _pipeline(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = _normalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
-    tokenizer.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
+    tokenizer.decoder = readable_decoder(tokenizer.get_vocab())
     return tokenizer
 
 
@@ -166,8 +236,16 @@ class GPT1Tokenizer(TokenizersBackend):
     no new entry. Text that happens to spell a special token is split like any other. [`GPT1Processor`] adds the start,
     delimiter and extract tokens that fine-tuning needs.
 
-    `decode` leaves a space between each two words; with `clean_up_tokenization_spaces=True` it takes out those that
-    readable text does not have.
+    `decode` gives readable text: no space before punctuation, inside quotes and brackets, or around hyphens. Its first
+    word has a space before it, so that new text can be put after a prompt. Quotes are told apart by their order.
+
+    A token of `add_tokens` is a word of its own, wherever it stands. It is looked for in the text after clean-up and
+    lower-casing; one with capitals or punctuation needs `AddedToken(..., normalized=False)` to go from `tokenize` back
+    to its id. One that is spelled like a piece of a word in the vocabulary is that piece, and decoding joins it to the
+    next.
+
+    As padding and unknown characters share an id, an attention mask is what tells them apart: `generate(ids)` without
+    one takes unknown characters for padding, and `DataCollatorForLanguageModeling` learns neither.
 
     Args:
         fix_text (`bool`, *optional*, defaults to `False`):
@@ -198,11 +276,14 @@ class GPT1Tokenizer(TokenizersBackend):
             **kwargs,
         )
 
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
+        """A text's tokens as the vocabulary spells them; the library's are added tokens as the text spells them."""
+        encoding = self._encode_plus(text, pair, add_special_tokens=add_special_tokens, **kwargs)
+        return self.convert_ids_to_tokens(encoding["input_ids"])
+
     def clean_up_tokenization(self, text: str) -> str:
-        """Take out the spaces before punctuation and contractions, after opening brackets and around line breaks."""
-        for pattern, replacement in _CLEAN_UP:
-            text = pattern.sub(replacement, text)
-        return text
+        """Take out the spaces that readable text does not have, which `decode` has done already."""
+        return readable_decoder(()).decode([text + END_OF_WORD]).removeprefix(" ")
 
     @classmethod
     def train(
@@ -319,8 +400,6 @@ class GPT1Tokenizer(TokenizersBackend):
             split_special_tokens=True,
             model_input_names=["input_ids", "attention_mask"],
             model_max_length=model_max_length,
-            # The name is the library's, for vocabularies whose tokens hold their own spaces; these do not.
-            clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output=True,
             **kwargs,
         )
 

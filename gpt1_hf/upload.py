@@ -15,6 +15,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig
 from .errors import GPT1Error
+from .refusals import without_tokens
 
 
 WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"
@@ -272,11 +273,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise GPT1Error(f"{path} does not hold a JSON object: save the model again")
     return content
-
-
-def without_tokens(text: str) -> str:
-    """A message of the Hub's client without the secret that it may quote, as of a header that cannot be sent."""
-    return re.sub(r"hf_\w+|Bearer [^\s'\"]+", "<token>", text)
 
 
 @contextmanager

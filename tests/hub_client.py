@@ -103,7 +103,9 @@ def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
     assert not any(secret in log.read_text() for secret in TOKENS)
 
 
-def run_as_a_stranger(code: str, *argv: str, home: Path, hub: HubServer | None = None) -> dict:
+def run_as_a_stranger(
+    code: str, *argv: str, home: Path, hub: HubServer | None = None, python: str = sys.executable
+) -> dict:
     """Run code in a process without the package, online only to the given Hub; returns what it prints after REPORT."""
     home.mkdir(exist_ok=True)
     if hub is None:
@@ -112,7 +114,7 @@ def run_as_a_stranger(code: str, *argv: str, home: Path, hub: HubServer | None =
     else:
         environment = hub_environment(home, hub) | {"HF_TOKEN": TOKEN}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", BLOCKER + code, *argv],
+        [python, "-I", "-c", BLOCKER + code, *argv],
         env={name: value for name, value in environment.items() if not name.startswith("PYTHON")},
         cwd=home,
         capture_output=True,

@@ -1,5 +1,6 @@
 """
-The part of the Hub's API that `huggingface_hub` speaks when it pushes and loads a model, on localhost and in memory.
+The part of the Hub's API that `huggingface_hub` speaks when it pushes and loads a model, and `datasets` when it loads
+data, on localhost and in memory. The name of a repository of data begins with `datasets/` here.
 
 Written after the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
 files go by the LFS protocol, basic transfer, to an address with another host name than the API's, as on the real Hub:
@@ -19,7 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 
-REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+REPO = r"(?P<repo>(?:datasets/)?[\w.-]+/[\w.-]+)"
+API = f"/api/(?:models/)?{REPO}"
 # What the Hub takes for the name of a data set in `datasets:` and `model-index`, or of a model in `base_model:`.
 DATASET_NAME, MODEL_NAME = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII), re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
@@ -42,9 +44,14 @@ class File:
 
 @dataclass
 class Repo:
-    """A repository: commits by id, and the branches' heads."""
+    """
+    A repository: commits by id, and the branches' heads. A gated one can be seen, but its files are for its owner.
+    `refuses` is the answer to every request, or to those for a file of that name.
+    """
 
-    private: bool
+    private: bool = False
+    gated: bool = False
+    refuses: dict[str, "Refused"] = field(default_factory=dict)
     commits: dict[str, dict[str, File]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -178,11 +185,17 @@ class HubServer:
     def visible(self, repo: str, user: dict | None) -> Repo:
         """A repository, if the user may see it; a private one of others is as one that is not there."""
         found = self.repos.get(repo)
-        if found is None or (found.private and (user is None or repo.split("/")[0] != user["name"])):
+        if found is not None and "" in found.refuses:
+            raise found.refuses[""]
+        if found is None or (found.private and not self.owns(user, repo)):
             if user is None:
                 raise Refused(401, "Invalid username or password.")
             raise Refused(404, "Repository not found", "RepoNotFound")
         return found
+
+    @staticmethod
+    def owns(user: dict | None, repo: str) -> bool:
+        return user is not None and repo.split("/")[-2] == user["name"]
 
     def writable(self, repo: str, user: dict | None) -> Repo:
         found = self.visible(repo, user)
@@ -303,14 +316,25 @@ class HubServer:
         ]
         return {"branches": branches, "tags": [], "converts": []}, {}
 
+    def history(self, repo, user, **_):
+        found = self.visible(repo, user)
+        return [
+            {"id": sha, "title": title, "message": "", "authors": [], "date": "2018-06-11T00:00:00.000Z"}
+            for sha, title in found.messages.items()
+        ], {}
+
+    def discussions(self, repo, user, **_):
+        self.visible(repo, user)
+        return {"discussions": [], "count": 0, "start": 0, "numClosedDiscussions": 0}, {}
+
     def info(self, repo, user, revision="", **_):
         found = self.visible(repo, user)
         sha = self.revision(found, revision or "main")
         siblings = [{"rfilename": name} for name in found.commits[sha]]
         return {
-            "id": repo,
+            "id": repo.removeprefix("datasets/"),
             "modelId": repo,
-            "author": repo.split("/")[0],
+            "author": repo.split("/")[-2],
             "sha": sha,
             "private": found.private,
             "disabled": False,
@@ -346,8 +370,12 @@ class HubServer:
 
     def resolve(self, repo, revision, path, user, **_):
         found = self.visible(repo, user)
+        if found.gated and not self.owns(user, repo):
+            raise Refused(403 if user else 401, f"Access to {repo} is restricted.", "GatedRepo")
         sha = self.revision(found, revision)
         file = found.commits[sha].get(path)
+        if path in found.refuses:
+            raise found.refuses[path]
         if file is None:
             raise Refused(404, "Entry not found", "EntryNotFound")
         headers = {"X-Repo-Commit": sha, "ETag": f'"{file.oid}"', "Accept-Ranges": "bytes"}
@@ -362,16 +390,18 @@ ROUTES = [
     ("GET", "/api/whoami-v2", HubServer.whoami),
     ("POST", "/api/repos/create", HubServer.create_repo),
     ("POST", "/api/validate-yaml", HubServer.validate_yaml),
-    ("POST", f"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", HubServer.preupload),
+    ("POST", f"{API}/preupload/(?P<revision>[^/]+)", HubServer.preupload),
     ("POST", f"/{REPO}.git/info/lfs/objects/batch", HubServer.lfs_batch),
     ("POST", f"/api/lfs-verify/{REPO}", HubServer.lfs_verify),
-    ("POST", f"/api/models/{REPO}/commit/(?P<revision>[^/]+)", HubServer.commit),
-    ("POST", f"/api/models/{REPO}/branch/(?P<branch>[^/]+)", HubServer.create_branch),
-    ("POST", f"/api/models/{REPO}/paths-info/(?P<revision>[^/]+)", HubServer.paths_info),
-    ("GET", f"/api/models/{REPO}/refs", HubServer.refs),
-    ("GET", f"/api/models/{REPO}", HubServer.info),
-    ("GET", f"/api/models/{REPO}/revision/(?P<revision>[^/]+)", HubServer.info),
-    ("GET", f"/api/models/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", HubServer.tree),
+    ("POST", f"{API}/commit/(?P<revision>[^/]+)", HubServer.commit),
+    ("POST", f"{API}/branch/(?P<branch>[^/]+)", HubServer.create_branch),
+    ("POST", f"{API}/paths-info/(?P<revision>[^/]+)", HubServer.paths_info),
+    ("GET", f"{API}/refs", HubServer.refs),
+    ("GET", f"{API}/discussions", HubServer.discussions),
+    ("GET", f"{API}/commits/(?P<revision>[^/]+)", HubServer.history),
+    ("GET", f"{API}", HubServer.info),
+    ("GET", f"{API}/revision/(?P<revision>[^/]+)", HubServer.info),
+    ("GET", f"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?", HubServer.tree),
     (("GET", "HEAD"), f"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubServer.resolve),
 ]
 

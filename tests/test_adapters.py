@@ -10,7 +10,14 @@ import pytest
 import torch
 from hub_server import card_errors
 from huggingface_hub import ModelCard
-from peft import AutoPeftModelForSequenceClassification, PeftModel, get_peft_model
+from peft import (
+    AutoPeftModelForSequenceClassification,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
 
 from gpt1_hf import (
@@ -42,6 +49,40 @@ HEADS = {
     GPT1ForMultipleChoice: (torch.tensor([0, 1]), (2, 3, 8)),
     GPT1ForTokenClassification: (torch.zeros(2, 8, dtype=torch.long), (2, 8)),
 }
+
+
+@pytest.mark.parametrize("method", [PrefixTuningConfig, PromptTuningConfig, PromptEncoderConfig])
+@pytest.mark.parametrize(
+    ("head", "task_type"),
+    [
+        (GPT1ForCausalLM, "CAUSAL_LM"),
+        (GPT1ForSequenceClassification, "SEQ_CLS"),
+        (GPT1ForTokenClassification, "TOKEN_CLS"),
+    ],
+)
+def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, method, config):
+    """The loss is that of the virtual tokens' states before the text; each of their parameters gets a gradient."""
+    torch.manual_seed(0)
+    labels, shape = HEADS[head]
+    ids = torch.randint(5, config.vocab_size, shape)
+    mask = torch.ones_like(ids)
+    mask[0, 6:] = 0
+    labels = ids.masked_fill(mask == 0, -100) if labels is None else labels
+    sizes = {"num_virtual_tokens": 3, "token_dim": 32, "num_layers": 2, "num_attention_heads": 4}
+    model = get_peft_model(head(config), method(task_type=task_type, **sizes)).eval()
+    outputs = model(input_ids=ids, attention_mask=mask, labels=labels)
+    outputs.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert not parameter.requires_grad or parameter.grad.any(), name
+    logits = outputs.logits[:, -shape[1] :] if outputs.logits.dim() == 3 else outputs.logits
+    if head is GPT1ForCausalLM:
+        before = logits[:, :-1] if method is PrefixTuningConfig else outputs.logits[:, -shape[1] - 1 : -1]
+        targets = labels[:, 1:] if method is PrefixTuningConfig else labels
+        expected, found = torch.nn.functional.cross_entropy(before.flatten(0, 1), targets.flatten()), outputs.loss
+    else:
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        found = outputs.get("task_loss", outputs.loss)  # of embeddings there is no auxiliary loss
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)

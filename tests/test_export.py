@@ -26,6 +26,7 @@ from gpt1_hf import export as export_module
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.export import export
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 has_onnx = pytest.mark.skipif(
@@ -51,23 +52,31 @@ def test_a_language_model_with_padding(base_model, tmp_path, format):
     result = export(base_model, tmp_path / "out", format)
     assert (result.architecture, result.inputs) == ("GPT1ForCausalLM", ["input_ids", "attention_mask"])
     assert result.n_cases == 6 and result.difference < 1e-4
-    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    program, model = (
+        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True),
+        AutoModelForCausalLM.from_pretrained(base_model),
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    inputs = tokenizer(["the old captain", "a", "night and morning in the garden"], padding=True, return_tensors="pt")
-    found = program(**inputs).logits
-    for row, mask, logits in zip(inputs["input_ids"], inputs["attention_mask"].bool(), found, strict=True):
-        with torch.no_grad():
-            torch.testing.assert_close(logits[mask], model(row[mask][None]).logits[0], rtol=1e-4, atol=1e-5)
+    texts = ["the old captain", "a", "night and morning in the garden"]
+    for side in ("right", "left"):
+        inputs = tokenizer(texts, padding=True, padding_side=side, return_tensors="pt")
+        found = program(**inputs).logits
+        for row, mask, logits in zip(inputs["input_ids"], inputs["attention_mask"].bool(), found, strict=True):
+            with torch.no_grad():
+                torch.testing.assert_close(logits[mask], model(row[mask][None]).logits[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, format):
-    assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "past_key_values"
-    program, model = ExportedModel.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(base_model)
+    assert export(base_model, tmp_path / "out", format, use_cache=True).inputs[-1] == "cache"
+    program, model = (
+        ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True),
+        AutoModelForCausalLM.from_pretrained(base_model),
+    )
     prompt = torch.tensor([[5, 6, 7]])
     expected = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0)[0].tolist()
     empty = torch.zeros(1, 4, 0, 8)
-    cache = model(prompt[:, :1], use_cache=True).past_key_values
+    cache = getattr(model(prompt[:, :1], use_cache=True), CACHE)
     for layer in cache.layers:
         layer.keys, layer.values = empty.clone(), empty.clone()
     ids, new = prompt, prompt
@@ -77,9 +86,9 @@ def test_a_language_model_with_a_cache_continues_a_text(base_model, tmp_path, fo
             input_ids=new,
             attention_mask=torch.ones(1, length, dtype=torch.long),
             position_ids=torch.arange(length - new.shape[1], length)[None],
-            past_key_values=cache,
+            cache=cache,
         )
-        cache, new = output.past_key_values, output.logits[:, -1:].argmax(-1)
+        cache, new = getattr(output, CACHE), output.logits[:, -1:].argmax(-1)
         ids = torch.cat([ids, new], dim=1)
     assert ids[0].tolist() == expected
 
@@ -94,7 +103,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         assert export(str(folder), tmp_path / f"{head.__name__}-out", format).difference < 1e-4
-    choices = ExportedModel.from_pretrained(tmp_path / "GPT1ForMultipleChoice-out")
+    choices = ExportedModel.from_pretrained(tmp_path / "GPT1ForMultipleChoice-out", trust_remote_code=True)
     model = GPT1ForMultipleChoice.from_pretrained(tmp_path / "GPT1ForMultipleChoice")
     for shape in ((1, 2, 9), (3, 5, 1)):
         ids = torch.randint(1, 99, shape)
@@ -105,11 +114,17 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
     # Both orders of a pair, made and read by what lies beside the program
     export(classifier, tmp_path / "out", format)
     reader = GPT1Processor.from_pretrained(tmp_path / "out")
-    rows = reader(text_a=["the lady wept", "night"], text_b=["bad", "the house"], padding=True, return_tensors="pt")
+    program = ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    model = AutoModelForSequenceClassification.from_pretrained(classifier)
+    pairs = [("the lady wept", "bad"), ("night", "the house"), ("a dark night", "never")]
     with torch.no_grad():
-        expected = AutoModelForSequenceClassification.from_pretrained(classifier)(**rows).logits
-    assert expected.shape == (2, 3) and rows["input_ids"].dim() == 3
-    torch.testing.assert_close(ExportedModel.from_pretrained(tmp_path / "out")(**rows).logits, expected)
+        alone = [model(**reader(text_a=[a], text_b=[b], padding=True, return_tensors="pt")).logits for a, b in pairs]
+    for side in ("right", "left"):
+        reader.tokenizer.padding_side = side
+        firsts, seconds = map(list, zip(*pairs, strict=True))
+        rows = reader(text_a=firsts, text_b=seconds, padding=True, return_tensors="pt")
+        assert rows["input_ids"].dim() == 3 and not rows["attention_mask"].all()
+        torch.testing.assert_close(program(**rows).logits, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):

@@ -11,6 +11,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,7 +24,7 @@ from test_conversion import release_shapes, write_release
 from test_space import browser  # noqa: F401
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
-from gpt1_hf import GPT1DataCollator, GPT1Processor, GPT1Tokenizer
+from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1Processor, GPT1Tokenizer
 from gpt1_hf.analysis.plan import Plan
 from gpt1_hf.analysis.report import report
 from gpt1_hf.analysis.zero_shot import Scorer
@@ -33,7 +34,7 @@ from gpt1_hf.data.corpus import encode_document
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.submission import read_submission
 from gpt1_hf.generation import sample
-from gpt1_hf.pipelines import MultipleChoicePipeline
+from gpt1_hf.pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS, TASK_TOKENS
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
 from gpt1_hf.training.finetune import finetune
@@ -138,10 +139,18 @@ class TestSpecialTokens:
     def test_the_pipeline_for_multiple_choice(self, source):
         processor = GPT1Processor(source, "multiple_choice")
         pipe = object.__new__(MultipleChoicePipeline)
-        pipe.processor = processor
+        pipe.processor, pipe.model = processor, SimpleNamespace(config=GPT1Config())
         row = pipe.preprocess({"document": "_classify_ the", "choices": ["_start_ lady", "_delimiter_ garden"]})["row"]
         for sequence in row["input_ids"]:
             assert len([token for token in sequence if token in self.specials(processor.tokenizer)]) == 3
+
+    def test_the_pipeline_for_text_classification(self, source):
+        pipe = object.__new__(GPT1TextClassificationPipeline)
+        pipe.processor = GPT1Processor(source, "similarity")
+        pipe.model = SimpleNamespace(config=GPT1Config())
+        row = pipe.preprocess({"text": "_classify_ the", "text_pair": "_start_ lady _delimiter_"})["row"]
+        for sequence in row["input_ids"]:
+            assert len([token for token in sequence if token in self.specials(pipe.processor.tokenizer)]) == 3
 
 
 class TestCode:

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from transformers import DynamicCache, OpenAIGPTConfig, OpenAIGPTLMHeadModel, StaticCache
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 VOCAB, HIDDEN, LAYERS, HEADS, POSITIONS = 61, 32, 3, 4, 24
@@ -183,11 +184,12 @@ def test_mask_buffers_of_old_checkpoints_are_ignored(base_folder, tmp_path):
 def test_logits_loss_and_gradients_equal_openai_gpt(attention, with_positions, side, folder_name, reference, request):
     batch, real = padded_batch(side)
     batch["labels"] = labels_of(batch["input_ids"], real)
+    positions = positions_of(real)  # ours by default
     if with_positions:
-        batch["position_ids"] = positions_of(real)
+        batch["position_ids"] = positions
     model = GPT1ForCausalLM.from_pretrained(request.getfixturevalue(folder_name), attn_implementation=attention).eval()
     assert model.config._attn_implementation == attention
-    ours, theirs = model(**batch), reference(**batch)
+    ours, theirs = model(**batch), reference(**{**batch, "position_ids": positions})
     assert_close(ours.logits[real], theirs.logits[real], **CLOSE)
     assert_close(ours.loss, theirs.loss, **CLOSE)
     ours.loss.backward()
@@ -228,7 +230,8 @@ def test_base_model_equals_openai_gpt(attention, folder_name, side, reference, r
     batch, real = padded_batch(side)
     model = GPT1Model.from_pretrained(request.getfixturevalue(folder_name), attn_implementation=attention).eval()
     direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(1))
-    states = [net(**batch).last_hidden_state for net in (model, reference.transformer)]
+    theirs = reference.transformer(**batch, position_ids=positions_of(real))
+    states = [model(**batch).last_hidden_state, theirs.last_hidden_state]
     assert_close(states[0][real], states[1][real], **CLOSE)
     for state in states:
         (state[real] @ direction).mean().backward()
@@ -362,8 +365,8 @@ def test_forward_in_steps_equals_one_forward(attention, steps, cache_kind):
     cache = DynamicCache() if cache_kind == "dynamic" else StaticCache(config=model.config, max_cache_len=POSITIONS)
     parts, done = [], 0
     for step in steps:
-        outputs = model(ids[:, done : done + step], past_key_values=cache, use_cache=True)
-        assert outputs.past_key_values is cache
+        outputs = model(ids[:, done : done + step], cache=cache, use_cache=True)
+        assert getattr(outputs, CACHE) is cache
         parts.append(outputs.logits)
         done += step
     assert_close(torch.cat(parts, dim=1), model(ids).logits, **CLOSE)
@@ -379,19 +382,17 @@ def test_left_padded_forward_in_steps_equals_one_forward(attention):
     for end in range(8, max(LENGTHS) + 1):
         new = slice(0 if end == 8 else end - 1, end)
         parts.append(
-            model(
-                ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], past_key_values=cache
-            ).logits
+            model(ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], cache=cache).logits
         )
     assert_close(torch.cat(parts, dim=1)[real], full[real], **CLOSE)
 
 
 def test_a_cache_is_made_only_where_it_is_wanted():
     model, ids = tiny_lm(), random_ids(1, 4)
-    assert model(ids).past_key_values.get_seq_length() == 4
-    assert model(ids, use_cache=False).past_key_values is None
+    assert getattr(model(ids), CACHE).get_seq_length() == 4
+    assert getattr(model(ids, use_cache=False), CACHE) is None
     model.config.use_cache = False
-    assert model(ids).past_key_values is None
+    assert getattr(model(ids), CACHE) is None
 
 
 # Packed rows
@@ -456,9 +457,9 @@ def test_too_many_learned_positions_are_refused_with_both_numbers(model_class):
         model(random_ids(1, POSITIONS + 3))
     with pytest.raises(ValueError, match=rf"\b41 positions\b.*\b{POSITIONS}\b"):
         model(random_ids(1, 2), position_ids=torch.tensor([[0, 40]]))
-    cache = model(random_ids(1, POSITIONS)).past_key_values
+    cache = getattr(model(random_ids(1, POSITIONS)), CACHE)
     with pytest.raises(ValueError, match=rf"\b{POSITIONS + 1} positions\b.*\b{POSITIONS}\b"):
-        model(random_ids(1, 1), past_key_values=cache)
+        model(random_ids(1, 1), cache=cache)
 
 
 def test_generation_beyond_the_context_is_refused_with_both_numbers():

@@ -66,6 +66,34 @@ def test_chunked_loss_in_bf16_autocast_is_that_of_all_logits():
         assert_close(one, other, rtol=1e-2, atol=1e-2 * other.abs().max().item())
 
 
+@pytest.mark.parametrize("n_tokens", [64, 32768])
+def test_chunked_loss_in_fp16_keeps_the_digits_of_a_scaled_gradient(n_tokens):
+    """As under a gradient scaler: fp16 states and weights, the loss times 2^16; the mean weighs a token by 1 / n."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(n_tokens, 16, generator=generator).half()
+    weight = torch.randn(128, 16, generator=generator).half()
+    targets = torch.randint(0, 128, (n_tokens,), generator=generator)
+
+    def scaled_gradients(dtype, loss_of):
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (states, weight)]
+        (2.0**16 * loss_of(*inputs)).backward()
+        return [tensor.grad.double() for tensor in inputs]
+
+    exact = scaled_gradients(torch.float64, lambda s, w: torch.nn.functional.cross_entropy(s @ w.T, targets))
+    token_weights = torch.full((n_tokens,), 1 / n_tokens)
+    found = scaled_gradients(torch.float16, lambda s, w: linear_cross_entropy(s, w, targets, token_weights))
+    for gradient, expected in zip(found, exact, strict=True):
+        # Logits, their gradients and the result are rounded to fp16 once each.
+        assert (gradient - expected).norm() / expected.norm() < 3 * torch.finfo(torch.float16).eps / 2
+
+
+def test_a_batch_without_targets_has_no_loss():
+    states, weight = torch.randn(0, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    loss = linear_cross_entropy(states, weight, torch.zeros(0, dtype=torch.long), torch.zeros(0))
+    loss.backward()
+    assert loss == 0 and not states.grad.any() and not weight.grad.any()
+
+
 def test_chunked_loss_of_frozen_parts_and_without_gradients():
     states, weight = torch.randn(4, 3, requires_grad=True), torch.randn(6, 3)
     targets, token_weights = torch.tensor([0, 5, -100, 2]), torch.tensor([1.0, 1, 0, 1])

@@ -30,6 +30,7 @@ from gpt1_hf import (
     GPT1ForTokenClassification,
     GPT1Model,
 )
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 HEADS = [GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1ForMultipleChoice, GPT1ForTokenClassification]
@@ -94,7 +95,7 @@ def test_generation_continues_from_a_cache_and_from_embeddings():
     options = {"do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
     whole = model.generate(ids, max_new_tokens=6, **options)
     first = model.generate(ids, max_new_tokens=3, **options)
-    second = model.generate(first.sequences, past_key_values=first.past_key_values, max_new_tokens=3, **options)
+    second = model.generate(first.sequences, **{CACHE: first[CACHE]}, max_new_tokens=3, **options)
     assert torch.equal(second.sequences, whole.sequences)
     embeddings = model.get_input_embeddings()(ids)
     assert torch.equal(
@@ -150,7 +151,11 @@ def test_flash_attention_is_given_what_its_kernels_read(form, monkeypatch):
         assert query.shape == (2, module.config.num_attention_heads, 6, module.head_dim)
         # Padding as a mask of two axes; sequences packed in a row by their positions.
         assert attention_mask is None if form != "padded" else torch.equal(attention_mask.bool(), mask.bool())
-        expected = positions if form == "packed" else torch.arange(6)[None]
+        expected = {
+            "plain": torch.arange(6)[None],
+            "padded": torch.tensor([[0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]]),
+            "packed": positions,
+        }[form]
         assert torch.equal(kwargs["position_ids"], expected)
 
 

@@ -19,6 +19,8 @@ from gpt1_hf import (
     GPT1LSTMForTokenClassification,
     GPT1LSTMModel,
 )
+from gpt1_hf.hardware import has_half_precision
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 VOCAB, HIDDEN, UNITS = 61, 12, 20
@@ -157,7 +159,7 @@ def test_logits_and_state_are_those_of_the_formulas(layers, form):
     for row in range(2):
         logits, ends = by_hand(model, embeddings[row])
         assert_close(outputs.logits[row], logits, **CLOSE)
-        for layer, (h, c) in zip(outputs.past_key_values.layers, ends, strict=True):
+        for layer, (h, c) in zip(getattr(outputs, CACHE).layers, ends, strict=True):
             assert_close(layer.keys[row], h, **CLOSE)
             assert_close(layer.values[row], c, **CLOSE)
 
@@ -203,7 +205,7 @@ def test_padded_rows_equal_rows_on_their_own(layers, side):
         alone = model(alone_ids, labels=alone_ids, num_items_in_batch=n_targets)
         assert_close(outputs.logits[row][mask[row].bool()], alone.logits[0], **CLOSE)
         # The state that a text goes on from is that after its last token.
-        for ours, own in zip(outputs.past_key_values.layers, alone.past_key_values.layers, strict=True):
+        for ours, own in zip(getattr(outputs, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)
         total = total + alone.loss
@@ -233,10 +235,10 @@ def test_holes_in_a_mask_are_skipped():
 def test_a_row_of_nothing_but_padding_keeps_its_state(mask):
     model, ids, more = tiny_lm(2), random_ids(2, 4), random_ids(2, 3, seed=1)
     mask = torch.tensor(mask)
-    cache = model(ids).past_key_values
+    cache = getattr(model(ids), CACHE)
     before = [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
     whole_mask = torch.cat([torch.ones(2, 4, dtype=torch.long), mask], dim=1)
-    outputs = model(more, attention_mask=whole_mask, past_key_values=cache)
+    outputs = model(more, attention_mask=whole_mask, cache=cache)
     assert outputs.logits.isfinite().all() and cache.get_seq_length() == 7
     for layer, (h, c) in zip(cache.layers, before, strict=True):
         for row in range(2):
@@ -258,8 +260,8 @@ def test_forward_in_steps_equals_one_forward(layers, steps):
     model, ids = tiny_lm(layers), random_ids(2, 9)
     cache, parts, done = DynamicCache(config=model.config), [], 0
     for step in steps:
-        outputs = model(ids[:, done : done + step], past_key_values=cache)
-        assert outputs.past_key_values is cache
+        outputs = model(ids[:, done : done + step], cache=cache)
+        assert getattr(outputs, CACHE) is cache
         done += step
         assert cache.get_seq_length() == done
         parts.append(outputs.logits)
@@ -272,32 +274,32 @@ def test_padded_forward_in_steps_equals_one_forward(side, first):
     model = tiny_lm(2)
     ids, mask, _ = padded_rows(side)
     full = model(ids, attention_mask=mask).logits
-    cache = model(ids[:, :first], attention_mask=mask[:, :first]).past_key_values
+    cache = getattr(model(ids[:, :first], attention_mask=mask[:, :first]), CACHE)
     parts = [model(ids[:, :first], attention_mask=mask[:, :first]).logits]
     for end in range(first + 1, ids.shape[1] + 1):
-        parts.append(model(ids[:, end - 1 : end], attention_mask=mask[:, :end], past_key_values=cache).logits)
+        parts.append(model(ids[:, end - 1 : end], attention_mask=mask[:, :end], cache=cache).logits)
     assert_close(torch.cat(parts, dim=1)[mask.bool()], full[mask.bool()], **CLOSE)
 
 
 def test_a_cache_is_made_only_where_it_is_wanted():
     model, ids = tiny_lm(), random_ids(1, 4)
-    assert model(ids).past_key_values.get_seq_length() == 4
-    assert model(ids, use_cache=False).past_key_values is None
+    assert getattr(model(ids), CACHE).get_seq_length() == 4
+    assert getattr(model(ids, use_cache=False), CACHE) is None
     model.config.use_cache = False
-    assert model(ids).past_key_values is None
+    assert getattr(model(ids), CACHE) is None
 
 
 def test_a_cache_that_is_reset_starts_again():
     model, ids = tiny_lm(), random_ids(2, 5)
-    cache = model(ids).past_key_values
+    cache = getattr(model(ids), CACHE)
     cache.reset()
     with torch.no_grad():
-        assert torch.equal(model(ids, past_key_values=cache).logits, model(ids).logits)
+        assert torch.equal(model(ids, cache=cache).logits, model(ids).logits)
 
 
 def test_a_cache_for_attention_is_refused():
     with pytest.raises(ValueError, match=r"DynamicCache\(config=model.config\)"):
-        tiny_lm()(random_ids(1, 3), past_key_values=DynamicCache())
+        tiny_lm()(random_ids(1, 3), cache=DynamicCache())
 
 
 # Generation
@@ -345,8 +347,8 @@ def test_samples_are_the_same_with_and_without_a_cache():
 
 def test_generation_goes_on_from_a_state():
     model, ids = tiny_lm(), random_ids(2, 6)
-    cache = model(ids[:, :4]).past_key_values
-    assert torch.equal(generate(model, ids, past_key_values=cache)[0], generate(model, ids)[0])
+    cache = getattr(model(ids[:, :4]), CACHE)
+    assert torch.equal(generate(model, ids, **{CACHE: cache})[0], generate(model, ids)[0])
 
 
 def test_generation_from_embeddings_equals_generation_from_ids():
@@ -390,7 +392,7 @@ def test_packed_rows_equal_separate_sequences(layers):
             total = total + alone.loss
             start += length
         # A row goes on from the end of its last sequence.
-        for ours, own in zip(packed.past_key_values.layers, alone.past_key_values.layers, strict=True):
+        for ours, own in zip(getattr(packed, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)
     assert_close(packed.loss, total, **CLOSE)
@@ -419,9 +421,9 @@ def test_as_in_gpt_1_rows_with_a_mask_or_a_past_are_not_packed(given):
         logits = model(ids, position_ids=positions, attention_mask=torch.ones_like(ids)).logits
         assert torch.equal(logits, model(ids).logits)
     else:
-        caches = [model(ids).past_key_values for _ in "ab"]
-        logits = model(ids, position_ids=positions, past_key_values=caches[0]).logits
-        assert torch.equal(logits, model(ids, past_key_values=caches[1]).logits)
+        caches = [getattr(model(ids), CACHE) for _ in "ab"]
+        logits = model(ids, position_ids=positions, cache=caches[0]).logits
+        assert torch.equal(logits, model(ids, cache=caches[1]).logits)
 
 
 # Loss and logits
@@ -629,6 +631,12 @@ def test_full_residual_dropout_leaves_the_projection_s_bias():
     assert_close(states, model.model.h[0].proj.bias.expand(2, 5, -1))
 
 
+needs_bf16 = pytest.mark.skipif(
+    not has_half_precision(torch.bfloat16, torch.device("cpu")), reason="this CPU has no bf16 matrix products"
+)
+
+
+@needs_bf16
 @SIDES
 def test_bf16_autocast_is_close_to_fp32(side):
     model = tiny_lm(2)
@@ -636,15 +644,16 @@ def test_bf16_autocast_is_close_to_fp32(side):
     expected = model(ids, attention_mask=mask)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(ids, attention_mask=mask, labels=ids)
-        step = model(ids[:, :1], past_key_values=outputs.past_key_values).logits
+        step = model(ids[:, :1], cache=getattr(outputs, CACHE)).logits
     outputs.loss.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
     real = mask.bool()
     assert_close(outputs.logits[real].float(), expected.logits[real], atol=0.15, rtol=0.05)
-    expected_step = model(ids[:, :1], past_key_values=expected.past_key_values).logits
+    expected_step = model(ids[:, :1], cache=getattr(expected, CACHE)).logits
     assert_close(step.float(), expected_step, atol=0.15, rtol=0.05)
 
 
+@needs_bf16
 @SIDES
 def test_an_lstm_may_answer_in_another_type_than_it_was_asked_in(side):
     # As cuDNN's under autocast; the CPU's stays in fp32.
@@ -655,24 +664,24 @@ def test_an_lstm_may_answer_in_another_type_than_it_was_asked_in(side):
     model = tiny_lm(2)
     ids, mask, _ = padded_rows(side)
     expected = model(ids, attention_mask=mask)
-    expected_step = model(ids[:, :1], past_key_values=expected.past_key_values).logits
+    expected_step = model(ids[:, :1], cache=getattr(expected, CACHE)).logits
     for block in model.model.h:
         block.lstm.register_forward_hook(to_bf16)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(ids, attention_mask=mask)
-        assert outputs.past_key_values.layers[0].keys.dtype == torch.bfloat16
-        step = model(ids[:, :1], past_key_values=outputs.past_key_values).logits
+        assert getattr(outputs, CACHE).layers[0].keys.dtype == torch.bfloat16
+        step = model(ids[:, :1], cache=getattr(outputs, CACHE)).logits
     assert_close(outputs.logits[mask.bool()].float(), expected.logits[mask.bool()], atol=0.3, rtol=0.05)
     assert_close(step.float(), expected_step, atol=0.3, rtol=0.05)
 
 
 def test_a_state_in_another_type_is_read_in_the_model_s():
     model, ids = tiny_lm(2), random_ids(2, 5)
-    expected = model(ids[:, 4:], past_key_values=model(ids[:, :4]).past_key_values)
-    cache = model(ids[:, :4]).past_key_values
+    expected = model(ids[:, 4:], cache=getattr(model(ids[:, :4]), CACHE))
+    cache = getattr(model(ids[:, :4]), CACHE)
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys.to(torch.bfloat16), layer.values.to(torch.bfloat16)
-    outputs = model(ids[:, 4:], past_key_values=cache)
+    outputs = model(ids[:, 4:], cache=cache)
     assert outputs.logits.dtype == torch.float32
     assert_close(outputs.logits, expected.logits, atol=0.1, rtol=0.05)
 

@@ -78,6 +78,7 @@ WHOLE = [(folder, auto) for folder in ("base", "lm", "lstm_lm") for auto in ("Au
 WHOLE += [(folder, auto) for folder in ("classifier", "choices", "lstm_classifier") for auto in FOLDERS[folder]]
 ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
 TEXT = "the old lady spoke gently"
+PAIR = {"text": ROW["premise"], "text_pair": ROW["hypothesis"]}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
 # Runs in an interpreter that cannot import the package. Its arguments are the folder of folders, where to save again,
@@ -136,7 +137,9 @@ report["names"]["tokenizer"] = name_of(tokenizer)
 report["tokenized"] = tokenizer({TEXT!r}, "bad night")["input_ids"]
 report["plain tokenizer"] = AutoTokenizer.from_pretrained(source / "lm", trust_remote_code=True)({TEXT!r})["input_ids"]
 classify = transformers.pipeline("text-classification", str(folder), trust_remote_code=True, top_k=None)
-report["scores"] = {{row["label"]: row["score"] for row in classify([{TEXT!r}])[0]}}
+report["scores"] = {{row["label"]: row["score"] for row in classify([{PAIR}])[0]}}
+rate = transformers.pipeline("text-classification", str(source / "scores"), trust_remote_code=True)
+report["rating"] = rate({TEXT!r})[0]["score"]
 report["generated"] = {{}}
 for name in ("lm", "lstm_lm"):
     lm = transformers.AutoModelForCausalLM.from_pretrained(source / name, trust_remote_code=True)
@@ -186,6 +189,13 @@ def folders(tokenizer, tmp_path_factory) -> Path:
         else:
             tokenizer.save_pretrained(root / name)
         model.save_pretrained(root / name)
+    # A model of scores, as `gpt1 finetune` makes it.
+    own_sizes["gpt1"] |= {"num_labels": 1, "problem_type": "regression", "regression_bins": 6}
+    processor = GPT1Processor(tokenizer)
+    model = GPT1ForSequenceClassification(GPT1Config(**{**sizes, **own_sizes["gpt1"]}))
+    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    model.save_pretrained(root / "scores")
+    processor.save_pretrained(root / "scores")
     # Somewhere else, as after a download.
     return Path(shutil.copytree(root, tmp_path_factory.mktemp("elsewhere") / "copies"))
 
@@ -235,7 +245,13 @@ def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(st
     assert stranger["tokenized"] == processor(premise=TEXT, hypothesis="bad night")["input_ids"]
     assert stranger["plain tokenizer"] == AutoTokenizer.from_pretrained(folders / "lm")(TEXT)["input_ids"]
     classify = pipeline("text-classification", str(folders / "classifier"), top_k=None)
-    assert stranger["scores"] == pytest.approx({row["label"]: row["score"] for row in classify([TEXT])[0]}, abs=1e-5)
+    assert stranger["scores"] == pytest.approx({row["label"]: row["score"] for row in classify([PAIR])[0]}, abs=1e-5)
+    processor = GPT1Processor.from_pretrained(folders / "scores")
+    model = AutoModelForSequenceClassification.from_pretrained(folders / "scores").eval()
+    with torch.no_grad():
+        score = model(torch.tensor([processor(text=TEXT)["input_ids"]])).logits.item()
+    assert stranger["rating"] == pytest.approx(score, abs=1e-5)
+    assert pipeline("text-classification", str(folders / "scores"))(TEXT)[0]["score"] == pytest.approx(score, abs=1e-5)
     for name in ("lm", "lstm_lm"):
         model = AutoModelForCausalLM.from_pretrained(folders / name)
         expected = model.generate(torch.tensor(IDS), max_new_tokens=5, do_sample=False).tolist()

@@ -16,10 +16,13 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from gpt1_hf import GPT1ForCausalLM
+from gpt1_hf.analysis.explore import Explorer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import space_dir
@@ -94,6 +97,49 @@ def test_gradio_missing_is_said(monkeypatch, capsys):
         load_app()
     assert main(["space"]) == 1
     assert "pip install" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def app():
+    pytest.importorskip("gradio", reason="needs gradio: the extra `demo`")
+    return load_app()
+
+
+def values(page) -> dict[str, str]:
+    """What the parts of a page that have a name or a label show when it opens."""
+    parts = {getattr(block, "elem_id", None) or getattr(block, "label", None): block for block in page.blocks.values()}
+    return {name: str(getattr(block, "value", "")) for name, block in parts.items() if name}
+
+
+def test_the_page_opens_with_its_examples_answered(app):
+    shown = values(app.build(Explorer()))
+    assert "gpt1-tiny" in shown["about"] and "4.3 million parameters" in shown["about"]
+    assert "gets 50 right, which is what guessing gives" in shown["sentiment-worth"]
+    assert "calls 100 of them positive" in shown["sentiment-worth"]
+    for name in ("generate", "sentiment", "acceptability", "pronoun", "choice"):
+        assert "%" in shown[f"{name}-table"], name
+    for name in ("sentiment", "acceptability", "pronoun", "choice"):
+        assert "confidence" in shown[f"{name}-bars"], name
+    assert "'dark '" in shown["generate-text"] and "</w>" in shown["tokenizer-pieces"]
+
+
+def test_a_model_that_the_examples_are_too_long_for_opens_all_the_same(app, config, tokenizer, tmp_path):
+    """The reader is told when they ask; and a name is text, whatever it looks like."""
+    config.max_position_embeddings = 24
+    folder = tmp_path / "<b>x*y*"
+    GPT1ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    shown = values(app.build(Explorer(str(folder))))
+    assert "&lt;b&gt;x*y*" in shown["about"] and "<b>" not in shown["about"]
+    assert "token" not in shown["generate-text"] and "%" not in shown["generate-table"]
+
+
+@pytest.mark.parametrize(("n_right", "is_chance"), [(50, True), (59, True), (61, False), (90, False)])
+def test_the_worth_of_the_sentiment_is_told_by_the_error_of_guessing(app, n_right, is_chance):
+    explorer = SimpleNamespace(sample_sentiment=(100, n_right, 40))
+    text = app.how_good(explorer)
+    assert f"gets {n_right} right" in text and ("what guessing gives" in text) == is_chance
+    assert ("guessing gives 50" in text) != is_chance
 
 
 @pytest.fixture
@@ -198,10 +244,19 @@ def test_a_click_through_the_demo(served, browser):
     for theme in ("light", "dark"):
         browser.get(f"{served}/?__theme={theme}")
         wait_for(lambda: page.text("generate-run"))
+        # Filled before anything is pressed.
+        wait_for(lambda: "itwasadarkandstormynight" in "".join(page.text("generate-text").split()))
+        assert "%" in page.text("generate-table") and "gpt1-tiny" in page.text("about")
+        before = page.text("generate-text")
+        browser.find_element("id", "generate-another").click()
+        wait_for(lambda before=before: page.text("generate-text") not in ("", before))
+        seed = browser.find_element("css selector", "#generate-seed input")
+        assert seed.get_property("value") == "1"
         page.run("generate", "table", "%")
         assert "itwasadarkandstormynight" in "".join(page.text("generate-text").split())
         page.picture(f"generate_{theme}")
         page.tab("Zero-shot")
+        wait_for(lambda: "what guessing gives" in page.text("sentiment-worth"))
         page.run("sentiment", "table", "%")
         assert "positive" in page.text("sentiment-bars") and "negative" in page.text("sentiment-bars")
         page.picture(f"sentiment_{theme}")

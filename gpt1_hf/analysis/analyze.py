@@ -8,7 +8,7 @@ from datasets import disable_progress_bars
 
 from ..errors import GPT1Error
 from ..notes import note
-from .cost import estimate, format_plan
+from .cost import estimate, format_plan, format_runs
 from .plan import Plan, carry_out, share
 from .processes import Processes
 from .records import Record, collect
@@ -53,6 +53,7 @@ def analyze(
         if processes.is_first:
             disable_progress_bars()  # of reading the data, between the lines
             mine = share(runs, processes)
+            print(format_runs(mine), flush=True)  # at once; what it costs takes its time
             print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
         processes.wait_for_all()
         return

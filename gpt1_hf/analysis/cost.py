@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -21,10 +22,13 @@ from ..checkpoints import open_config, open_tokenizer
 from ..data.corpus import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.benchmark import load_scored
+from ..hardware import training_dtype
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import load_task
-from ..training.arguments import FinetuneArguments, PretrainArguments
+from ..training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
+from ..training.cpu import speed_up
 from ..training.pretrain import new_config
+from ..training.throughput import operations_per_token, seconds
 from .run import Run
 
 
@@ -32,8 +36,12 @@ from .run import Run
 SAMPLED = 256
 # A forward pass is a third of a training update: the backward pass takes two.
 FORWARD = 1 / 3
-# A rate is measured on updates of at most this many tokens, for at least this many seconds.
-MOST_TOKENS, LEAST_SECONDS = 4096, 1.0
+# A rate is measured on updates of at most this many tokens, which take at most about this many seconds.
+MOST_TOKENS, UPDATE_SECONDS = 4096, 0.5
+# The first update is of this many tokens, and tells how many may follow.
+FIRST_TOKENS = 64
+# When measuring has taken so many seconds, further rates are reckoned from those that are known.
+ALL_SECONDS = 15.0
 
 
 @dataclass
@@ -70,7 +78,7 @@ def estimate(run: Run, tokens_per_second: float | None = None) -> Cost:
         tokens, shape = estimator(run)
         rate = tokens_per_second or measure(*shape)
     except GPT1Error as error:  # data or a tokenizer that is not here yet
-        return Cost(reason=str(error))
+        return Cost(reason=run.told(error))
     return Cost(tokens, tokens / rate / 60)
 
 
@@ -88,16 +96,23 @@ def _estimate_pretraining(run: Run) -> tuple[float, tuple]:
     if (folder / "validation").is_dir():
         tokens += FORWARD * len(TokenStream.load(folder / "validation"))
     rows = max(1, min(rows, MOST_TOKENS // span))
-    return tokens, (_architecture(run), "pretrain", rows, span, args.bf16)
+    return tokens, (_architecture(run), "pretrain", rows, span, *_precision(args))
 
 
 def _estimate_finetuning(run: Run) -> tuple[float, tuple]:
     args: FinetuneArguments = run.arguments()
     tokenizer_name = run.needs.settings["tokenizer"] if run.needs else args.model
     config = _architecture(run)
-    lengths, n_train, n_validation = _lengths(
-        args.task, args.data_dir, args.sample, tokenizer_name, args.max_length or config.max_position_embeddings
-    )
+    source = (args.task, args.data_dir, args.sample)
+    if source in MISSING:
+        raise GPT1Error(MISSING[source])
+    try:
+        lengths, n_train, n_validation = _lengths(
+            *source, tokenizer_name, args.max_length or config.max_position_embeddings
+        )
+    except GPT1Error as error:
+        MISSING[source] = str(error)
+        raise
     n_train = min(n_train, args.max_train_examples or n_train)
     rows = args.per_device_train_batch_size
     n_sequences = lengths.shape[1]
@@ -110,7 +125,14 @@ def _estimate_finetuning(run: Run) -> tuple[float, tuple]:
     length = min(2 ** math.ceil(math.log2(padded.mean())), config.max_position_embeddings)
     at_once = max(1, min(rows * n_sequences, MOST_TOKENS // length))
     head = "finetune" if args.lm_coef else "finetune without the auxiliary loss"
-    return tokens, (config, head, at_once, length, args.bf16)
+    return tokens, (config, head, at_once, length, *_precision(args))
+
+
+def _precision(args: GPT1TrainingArguments) -> tuple[torch.device, torch.dtype]:
+    """Where a run trains, and the type that it computes in there."""
+    accelerator = None if args.use_cpu else torch.accelerator.current_accelerator()
+    device = accelerator or torch.device("cpu")
+    return device, training_dtype(args.bf16, args.fp16, device)
 
 
 @functools.cache
@@ -143,12 +165,41 @@ def _architecture(run: Run) -> PreTrainedConfig:
     return new_config(source.arguments(), _tokenizer(source.settings["tokenizer"]))
 
 
-RATES: dict[str, float] = {}
+@dataclass
+class Rate:
+    """
+    A measured rate of training.
+
+    Args:
+        tokens_per_second (`float`):
+            The rate.
+        operations (`float`):
+            Operations of a token, see [`operations_per_token`], and one a parameter for its update.
+        alike (`tuple`):
+            What rates have in common that are in proportion to their operations.
+        seconds (`float`):
+            What it took to measure it.
+    """
+
+    tokens_per_second: float
+    operations: float
+    alike: tuple
+    seconds: float
 
 
-def measure(config: PreTrainedConfig, kind: str, rows: int, length: int, bf16: bool) -> float:
+RATES: dict[str, Rate] = {}
+# Task, folder and sample -> why its rows are not to be had, which is not asked again for every run.
+MISSING: dict[tuple[str, str | None, bool], str] = {}
+
+
+def measure(
+    config: PreTrainedConfig, kind: str, rows: int, length: int, device: torch.device, dtype: torch.dtype
+) -> float:
     """
     Tokens per second of training a model with new weights on random tokens, on this machine as it is now.
+
+    It takes a few seconds. When all measurements together have taken `ALL_SECONDS`, the rate is that of a model that
+    was measured, in proportion to their operations.
 
     Args:
         config (`PreTrainedConfig`):
@@ -157,39 +208,75 @@ def measure(config: PreTrainedConfig, kind: str, rows: int, length: int, bf16: b
             `pretrain`, or what of fine-tuning.
         rows, length (`int`):
             Sequences of a batch, and tokens of each.
-        bf16 (`bool`):
-            Whether to compute in bf16 autocast.
+        device (`torch.device`):
+            Where to compute.
+        dtype (`torch.dtype`):
+            Type of autocast; fp32 is none.
     """
-    key = f"{kind} {rows} {length} {bf16} {config.to_json_string()}"
+    key = f"{kind} {rows} {length} {device} {dtype} {config.to_json_string()}"
     if key in RATES:
-        return RATES[key]
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    if kind == "pretrain":
-        model = AutoModelForCausalLM.from_config(config)
-    else:
-        config.lm_coef = config.lm_coef if kind == "finetune" else 0.0
-        model = AutoModelForSequenceClassification.from_config(config)
-    model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    input_ids = torch.randint(config.vocab_size, (rows, length), device=device)
-    inputs = {"labels": input_ids, "skip_logits": True, "use_cache": False}
-    if kind != "pretrain":
-        inputs = {"labels": input_ids[:, 0] % 2, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
+        return RATES[key].tokens_per_second
+    with torch.device("meta"):
+        model = _new_model(config, kind)
+    # Of a model without layers, only the embeddings' update is left.
+    operations = operations_per_token(model, length) + model.num_parameters()
+    alike = (config.model_type, device, dtype)
+    if sum(rate.seconds for rate in RATES.values()) > ALL_SECONDS:
+        known = [rate for rate in RATES.values() if rate.alike == alike]
+        if known:
+            near = min(known, key=lambda rate: abs(math.log(rate.operations / operations)))
+            return near.tokens_per_second * near.operations / operations
+    begin = time.perf_counter()
+    rate = _measure(_new_model(config, kind).to(device), kind, rows, length, dtype)
+    RATES[key] = Rate(rate, operations, alike, time.perf_counter() - begin)
+    return rate
 
-    n_updates, begin = 0, 0.0
-    while n_updates < 2 or time.perf_counter() - begin < LEAST_SECONDS:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = model(input_ids=input_ids, **inputs).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        if n_updates == 0:  # the first update also pays for memory
-            begin = time.perf_counter()
-        n_updates += 1
-    RATES[key] = (n_updates - 1) * rows * length / (time.perf_counter() - begin)
-    return RATES[key]
+
+def _new_model(config: PreTrainedConfig, kind: str) -> PreTrainedModel:
+    if kind == "pretrain":
+        return AutoModelForCausalLM.from_config(config)
+    config.lm_coef = config.lm_coef if kind == "finetune" else 0.0
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def _measure(model: PreTrainedModel, kind: str, rows: int, length: int, dtype: torch.dtype) -> float:
+    """Tokens per second of updates that take no longer than `UPDATE_SECONDS` each."""
+    device = model.device
+    if device.type == "cpu":
+        speed_up(model, dtype == torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def update(rows: int, length: int) -> float:
+        input_ids = torch.randint(model.config.vocab_size, (rows, length), device=device)
+        inputs = {"labels": input_ids, "skip_logits": True, "use_cache": False}
+        if kind != "pretrain":
+            mask = torch.ones_like(input_ids)
+            inputs = {"labels": input_ids[:, 0] % 2, "attention_mask": mask, "use_cache": False}
+
+        def work():
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                loss = model(input_ids=input_ids, **inputs).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return seconds(work, device)
+
+    first = min(length, FIRST_TOKENS)
+    update(1, first)  # pays for memory
+    n_tokens = max(first, int(UPDATE_SECONDS * first / update(1, first)))
+    length, rows = min(length, n_tokens), max(1, min(rows, n_tokens // length))
+    times = [update(rows, length)]
+    while sum(times) < UPDATE_SECONDS:
+        times.append(update(rows, length))
+    return rows * length / (sum(times[1:]) / len(times[1:]) if len(times) > 1 else times[0])
+
+
+def format_runs(runs: Sequence[Run]) -> str:
+    """A plan for people, before its cost is known: its runs and their states."""
+    n_to_do = sum(run.state != "finished" for run in runs)
+    table = tabulate([(run.name, run.state) for run in runs], headers=("run", "state"))
+    return f"{table}\n\n{n_to_do} of {len(runs)} runs to do; what they cost is being reckoned, in up to a minute\n"
 
 
 def format_plan(runs: Sequence[Run], costs: Sequence[Cost]) -> str:

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy.special import softmax
-from transformers import AutoModelForMultipleChoice, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
-from ..checkpoints import open_config, open_model
+from ..checkpoints import open_config, open_model, open_processor
 from ..errors import GPT1Error
 from ..evaluation.log_probs import token_log_probs
 from ..generation import sample
 from ..processing_gpt1 import GPT1Processor
-from ..resources import model_path
 from ..tokenization_gpt1 import END_OF_WORD
 from .zero_shot import (
     SENTIMENTS,
     Answers,
     Scorer,
     ZeroShotArguments,
+    answer,
     open_scorer,
     score_answers,
     score_referents,
@@ -48,7 +48,7 @@ class Token:
 
     Args:
         text (`str`):
-            Its piece of text, with a space after it where a word ends.
+            Its piece of the decoded text, with the space before it if there is one.
         probability (`float`, *optional*):
             What the model gave it, at temperature 1; none if it was not asked.
         alternatives (tuple of `(str, float)`, *optional*):
@@ -126,7 +126,7 @@ class Explorer:
         Raises:
             GPT1Error: if it was fine-tuned for another format.
         """
-        processor = AutoProcessor.from_pretrained(model_path(self.choice_model), trust_remote_code=False)
+        processor = open_processor(self.choice_model)
         if not isinstance(processor, GPT1Processor) or processor.input_format != "multiple_choice":
             raise GPT1Error(
                 f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one that `gpt1 finetune "
@@ -151,11 +151,13 @@ class Explorer:
         output = sample(tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, output_logits=True)
         logits = torch.cat(output.logits)  # (new tokens, vocab)
         ids = output.sequences[0]
-        tokens = [Token(self._text(token)) for token in ids[: -len(logits)].tolist()]
-        for token, probabilities in zip(ids[-len(logits) :].tolist(), logits.float().softmax(-1), strict=True):
+        texts = self._texts(ids.tolist())
+        tokens = [Token(text) for text in texts[: -len(logits)]]
+        new = zip(texts[-len(logits) :], ids[-len(logits) :].tolist(), logits.float().softmax(-1), strict=True)
+        for text, token, probabilities in new:
             values, best = probabilities.topk(3)
             alternatives = zip(map(self._text, best.tolist()), values.tolist(), strict=True)
-            tokens.append(Token(self._text(token), probabilities[token].item(), tuple(alternatives)))
+            tokens.append(Token(text, probabilities[token].item(), tuple(alternatives)))
         return tokens
 
     def read(self, text: str) -> list[Token]:
@@ -172,8 +174,8 @@ class Explorer:
             )
         (log_probs,) = token_log_probs(self.scorer.model, [ids], [max(0, len(ids) - 1)])
         return [
-            Token(self._text(token), math.exp(log_prob) if index else None)
-            for index, (token, log_prob) in enumerate(zip(ids, [0.0, *log_probs.tolist()], strict=False))
+            Token(text, math.exp(log_prob) if index else None)
+            for index, (text, log_prob) in enumerate(zip(self._texts(ids), [0.0, *log_probs.tolist()], strict=False))
         ]
 
     def compare_sentences(self, sentences: list[str]) -> Comparison:
@@ -187,6 +189,20 @@ class Explorer:
         """SST-2's heuristic: whether "negative" or "positive" is the likelier word after a text and "very"."""
         rows = Dataset.from_list([{"text": self._checked(text, "the text")}])
         return _comparison(list(SENTIMENTS), score_sentiments(self.scorer, rows))
+
+    @cached_property
+    def sample_sentiment(self) -> tuple[int, int, int]:
+        """
+        How good [`sentiment`] is: of the labelled sample of SST-2 in the package, half of which is positive, the
+        number of rows, of those that it answers rightly, and of those that it calls positive.
+        """
+        _, predictions = answer(self.scorer, ZeroShotArguments(model=self.model, task="sst2", sample=True))
+        (rows,) = predictions.values()
+        return (
+            len(rows),
+            sum(row["prediction"] == row["label"] for row in rows),
+            sum(row["prediction"] == SENTIMENTS.index("positive") for row in rows),
+        )
 
     def referents(self, sentence: str, pronoun: str, candidates: list[str]) -> Comparison:
         """
@@ -277,6 +293,18 @@ class Explorer:
         if not 2 <= len(texts) <= MOST_ANSWERS:
             raise GPT1Error(f"give 2 to {MOST_ANSWERS} {name}s, not {len(texts)}")
         return [self._checked(text, f"{name} {index}").strip() for index, text in enumerate(texts, 1)]
+
+    def _texts(self, ids: list[int]) -> list[str]:
+        """Of each token, its piece of the text that all of them are decoded to."""
+        text, texts, start = self.scorer.tokenizer.decode(ids).removeprefix(" "), [], 0
+        for token in ids:
+            piece = self._text(token).removesuffix(" ")
+            place = text.find(piece, start)
+            if place < 0:  # a tokenizer of another family, whose tokens are not spelled as its text
+                return [self._text(token) for token in ids]
+            texts.append(text[start : place + len(piece)])
+            start = place + len(piece)
+        return texts
 
     def _text(self, token: int) -> str:
         return self.scorer.tokenizer.convert_ids_to_tokens(token).replace(END_OF_WORD, " ")

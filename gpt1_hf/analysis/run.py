@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shlex
-import shutil
 import time
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -23,13 +22,13 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from ..errors import GPT1Error
+from ..errors import GPT1Error, interruptible
 from ..evaluation.results import RESULTS, write_json
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
 from ..training.finetune import finetune
 from ..training.pretrain import pretrain
-from ..training.resume import RUN, hold
+from ..training.resume import RUN, TRAINED, hold, remove_checkpoints
 
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,9 @@ class Run:
     def flags(self) -> list[str]:
         """Its command line, behind the command."""
         flags = []
-        for key, value in {**self.settings, "output_dir": str(self.folder)}.items():
+        # If the plan says nothing else, a run that was stopped goes on.
+        settings = {"resume_from_checkpoint": True, **self.settings, "output_dir": str(self.folder)}
+        for key, value in settings.items():
             if value is not None:
                 values = value if isinstance(value, list) else [value]
                 flags += [f"--{key}", *(str(one).lower() if isinstance(one, bool) else str(one) for one in values)]
@@ -143,12 +144,23 @@ class Run:
         (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
         return arguments
 
+    def told(self, error: Exception) -> str:
+        """What an error of it says, with the options that it advises as a plan takes them: `--finetune.data_dir`."""
+        own = {field.name for field in fields(KINDS[self.kind][0])} - {"output_dir"}
+
+        def of_plan(option: re.Match) -> str:
+            return f"--{self.kind}.{option[1]}" if option[1] in own else option[0]
+
+        parts = " ".join(str(error).split()).split("`")  # between backticks stand other commands
+        return "`".join(re.sub(r"--(\w+)", of_plan, part) if n % 2 == 0 else part for n, part in enumerate(parts))
+
     def do(self):
         """
         Do it, and keep a record of it. What an earlier run with other settings left in the folder is not gone on with.
 
         Raises:
             any of `RUN_ERRORS`: if it fails, or another process does it.
+            Terminated: if SIGTERM or Ctrl-C ended it.
         """
         with hold(self.folder, RECORD + ".lock"):
             if self.state != "finished":  # as another process may have left it meanwhile
@@ -164,15 +176,15 @@ class Run:
             "versions": {name: version(name) for name in ("gpt1_hf", "torch", "transformers")},
         }
         if read_record(self.folder).get("hash") != self.hash:
-            for checkpoint in self.folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-            for name in (RUN, RESULTS):
+            remove_checkpoints(self.folder)
+            for name in (RUN, RESULTS, TRAINED):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / RECORD, {**record, "state": "stopped"})
         _, function = KINDS[self.kind]
         begin = time.perf_counter()
         try:
-            function(self.arguments())
+            with interruptible(self.name, "the same command goes on with it"):
+                function(self.arguments())
         except RUN_ERRORS as error:
             write_json(self.folder / RECORD, {**record, "state": "failed", "error": " ".join(str(error).split())})
             raise

@@ -35,7 +35,7 @@ from ..errors import GPT1Error
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
-from ..folders import check_writable
+from ..folders import check_writable, default_folder
 from ..notes import note
 from ..provenance import check_tokenizer, rows_digest
 from ..ranges import MOST, check_ranges
@@ -291,11 +291,19 @@ class ZeroShotArguments:
         default=None, metadata={"help": "Longest sequence in tokens. Default: the model's context."}
     )
     batch_size: int = field(default=16, metadata={"help": "Rows per forward pass."})
-    output_dir: str = field(
-        default="runs/zero_shot", metadata={"help": "Where results.json and predictions.jsonl are written."}
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where results.json and predictions.jsonl are written. Default: "
+            "runs/zero_shot/<task>/<model>, and below it for --split."
+        },
     )
 
     def __post_init__(self):
+        if self.output_dir is None:
+            sample = "sample" if self.sample else None
+            parts = (self.tokenizer, self.split, sample)
+            self.output_dir = default_folder("zero_shot", self.task, self.model, *parts)
         check_ranges(self, {"max_examples": (1, MOST), "max_length": (2, MOST), "batch_size": (1, MOST)})
 
 
@@ -318,6 +326,8 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
+    if not results:
+        print(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
     print(format_results(results))
     note(f"written to {path}")
     return results

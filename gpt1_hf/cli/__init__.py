@@ -8,7 +8,6 @@ import ast
 import errno
 import linecache
 import os
-import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -120,7 +119,7 @@ def told(run: Callable[[], None], quiet: bool = False) -> int:
         run()
     except Terminated as end:
         print(f"gpt1: {end}", file=sys.stderr)
-        return 128 + signal.SIGTERM  # as a shell tells of it
+        return 128 + end.signal  # as a shell tells of it
     except KeyboardInterrupt:
         print("gpt1: interrupted", file=sys.stderr)
         return 130

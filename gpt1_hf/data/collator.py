@@ -1,12 +1,18 @@
 """From a processor's rows to a batch: padded, packed, or with the common prefix of a question's choices held once."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..processing_gpt1 import GPT1Processor
+from ..processing_gpt1 import GPT1Processor, as_columns, as_lists
+
+
+# Where a row may have its label: datasets' name, the models', and that of transformers' own collators.
+LABELS = ("label", "labels", "label_ids")
+IGNORED = -100  # the label of a token that has none
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
@@ -27,7 +33,9 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 @dataclass
 class GPT1DataCollator:
     """
-    Makes a batch of rows of token ids, for [`GPT1Trainer`] or any training loop.
+    Makes a batch of rows of token ids, for [`GPT1Trainer`] or any training loop. Rows may be of any format that a data
+    set gives them in (lists, NumPy, PyTorch, pandas); padding that they come with is taken off by their
+    `attention_mask`, and put on anew.
 
     Args:
         processor ([`GPT1Processor`]):
@@ -46,10 +54,14 @@ class GPT1DataCollator:
         `dict` with `input_ids` and, but for packed rows, `attention_mask`. Their shape is `(batch, seq)`, or `(batch,
         sequences, seq)` where a row makes several sequences; with a shared prefix `(batch, seq)`, beside
         `branch_starts` of shape `(batch, choices)`; packed `(1, tokens)`, beside `position_ids`. Padding on the left
-        comes with `position_ids`, too. If the rows have a `label`, `labels` of shape `(batch,)`.
+        comes with `position_ids`, too. If the rows have a `label` (or `labels`, or `label_ids`), `labels` of shape
+        `(batch,)`; of rows with several numbers, `(batch, numbers)`; of rows with a whole number for each token, the
+        shape of `input_ids`, with −100 at padding. Whole numbers stay such, others are fp32; a missing label is `None`
+        or NaN, of all rows or of none.
 
     Raises:
-        ValueError: if rows of several sequences are to be packed, or have unequal numbers of them.
+        ValueError: if rows of several sequences are to be packed, or have unequal numbers of them; or if labels are
+        not numbers, or of unequal length, or some rows have one and others none.
     """
 
     processor: GPT1Processor
@@ -64,8 +76,13 @@ class GPT1DataCollator:
                 "leave packing off"
             )
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        sequences = [row["input_ids"] for row in rows]
+    def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [_as_row(row) for row in rows]
+        sequences, labels = self._sequences(rows), self._labels(rows)
+        of_tokens = labels is not None and self._are_of_tokens(labels, sequences)
+        if of_tokens:
+            labels = [_kept(label, row) for label, row in zip(labels, rows, strict=True)]
+        sequences = [_kept(sequence, row) for sequence, row in zip(sequences, rows, strict=True)]
         if self.packing:
             batch = {
                 "input_ids": torch.tensor([[token for sequence in sequences for token in sequence]]),
@@ -85,9 +102,75 @@ class GPT1DataCollator:
             else:
                 batch = self._pad([sequence for row in sequences for sequence in row])
                 batch = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in batch.items()}
-        if "label" in rows[0]:
-            batch["labels"] = torch.tensor([row["label"] for row in rows])
+        if of_tokens:
+            batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
+            is_token = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+            batch["labels"][is_token] = torch.tensor([number for label in labels for number in label])
+        elif labels is not None:
+            batch["labels"] = torch.tensor(labels)
         return batch
+
+    def _sequences(self, rows: list[Mapping[str, Any]]) -> list[list]:
+        """Token ids of each row, or lists of them."""
+        if not rows:
+            raise ValueError("give the collator one row at least")
+        sequences = [as_lists(row["input_ids"]) for row in rows]
+        several = self.processor.has_several_sequences
+        for index, sequence in enumerate(sequences):
+            if (bool(sequence) and isinstance(sequence[0], list)) != several:
+                raise ValueError(
+                    f"row {index} of the batch holds {'one sequence' if several else 'several sequences'}, but the "
+                    f"{self.processor.input_format} format makes {'several' if several else 'one'} of a row: encode "
+                    "it with the collator's own processor"
+                )
+        return sequences
+
+    def _labels(self, rows: list[Mapping[str, Any]]) -> list | None:
+        """Label of each row: a number, or a list of numbers; `None`, if the rows have none."""
+        labels = []
+        for index, row in enumerate(rows):
+            found = {name: label for name in LABELS if not _is_missing(label := as_lists(row.get(name)))}
+            if len({repr(label) for label in found.values()}) > 1:
+                raise ValueError(f"row {index} of the batch has different {' and '.join(found)}: keep one of them")
+            labels.append(next(iter(found.values()), None))
+        missing = [index for index, label in enumerate(labels) if label is None]
+        if len(missing) == len(labels):
+            return None
+        if missing:
+            raise ValueError(f"row {missing[0]} of the batch has no label, but others have: label all rows, or none")
+        for index, label in enumerate(labels):
+            numbers = label if isinstance(label, list) else [label]
+            for number in numbers:
+                if not isinstance(number, int | float) or not math.isfinite(number):
+                    raise ValueError(
+                        f"row {index} of the batch has the label {label!r}, and labels are numbers: give class ids "
+                        "from 0 on (Dataset.class_encode_column makes them of names), or scores"
+                    )
+        if all(isinstance(label, bool) for label in labels):
+            return [int(label) for label in labels]
+        # Several truth values in a row say of each class whether it applies, which is learnt as a number.
+        return [
+            [float(number) if isinstance(number, bool) else number for number in label]
+            if isinstance(label, list)
+            else label
+            for label in labels
+        ]
+
+    def _are_of_tokens(self, labels: list, sequences: list[list]) -> bool:
+        """Whether labels belong to tokens; raises if rows disagree in what they have."""
+        n_labels = [len(label) if isinstance(label, list) else None for label in labels]
+        lengths = [len(sequence) for sequence in sequences]
+        is_whole = all(isinstance(number, int) for label in labels if isinstance(label, list) for number in label)
+        if None not in n_labels and is_whole and n_labels == lengths and not self.processor.has_several_sequences:
+            return True
+        for index, n in enumerate(n_labels):
+            if n != n_labels[0]:
+                said = ["one" if count is None else f"a list of {count}" for count in (n, n_labels[0])]
+                raise ValueError(
+                    f"row {index} of the batch has {said[0]} as its label, but row 0 has {said[1]}: rows need equally "
+                    "many, or a whole number for each token"
+                )
+        return False
 
     def _share_prefixes(self, questions: Sequence[Sequence[list[int]]]) -> dict[str, torch.Tensor]:
         joined, starts = [], []
@@ -118,3 +201,29 @@ class GPT1DataCollator:
         if tokenizer.padding_side == "left":
             batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         return dict(batch)
+
+
+def _as_row(row: Any) -> Mapping[str, Any]:
+    """A row as a mapping; of pandas and Arrow it may be a table of one."""
+    columns = as_columns(row)
+    if columns is not None and not isinstance(row, Mapping):
+        columns = {name: as_lists(values) for name, values in columns.items()}
+        columns = {name: values[0] for name, values in columns.items() if len(values) == 1}
+    if columns is None or "input_ids" not in columns:
+        raise ValueError("give the collator rows with input_ids, as the processor makes them")
+    return columns
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is none: as of hidden labels, which are NaN in NumPy's and pandas' formats."""
+    return label is None or (isinstance(label, float) and math.isnan(label))
+
+
+def _kept(values: list, row: Mapping[str, Any]) -> list:
+    """What of a row's values stands at tokens, not at padding."""
+    mask = as_lists(row.get("attention_mask"))
+    if mask is None:
+        return values
+    if mask and isinstance(mask[0], list):
+        return [_kept(part, {"attention_mask": own}) for part, own in zip(values, mask, strict=True)]
+    return values if all(mask) else [value for value, is_token in zip(values, mask, strict=True) if is_token]

@@ -16,15 +16,13 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from datasets.exceptions import DatasetGenerationError
 from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
 from ..notes import no_bars
-from .loading import BUILDERS, local_copy, open_dataset, split_files
+from .loading import BUILDERS, LOAD_ERRORS, local_copy, open_dataset, split_files, unreadable
 
 
 TOKENS, INDEX = "tokens.bin", "index.json"
@@ -34,6 +32,7 @@ BATCH = 1 << 20  # characters that are encoded at once
 BETWEEN_WORDS = re.compile(r"\w\w (?=\w\w)")  # a line cut here has the same tokens: no rule looks past two words
 logger = logging.getLogger(__name__)
 
+TEXT = ".txt"
 ROWS = ("documents", "lines")  # what a row of a corpus can be
 NO_TEXT = "the corpus is empty: it has no text to train or test on"
 
@@ -76,9 +75,13 @@ def read_pieces(
         raise GPT1Error(f"unknown kind of rows {rows!r}; choose one of {', '.join(ROWS)}")
     index, n_parts = part
     one_text = False
-    if files := text_files(corpus, data_dir):
+    files = text_files(corpus, data_dir)
+    if index == 0:
+        warn_of_others(corpus, data_dir, files)
+    if files:
         documents = map(file_lines, files[len(files) * index // n_parts : len(files) * (index + 1) // n_parts])
     else:
+        check_readable(corpus, split, data_dir)
         stream = open_dataset(corpus, split, data_dir=data_dir, revision=revision, streaming=True)
         n_filled = min(n_parts, stream.num_shards)  # with more parts than files the last ones are empty
         if index >= n_filled:
@@ -94,9 +97,36 @@ def read_pieces(
 def text_files(corpus: str, data_dir: str | None = None) -> list[Path]:
     """Files of a corpus of `.txt` files; none, if it is one of rows."""
     path = local_copy(corpus, data_dir) or Path(corpus)
-    files = [path] if path.suffix == ".txt" else sorted(path.rglob("*.txt"))
-    holds_rows = path.is_dir() and any(file.suffix in BUILDERS for file in path.iterdir())
-    return files if path.exists() and not holds_rows else []
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    holds_rows = path.is_dir() and any(file.suffix.lower() in BUILDERS for file in path.iterdir())
+    return [] if holds_rows else [file for file in files if file.suffix.lower() == TEXT and file.is_file()]
+
+
+def warn_of_others(corpus: str, data_dir: str | None, files: list[Path]):
+    """Name what lies in a corpus's folder and is not read: beside `.txt` files anything, beside rows `.txt` files."""
+    path = local_copy(corpus, data_dir) or Path(corpus)
+    others = [
+        str(file.relative_to(path))
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file not in files and (files or file.suffix.lower() == TEXT)
+    ]
+    if names := [name for name in others if not any(part.startswith(".") for part in Path(name).parts)]:
+        why = f"it reads {TEXT} files" if files else "it reads its rows"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        logger.warning(f"{path} holds what is not read, since {why}: {', '.join(names[:3])}{more}")
+
+
+def check_readable(corpus: str, split: str, data_dir: str | None = None):
+    """Raise if a corpus is a file or folder here that has neither texts nor rows."""
+    path = local_copy(corpus, data_dir) or Path(corpus)
+    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else None
+    if files is not None and not any(file.suffix.lower() in BUILDERS for file in files):
+        held = f" ({', '.join(file.name for file in files[:3])}{', ...' if len(files) > 3 else ''})" if files else ""
+        fault = "is of no known format" if path.is_file() else f"has no file of the split {split!r}{held}"
+        raise GPT1Error(
+            f"{path} {fault}: give a {TEXT} file, a folder of them, or rows with a column 'text' "
+            f"({', '.join(BUILDERS)})"
+        )
 
 
 def file_lines(file: Path) -> Iterator[str]:
@@ -118,9 +148,8 @@ def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> 
     while True:
         try:
             row = next(rows, None)
-        except (ValueError, DatasetGenerationError, pa.ArrowException) as error:  # what readers make of damaged files
-            reason = str(error.__cause__ or error).split("\n")[0]
-            raise GPT1Error(f"cannot read the corpus {corpus!r} to its end: it is damaged ({reason})") from error
+        except LOAD_ERRORS as error:
+            raise unreadable(f"the corpus {corpus!r} to its end", error, "it is damaged") from error
         if row is None:
             if empty:  # some versions of `datasets` say so themselves
                 raise GPT1Error(f"the corpus {corpus!r} is empty: it has no rows")

@@ -1,16 +1,50 @@
 """Opening a data set: a local copy laid out as the Hub repository first, then the Hub."""
 
+import lzma
 import os
+import re
+import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, IterableDataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from huggingface_hub.errors import HfHubHTTPError
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import (
+    ChecksumVerificationError,
+    DataFilesNotFoundError,
+    DatasetNotFoundError,
+    DatasetsError,
+    SplitsVerificationError,
+)
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+from huggingface_hub.errors import HTTPError
 
 from ..errors import GPT1Error, MissingSplitError
+from ..refusals import gated, missing, refusal, without_tokens
+from ..resources import UNREADABLE
 
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+PARQUET = "refs/convert/parquet"  # revision of the Hub's own copy of a data set, as Parquet
+# All that `datasets` and the readers below it make of a name, a network, a disk or a file: what a card in YAML leads
+# to, RuntimeError of scripts and of hf_xet, StopIteration of no rows, and each kind of compressed file's own.
+LOAD_ERRORS = (
+    *UNREADABLE,
+    OSError,
+    HTTPError,
+    RuntimeError,
+    StopIteration,
+    EOFError,
+    DatasetsError,
+    pa.ArrowException,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+_ABOUT_FILES = (DataFilesNotFoundError, EmptyDatasetError, ChecksumVerificationError, SplitsVerificationError)
 
 
 def default_data_dir() -> str | None:
@@ -30,7 +64,9 @@ def local_copy(name: str, data_dir: str | None = None) -> Path | None:
 def split_files(folder: Path, split: str) -> list[Path]:
     """Data files of a split in a folder, by name: `train.jsonl`, `train-00000-of-00002.parquet`."""
     return sorted(
-        file for file in folder.iterdir() if file.suffix in BUILDERS and split in (file.stem, file.stem.split("-")[0])
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in BUILDERS and split in (file.stem, file.stem.split("-")[0])
     )
 
 
@@ -47,7 +83,7 @@ def open_dataset(
 
     Args:
         name (`str`):
-            File, folder, or Hub id.
+            File, folder, or Hub id; `ID@REVISION` is a revision of it.
         split (`str`):
             Split, such as `"train"`; in a folder it is the files whose names begin with it.
         config (`str`, *optional*):
@@ -65,36 +101,76 @@ def open_dataset(
     Raises:
         MissingSplitError: if a local copy has no file of the split.
         GPT1Error: if there is neither a local copy nor a reachable Hub repository of that name, or the split in it
-        cannot be read.
+        cannot be read; it says why, and what helps.
     """
     path = local_copy(name, data_dir) or Path(name)
     if path.is_dir() and config is not None and (path / config).is_dir():
         path = path / config
     if path.exists():
-        if path.is_file() and path.suffix not in BUILDERS:
+        if path.is_file() and path.suffix.lower() not in BUILDERS:
             raise GPT1Error(f"{path} is of no known format; give a file that ends in {', '.join(BUILDERS)}")
         files = [path] if path.is_file() else split_files(path, split)
         if not files:
             raise MissingSplitError(
                 f"{path} has no file of the split {split!r}, such as {split}.parquet or {split}-0000.jsonl"
             )
-        source = {"path": BUILDERS[files[0].suffix], "data_files": [str(file) for file in files], "split": "train"}
+        source = {
+            "path": BUILDERS[files[0].suffix.lower()],
+            "data_files": [str(file) for file in files],
+            "split": "train",
+        }
         if source["path"] == "csv":
             source["keep_default_na"] = False  # "NA", "None" and "null" are words
     else:
-        source = {"path": name, "name": config, "split": split, "revision": revision}
+        hub_id, _, in_name = name.partition("@")
+        # `datasets` takes the name of a format, such as "csv", for all such files in the current folder.
+        is_file = Path(name).is_absolute() or Path(name).suffix.lower() in (".txt", *BUILDERS)
+        if is_file or hub_id in _PACKAGED_DATASETS_MODULES:
+            raise GPT1Error(f"there is no file or folder {name!r}")
+        source = {"path": hub_id, "name": config, "split": split, "revision": in_name or revision}
     try:
         return load_dataset(**source, streaming=streaming)
-    except (OSError, HfHubHTTPError) as error:  # not found here, not found there, or no way there
-        if Path(name).is_absolute() or Path(name).suffix in (".txt", *BUILDERS):
-            raise GPT1Error(f"there is no file or folder {name!r}") from error
+    except LOAD_ERRORS as error:
+        if path.exists():
+            raise unreadable(f"the split {split!r} of {name!r}", error) from error
+        reason, remedy = _not_from_the_hub(error, hub_id, config, split)
         raise GPT1Error(
-            f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and the Hub did not give it "
-            f"({type(error).__name__}); give --data_dir (or GPT1_DATA_DIR) a folder with a local copy, or check the "
-            "name and the network"
+            f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and {reason}: "
+            f"{remedy and remedy + ', or '}give --data_dir (or GPT1_DATA_DIR) a folder with a local copy"
         ) from error
-    except (StopIteration, ValueError, DatasetGenerationError) as error:  # what the readers make of an odd file
-        reason = str(error.__cause__ or error).split("\n")[0] or "no rows"
-        raise GPT1Error(
-            f"cannot read the split {split!r} of {name!r}: it is missing, empty or damaged ({reason})"
-        ) from error
+
+
+def unreadable(what: str, error: BaseException, fault: str = "it is missing, empty or damaged") -> GPT1Error:
+    """The error for what is there and cannot be read."""
+    if known := refusal(error, what, "data set"):
+        return GPT1Error(f"cannot read {what}: {': '.join(known)}")
+    reason = str(error.__cause__ or error).split("\n")[0] or "no rows"
+    return GPT1Error(f"cannot read {what}: {fault} ({reason})")
+
+
+def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, split: str) -> tuple[str, str]:
+    """Why the Hub's data set cannot be had, and what can be done besides taking a local copy."""
+    is_about_files = isinstance(error, _ABOUT_FILES)
+    if not is_about_files and (known := refusal(error, hub_id, "data set")):
+        return known
+    said = without_tokens(" ".join(str(error.__cause__ or error).split()))[:300] or "no rows"
+    if isinstance(error, DatasetNotFoundError):  # which may have lost the error that it came from
+        return gated(hub_id, "data set") if "gated" in said else missing("data set")
+    # The revision and the configuration of a task are fixed.
+    other = "" if config else f"give another revision, {hub_id}@REVISION"
+    if "scripts are no longer supported" in said:
+        # Of most of them the Hub keeps a copy that can be read, beside the repository's own branches.
+        parquet = "" if config else f"give its copy in Parquet, {hub_id}@{PARQUET}"
+        return "the Hub has it as a script, which `datasets` no longer runs", parquet
+    if is_about_files:
+        return f"its files on the Hub are not as they should be ({type(error).__name__}: {said})", other
+    if re.search("[Cc]onfig.*vailable", said):  # none was named, or not one of its own
+        names = re.sub(r"[^\[]*\[([^\]]*)\].*", r"\1", said).replace("'", "")
+        command = f"`hf download {hub_id} --repo-type dataset --local-dir FOLDER`"
+        return (
+            f"on the Hub it has the configurations {names}",
+            "" if config else f"get one by {command} and name the folder of its files",
+        )
+    if "split" in said:
+        return f"on the Hub it does not have the split {split!r} ({said})", other
+    return f"what the Hub has is damaged or empty ({said})", other

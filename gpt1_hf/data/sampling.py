@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import Sampler
 
 from ..errors import GPT1Error
+from ..processing_gpt1 import as_lists
 
 
 # Rows are sorted among so many updates' worth of random ones: enough for nearly all of the saving, and few enough that
@@ -55,7 +56,8 @@ class LengthGroupedSampler(Sampler[int]):
 
 def row_lengths(input_ids: Sequence[Sequence]) -> list[int]:
     """Length of each row of token ids, or of the longest sequence of each row that has several."""
-    return [max(map(len, row)) if row and isinstance(row[0], Sequence) else len(row) for row in input_ids]
+    rows = map(as_lists, input_ids)
+    return [max(map(len, row)) if row and isinstance(row[0], list) else len(row) for row in rows]
 
 
 def spaced(n_rows: int, n: int | None) -> list[int]:

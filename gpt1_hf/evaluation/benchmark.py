@@ -6,23 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from scipy.special import softmax
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
-    AutoProcessor,
     PreTrainedConfig,
-    Trainer,
-    TrainingArguments,
+    PreTrainedModel,
 )
 
-from ..checkpoints import open_config, open_model
+from ..checkpoints import compute_device, open_config, open_model, open_processor
 from ..data.collator import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import GPT1Processor
+from ..progress import reading_bars
 from ..provenance import check_tokenizer, trained_on
-from ..resources import model_path
 from ..tasks import Task
 from .metrics import score
 from .results import Result, write_text
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 REGRESSION_BINS = 6
 
 
-def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) -> tuple[Trainer, GPT1Processor]:
+def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Processor]:
     """
     Load a fine-tuned model, ready to predict.
 
@@ -43,7 +45,7 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
         is beside it, or not at all. One of another task with the same labels is warned of.
     """
     config = open_config(model)
-    processor = AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
+    processor = open_processor(model)
     refusal = f"model {model!r} was not fine-tuned for the {task.input_format} format of task {task.id}"
     if isinstance(processor, GPT1Processor) and processor.input_format != task.input_format:
         raise GPT1Error(refusal)
@@ -55,12 +57,7 @@ def open_fine_tuned(model: str, task: Task, output_dir: str, batch_size: int) ->
     made_for = trained_on(loaded.config).get("task", task.id)
     if made_for != task.id:
         logger.warning(f"model {model!r} was fine-tuned on {made_for}, not on {task.id}")
-    trainer_args = TrainingArguments(
-        output_dir=output_dir, per_device_eval_batch_size=batch_size, dataloader_pin_memory=False
-    )
-    # Trainer refuses a quantized model, since it cannot train one; here it only predicts.
-    loaded.is_quantized = False
-    return Trainer(loaded, trainer_args, data_collator=GPT1DataCollator(processor)), processor
+    return loaded.to(compute_device()), processor
 
 
 def check_supervised(task: Task):
@@ -92,16 +89,21 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
     """
     if plain_regression and not task.score_range:
         raise GPT1Error(f"plain_regression is for scores, and task {task.id} has none")
+    changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
     if task.score_range:
-        bins = None if plain_regression else REGRESSION_BINS
-        return {"num_labels": 1, "id2label": {0: "score"}, "label2id": {"score": 0}, "regression_bins": bins}
+        return changes | {
+            "num_labels": 1,
+            "id2label": {0: "score"},
+            "label2id": {"score": 0},
+            "problem_type": "regression",  # or else transformers' pipeline takes the score for a logit
+            "regression_bins": None if plain_regression else REGRESSION_BINS,
+        }
     if task.input_format == "multiple_choice":
-        return {"regression_bins": None}
-    return {
+        return changes
+    return changes | {
         "num_labels": len(task.label_names),
         "id2label": dict(enumerate(task.label_names)),
         "label2id": {name: index for index, name in enumerate(task.label_names)},
-        "regression_bins": None,
     }
 
 
@@ -156,15 +158,16 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
 
     In the similarity and multiple-choice formats, each row has several sequences.
     """
-    encoded = rows.map(
-        processor,
-        fn_kwargs={"max_length": max_length, "return_truncated": True},
-        batched=True,
-        remove_columns=[name for name in rows.column_names if name != "label"],
-        keep_in_memory=True,
-        load_from_cache_file=False,
-        desc="encoding",
-    )
+    with reading_bars(len(rows)):
+        encoded = rows.map(
+            processor,
+            fn_kwargs={"max_length": max_length, "return_truncated": True},
+            batched=True,
+            remove_columns=[name for name in rows.column_names if name != "label"],
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            desc="encoding",
+        )
     processor.warn(len(rows), sum(encoded["truncated"]), processor.count_empty(rows))
     return encoded
 
@@ -185,20 +188,38 @@ def decide(task: Task, logits: np.ndarray) -> np.ndarray:
     return logits[:, 0] if task.score_range else logits.argmax(-1)
 
 
-def predict(trainer: Trainer, task: Task, rows: Dataset, encoded: Dataset) -> list[dict[str, Any]]:
+@torch.no_grad()
+def predict(
+    model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
+) -> list[dict[str, Any]]:
     """
-    Predict a split.
+    Predict a split. Of several processes, each predicts a part of it, and every one gets the whole.
+
+    No Trainer does it: what one returns depends on a dozen settings of training.
+
+    Args:
+        model (`PreTrainedModel`):
+            Fine-tuned model, on the device that it is to run on.
+        processor ([`GPT1Processor`]):
+            Processor that encoded the rows.
+        task ([`Task`]):
+            Task.
+        rows, encoded (`Dataset`):
+            The rows in canonical columns, and what [`encode_rows`] made of them.
+        batch_size (`int`):
+            Rows per forward pass.
 
     Returns:
         list of `dict`, one a row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each class
         or choice, or the predicted score), `truncated` and, where the split has subsets, `subset`.
     """
-    hidden = -1 in rows.unique("label")
-    output = trainer.predict(encoded.remove_columns("label") if hidden else encoded)
-    labels = np.array(rows["label"][:])
-    if not hidden and not np.array_equal(output.label_ids, labels.astype(output.label_ids.dtype)):
-        raise RuntimeError("the Trainer returned predictions in another order than the rows")
-    logits = output.predictions.astype(np.float64)
+    model.eval()
+    token_ids, parts = encoded.select_columns("input_ids"), []
+    with PartialState().split_between_processes(token_ids) as own:
+        for batch in DataLoader(own, batch_size, collate_fn=GPT1DataCollator(processor)):
+            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+            parts.append(logits.float().cpu().numpy())
+    logits = np.concatenate(gather_object(parts)).astype(np.float64)
     if n_bad := int((~np.isfinite(logits)).any(-1).sum()):
         logger.warning(f"{n_bad} of {len(rows)} rows of task {task.id} have predictions that are NaN or infinite")
     predictions = decide(task, logits).tolist()

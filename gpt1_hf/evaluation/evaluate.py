@@ -10,7 +10,7 @@ from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
-from ..folders import check_writable
+from ..folders import check_writable, default_folder
 from ..notes import note
 from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..ranges import MOST, check_ranges
@@ -82,10 +82,19 @@ class EvaluateArguments:
         default=None, metadata={"help": "With check_overlap: text that the language model learnt from, as --corpus."}
     )
     batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
-    output_dir: str = field(default="runs/evaluate", metadata={"help": "Where results.json is written."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where results.json is written. Default: runs/evaluate/<task or text>/<model>, and below it for "
+            "--split."
+        },
+    )
 
     def __post_init__(self):
         check_ranges(self, RANGES)
+        if self.output_dir is None:
+            sample = "sample" if self.sample else None
+            self.output_dir = default_folder("evaluate", self.task or self.text_file, self.model, self.split, sample)
         if self.sample and self.text_file:
             raise GPT1Error("sample is a task's: give --task in place of --text_file, or drop it")
 
@@ -171,16 +180,18 @@ def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
-    trainer, processor = open_fine_tuned(args.model, task, args.output_dir, args.batch_size)
-    record = trained_on(trainer.model.config)
+    model, processor = open_fine_tuned(args.model, task)
+    record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
     rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
     digests = {split: rows_digest(rows[split]) for split in rows}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)
-    max_length = args.max_length or row_length(trainer.model.config)
+    max_length = args.max_length or row_length(model.config)
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
-    predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows}
+    predictions = {
+        split: predict(model, processor, task, rows[split], encoded[split], args.batch_size) for split in rows
+    }
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
     details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Cache, PreTrainedModel
 
+from ..modeling_gpt1 import CACHE
 from ..notes import no_bars
 
 
@@ -118,7 +119,7 @@ def choice_log_probs(
                 "input_ids": choice_ids[:, :-1],
                 "attention_mask": torch.cat([attention_mask[rows], choice_mask[:, :-1]], dim=1),
                 "position_ids": position.minimum(last),
-                "past_key_values": cache,
+                CACHE: cache,
                 "use_cache": True,
             }
             logits, _ = _logits_at(model, is_target, inputs)  # (n_targets, vocab)
@@ -153,9 +154,9 @@ def _logits_at(model, where: torch.Tensor, inputs: dict[str, Any]) -> tuple[torc
     """Logits `(n, vocab)` at the positions that a mask of shape `(batch, seq)` names, row by row, and the cache."""
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         outputs = model(**inputs, logits_to_keep=where)
-        return outputs.logits, outputs.get("past_key_values")
+        return outputs.logits, outputs.get(CACHE)
     outputs = model(**inputs)
-    return outputs.logits[where], outputs.get("past_key_values")
+    return outputs.logits[where], outputs.get(CACHE)
 
 
 def _log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,7 @@ def score_documents(
     window: int,
     stride: int | None = None,
     batch_size: int = 8,
+    show_progress: bool = True,
 ) -> TextScore:
     """
     Score documents, each token once.
@@ -67,6 +68,8 @@ def score_documents(
             more context, at the price of reading tokens again.
         batch_size (`int`, *optional*, defaults to 8):
             Windows per forward pass; the score does not depend on it.
+        show_progress (`bool`, *optional*, defaults to `True`):
+            Whether to show a bar on a terminal.
 
     Returns:
         [`TextScore`].
@@ -78,7 +81,7 @@ def score_documents(
     if not 1 <= stride < window:
         raise GPT1Error(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
     score = TextScore()
-    with tqdm(unit="token", unit_scale=True, desc="scoring", disable=no_bars()) as progress:
+    with tqdm(unit="token", unit_scale=True, desc="scoring", disable=not show_progress or no_bars()) as progress:
         batch: list[tuple[np.ndarray, int]] = []
 
         def flush():

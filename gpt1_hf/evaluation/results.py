@@ -2,13 +2,11 @@
 
 import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 
@@ -97,10 +95,3 @@ def format_results(results: Sequence[Result]) -> str:
     not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
     lines += [f"not run: {task} {split}, which the data lacks" for task, split in not_run]
     return "\n".join(lines)
-
-
-def device_name(device: torch.device) -> str:
-    """What a run ran on, for the results file."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"

@@ -196,8 +196,6 @@ def answers(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = Fal
     found = {}
     for row in sorted(rows, key=lambda row: row["id"]):
         index, prediction = int(row["id"]), row["prediction"]
-        if complete and row.get("label", -1) != -1:
-            raise GPT1Error(f"{file.name}: these predictions are of rows with labels; give those of --split test")
         if index in found:
             raise GPT1Error(f"{file.name}: there are two predictions of row {index}")
         if task.score_range:
@@ -209,12 +207,26 @@ def answers(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = Fal
         if prediction not in range(len(task.label_names)):
             raise GPT1Error(f"{file.name}: the prediction of row {index} is {prediction!r}, which is no class id")
         found[index] = task.label_names[prediction] if file.has_names else str(prediction)
-    if complete and list(found) != list(range(file.n_rows)):
+    if complete:
+        _check_test_rows(file, task, rows, found)
+    return found
+
+
+def _check_test_rows(file: GlueFile, task: Task, rows: Sequence[dict[str, Any]], found: dict[int, str]):
+    """Raise if predictions are of other rows than the test set's."""
+    if list(found) != list(range(file.n_rows)):
         raise GPT1Error(
             f"{file.name}: the predictions are not of the test set, which has the rows 0 to {file.n_rows - 1}: there "
-            f"are {len(found)}, {min(found)} to {max(found)}"
+            f"are {len(found)}, {min(found)} to {max(found)}; give those of `gpt1 evaluate --split test`"
         )
-    return found
+    # Labels alone tell nothing: the Hub has those of MRPC's test set (huggingface/datasets#6506). But QNLI's
+    # validation set has as many rows as its test set, which has no labels.
+    twins = [name for name, size in task.sizes.items() if size == file.n_rows and not name.startswith("test")]
+    if twins and any(row.get("label", -1) != -1 for row in rows):
+        raise GPT1Error(
+            f"{file.name}: these predictions are of rows with labels, which {twins[0]} has and the test set has not; "
+            "give those of `gpt1 evaluate --split test`"
+        )
 
 
 def write_submission(path: str | Path, contents: dict[str, dict[int, str]]) -> Path:
@@ -255,8 +267,8 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
     model = _model_folder(Path(args.models) / task_id)
     task = load_task(task_id)
     output_dir = str(Path(args.output_dir) / task_id)
-    trainer, processor = open_fine_tuned(str(model), task, output_dir, args.batch_size)
-    made_for = trained_on(trainer.model.config).get("task", task_id)
+    fine_tuned, processor = open_fine_tuned(str(model), task)
+    made_for = trained_on(fine_tuned.config).get("task", task_id)
     if made_for != task_id:
         raise GPT1Error(f"the model in {model} was fine-tuned on {made_for}, not on {task_id}")
     predictions = {}
@@ -268,8 +280,9 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
                 raise
             logger.warning("the data lacks the diagnostic set (AX)")
             continue
-        encoded = encode_rows(rows, processor, row_length(trainer.model.config))
-        predictions["test" if own is task else own.id] = predict(trainer, own, rows, encoded)
+        encoded = encode_rows(rows, processor, row_length(fine_tuned.config))
+        predicted = predict(fine_tuned, processor, own, rows, encoded, args.batch_size)
+        predictions["test" if own is task else own.id] = predicted
     write_predictions(output_dir, predictions)
     rows = predictions["test"] + [{**row, "subset": "ax"} for row in predictions.get("ax", ())]
     return rows, str(model)

@@ -134,7 +134,8 @@ def check_loads(folder: Path):
     autos = {model_class.__name__: auto for auto, model_class in type(config).auto_classes().items()}
     if own_class not in autos:
         raise GPT1Error(
-            f"{folder / 'config.json'} names the architecture {own_class}, which is none of {', '.join(autos)}"
+            f"{folder / 'config.json'} names the architecture {own_class}, which is none of {', '.join(autos)}: "
+            "`gpt1 convert` turns an OpenAIGPT into a GPT-1"
         )
     loaded = open_model(getattr(transformers, autos[own_class]), str(folder), config, dtype="auto", exact=True)
     for name, weight in loaded.named_parameters():

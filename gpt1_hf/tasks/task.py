@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from ..data.loading import local_copy, open_dataset
 from ..errors import GPT1Error, MissingSplitError
 from ..processing_gpt1 import INPUT_FORMATS
+from ..progress import reading_bars
 from ..resources import SAMPLES
 
 
@@ -110,6 +111,7 @@ class Task:
     version: int = 1
     notes: str = ""
 
+    @reading_bars()
     def load(self, split: str, data_dir: str | None = None, sample: bool = False) -> Dataset:
         """
         Load a split in canonical columns, plus `label` (class id, or score), `idx` and, if its rows belong to subsets,

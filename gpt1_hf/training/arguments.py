@@ -1,7 +1,10 @@
 """Settings of the two kinds of run. The defaults are the paper's (§4.1); recipes and the command line change them."""
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -10,17 +13,22 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
+from transformers.utils import logging
 
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error
+from ..hardware import has_half_precision
 from ..ranges import LEAST, MOST, check_ranges
 
+
+logger = logging.get_logger(__name__)
 
 # Where transformers does not look or says it badly.
 RANGES = {
     "seed": (0, 2**32 - 1),
     "data_seed": (0, 2**32 - 1),
     "learning_rate": (0.0, 1e6),
+    "label_smoothing_factor": (0.0, 1.0),
     "num_train_epochs": (LEAST, 1e9),
     "max_steps": (-1, MOST),
     "weight_decay": (0.0, 1e6),
@@ -45,6 +53,100 @@ RANGES = {
     "max_position_embeddings": (2, MOST),
     "initializer_range": (0.0, 1e3),
 }
+# Settings of `TrainingArguments` with which a run of the commands would fail, some after hours, or be another one than
+# it seems: when they are refused, and why.
+REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
+    "auto_find_batch_size": (
+        lambda args: args.auto_find_batch_size,
+        "begins anew with weights that are trained in part, and fewer rows in an update: set "
+        "per_device_train_batch_size, and gradient_accumulation_steps in its place",
+    ),
+    "batch_eval_metrics": (
+        lambda args: args.batch_eval_metrics,
+        "gives metrics one batch at a time, and those here need all rows: leave it out",
+    ),
+    "dataloader_multiprocessing_context": (
+        lambda args: args.dataloader_multiprocessing_context and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
+    ),
+    "dataloader_persistent_workers": (
+        lambda args: args.dataloader_persistent_workers and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
+    ),
+    "dataloader_prefetch_factor": (
+        lambda args: args.dataloader_prefetch_factor and not args.dataloader_num_workers,
+        "is for processes that load data: set dataloader_num_workers, or leave it out",
+    ),
+    "ddp_backend": (
+        lambda args: args.ddp_backend and "LOCAL_RANK" not in os.environ,
+        "is for several processes: start them by `accelerate launch`, or leave it out",
+    ),
+    "debug": (lambda args: "tpu_metrics_debug" in str(args.debug), "tpu_metrics_debug needs a TPU: leave it out"),
+    "enable_jit_checkpoint": (
+        lambda args: args.enable_jit_checkpoint,
+        "ends training as if it were done: leave it out, SIGTERM and Ctrl-C save a checkpoint without it",
+    ),
+    "eval_do_concat_batches": (
+        lambda args: not args.eval_do_concat_batches,
+        "false gives metrics a list of batches, and those here need all rows in one: leave it out",
+    ),
+    "eval_use_gather_object": (
+        lambda args: args.eval_use_gather_object,
+        "takes arrays apart, and metrics here need them: leave it out",
+    ),
+    "include_for_metrics": (
+        lambda args: args.include_for_metrics,
+        "is for metrics that look at inputs or losses, and those here do not: leave it out",
+    ),
+    "label_names": (
+        lambda args: args.label_names not in (None, ["labels"]),
+        "is labels for every model here: leave it out",
+    ),
+    "parallelism_config": (
+        lambda args: isinstance(args.parallelism_config, str),
+        "is an object, which a command line cannot give: use `accelerate launch --config_file`",
+    ),
+    "use_liger_kernel": (lambda args: args.use_liger_kernel, "has no kernels for these models: leave it out"),
+}
+
+
+def check_metric(args: TrainingArguments, names: Sequence[str]):
+    """
+    Check that the best checkpoint is chosen by what an evaluation finds.
+
+    Args:
+        args (`TrainingArguments`):
+            `metric_for_best_model` is the name, with or without `eval_`.
+        names (sequence of `str`):
+            Metrics beside the loss.
+
+    Raises:
+        GPT1Error: if not.
+    """
+    known = ("loss", *names)
+    wish = args.metric_for_best_model
+    if wish is not None and wish.removeprefix("eval_") not in known:
+        raise GPT1Error(f"metric_for_best_model is {' or '.join(known)} here, not {wish!r}")
+
+
+def refuse(args: TrainingArguments):
+    """Raise [`GPT1Error`] if one of the settings is among the [`REFUSED`] ones."""
+    for name, (is_refused, reason) in REFUSED.items():
+        if is_refused(args):
+            raise GPT1Error(f"{name} {reason}")
+
+
+def drop_missing_precision(args: TrainingArguments):
+    """Train in fp32, and say so, where half precision is asked for on a CPU that has none."""
+    if torch.accelerator.is_available() and not args.use_cpu:
+        return
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        launched = getattr(args, "mixed_precision", None) == name
+        if (getattr(args, name) or launched) and not has_half_precision(dtype, torch.device("cpu")):
+            setattr(args, name, False)
+            if launched:
+                args.mixed_precision = "no"
+            logger.warning_once(f"this CPU has no {name} matrix products: the run is in fp32")
 
 
 @dataclass(repr=False)  # the base class's hides tokens
@@ -86,6 +188,7 @@ class GPT1TrainingArguments(TrainingArguments):
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
         check_ranges(self, RANGES)
+        drop_missing_precision(self)
         # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
@@ -100,6 +203,7 @@ class GPT1TrainingArguments(TrainingArguments):
             raise GPT1Error(
                 f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the usual one"
             )
+        drop_missing_precision(self)  # which `accelerate launch` may have asked for
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
@@ -186,6 +290,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
             raise ValueError(f"an adapter needs its base model, and {self.model} is output_dir too: give another")
+        refuse(self)
         if self.push_to_hub and self.seeds > 1:
             raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
         super().__post_init__()
@@ -285,4 +390,7 @@ class PretrainArguments(GPT1TrainingArguments):
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"
+        refuse(self)
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith("perplexity"):
+            self.greater_is_better = False  # transformers knows it of losses only
         super().__post_init__()

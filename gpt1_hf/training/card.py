@@ -200,7 +200,7 @@ def write_finetuning_card(
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
-        pipeline_tag=pipeline,
+        pipeline_tag=pipeline_tag(pipeline, task.input_format, adapter),
         datasets=None if args.sample else [task.dataset],
         base_model=base if on_hub and not args.from_scratch else None,
         **library(config, adapter, hub_word(task.id)),
@@ -285,7 +285,7 @@ def write_plain_card(
         metadata.setdefault("base_model", base)
     card_data = ModelCardData(
         **{"language": "en", **metadata},
-        pipeline_tag=PIPELINES.get(end),
+        pipeline_tag=pipeline_tag(PIPELINES.get(end), input_format if needs_processor else None, adapter),
         **library(config, adapter, *map(plain, tags)),
     )
     known = input_format in EXAMPLES or not needs_processor
@@ -316,6 +316,14 @@ def write_plain_card(
 def is_plain_card(path: Path) -> bool:
     """Whether a card is of [`write_plain_card`], and nobody has taken the mark from it."""
     return PLAIN_MARK in path.read_text(encoding="utf-8")
+
+
+def pipeline_tag(task: str | None, input_format: str | None, adapter: dict[str, Any] | None) -> str | None:
+    """
+    The pipeline that the Hub offers a model for; `None` where `pipeline(task, model)` without this package would not
+    open it, as an adapter, or not answer, as pairs that are read in both orders.
+    """
+    return None if adapter or input_format == "similarity" else task
 
 
 def base_name(model: str) -> tuple[str, bool]:

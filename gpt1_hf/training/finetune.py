@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedModel, set_seed
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..adapters import add_lora, save_adapter
-from ..checkpoints import open_config, open_model, open_tokenizer
+from ..checkpoints import new_model, open_config, open_model, open_tokenizer
 from ..data.loading import local_copy
-from ..errors import GPT1Error
+from ..errors import GPT1Error, interruptible, writing
 from ..evaluation.benchmark import (
     auto_class,
     check_supervised,
@@ -29,17 +30,27 @@ from ..evaluation.benchmark import (
     write_predictions,
 )
 from ..evaluation.metrics import score
-from ..evaluation.results import Result, device_name, format_results, write_json, write_results
+from ..evaluation.results import Result, format_results, write_json, write_results
+from ..hardware import device_name
 from ..notes import note
 from ..processing_gpt1 import GPT1Processor
-from ..provenance import rows_digest, tokenizer_digest
+from ..provenance import rows_digest, tokenizer_digest, trained_on
 from ..tasks import Task, load_task
 from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
-from .arguments import FinetuneArguments
+from .arguments import FinetuneArguments, check_metric
 from .card import write_finetuning_cards
 from .finished import SETTINGS_FILE, finished_results, settings
 from .publishing import push_run
-from .resume import alone, resume_point, training_settings
+from .resume import (
+    alone,
+    forget_trained,
+    found_in_training,
+    how_to_go_on,
+    note_trained,
+    resume_point,
+    training_settings,
+    what_is_saved,
+)
 from .trainer import GPT1Trainer, save_whole
 
 
@@ -73,6 +84,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         raise GPT1Error("fine-tuning needs --task, such as cola or sst2")
     task = load_task(args.task)
     check_supervised(task)
+    check_metric(args, () if args.prediction_loss_only else (task.metric,))
     main = args.process_index == 0
     runs, finished = [], {}
     for seed in range(args.seed, args.seed + args.seeds):
@@ -117,6 +129,8 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
             print(summary(results))
         note(f"written to {args.output_dir}")
     push_run(args)
+    for run in runs:
+        forget_trained(run)
     return results
 
 
@@ -140,7 +154,10 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
 
 @alone
 def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
-    """One run with one seed: train, save model and processor, predict the validation rows."""
+    """
+    One run with one seed: train, save model and processor, and score what was saved. One that is trained and saved is
+    only scored, until [`forget_trained`] has been called.
+    """
     set_seed(args.seed)
     made_with = settings(args, task)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -161,8 +178,29 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         pad_token_id=processor.tokenizer.pad_token_id,
         bos_token_id=processor.tokenizer.bos_token_id,
     )
+    # Saved with the tokenizer, so that whatever reads with it cuts where training did.
+    processor.tokenizer.model_max_length = max_length = args.max_length or config.max_position_embeddings
+    encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
+    details = found_in_training(args, made_with)
+    if details is None:
+        forget_trained(args)
+        details = train(args, task, config, processor, rows, encoded, made_with)
+    with interruptible("the scoring", what_is_saved(args)):
+        return score_trained(args, task, processor, rows, encoded, made_with, details)
+
+
+def train(
+    args: FinetuneArguments,
+    task: Task,
+    config: PreTrainedConfig,
+    processor: GPT1Processor,
+    rows: dict[str, Dataset],
+    encoded: dict[str, Dataset],
+    made_with: dict[str, Any],
+) -> dict[str, Any]:
+    """Train, and save model and processor; returns what there is to say of it, for `results.json`."""
     if args.from_scratch:
-        model = auto_class(task).from_config(config)
+        model = new_model(auto_class(task), config)
     else:
         model = open_model(auto_class(task), args.model, config, new_head=True)
         if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):
@@ -176,8 +214,6 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         model = add_lora(model, processor.tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
     n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
-    max_length = args.max_length or config.max_position_embeddings
-    encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     trainer = GPT1Trainer(
         model=model,
         args=args,
@@ -186,13 +222,14 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         eval_dataset=encoded["validation"],
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
     )
+    record = config.trained_on
     # What a checkpoint has to be of, for training to go on from it.
     trainer.settings = training_settings(args) | {
         "training rows": record["rows_digest"],
         "tokenizer": record["tokenizer"],
     }
+    trainer.how_to_go_on = how_to_go_on(args)
     trained = trainer.train(resume_from_checkpoint=resume_point(args, trainer.settings))
-    predictions = {split: predict(trainer, task, rows[split], encoded[split]) for split in rows if split != "train"}
     details = {
         "from_scratch": args.from_scratch,
         "transfer_layers": args.transfer_layers,
@@ -213,39 +250,59 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
     }
     if args.max_train_examples:
         details["subset_seed"] = SUBSET_SEED
+    # The weights first: nothing that comes later may cost them.
+    if not args.peft:
+        save_whole(trainer, auto_class(task), args.output_dir)
+    if trainer.is_world_process_zero():
+        with writing(args.output_dir):
+            if args.peft:
+                save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
+            # A former run's in the same folder: where there is an adapter, it is what is opened.
+            for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+                (Path(args.output_dir) / name).unlink(missing_ok=True)
+            processor.save_pretrained(args.output_dir)
+            trainer.save_state()  # the log of the losses, for `gpt1 report`
+            note_trained(args, made_with, details)
+    trainer.accelerator.wait_for_everyone()
+    return details
+
+
+def score_trained(
+    args: FinetuneArguments,
+    task: Task,
+    processor: GPT1Processor,
+    rows: dict[str, Dataset],
+    encoded: dict[str, Dataset],
+    made_with: dict[str, Any],
+    details: dict[str, Any],
+) -> list[Result]:
+    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training; write what comes of it."""
+    model = open_model(auto_class(task), args.output_dir, open_config(args.output_dir)).to(args.device)
+    scored = trained_on(model.config)["scored"]
+
+    def predictions_of(split: str) -> list[dict[str, Any]]:
+        return predict(model, processor, task, rows[split], encoded[split], args.per_device_eval_batch_size)
+
+    predictions = {split: predictions_of(split) for split in rows if split != "train"}
     if args.held_out_share:
         predictions = {HELD_OUT: predictions["validation"]}
     else:
-        details["not_run"] = [split for split in task.scored_splits if split not in rows]
+        details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
     results = [
         result
         for split in predictions
         for result in task_results(
-            task,
-            split,
-            predictions[split],
-            args.model,
-            args.seed,
-            {**details, "rows_digest": record["scored"][split]},
+            task, split, predictions[split], args.model, args.seed, {**details, "rows_digest": scored[split]}
         )
     ]
     if args.score_train:
-        of_train = predict(trainer, task, rows["train"], encoded["train"])
-        results += task_results(task, "train", of_train, args.model, args.seed, details)
-    trainer.save_state()  # the log of the losses, for `gpt1 report`
-    if not args.peft:
-        save_whole(trainer, auto_class(task), args.output_dir)
-    if trainer.is_world_process_zero():
-        if args.peft:
-            save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
-        # A former run's in the same folder: where there is an adapter, it is what is opened.
-        for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            (Path(args.output_dir) / name).unlink(missing_ok=True)
-        processor.save_pretrained(args.output_dir)
-        write_predictions(args.output_dir, predictions)
-        write_json(Path(args.output_dir) / SETTINGS_FILE, made_with)
-        write_results(args.output_dir, results)  # last: it marks the run as finished
-    trainer.accelerator.wait_for_everyone()
+        results += task_results(task, "train", predictions_of("train"), args.model, args.seed, details)
+    if args.process_index == 0:
+        with writing(args.output_dir, what_is_saved(args)):
+            write_predictions(args.output_dir, predictions)
+            write_json(Path(args.output_dir) / SETTINGS_FILE, made_with)
+            write_results(args.output_dir, results)  # last: it marks the run as finished
+    PartialState().wait_for_everyone()
     return results
 
 
@@ -266,6 +323,7 @@ def training_record(
     return {
         "task": task.id,
         "task_version": task.version,
+        "input_format": task.input_format,
         "labels": list(task.label_names),
         "tokenizer": tokenizer_digest(processor.tokenizer),
         "dataset": task.dataset,

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..checkpoints import open_config
-from ..errors import GPT1Error
+from ..errors import GPT1Error, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
 from ..notes import note
@@ -52,7 +52,8 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
         if is_main:
             note(f"== {run.task} ==")
         try:
-            results += finetune(run, resume=True)
+            with interruptible(run.task, "the same command goes on with it"):
+                results += finetune(run, resume=True)
         except (GPT1Error, FloatingPointError) as error:
             if run.world_size > 1 and isinstance(error, FloatingPointError):
                 raise  # other processes may not have seen it, and wait

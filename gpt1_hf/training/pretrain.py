@@ -12,20 +12,23 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainerState,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
-from ..checkpoints import open_tokenizer
+from ..checkpoints import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..data.spans import RandomSpans, Windows
-from ..errors import GPT1Error, writing
+from ..errors import GPT1Error, interruptible, writing
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import RESULTS, Result, device_name, format_results, write_json, write_results
+from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
+from ..hardware import device_name, training_dtype
 from ..notes import note
-from .arguments import PretrainArguments
+from .arguments import PretrainArguments, check_metric
 from .card import write_pretraining_card
 from .plot import plot_losses
 from .publishing import push_run
@@ -33,11 +36,16 @@ from .resume import (
     RUN,
     alone,
     check_settings,
+    forget_trained,
+    found_in_training,
+    how_to_go_on,
+    note_trained,
     read_manifest,
     resume_point,
     stream_digest,
     tokenizer_digest,
     training_settings,
+    what_is_saved,
 )
 from .throughput import Throughput, matmul_peak, operations_per_token
 from .trainer import GPT1Trainer, save_whole
@@ -76,7 +84,7 @@ def pretrain(
     Raises:
         GPT1Error: if corpus or tokenizer are missing, the corpus is empty, the output folder cannot be written, or it
             holds a run with other settings.
-        Terminated: if SIGTERM ended the run; it is saved.
+        Terminated: if SIGTERM or Ctrl-C ended the run; it is saved.
     """
     if not args.corpus or not args.tokenizer:
         raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
@@ -84,6 +92,7 @@ def pretrain(
         raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:
         raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    check_metric(args, ("perplexity",))
     if evaluate is not None and not args.checkpoints_per_decade:
         raise GPT1Error("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
     return run(args, evaluate)
@@ -104,14 +113,38 @@ def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict
     if (results := finished_results(args, settings)) is not None:
         push_run(args)
         return results
-    span = config.max_position_embeddings
+    found = found_in_training(args, settings)
+    if found is None:
+        forget_trained(args)
+        found = train(args, tokenizer, config, settings, train_stream, validation_stream, checkpoint, evaluate)
+    with interruptible("the scoring", what_is_saved(args)):
+        results = score_trained(args, tokenizer, config, settings, validation_stream, found)
+    push_run(args)
+    return results
+
+
+def train(
+    args: PretrainArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig,
+    settings: dict[str, Any],
+    train_stream: TokenStream,
+    validation_stream: TokenStream,
+    checkpoint: str | None,
+    evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Train, and save model and tokenizer; returns what there is to say of it, for `results.json`."""
+    if args.process_index == 0:  # what a former run found is not of the model that comes
+        for name in (RUN, RESULTS):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
+    span, is_evaluated = config.max_position_embeddings, args.eval_strategy != "no" or args.eval_on_start
     trainer = GPT1Trainer(
-        model=AutoModelForCausalLM.from_config(config),
+        model=new_model(AutoModelForCausalLM, config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
-        eval_dataset=Windows(validation_stream, span) if args.eval_strategy != "no" else None,
+        eval_dataset=Windows(validation_stream, span) if is_evaluated else None,
     )
-    trainer.settings = settings
+    trainer.settings, trainer.how_to_go_on = settings, how_to_go_on(args)
     throughput = watch_throughput(trainer, span)
     if args.checkpoints_per_decade:
         kept = (args.checkpoints_per_decade, throughput.tokens_per_update, getattr(torch, args.save_dtype))
@@ -119,8 +152,7 @@ def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict
     trained = trainer.train(checkpoint)
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    score = score_documents(model, validation_stream.documents(), span, batch_size=args.per_device_eval_batch_size)
-    details = {
+    found = {
         "train_documents": len(train_stream.document_ends),
         "train_characters": sum(train_stream.document_chars),
         "train_tokens": len(train_stream),
@@ -136,33 +168,54 @@ def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict
         "device": device_name(model.device),
         "window": span,
     }
+    # The weights first: nothing that comes later may cost them.
+    save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
+    if trainer.is_world_process_zero():
+        with writing(args.output_dir):
+            tokenizer.save_pretrained(args.output_dir)
+            trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
+            note_trained(args, settings, found)
+    trainer.accelerator.wait_for_everyone()
+    return found
+
+
+def score_trained(
+    args: PretrainArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig,
+    settings: dict[str, Any],
+    validation_stream: TokenStream,
+    found: dict[str, Any],
+) -> list[Result]:
+    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training; write what comes of it."""
+    model = open_causal_lm(args.output_dir).to(args.device)
+    score = score_documents(
+        model, validation_stream.documents(), found["window"], batch_size=args.per_device_eval_batch_size
+    )
     common = {
         "task": "language_modeling",
         "split": "validation",
         "n_examples": score.n_documents,
         "model": args.output_dir,
         "seed": args.seed,
-        "details": details,
+        "details": found,
     }
     results = [
         # The paper's 18.4 is on BooksCorpus, with the original vocabulary (§4.1).
         Result(metric="perplexity", value=round(score.perplexity, 3), paper=18.4, **common),
         Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
     ]
-    trainer.save_state()  # the log of the losses, for `gpt1 report`
-    save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
-    if trainer.is_world_process_zero():
-        with writing(args.output_dir):
-            tokenizer.save_pretrained(args.output_dir)
-            write_pretraining_card(args.output_dir, args, config, results)
-            trainer.save_state()
-            curve = Path(args.output_dir) / "loss.png"
-            plot_losses(trainer.state.log_history, read_trajectory(args.output_dir), score.perplexity, curve)
-            write_results(args.output_dir, results)
-            write_json(Path(args.output_dir) / RUN, {"settings": settings})
+    if args.process_index == 0:
+        folder = Path(args.output_dir)
+        with writing(folder, what_is_saved(args)):
+            write_results(folder, results)
+            write_pretraining_card(folder, args, config, results)
+            log = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).log_history
+            plot_losses(log, read_trajectory(folder), score.perplexity, folder / "loss.png")
+            write_json(folder / RUN, {"settings": settings})
+        forget_trained(args)
         print(format_results(results))
-        note(f"written to {args.output_dir}")
-    push_run(args)
+        note(f"written to {folder}")
     return results
 
 
@@ -190,7 +243,7 @@ def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[
 def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     """Have the rate of training measured, and shown in the progress bar if there is one."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
     peak = matmul_peak(dtype, args.device) * args.world_size
     throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)

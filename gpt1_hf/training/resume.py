@@ -24,11 +24,13 @@ from ..data.corpus import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.results import write_json
 from ..folders import check_writable
+from ..notes import note
 
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"  # in every checkpoint, written last: its files and the settings it was trained with
+TRAINED = "trained.json"  # in the output folder of a run whose model is saved, until all that follows is done
 RUN = "run.json"  # in the output folder of a finished run, written last: its settings
 LOCK = "run.lock"  # in the output folder of every run, locked as long as the run lasts
 # Seconds to wait for a lock: a killed run's data loaders, which have inherited it, notice within five.
@@ -134,6 +136,42 @@ def alone(run: Callable) -> Callable:
     return locked
 
 
+def note_trained(args: TrainingArguments, settings: dict[str, Any], found: dict[str, Any]):
+    """Note in a run's folder, whose model is saved, with what settings it was trained, and what training found."""
+    write_json(Path(args.output_dir) / TRAINED, {"settings": settings, "found": found})
+
+
+def found_in_training(args: TrainingArguments, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """
+    What the training of a run found whose model is saved, but that ended before its scores, card and push were done;
+    `None` if there is something to train. Every process has to call this; one looks, for all.
+    """
+    file, found = Path(args.output_dir) / TRAINED, None
+    if args.process_index == 0 and file.is_file() and str(args.resume_from_checkpoint).lower() in ("none", "true"):
+        trained = json.loads(file.read_text(encoding="utf-8"))
+        if not changed_settings(settings, trained["settings"]):
+            found = trained["found"]
+            note(f"the model in {args.output_dir} is trained already; it is scored")
+    return broadcast_object_list([found])[0] if args.world_size > 1 else found
+
+
+def forget_trained(args: TrainingArguments):
+    """All of a run is done, or its training begins anew."""
+    if args.process_index == 0:
+        (Path(args.output_dir) / TRAINED).unlink(missing_ok=True)
+
+
+def what_is_saved(args: TrainingArguments) -> str:
+    """What to say when a run ends after its training."""
+    return f"the model is saved in {args.output_dir}, and the same command scores it"
+
+
+def how_to_go_on(args: TrainingArguments) -> str:
+    """The command that takes up a run's last checkpoint."""
+    is_asked = str(args.resume_from_checkpoint).lower() == "true"
+    return "the same command" if is_asked else "the same command with --resume_from_checkpoint true"
+
+
 def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
     """List a checkpoint's files, once all are on the disk; `has_state`: whether training can go on from it."""
     files = {}
@@ -175,6 +213,12 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
     """Checkpoints of a run, whole or not, the latest first."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=update_of, reverse=True)
+
+
+def remove_checkpoints(output_dir: str | Path):
+    """Delete all checkpoints of a run."""
+    for checkpoint in checkpoints(output_dir):
+        shutil.rmtree(checkpoint)
 
 
 def update_of(checkpoint: Path) -> int:

@@ -4,10 +4,14 @@ import inspect
 import json
 import logging
 import math
+import os
 import shutil
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,14 +23,20 @@ from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import unwrap_peft_model
 
+from ..checkpoints import new_model
 from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
-from ..errors import Terminated, writing
+from ..errors import GPT1Error, Terminated, writing
 from ..evaluation.results import write_json
 from ..folders import check_writable
+from ..notes import note
 from ..processing_gpt1 import GPT1Processor
+from ..progress import Lines, OneBar
+from .arguments import check_metric, drop_missing_precision
 from .cpu import speed_up
 from .optimizer import decay_by_layer
 from .publishing import PublishingTrainer
@@ -37,9 +47,29 @@ logger = logging.getLogger(__name__)
 
 # A logged loss warns when it is this many times the mean of the last ten.
 SPIKE = 1.3
+# What transformers keeps to itself and these classes build on: Trainer's methods that they override or call, and its
+# attributes that they read or set. A release that renames one would leave ours unused, without an error; a test names
+# it (`test_private_hooks.py`).
+PRIVATE_HOOKS = (
+    "_finalize_training",
+    "_get_eval_sampler",
+    "_get_output_dir",
+    "_get_train_sampler",
+    "_globalstep_last_logged",
+    "_issue_warnings_after_load",
+    "_maybe_log_save_evaluate",
+    "_push_from_checkpoint",
+    "_run_epoch",
+    "_save",
+    "_save_checkpoint",
+    "_set_signature_columns_if_needed",
+    "_signature_columns",
+    "_total_loss_scalar",
+    "_tr_loss",
+)
 
 
-def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype | None = None):
+def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
     """
     Save the trained model with all its weights, also where training has sharded them. Every process has to call this;
     the main one writes.
@@ -51,16 +81,20 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
             Auto class of the model, such as `AutoModelForCausalLM`.
         folder (`str`):
             Where to save it.
-        dtype (`torch.dtype`, *optional*):
-            Type of the saved weights; defaults to their own.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            Type of the saved weights. The configuration names fp32 all the same: what loads the model by default may
+            train it, and computes in fp32.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if trainer.is_world_process_zero():
-        model = auto_class.from_config(trainer.accelerator.unwrap_model(trainer.model).config)
+        model = new_model(auto_class, trainer.accelerator.unwrap_model(trainer.model).config)
         model.load_state_dict(weights)
         model.config.use_cache = True  # the Trainer switched it off
         with writing(folder):
-            model.to(dtype or model.dtype).save_pretrained(folder)
+            model.to(dtype).save_pretrained(folder)
+            if dtype != torch.float32:
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(folder)
 
 
 def mean_loss(rows: EvalPrediction) -> dict[str, float]:
@@ -79,14 +113,16 @@ class GPT1Trainer(PublishingTrainer):
     those of `training/cpu.py`; [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the
     corpus once; rows are evaluated in their own order, however training rows are sampled; with `group_by_length` they
     are of like length within an update, in an order of updates that is random; a loss that is NaN or infinite ends the
-    run before anything is logged or saved, and one that jumps is warned of.
+    run before anything is logged or saved, and one that jumps is warned of; `label_smoothing_factor` smooths the
+    task's labels, or the next tokens, and leaves the auxiliary loss and all evaluation as they are; logs and the one
+    bar of a run go to standard error.
 
     Training goes on from a checkpoint exactly: to the same losses and weights as without the break, also where it
     falls between two log lines, and with several processes. A checkpoint counts once its manifest is
-    written (see `resume.py`), and no other is deleted before. SIGTERM ends training after the current update, with a
-    checkpoint and [`Terminated`]. (transformers' `enable_jit_checkpoint` saves three seconds later, possibly between
-    the backward pass and the optimizer's step, does not let processes agree on the update, and returns as if training
-    were done.)
+    written (see `resume.py`), and no other is deleted before. SIGTERM and Ctrl-C end training after the current
+    update, with a checkpoint and [`Terminated`]; a second Ctrl-C ends it at once. (transformers'
+    `enable_jit_checkpoint` saves three seconds later, possibly between the backward pass and the optimizer's step,
+    does not let processes agree on the update, and returns as if training were done.)
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -98,14 +134,26 @@ class GPT1Trainer(PublishingTrainer):
         if args is not None and args.n_gpu > 1:  # torch's DataParallel, which adds up no loss terms
             logger.warning("several GPUs and one process: one GPU is used; `accelerate launch` uses them all")
             args._n_gpu = 1
+        if args is not None:
+            drop_missing_precision(args)
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
             # One name for training, its scores, and what goes on after a kill; trackio draws one for each.
             self.args.run_name = self.args.output_dir
+        for callback in list(self.callback_handler.callbacks):
+            if type(callback) in (PrinterCallback, ProgressCallback):  # not a notebook's
+                self.remove_callback(callback)
+                has_bar = isinstance(callback, ProgressCallback) and sys.stderr.isatty()
+                self.add_callback(OneBar() if has_bar else Lines())
+        if self.compute_metrics in (None, mean_loss) and not isinstance(self.eval_dataset, dict):
+            check_metric(self.args, ("perplexity",) if self.compute_metrics else ())
         self._loss_terms: dict[str, torch.Tensor] = {}
         self._loss_terms_step = 0
         bare_model = self.accelerator.unwrap_model(self.model)
         self._can_skip_logits = "skip_logits" in inspect.signature(bare_model.forward).parameters
+        self._label_smoothing = 0.0
+        if self.args.label_smoothing_factor and self.compute_loss_func is None:
+            self._smooth_in_the_model(unwrap_peft_model(bare_model))
         if self.args.device.type == "cpu":
             speed_up(bare_model, self.args.bf16)
         self._unchecked: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []  # update, loss, starts
@@ -113,10 +161,27 @@ class GPT1Trainer(PublishingTrainer):
         self.settings: dict[str, Any] = training_settings(self.args)  # goes into every checkpoint's manifest
         self._resumed_from: Path | None = None
         self._seconds_before, self._began = 0.0, time.perf_counter()
-        self._told_to_end, self._ended, self._saved_at = False, False, None
+        self._told_to_end, self._ended, self._saved_at = 0, False, None  # the number of the signal that told it
+        self.how_to_go_on = "`train` with `resume_from_checkpoint`"
         self._hosts: dist.ProcessGroup | None = None
         if self.args.should_save:
             check_writable(self.args.output_dir)
+
+    def _smooth_in_the_model(self, model: torch.nn.Module):
+        """
+        Leave label smoothing to the model. transformers would take the labels away from it, and with them the
+        auxiliary loss.
+        """
+        # The model's keyword is not called `label_...`: Trainer takes every argument of such a name for labels.
+        if "smoothing" not in inspect.signature(model.forward).parameters:
+            return
+        if not getattr(model, "takes_smoothing", True):
+            raise GPT1Error(
+                "label_smoothing_factor spreads a label over the classes, and scores, their bins and multiple labels "
+                f"are no classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
+                f"{model.config.num_labels}, regression_bins {model.config.regression_bins}): leave it out"
+            )
+        self.label_smoother, self._label_smoothing = None, self.args.label_smoothing_factor
 
     @property
     def seconds(self) -> float:
@@ -124,12 +189,25 @@ class GPT1Trainer(PublishingTrainer):
         return self._seconds_before + time.perf_counter() - self._began
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        is_given = self.optimizer is not None
-        optimizer = super().create_optimizer(model)
+        is_given, args = self.optimizer is not None, self.args
+        try:
+            optimizer = super().create_optimizer(model)
+        except (ImportError, TypeError, ValueError) as error:
+            name, settings = args.optim.value, args.optim_args
+            raise GPT1Error(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
         return optimizer
+
+    def create_scheduler(self, *args, **kwargs) -> torch.optim.lr_scheduler.LRScheduler:
+        try:
+            return super().create_scheduler(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            name, settings = self.args.lr_scheduler_type.value, self.args.lr_scheduler_kwargs
+            raise GPT1Error(
+                f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
+            ) from error
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -167,7 +245,11 @@ class GPT1Trainer(PublishingTrainer):
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         if "start" not in inputs:
-            return super().prediction_step(model, inputs, *args, **kwargs)
+            smoothing, self._label_smoothing = self._label_smoothing, 0.0  # it is a means of training
+            try:
+                return super().prediction_step(model, inputs, *args, **kwargs)
+            finally:
+                self._label_smoothing = smoothing
         # Spans are scored row by row: the mean loss of a batch that is filled up with rows of another process's, as
         # the last one is, would depend on the number of processes.
         labels = inputs["labels"].to(self.args.device)
@@ -182,32 +264,48 @@ class GPT1Trainer(PublishingTrainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self._seconds_before, self._began = 0.0, time.perf_counter()
-        self._told_to_end, self._ended, self._saved_at = False, False, None
+        self._told_to_end, self._ended, self._saved_at = 0, False, None
+        if self._resumed_from is not None and self.is_world_process_zero():
+            note(f"training goes on from {self._resumed_from}")
         if self.args.world_size > 1 and self._hosts is None:
             self._hosts = dist.new_group(backend="gloo")  # to talk without waiting for the devices
 
-        def end(*_):
-            self._told_to_end = True
-
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, end) if in_main_thread else None
-        try:
+        with self._signals():
             output = super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         self._check_losses()
         if self._ended:
-            how = (
-                "the same command"
-                if str(self.args.resume_from_checkpoint).lower() == "true"
-                else ("the same command with --resume_from_checkpoint true")
-            )
+            cause = "Ctrl-C" if self._told_to_end == signal.SIGINT else "SIGTERM"
             raise Terminated(
-                f"SIGTERM ended training after update {self.state.global_step}; {how} goes on from "
-                f"{self._checkpoint_folder()}"
+                f"{cause} ended training after update {self.state.global_step}; {self.how_to_go_on} goes on from "
+                f"{self._checkpoint_folder()}",
+                self._told_to_end,
             )
         return output._replace(training_loss=output.metrics["train_loss"])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and the first Ctrl-C end training in good order."""
+
+        def end(number, _):
+            if number == self._told_to_end == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._told_to_end = number
+            if number == signal.SIGINT and self.is_world_process_zero():
+                # Not by `print`, which this may have come in the middle of.
+                os.write(2, b"\nCtrl-C: training ends after this update, with a checkpoint; again: at once\n")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or someone else's
+            numbers.append(signal.SIGINT)
+        before = {number: signal.signal(number, end) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def _run_epoch(self, *args, **kwargs):
         self._take_up_progress()
@@ -278,6 +376,8 @@ class GPT1Trainer(PublishingTrainer):
         folder, args = self._checkpoint_folder(trial), self.args
         # transformers would delete old checkpoints before this one is known to be whole.
         limit, args.save_total_limit = args.save_total_limit, None
+        # The last checkpoint of a run that was told to end is to go on from.
+        weights_only, args.save_only_model = args.save_only_model, args.save_only_model and not self._ended
         is_whole = False
         try:
             with writing(folder, self._what_is_left(folder)):
@@ -291,7 +391,7 @@ class GPT1Trainer(PublishingTrainer):
                     write_manifest(folder, self.settings, has_state=not args.save_only_model)
             is_whole = True
         finally:
-            args.save_total_limit = limit
+            args.save_total_limit, args.save_only_model = limit, weights_only
             if args.should_save and not is_whole:
                 shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
         if args.should_save:
@@ -305,12 +405,12 @@ class GPT1Trainer(PublishingTrainer):
         return f"{left}; make room and run the command again"
 
     def _is_told_to_end(self) -> bool:
-        """Whether SIGTERM came, to any process."""
-        if self._hosts is None:
-            return self._told_to_end
-        flag = torch.tensor(int(self._told_to_end))
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._hosts)
-        return bool(flag.item())
+        """Whether SIGTERM or Ctrl-C came, to any process."""
+        if self._hosts is not None:
+            number = torch.tensor(int(self._told_to_end))
+            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._hosts)
+            self._told_to_end = number.item()
+        return bool(self._told_to_end)
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         control = self.control
@@ -343,12 +443,15 @@ class GPT1Trainer(PublishingTrainer):
                 if starts is not None:
                     documents = self.train_dataset.documents_of(starts.tolist())
                     where = f" (its batch is from the documents {', '.join(map(str, documents))} of the corpus)"
+                elsewhere = ", in another output_dir" if checkpoints(self.args.output_dir) else ""
                 raise FloatingPointError(
                     f"the training loss is {loss.item()} at update {update}{where}: lower learning_rate or train in "
-                    "fp32, and go on from the last checkpoint with resume_from_checkpoint"
+                    f"fp32{elsewhere}"
                 )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self._label_smoothing and "labels" in inputs:
+            inputs = {**inputs, "smoothing": self._label_smoothing}
         if self._can_skip_logits and model.training and not return_outputs:
             inputs = {**inputs, "skip_logits": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)

@@ -128,6 +128,7 @@ class Trajectory(TrainerCallback):
             self.validation_stream.documents(),
             model.config.max_position_embeddings,
             batch_size=args.per_device_eval_batch_size,
+            show_progress=False,
         )
         extra = self.evaluate(model, update) if self.evaluate is not None else {}
         model.train(was_training)

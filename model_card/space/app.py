@@ -66,10 +66,46 @@ def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
     return [(visible(token.text), name) for token, name in zip(tokens, classes, strict=True)]
 
 
-def highlighted_text(label: str, elem_id: str | None = None) -> gr.HighlightedText:
+def highlighted_text(label: str, value: list | None, elem_id: str | None = None) -> gr.HighlightedText:
     return gr.HighlightedText(
-        label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id, elem_classes="probabilities"
+        value, label=label, color_map=COLOURS, show_legend=True, elem_id=elem_id, elem_classes="probabilities"
     )
+
+
+def about(explorer: Explorer) -> str:
+    """What is looked into: the models' names and the size of the language model."""
+    lm = explorer.scorer.model
+    # Names are paths of this machine, or Hub ids: text, whatever characters they have.
+    names = [f"<code>{html.escape(visible(name))}</code>" for name in (explorer.model, explorer.choice_model) if name]
+    chooser = f" Multiple choice is answered by {names[1]}, which was fine-tuned for it." if len(names) > 1 else ""
+    return (
+        f"Model: **{names[0]}**, {lm.num_parameters() / 1e6:,.1f} million parameters, a context of "
+        f"{explorer.scorer.window} tokens.{chooser}"
+    )
+
+
+def how_good(explorer: Explorer) -> str:
+    """What the sentiment heuristic is worth with this model."""
+    n_rows, n_right, n_positive = explorer.sample_sentiment
+    is_chance = n_right < n_rows / 2 + n_rows**0.5  # two standard errors of guessing
+    verdict = (
+        "which is what guessing gives: the answer below is no better than a coin"
+        if is_chance
+        else f"where guessing gives {n_rows // 2}"
+    )
+    return (
+        f"**How good is that?** Of {n_rows} labelled sentences of SST-2 this model gets {n_right} right, {verdict}. "
+        f"It calls {n_positive} of them positive, and half of them are."
+    )
+
+
+def answered(function: Callable, *inputs, outputs: int) -> list:
+    """What a function makes of the inputs that a page opens with; empty, if this model does not take them."""
+    try:
+        found = function(*inputs)
+    except gr.Error:  # which is told when the reader asks for it
+        return [None] * outputs
+    return list(found)
 
 
 def bars(comparison: Comparison) -> dict[str, float]:
@@ -93,11 +129,12 @@ def lines(text: str) -> list[str]:
     return [line for line in (text or "").splitlines() if line.strip()]
 
 
-def outcome(name: str, title: str, p: str) -> list[gr.components.Component]:
-    """Bars and a table for a comparison, side by side."""
+def outcome(name: str, title: str, p: str, values: list) -> list[gr.components.Component]:
+    """Bars and a table for a comparison, side by side, and what they show at first."""
     with gr.Row():
-        shares = gr.Label(label=title, elem_id=f"{name}-bars")
+        shares = gr.Label(values[0], label=title, elem_id=f"{name}-bars")
         numbers = gr.Dataframe(
+            values[1],
             headers=["answer", "log p", "p", "share"],
             label=f"p is the probability {p}",
             interactive=False,
@@ -170,22 +207,36 @@ def build(explorer: Explorer) -> gr.Blocks:
             "al., 2018), and what it makes of your text. It reads everything in lower case, continues text in the "
             "manner of what it was trained on, and knows nothing else: what it says is not to be relied on."
         )
+        gr.Markdown(about(explorer), elem_id="about")
         with gr.Tab("Generate"):
             with gr.Row():
                 with gr.Column(scale=2):
                     prompt = gr.Textbox(
                         "It was a dark and stormy night, and", label="Prompt", lines=3, elem_id="generate-input"
                     )
-                    run = gr.Button("Continue", variant="primary", elem_id="generate-run")
+                    with gr.Row():
+                        run = gr.Button("Continue", variant="primary", elem_id="generate-run")
+                        another = gr.Button("Another, with the next seed", elem_id="generate-another")
                 with gr.Column(scale=1):
                     new = gr.Slider(1, 200, 40, step=1, label="New tokens")
                     temperature = gr.Slider(
                         0, 2, 0.8, step=0.1, label="Temperature", info="0 takes the likeliest token"
                     )
                     top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p")
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1)
-            text = highlighted_text("Text, with the probability of each new token", "generate-text")
+                    seed = gr.Number(
+                        0,
+                        label="Seed",
+                        info="the same seed gives the same text",
+                        precision=0,
+                        minimum=0,
+                        maximum=2**32 - 1,
+                        elem_id="generate-seed",
+                    )
+            settings = [prompt, new, temperature, top_p, seed]
+            first_text, first_rows = answered(generate, *(one.value for one in settings), outputs=2)
+            text = highlighted_text("Text, with the probability of each new token", first_text, "generate-text")
             rows = gr.Dataframe(
+                first_rows,
                 headers=["token", "p", "most probable here"],
                 label="p is the model's probability of a new token, at temperature 1",
                 interactive=False,
@@ -193,8 +244,10 @@ def build(explorer: Explorer) -> gr.Blocks:
                 column_widths=["22%", "14%", "64%"],
                 elem_id="generate-table",
             )
-            settings = [prompt, new, temperature, top_p, seed]
             gr.on([run.click, prompt.submit], generate, settings, [text, rows], api_visibility="private")
+            another.click(lambda seed: (int(seed or 0) + 1) % 2**32, seed, seed, api_visibility="private").then(
+                generate, settings, [text, rows], api_visibility="private"
+            )
 
         with gr.Tab("Zero-shot"):
             gr.Markdown(
@@ -203,6 +256,7 @@ def build(explorer: Explorer) -> gr.Blocks:
             )
             with gr.Tab("Sentiment"):
                 gr.Markdown("Which word is likelier after the text and “very”: *negative* or *positive*?")
+                gr.Markdown(how_good(explorer), elem_id="sentiment-worth")
                 review = gr.Textbox(
                     "A charming story, told with wit and a warm heart.",
                     label="Text",
@@ -210,7 +264,8 @@ def build(explorer: Explorer) -> gr.Blocks:
                     elem_id="sentiment-input",
                 )
                 run = gr.Button("Compare", variant="primary", elem_id="sentiment-run")
-                compared = outcome("sentiment", "Share of the two words", "of the word")
+                values = answered(sentiment, review.value, outputs=2)
+                compared = outcome("sentiment", "Share of the two words", "of the word", values)
                 run.click(sentiment, review, compared, api_visibility="private")
             with gr.Tab("Acceptability"):
                 gr.Markdown("Which sentence has the higher mean log-probability of its tokens?")
@@ -222,9 +277,13 @@ def build(explorer: Explorer) -> gr.Blocks:
                     )
                     second = gr.Textbox("The farmer show his son the plough new.", label="The other")
                 run = gr.Button("Compare", variant="primary", elem_id="acceptability-run")
-                compared = outcome("acceptability", "Share of the two sentences", MEAN)
+                values = answered(compare_sentences, first.value, second.value, outputs=4)
+                compared = outcome("acceptability", "Share of the two sentences", MEAN, values)
                 with gr.Row():
-                    reads = [highlighted_text(f"{which}, token by token") for which in ("One", "The other")]
+                    reads = [
+                        highlighted_text(f"{which}, token by token", value)
+                        for which, value in zip(("One", "The other"), values[2:], strict=True)
+                    ]
                 run.click(compare_sentences, [first, second], [*compared, *reads], api_visibility="private")
             with gr.Tab("Pronoun"):
                 gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence likelier?")
@@ -238,8 +297,10 @@ def build(explorer: Explorer) -> gr.Blocks:
                     pronoun = gr.Textbox("it", label="Pronoun", scale=1)
                 candidates = gr.Textbox("The key\nthe lock", label="Candidates, one a line", lines=2)
                 run = gr.Button("Compare", variant="primary", elem_id="pronoun-run")
-                compared = outcome("pronoun", "Share of the candidates", MEAN)
-                run.click(referents, [sentence, pronoun, candidates], compared, api_visibility="private")
+                inputs = [sentence, pronoun, candidates]
+                values = answered(referents, *(one.value for one in inputs), outputs=2)
+                compared = outcome("pronoun", "Share of the candidates", MEAN, values)
+                run.click(referents, inputs, compared, api_visibility="private")
 
         with gr.Tab("Multiple choice"):
             if explorer.choice_model is None:
@@ -265,8 +326,10 @@ def build(explorer: Explorer) -> gr.Blocks:
                 lines=4,
             )
             run = gr.Button("Score", variant="primary", elem_id="choice-run")
-            compared = outcome("choice", "Share of the answers", p)
-            run.click(choose, [document, question, choices], compared, api_visibility="private")
+            inputs = [document, question, choices]
+            values = answered(choose, *(one.value for one in inputs), outputs=2)
+            compared = outcome("choice", "Share of the answers", p, values)
+            run.click(choose, inputs, compared, api_visibility="private")
 
         with gr.Tab("Tokenizer"):
             gr.Markdown(
@@ -280,10 +343,12 @@ def build(explorer: Explorer) -> gr.Blocks:
                 elem_id="tokenizer-input",
             )
             run = gr.Button("Tokenize", variant="primary", elem_id="tokenizer-run")
-            summary = gr.Markdown()
-            cleaned = gr.Textbox(label="1. After clean-up", interactive=False, lines=1)
-            pieces = gr.HighlightedText(label="2. Pieces and ids", elem_id="tokenizer-pieces")
+            values = answered(tokenize, source.value, outputs=4)
+            summary = gr.Markdown(values[0])
+            cleaned = gr.Textbox(values[1], label="1. After clean-up", interactive=False, lines=1)
+            pieces = gr.HighlightedText(values[2], label="2. Pieces and ids", elem_id="tokenizer-pieces")
             words = gr.Dataframe(
+                values[3],
                 headers=["word", "pieces", "ids"],
                 label="3. Word by word",
                 elem_id="tokenizer-table",

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from gpt1_hf.analysis import cost
+from gpt1_hf import GPT1Config, hardware
+from gpt1_hf.analysis import analyze, cost
 from gpt1_hf.analysis.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import PLANS, read_overrides
@@ -54,6 +56,69 @@ def test_rates_are_measured_on_the_architecture(write_plan):
     assert kinds == {"pretrain", "finetune"}
 
 
+def test_measuring_ends(write_plan, monkeypatch):
+    """On a machine that is slow, an update is of few tokens; after a time, rates are reckoned from those known."""
+    transformer, lstm, *_, run = Plan.read(write_plan()).runs()
+    cpu = torch.device("cpu")
+    config = cost._architecture(transformer)
+    tokens = []
+
+    def slow(work, device):
+        work()
+        return 0.001 * tokens[-1] + 0.1
+
+    def counted(*args, **kwargs):
+        tokens.append(kwargs["size"][0] * kwargs["size"][1] if "size" in kwargs else args[1][0] * args[1][1])
+        return torch.zeros(args[1], dtype=torch.long)
+
+    monkeypatch.setattr(cost, "RATES", {})
+    monkeypatch.setattr(cost, "seconds", slow)
+    monkeypatch.setattr(cost.torch, "randint", counted)
+    measured = cost.measure(config, "pretrain", 64, 32, cpu, torch.float32)
+    assert tokens[:2] == [32, 32] and max(tokens) <= 0.5 / 0.132 * 32 and len(tokens) <= 6
+    assert measured == pytest.approx(tokens[-1] / (0.001 * tokens[-1] + 0.1))
+    # No more time: another shape and another head are reckoned, an architecture of which nothing is known is not.
+    monkeypatch.setattr(cost, "ALL_SECONDS", 0.0)
+    n_updates = len(tokens)
+    longer = cost.measure(config, "pretrain", 64, 64, cpu, torch.float32)
+    deeper = GPT1Config(**{**config.to_dict(), "num_hidden_layers": 20})
+    assert cost.measure(deeper, "pretrain", 64, 32, cpu, torch.float32) < 0.5 * measured
+    shallow = GPT1Config(**{**config.to_dict(), "num_hidden_layers": 0})
+    assert measured < cost.measure(shallow, "finetune", 64, 32, cpu, torch.float32) < 100 * measured
+    assert 0.5 * measured < longer < measured and len(tokens) == n_updates and len(cost.RATES) == 1
+    cost.measure(cost._architecture(lstm), "pretrain", 64, 32, cpu, torch.float32)
+    assert len(tokens) > n_updates and len(cost.RATES) == 2
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_bf16):
+    """`--bf16 true` trains in fp32 on a CPU without bf16 instructions, and nothing is measured in an emulation."""
+    monkeypatch.setattr(hardware, "has_half_precision", lambda dtype, device: has_bf16)
+    asked = []
+    monkeypatch.setattr(cost, "measure", lambda *shape: asked.append(shape[-2:]) or 1.0)
+    changes = {"pretrain": {"bf16": True}, "finetune": {"bf16": True}}
+    model, *_, run = Plan.read(write_plan(), overrides=changes).runs()
+    assert not cost.estimate(model).reason and not cost.estimate(run).reason
+    assert asked == [(torch.device("cpu"), torch.bfloat16 if has_bf16 else torch.float32)] * 2
+    plain, *_ = Plan.read(write_plan()).runs()
+    cost.estimate(plain)
+    assert asked[-1][1] == torch.float32
+
+
+def test_data_that_are_not_there_are_asked_for_once(write_plan, monkeypatch, tmp_path):
+    path = write_plan(tasks={"cola": {"seeds": 3}}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
+    asked = []
+
+    def missing(*args):
+        asked.append(args)
+        raise GPT1Error("not there")
+
+    monkeypatch.setattr(cost, "MISSING", {})
+    monkeypatch.setattr(cost, "_lengths", missing)
+    runs = [run for run in Plan.read(path).runs() if run.kind == "finetune"]
+    assert [cost.estimate(run, 10).reason for run in runs] == ["not there"] * len(runs) and len(asked) == 1
+
+
 def test_what_cannot_be_reckoned_says_why(write_plan, tmp_path):
     path = write_plan(tasks={"cola": None}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
     *_, run = Plan.read(path).runs()
@@ -80,10 +145,26 @@ def test_dry_run_prints_the_plan_and_does_nothing(write_plan, tmp_path, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do +\d", out, re.MULTILINE)) == 8
+    # The plan is there before anything is reckoned.
+    plan, estimate = out.split("8 of 8 runs to do; what they cost is being reckoned")
+    assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do *$", plan, re.MULTILINE)) == 8
+    assert "M tokens" not in plan and "M tokens" in estimate
     assert "all: 8 of 8 runs to do" in out
     assert not (tmp_path / "runs").exists() and not (tmp_path / "models").exists()
     assert main([*argv, "--shard", "2/2", "--tasks", "sst2"]) == 0
     assert "all: 2 of 2 runs to do" in capsys.readouterr().out
+
+
+def test_dry_run_prints_the_plan_before_it_measures(write_plan, monkeypatch, capsys):
+    printed = []
+
+    def estimate(run, rate):
+        printed.append(capsys.readouterr().out)
+        return cost.Cost(1, 1)
+
+    monkeypatch.setattr(analyze, "estimate", estimate)
+    assert main(["analyze", "ablations", "--config", write_plan(), "--dry_run"]) == 0
+    assert "finetune/cola/full/seed-42" in printed[0] and not any(printed[1:])
 
 
 def test_settings_of_the_runs_on_the_command_line():

@@ -252,3 +252,10 @@ def test_a_runs_command_is_what_it_does(write_plan):
     word, kind, *flags = shlex.split(run.command)
     assert (word, kind) == ("gpt1", "finetune")
     assert parse(FinetuneArguments, flags, kind, "").to_dict() == run.arguments().to_dict()
+
+
+def test_what_an_error_advises_is_what_a_plan_takes(write_plan):
+    model, *_, run = Plan.read(write_plan()).runs()
+    error = GPT1Error("give --data_dir,\nor --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix")
+    expected = "give --{}.data_dir, or --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix"
+    assert (model.told(error), run.told(error)) == (expected.format("pretrain"), expected.format("finetune"))

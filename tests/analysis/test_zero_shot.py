@@ -28,6 +28,7 @@ from gpt1_hf.analysis.zero_shot import (
 )
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.modeling_gpt1 import CACHE
 
 
 WINDOW = 64
@@ -167,7 +168,7 @@ class TestKnownProbabilities:
 
         def forward(self, input_ids, **inputs):
             cache = SimpleNamespace(reorder_cache=lambda rows: None)
-            return CausalLMOutputWithPast(logits=self.log_probs.expand(*input_ids.shape, -1), past_key_values=cache)
+            return CausalLMOutputWithPast(logits=self.log_probs.expand(*input_ids.shape, -1), **{CACHE: cache})
 
     @pytest.fixture
     def scorer(self, tokenizer) -> Scorer:

@@ -63,15 +63,15 @@ def test_a_terminal_gets_the_same_text_in_pieces(base_model):
 
 def test_a_stream_holds_back_the_word_that_may_grow(base_model):
     tokenizer, shown = open_tokenizer(base_model), []
-    stream = Stream(tokenizer, 0, shown.append)
+    stream = Stream(tokenizer, "the lady wept", 0, shown.append)
     ids = tokenizer("the lady wept")["input_ids"]
     import torch
 
     stream.put(torch.tensor([ids[:-1]]))
-    assert "".join(shown) != readable(tokenizer, ids)
+    assert "".join(shown) != readable(tokenizer, ids, "the lady wept")
     stream.put(torch.tensor(ids[-1:]))
     stream.end()
-    assert "".join(shown) == readable(tokenizer, ids)
+    assert "".join(shown) == readable(tokenizer, ids, "the lady wept")
 
 
 def test_any_field_of_the_generation_config_counts(base_model, capsys):

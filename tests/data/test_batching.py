@@ -4,11 +4,13 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
 from gpt1_hf import (
     GPT1Config,
     GPT1DataCollator,
     GPT1ForSequenceClassification,
+    GPT1ForTokenClassification,
     GPT1LSTMConfig,
     GPT1LSTMForSequenceClassification,
     GPT1Processor,
@@ -94,6 +96,151 @@ def test_unequal_numbers_of_choices_are_refused_by_row(tokenizer):
         collator([{"input_ids": [[5, 6], [5, 7]]}, {"input_ids": [[5, 6]]}])
 
 
+@pytest.mark.parametrize("name", ["label", "labels", "label_ids"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_labels_by_any_of_their_names(processor, name, packing):
+    rows = [{"input_ids": row["input_ids"], name: row["label"]} for row in LABELLED]
+    labels = GPT1DataCollator(processor, packing=packing)(rows)["labels"]
+    assert labels.tolist() == [1, 0, 1] and labels.dtype == torch.int64
+
+
+MATRIX = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.5]]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "expected", "dtype"),
+    [
+        ([2, 0, 1], [2, 0, 1], torch.int64),
+        ([True, False, True], [1, 0, 1], torch.int64),
+        ([2.5, 0.0, 5.0], [2.5, 0.0, 5.0], torch.float32),
+        ([2.5, 0, 5], [2.5, 0.0, 5.0], torch.float32),
+        (MATRIX, MATRIX, torch.float32),
+        ([[2.5], [1.0], [0.0]], [[2.5], [1.0], [0.0]], torch.float32),
+        ([[True, False], [False, True], [True, True]], [[1, 0], [0, 1], [1, 1]], torch.float32),
+        ([[1, 0], [0, 1], [1, 1]], [[1, 0], [0, 1], [1, 1]], torch.int64),
+        ([-1, -1, -1], [-1, -1, -1], torch.int64),  # hidden
+        ([None, None, None], None, None),
+        ([float("nan"), None, float("nan")], None, None),
+    ],
+)
+def test_labels_of_every_kind(processor, packing, labels, expected, dtype):
+    rows = [{"input_ids": ids, "label": label} for ids, label in zip(ROWS, labels, strict=True)]
+    batch = GPT1DataCollator(processor, packing=packing)(rows)
+    if expected is None:
+        assert "labels" not in batch
+    else:
+        assert batch["labels"].tolist() == expected and batch["labels"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (["good", "bad", "good"], "row 0 of the batch has the label 'good', and labels are numbers: give class ids"),
+        ([1, "0", 1], "row 1 of the batch has the label '0'"),
+        ([[1.0, "x"], [0.0, 1.0], [0.0, 1.0]], r"row 0 of the batch has the label \[1.0, 'x'\]"),
+        ([[1.0, None], [0.0, 1.0], [0.0, 1.0]], "labels are numbers"),
+        ([1.0, float("inf"), 0.0], "row 1 of the batch has the label inf"),
+        ([1, None, 0], "row 1 of the batch has no label, but others have"),
+        ([1.5, float("nan"), 0.0], "row 1 of the batch has no label"),
+        ([None, None, 0], "row 0 of the batch has no label"),
+        (
+            [[1.0, 0.0], [1.0], [0.0, 1.0]],
+            "row 1 of the batch has a list of 1 as its label, but row 0 has a list of 2",
+        ),
+        ([[1, 0, 1], [1, 0], [1, 1]], "row 1 of the batch has a list of 2"),  # neither of tokens nor of classes
+        ([1, [1, 0], 1], "row 1 of the batch has a list of 2 as its label, but row 0 has one"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused_by_row(processor, labels, match):
+    rows = [{"input_ids": ids, "label": label} for ids, label in zip(ROWS, labels, strict=True)]
+    with pytest.raises(ValueError, match=match):
+        GPT1DataCollator(processor)(rows)
+
+
+def test_labels_under_two_names_must_agree(processor):
+    collator = GPT1DataCollator(processor)
+    assert collator([{"input_ids": [5, 6], "label": 1, "labels": 1, "label_ids": None}])["labels"].tolist() == [1]
+    with pytest.raises(ValueError, match="row 0 of the batch has different label and label_ids"):
+        collator([{"input_ids": [5, 6], "label": 1, "label_ids": 0}])
+
+
+@pytest.mark.parametrize("how", ["right", "left", "packed"])
+def test_labels_of_tokens_are_padded_as_the_tokens_are(processor, how):
+    rows = [{"input_ids": ids, "labels": [number % 3 for number in ids]} for ids in ROWS]
+    expected = {
+        "right": [[2, 0, 1, -100, -100], [2, 0, 1, 2, 0], [1, 2, -100, -100, -100]],
+        "left": [[-100, -100, 2, 0, 1], [2, 0, 1, 2, 0], [-100, -100, -100, 1, 2]],
+        "packed": [[2, 0, 1, 2, 0, 1, 2, 0, 1, 2]],
+    }
+    processor.tokenizer.padding_side = "left" if how == "left" else "right"
+    batch = GPT1DataCollator(processor, packing=how == "packed")(rows)
+    assert batch["labels"].tolist() == expected[how]
+    rounded = GPT1DataCollator(processor, pad_to_multiple_of=8)(rows)["labels"]
+    assert rounded.shape == (3, 8) and rounded[rounded != -100].tolist() == sum((row["labels"] for row in rows), [])
+
+    # the same loss as of each row by itself
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(processor.tokenizer), "hidden_size": 16, "num_hidden_layers": 1}
+    model = GPT1ForTokenClassification(GPT1Config(num_attention_heads=2, num_labels=3, lm_coef=0, **sizes)).eval()
+    alone = [
+        model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss.item() * len(ids)
+        for row, ids in zip(rows, ROWS, strict=True)
+    ]
+    assert model(**batch).loss.item() == pytest.approx(sum(alone) / sum(map(len, ROWS)), abs=1e-5)
+
+
+ENCODED = {
+    "classification": ROWS,
+    "similarity": [[[5, 6, 7], [7, 6, 5]], [[8, 9, 10], [10, 9, 8]], [[13, 14], [14, 13]]],
+    "multiple_choice": [[[5, 6, 7], [5, 6]], [[8, 9, 10, 11], [8, 9, 12, 13]], [[13, 14], [13]]],
+}
+
+
+@pytest.mark.parametrize("data_format", [None, "python", "numpy", "torch", "pandas", "arrow"])
+@pytest.mark.parametrize("input_format", ENCODED)
+@pytest.mark.parametrize("labels", [[1, 0, 1], [0.5, 2.0, 1.0], MATRIX], ids=["classes", "scores", "matrix"])
+def test_rows_of_every_format_make_the_same_batch(tokenizer, input_format, data_format, labels):
+    collator = GPT1DataCollator(GPT1Processor(tokenizer, input_format))
+    lists = [{"input_ids": ids, "label": label} for ids, label in zip(ENCODED[input_format], labels, strict=True)]
+    expected, rows = collator(lists), Dataset.from_list(lists).with_format(data_format)
+    batches = [collator([rows[index] for index in range(3)])]
+    if data_format != "arrow":  # of which datasets makes no batches of rows
+        batches += DataLoader(rows, batch_size=3, collate_fn=collator)
+    for batch in batches:
+        assert batch.keys() == expected.keys()
+        for name, tensor in batch.items():
+            assert tensor.tolist() == expected[name].tolist() and tensor.dtype == expected[name].dtype, name
+
+
+def test_padding_that_rows_come_with_is_no_text(processor):
+    texts = ["the old captain", "a dark night in the garden", "cruel"]
+    plain = [dict(processor(text=text)) | {"labels": [1] * len(processor(text=text)["input_ids"])} for text in texts]
+    for side in ("right", "left"):
+        processor.tokenizer.padding_side = side
+        padded = processor(text=texts, padding="max_length", max_length=20)
+        rows = [{name: values[index] for name, values in padded.items()} for index in range(3)]
+        rows = [row | {"labels": [1] * 20} for row in rows]
+        expected, batch = GPT1DataCollator(processor)(plain), GPT1DataCollator(processor)(rows)
+        assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+            name: tensor.tolist() for name, tensor in expected.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([], "one row at least"),
+        ([[5, 6]], "rows with input_ids"),
+        ([{"text": "a"}], "rows with input_ids"),
+        ([{"input_ids": [[5, 6], [7]]}], "row 0 of the batch holds several sequences, but the classification format"),
+    ],
+)
+def test_what_is_no_row_is_refused(processor, rows, match):
+    with pytest.raises(ValueError, match=match):
+        GPT1DataCollator(processor)(rows)
+
+
 LENGTHS = [(37 * index) % 50 + 1 for index in range(1003)]
 
 
@@ -125,7 +272,12 @@ def test_few_rows_are_grouped_too(n):
 
 
 def test_rows_of_several_sequences_count_by_the_longest():
-    assert row_lengths([[1, 2, 3], [[1], [1, 2]], []]) == [3, 2, 0]
+    rows = [[1, 2, 3], [[1], [1, 2]], []]
+    assert row_lengths(rows) == [3, 2, 0]
+    for data_format in ("numpy", "torch"):
+        for ids, lengths in ((rows[::2], [3, 0]), ([rows[1], [[1, 2, 3]]], [2, 3])):
+            formatted = Dataset.from_dict({"input_ids": ids}).with_format(data_format)
+            assert row_lengths(formatted["input_ids"]) == lengths
 
 
 def test_the_trainer_groups_rows_by_length(processor, tmp_path):

@@ -139,7 +139,7 @@ def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 2}])
     with pytest.raises(GPT1Error, match="two predictions of row 3"):
         answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 1}, {"id": 3, "prediction": 1}])
-    with pytest.raises(GPT1Error, match="CoLA: these predictions are of rows with labels; give those of --split test"):
+    with pytest.raises(GPT1Error, match="CoLA: the predictions are not of the test set.*`gpt1 evaluate --split test`"):
         answers(BY_NAME["CoLA"], [{"id": 3, "label": 0, "prediction": 1}], complete=True)
     (folder / "rte" / "predictions.jsonl").write_text('{"id": 0}\n')
     args.fill_missing = False
@@ -149,14 +149,56 @@ def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
         answers(BY_NAME["STS-B"], [{"id": 3, "prediction": float("nan")}])
 
 
+@pytest.mark.parametrize("name", sorted(NAMES - {"WNLI"}))
+def test_rows_are_told_by_their_numbers_not_by_their_labels(name):
+    """The Hub's test set of MRPC has labels, and a copy of another may have them, too."""
+    file, task = BY_NAME[name], load_task(BY_NAME[name].task)
+    whole = made_up(file, random.Random(3))
+    labelled = [{**row, "label": row["id"] % 2} for row in whole]
+    expected = answers(file, whole, complete=True)
+    others = {size for split, size in task.sizes.items() if not split.startswith("test")}
+    if name == "QNLI":  # the one whose validation set has as many rows
+        assert file.n_rows in others
+        with pytest.raises(GPT1Error, match="of rows with labels, which validation has.*--split test"):
+            answers(file, labelled, complete=True)
+    else:
+        assert file.n_rows not in others
+        assert answers(file, labelled, complete=True) == expected
+    for wrong in (whole[1:], labelled[:400], [{**row, "id": row["id"] + 1} for row in labelled]):
+        with pytest.raises(GPT1Error, match="not of the test set"):
+            answers(file, wrong, complete=True)
+
+
+def test_the_test_sets_of_the_hub_are_those_of_the_leaderboard(data_dir):
+    """Numbers and hidden labels of the test sets that are here, and validation sets that must not pass for them."""
+    for file in FILES:
+        if file.task is None or file.name == "AX":
+            continue
+        task, seen = load_task(file.task), {}
+        for split in (f"test_{file.subset}", f"validation_{file.subset}") if file.subset else ("test", "validation"):
+            try:
+                seen[split] = task.load(split, data_dir)
+            except GPT1Error:
+                continue
+        for split, rows in seen.items():
+            predictions = [{"id": row["idx"], "label": row["label"], "prediction": 0} for row in rows]
+            if split.startswith("test"):
+                assert len(answers(file, predictions, complete=True)) == file.n_rows
+                assert set(rows["label"][:]) == {-1}  # there is no copy of MRPC's
+            else:
+                with pytest.raises(GPT1Error, match="--split test"):
+                    answers(file, predictions, complete=True)
+
+
 def test_models_predict_the_test_sets(base_model, tmp_path, monkeypatch):
     """RTE's and MultiNLI's models, on four made-up test rows each; MultiNLI's also predicts the diagnostic set."""
     models, data = tmp_path / "models", tmp_path / "data"
     pair = {"rte": ("sentence1", "sentence2"), "mnli": ("premise", "hypothesis"), "ax": ("premise", "hypothesis")}
     for name, columns in pair.items():
+        label = 1 if name == "rte" else -1  # as the Hub's MRPC has labels
         for split in ("test_matched", "test_mismatched") if name == "mnli" else ("test",):
             rows = [
-                {columns[0]: "the old house", columns[1]: "a dark garden", "label": -1, "idx": i} for i in range(4)
+                {columns[0]: "the old house", columns[1]: "a dark garden", "label": label, "idx": i} for i in range(4)
             ]
             path = data / "nyu-mll" / "glue" / name / f"{split}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)

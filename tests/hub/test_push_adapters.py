@@ -136,7 +136,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     sent = hub.files("anna/choices")
     assert sent.keys() == SENT
     card = sent["README.md"].decode()
-    assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag: multiple-choice" in card
+    assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag" not in card  # pipelines open no adapter
     report = run_as_a_stranger(RUN, code_of(card), home=tmp_path / "home", hub=hub)
     assert report["class"].endswith(".GPT1ForMultipleChoice") and len(report["logits"]) == 2
 

@@ -107,7 +107,9 @@ def test_a_card_of_every_task(task, tokenizer, tmp_path, capsys):
     assert "base_model" not in metadata  # gpt1-tiny is not on the Hub
     assert {"gpt1", task.id} <= set(metadata["tags"])
     is_choice = task.input_format == "multiple_choice"
-    assert metadata["pipeline_tag"] == ("multiple-choice" if is_choice else "text-classification")
+    pipeline = "multiple-choice" if is_choice else "text-classification"
+    assert metadata.get("pipeline_tag") == (None if task.input_format == "similarity" else pipeline)
+    assert ('`pipeline("text-classification")` does so after' in text) == (task.input_format == "similarity")
     assert len(metadata["metrics"]) == len(results)
     (model,) = metadata["model-index"]
     assert model["name"] == "tuned"
@@ -260,3 +262,9 @@ def test_a_plain_card_says_what_the_folder_says(family, tokenizer, base_model, t
     assert "| accuracy | 0.5 |" in text and "runtime" not in text and "## Training" not in text
     assert ("LSTM" in text) == (family == "gpt1_lstm")
     assert "entailment" in run_snippet(text, "plain", folder, capsys)
+    assert metadata["pipeline_tag"] == "text-classification"
+
+
+def test_a_plain_card_names_no_pipeline_that_answers_otherwise(tokenizer, tmp_path):
+    write_plain_card(save_classifier(tmp_path / "pairs", tokenizer, load_task("mrpc")))
+    assert "pipeline_tag" not in content_of(tmp_path / "pairs")[0]

@@ -67,16 +67,18 @@ def test_another_process_gives_them_too(argv, tmp_path):
 
 @pytest.mark.parametrize("task", ["sst2", "mrpc", "story_cloze"])
 def test_accumulation_gives_the_same_weights_to_rounding(argv, tmp_path, task):
-    """Without dropout, whose masks are drawn batch by batch."""
-    off = {"dropout": 0.0, "classifier_dropout": 0.0}
+    """Without dropout, whose masks are drawn batch by batch; and by plain descent, as Adam makes steps of full size of
+    a gradient that is nothing but rounding."""
+    rate, n_updates = 0.1, 4
+    off = {"dropout": 0.0, "classifier_dropout": 0.0, "optim": "sgd", "learning_rate": rate}
     assert main(argv(task, tmp_path / "1", **off)) == 0
     steps = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     assert main(argv(task, tmp_path / "4", **off, **steps)) == 0
     one, four = weights(tmp_path / "1"), weights(tmp_path / "4")
+    # A gradient is a sum over the tokens of 8 rows, each addition of which rounds, and clipped to a norm of 1.
+    tolerance = rate * n_updates * torch.finfo(torch.float32).eps * 8 * 64
     for name in one:
-        # A key's bias has no gradient but rounding, of which Adam makes steps of full size.
-        if not name.endswith("k_proj.bias"):
-            assert (one[name] - four[name]).abs().mean() < 1e-5, name
+        assert (one[name] - four[name]).abs().max() < tolerance, name
     for row, other in zip(
         *((tmp_path / name / "predictions.jsonl").read_text().splitlines() for name in "14"), strict=True
     ):

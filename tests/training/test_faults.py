@@ -264,7 +264,7 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     written = (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns
     capfd.readouterr()
     assert run_in_child(command) == 0
-    assert "cola, seed 42: finished before" in capfd.readouterr().out
+    assert "cola, seed 42: finished before" in capfd.readouterr().err
     assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola", "rte"}
     assert (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns == written
 
@@ -275,11 +275,11 @@ def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, c
     command = argv(tmp_path / "run", data_dir=other, seeds=2, max_steps=1, save_strategy="no")
     assert main(command) == 0
     assert main(command) == 0
-    assert capsys.readouterr().out.count("finished before") == 2
+    assert capsys.readouterr().err.count("finished before") == 2
     change_a_word(other)
     assert main(command) == 0
     assert "other settings (data): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().out
+    assert "finished before" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -198,15 +198,15 @@ def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(finetuning, "finetune_once", train)
     again = finetune(dataclasses.replace(args, logging_steps=7))
     assert [result.seed for result in again] == [42, 43, 44]
-    out = capsys.readouterr().out
-    assert "seed 42: finished before" in out
-    assert "seed 43: finished" not in out
+    err = capsys.readouterr().err
+    assert "seed 42: finished before" in err
+    assert "seed 43: finished" not in err
     assert {r.seed: r.value for r in again if r.seed != 43} == {r.seed: r.value for r in results}
 
     caplog.clear()
     finetune(dataclasses.replace(args, seeds=2, learning_rate=1e-3))
     assert "other settings (learning_rate): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().out
+    assert "finished before" not in capsys.readouterr().err
 
     monkeypatch.setattr(finetuning, "finetune_once", fails)
     with pytest.raises(FloatingPointError):
@@ -335,10 +335,10 @@ def test_a_run_is_made_anew_where_its_base_model_was_trained_again(base_model, t
     args = arguments(str(base), tmp_path, task="sst2", max_steps=1)
     finetune(args, resume=True)
     finetune(args, resume=True)
-    assert "finished before" in capsys.readouterr().out
+    assert "finished before" in capsys.readouterr().err
     model = AutoModelForCausalLM.from_pretrained(base)
     model.transformer.h[0].ln_1.weight.data += 1
     model.save_pretrained(base)
     (result,) = finetune(args, resume=True)
-    assert "finished before" not in capsys.readouterr().out and "other settings (weights)" in caplog.text
+    assert "finished before" not in capsys.readouterr().err and "other settings (weights)" in caplog.text
     assert result.details["epochs"] < 1

@@ -35,7 +35,7 @@ def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys)
     copy_sample("cola", data)
     argv = command(base_model, tmp_path, "--data_dir", str(data))
     assert main(argv) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "mrpc: not run: " in printed
     rows = json.loads((out / "results.json").read_text())
     assert [(row["task"], row["metric"]) for row in rows] == [("cola", "matthews_correlation")]
@@ -57,7 +57,7 @@ def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(finetuning, "finetune_once", noted)
     assert main(argv) == 0
     assert trained == ["mrpc"]
-    assert "cola, seed 42: finished before" in capsys.readouterr().out
+    assert "cola, seed 42: finished before" in capsys.readouterr().err
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 

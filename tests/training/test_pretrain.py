@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Trainer
@@ -57,8 +58,9 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
     # A model that has learnt nothing yet is about as good as a guess among all tokens.
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
-    model = AutoModelForCausalLM.from_pretrained(run)
-    assert str(model.dtype) == "torch.bfloat16"
+    with safe_open(run / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(run).dtype == torch.float32
 
 
 def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, base_model, tmp_path, capsys):
@@ -90,14 +92,14 @@ def test_the_sizes_are_the_paper_s_unless_given():
 def test_first_loss_is_the_log_of_the_vocabulary(corpus, base_model, tmp_path, capsys):
     args = arguments(corpus, base_model, tmp_path, max_steps=1)
     pretrain(args)
-    state = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    state = [line for line in capsys.readouterr().err.splitlines() if "'loss'" in line]
     loss = float(state[0].split("'loss': '")[1].split("'")[0])
     assert loss == pytest.approx(math.log(160), abs=0.15)
 
 
 def test_schedule_warms_up_linearly_then_falls_as_a_cosine(corpus, base_model, tmp_path, capsys):
     pretrain(arguments(corpus, base_model, tmp_path, max_steps=8, warmup_steps=4, learning_rate=1.0))
-    lines = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "'loss'" in line]
     rates = [float(line.split("'learning_rate': '")[1].split("'")[0]) for line in lines]
     cosine = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
     assert rates == pytest.approx([0.0, 0.25, 0.5, 0.75, *cosine], abs=1e-3)

@@ -218,8 +218,8 @@ def test_a_finished_run_is_not_trained_again(argv, uninterrupted, monkeypatch, c
     monkeypatch.setattr(GPT1Trainer, "train", None)
     written = (uninterrupted / "model.safetensors").stat().st_mtime_ns
     assert main(argv(uninterrupted)) == 0
-    shown = capsys.readouterr().out
-    assert "is finished; nothing is trained" in shown and "perplexity" in shown
+    shown = capsys.readouterr()
+    assert "is finished: nothing is trained" in shown.err and "perplexity" in shown.out
     assert (uninterrupted / "model.safetensors").stat().st_mtime_ns == written
 
 

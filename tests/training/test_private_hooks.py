@@ -1,0 +1,54 @@
+"""Private methods and attributes of transformers' Trainer that ours build on: a test names what a release loses."""
+
+import ast
+import inspect
+import re
+
+import pytest
+from transformers import Trainer
+
+from gpt1_hf.training import publishing, trainer
+from gpt1_hf.training.publishing import PublishingTrainer
+from gpt1_hf.training.trainer import PRIVATE_HOOKS, GPT1Trainer
+
+
+SOURCE = inspect.getsource(Trainer)
+
+
+def is_of_trainer(name: str) -> bool:
+    """Whether transformers' Trainer has a method or sets an attribute of that name."""
+    return hasattr(Trainer, name) or re.search(rf"\bself\.{name}\b[^=\n]*=[^=]", SOURCE) is not None
+
+
+def used_names() -> set[str]:
+    """Private names that ours define in a class, or look up in `self`, `super()` or a trainer."""
+    names = set()
+    for module in (trainer, publishing):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.FunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                owner = node.value
+                is_super = isinstance(owner, ast.Call) and getattr(owner.func, "id", "") == "super"
+                if is_super or getattr(owner, "id", "") in ("self", "trainer"):
+                    names.add(node.attr)
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+@pytest.mark.parametrize("name", PRIVATE_HOOKS)
+def test_trainer_still_has(name):
+    assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
+
+
+def test_the_list_is_whole():
+    assert set(PRIVATE_HOOKS) == {name for name in used_names() if is_of_trainer(name)}
+    assert list(PRIVATE_HOOKS) == sorted(PRIVATE_HOOKS)
+
+
+@pytest.mark.parametrize("name", [name for name in PRIVATE_HOOKS if inspect.isfunction(getattr(Trainer, name, None))])
+def test_ours_takes_what_trainer_passes(name):
+    theirs = inspect.signature(getattr(Trainer, name))
+    for owner in (GPT1Trainer, PublishingTrainer):
+        ours = inspect.signature(getattr(owner, name))
+        ours.bind(*theirs.parameters)  # by position
+        ours.bind(None, **{parameter: None for parameter in list(theirs.parameters)[1:]})  # by name
