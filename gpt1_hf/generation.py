@@ -196,7 +196,8 @@ def settle(given: dict[str, Any], lm: PreTrainedModel) -> dict[str, Any]:
     if settings.get("temperature") == 0:  # transformers knows no such temperature
         del settings["temperature"]
         settings.setdefault("do_sample", False)
-    own = {name: getattr(lm.generation_config, name) for name in (*DEFAULTS, "do_sample")}
+    config = getattr(lm, "generation_config", None)
+    own = {name: getattr(config, name, None) for name in (*DEFAULTS, "do_sample")}
     own = {name: value for name, value in own.items() if value is not None}
     fallback = DEFAULTS | {"do_sample": True} | own
     if "max_length" in settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import open_config
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
 from ..notes import note
@@ -65,7 +65,7 @@ def analyze(args: Arguments) -> list[Result]:
     if args.finetuned:
         sources.append({"model": args.finetuned, "task": args.task, "sample": args.sample})
     if not sources:
-        raise GPT1Error("analyze context-length needs --text_file, or --finetuned (a model) and --task, or both")
+        raise UsageError("analyze context-length needs --text_file, or --finetuned (a model) and --task, or both")
     results = []
     for source in sources:
         for length in usable_lengths(source["model"], args.lengths):

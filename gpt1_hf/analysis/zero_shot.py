@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
@@ -320,14 +320,14 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     """
     if args.task not in HEURISTICS:
         given = f", not {load_task(args.task).id}" if args.task else ""  # of what is misspelt, what is like it
-        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
+        raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
     check_writable(args.output_dir)
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
     if not results:
-        print(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
+        note(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
     print(format_results(results))
     note(f"written to {path}")
     return results

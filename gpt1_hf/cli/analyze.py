@@ -1,6 +1,7 @@
 """Run one of the paper's analyses: results, tables and pictures."""
 
 import ast
+from collections.abc import Iterable
 from importlib import import_module
 
 import yaml
@@ -80,7 +81,7 @@ def analyze_plan(action: str, argv: list[str]):
         "--shard", metavar="I/N", help="Do one of n equal parts of the plan, counted from 1, such as 1/2."
     )
     args, rest = parser.parse_known_args(argv)
-    overrides = read_overrides(rest, parser)
+    overrides = read_overrides(rest, parser.flags())
     check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
 
     from ..analysis.analyze import analyze
@@ -98,11 +99,19 @@ def analyze_plan(action: str, argv: list[str]):
     )
 
 
-def read_overrides(rest: list[str], parser: Parser) -> dict[str, dict[str, object]]:
-    """`--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values."""
+def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dict[str, object]]:
+    """
+    `--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values.
+
+    Args:
+        rest (`list[str]`):
+            What is left of the command line.
+        others (`Iterable[str]`, *optional*):
+            The plan's own flags, one of which may have been meant.
+    """
     classes = {"finetune": "FinetuneArguments", "pretrain": "PretrainArguments"}
     keys = {kind: read_fields(f"gpt1_hf.training.arguments.{name}") for kind, name in classes.items()}
-    known = {*parser.flags(), *(f"--{kind}.{key}" for kind in keys for key in keys[kind])}
+    known = {*others, *(f"--{kind}.{key}" for kind in keys for key in keys[kind])}
     overrides: dict[str, dict[str, object]] = {kind: {} for kind in keys}
     words = iter(rest)
     for word in words:

@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         for word in args[:end]:
             flag = word.split("=")[0]  # its value may be a secret
             if FLAG.fullmatch(flag) and flag not in (known := set(self.flags())):
-                self.error(f"unknown argument {flag}{nearest(flag, known)}")
+                raise UsageError(f"unknown argument {flag}{nearest(flag, known)}")
         return super().parse_args(args, namespace)
 
     def flags(self) -> Iterator[str]:
@@ -96,8 +96,8 @@ def check(
         What the command line gives; types may be left to be checked.
 
     Raises:
-        UsageError: if a key of the YAML is unknown, or a required setting is missing.
-        SystemExit: from argparse: status 0 after the help, 2 if a flag is wrong.
+        UsageError: if a flag or a key of the YAML is unknown, or a required setting is missing.
+        SystemExit: from argparse: status 0 after the help, 2 if a flag's value is missing or wrong.
     """
     parser = Parser(command, description, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
@@ -114,7 +114,8 @@ def check(
         given |= {key for key, value in recipe.items() if value is not None}
     for names in required:
         if not given.intersection(names):
-            parser.error(f"{' or '.join(f'--{name}' for name in names)} is required")
+            what = (fields[names[0]].help or "").split(".")[0]
+            raise UsageError(f"{command} needs {' or '.join(f'--{name}' for name in names)} ({what})")
     return args
 
 
