@@ -2,6 +2,7 @@
 needs of every head."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -106,8 +107,8 @@ def test_generation_continues_from_a_cache_and_from_embeddings():
 # Attention implementations
 
 
-# Flex attention is run op by op: the kernel that torch.compile makes of it takes minutes to build on a CPU, where
-# torch knows no gradients of it either.
+# Flex attention is run op by op: the kernel that torch.compile makes of it takes a while to build, and a compiler.
+# On a CPU torch knows no gradients of it.
 @pytest.fixture
 def uncompiled():
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -128,6 +129,17 @@ def test_flex_attention_keeps_packed_sequences_apart_and_decodes(uncompiled):
     packed = flex(ids, position_ids=positions, use_cache=False).logits
     assert_close(packed, sdpa(ids, position_ids=positions, use_cache=False).logits, **CLOSE)
     assert torch.equal(generate(flex, ids)[0], generate(sdpa, ids)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, within torch
+def test_compiled_flex_attention_equals_sdpa_on_packed_rows():
+    flex, sdpa, ids = tiny_lm("flex_attention"), tiny_lm("sdpa"), random_ids(2, 13)
+    positions = torch.cat([torch.arange(7), torch.arange(6)]).expand(2, -1)
+    with torch.no_grad():
+        found, expected = (model(ids, position_ids=positions, use_cache=False).logits for model in (flex, sdpa))
+    assert_close(found, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("form", ["plain", "padded", "packed"])

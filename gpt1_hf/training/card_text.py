@@ -40,7 +40,7 @@ model = PeftModel.from_pretrained(model, name)
 {tail}"""
 GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name)
 prompt = tokenizer("It was a dark", return_tensors="pt")
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]))"""
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]).strip())"""
 ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name)
 print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
 PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)

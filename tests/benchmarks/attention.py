@@ -8,6 +8,7 @@ Rows of 512 tokens, 12 heads of 64, both in turn in every round; the fastest of 
 import argparse
 
 import torch
+from measure import DTYPES, number_types
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -25,7 +26,7 @@ def main():
     print(f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| | dropout | sdpa, ms | cpu_blocks, ms | cpu_blocks is faster by |")
     print("|---|---|---|---|---|")
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in (DTYPES[name] for name in number_types("cpu")):
         query, key, value = (
             torch.randn(args.rows, 512, 12, 64).to(dtype).transpose(1, 2).detach().requires_grad_() for _ in range(3)
         )

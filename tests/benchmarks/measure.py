@@ -5,6 +5,16 @@ from pathlib import Path
 
 import torch
 
+from gpt1_hf.hardware import has_half_precision
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def number_types(device: str) -> list[str]:
+    """Number types that a device computes in at its own speed, the fastest first."""
+    return list(DTYPES) if has_half_precision(torch.bfloat16, torch.device(device)) else ["fp32"]
+
 
 def peak_gib(device: str) -> float:
     """Most memory, in GiB, that this process has held on a device so far."""

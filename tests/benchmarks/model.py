@@ -19,7 +19,7 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
-from measure import peak_gib
+from measure import DTYPES, number_types, peak_gib
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -30,12 +30,12 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+from gpt1_hf.hardware import device_name
 from gpt1_hf.training.cpu import speed_up
 from gpt1_hf.training.throughput import matmul_peak, seconds
 
 
 CONTENDERS = ("ours", "OpenAIGPT", "GPT-2")
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
 
 
@@ -153,17 +153,17 @@ def compare(
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Which comparisons.")
-    parser.add_argument("--dtype", nargs="+", default=["bf16", "fp32"], choices=DTYPES, help="Number types.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    types = number_types(device)
+    parser.add_argument("--dtype", nargs="+", default=types, choices=types, help="Number types. Default: %(default)s.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout in training (paper: 0.1).")
     parser.add_argument("--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4, on a GPU 64.")
     parser.add_argument("--new_tokens", type=int, nargs="+", default=[128], help="Tokens to generate a row.")
     parser.add_argument("--rounds", type=int, default=3, help="Rounds; the median is printed.")
     parser.add_argument("--compile", action="store_true", help="torch.compile in training.")
     args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = args.batch_size or (64 if device == "cuda" else 4)
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{name}, torch {torch.__version__}\n")
+    print(f"{device_name(torch.device(device))}, torch {torch.__version__}\n")
     print("| | | tokens/s | ours is faster by | share of peak | peak GiB |")
     print("|---|---|---|---|---|---|")
     for dtype_name in args.dtype:

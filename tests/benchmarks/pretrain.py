@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import number_types
 from tabulate import tabulate
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_seed
 
@@ -25,6 +26,7 @@ from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.checkpoints import open_tokenizer
 from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.data.spans import Windows
+from gpt1_hf.hardware import device_name
 from gpt1_hf.training.arguments import PretrainArguments
 from gpt1_hf.training.pretrain import token_streams, watch_throughput
 from gpt1_hf.training.throughput import Throughput, matmul_peak, operations_per_token
@@ -59,7 +61,8 @@ def main():
     parser.add_argument("--updates", type=int, default=6, help="Timed updates a round.")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
+    types = number_types("cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default=types[0], choices=types)
     parser.add_argument("--torch_compile", action="store_true")
     parser.add_argument("--contenders", nargs="+", default=["ours", "synthetic", "OpenAIGPT"])
     given = parser.parse_args()
@@ -92,7 +95,7 @@ def main():
             (name, f"{rates[name]:,.0f}", f"{100 * shares[name]:.0f} %", f"{rates['ours'] / rates[name]:.2f}")
             for name in given.contenders
         ]
-        print(f"peak: {peak / 1e9:,.0f} GFLOP/s ({given.dtype}), {torch.get_num_threads()} threads")
+        print(f"peak: {peak / 1e9:,.0f} GFLOP/s ({given.dtype}), {device_name(args.device)}")
         print(
             tabulate(rows, headers=("contender", "tokens/s", "share of peak", "ours over it"), disable_numparse=True)
         )

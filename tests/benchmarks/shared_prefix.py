@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import peak_gib
+from measure import number_types, peak_gib
 from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForMultipleChoice, GPT1Processor, GPT1Tokenizer
 from gpt1_hf.data.loading import open_dataset
+from gpt1_hf.hardware import device_name
 from gpt1_hf.training.cpu import speed_up
 from gpt1_hf.training.throughput import seconds
 
@@ -119,13 +120,15 @@ def main():
     parser.add_argument("--layers", type=int, default=12, help="Transformer blocks, 12 in the paper.")
     parser.add_argument("--hidden_size", type=int, default=768, help="Width of the states, 768 in the paper.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
-    parser.add_argument("--dtype", default="fp32", choices=["bf16", "fp32"], help="Number type; bf16 is autocast.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    types = number_types(device)
+    parser.add_argument("--dtype", default="fp32", choices=types, help="Number type; bf16 is autocast.")
     parser.add_argument("--memory_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args()
-    args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    args.device = device
     if args.memory_of:
         return measure_memory(args)
-    name = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = device_name(torch.device(device))
     processor, questions = batches(args.data_dir, args.batch_size, args.rounds + 1)
     collators = {shared: GPT1DataCollator(processor, shared_prefix=shared) for shared in (True, False)}
     shared, plain = (
