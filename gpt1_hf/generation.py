@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
+from transformers.generation import (
+    BaseStreamer,
+    GenerateDecoderOnlyOutput,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from .checkpoints import compute_device, open_causal_lm, open_tokenizer
 from .errors import GPT1Error
@@ -184,8 +189,8 @@ def sample(
             if n_prompt < context
             else f"the prompt is {n_prompt} tokens long, which fills the model's context of {context}: shorten it"
         )
-    if "stop_strings" in settings:
-        settings["tokenizer"] = tokenizer
+    if words := settings.pop("stop_strings", None):
+        settings["stopping_criteria"] = StoppingCriteriaList([StopStringCriteria(tokenizer, words)])
     set_seed(seed)
     return lm.eval().generate(**inputs, **settings | {"return_dict_in_generate": True})
 

@@ -81,6 +81,8 @@ def test_any_field_of_the_generation_config_counts(base_model, capsys):
 
     greedy = run("--temperature", "0")
     assert run("--do_sample", "false") == run("--top_k", "1") == greedy
+    stopped = run("--do_sample", "false", "--stop_strings", f"[{greedy.split()[3]!r}]")
+    assert len(stopped.split()) == 4 and greedy.startswith(stopped.strip())
     assert run("--do-sample=false", "--repetition_penalty", "9") != greedy
     tokenizer = open_tokenizer(base_model)
     token = tokenizer(greedy)["input_ids"][len(tokenizer("The old lady")["input_ids"])]
