@@ -5,55 +5,90 @@ one for text classification that reads with the model's processor. Everything ab
 is imported when it is first asked for. Nothing here touches the network.
 """
 
+import sys
 from importlib import import_module
-from importlib.metadata import version
-from typing import Any
-
-from transformers import AutoTokenizer
-from transformers.models import auto
-
-from .configuration_gpt1 import GPT1Config
-from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .modeling_gpt1 import (
-    GPT1ForCausalLM,
-    GPT1ForMultipleChoice,
-    GPT1ForSequenceClassification,
-    GPT1ForTokenClassification,
-    GPT1Model,
-)
-from .modeling_gpt1_lstm import (
-    GPT1LSTMForCausalLM,
-    GPT1LSTMForMultipleChoice,
-    GPT1LSTMForSequenceClassification,
-    GPT1LSTMForTokenClassification,
-    GPT1LSTMModel,
-)
-from .pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
-from .processing_gpt1 import GPT1Processor
-from .tokenization_gpt1 import GPT1Tokenizer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 
-__version__ = version("gpt1_hf")
-
-for _config_class in (GPT1Config, GPT1LSTMConfig):
-    AutoTokenizer.register(_config_class, fast_tokenizer_class=GPT1Tokenizer, exist_ok=True)
-    for _auto_class, _own_class in _config_class.auto_classes().items():
-        _key = _config_class.model_type if _own_class is _config_class else _config_class
-        getattr(auto, _auto_class).register(_key, _own_class, exist_ok=True)
+if TYPE_CHECKING:
+    from .configuration_gpt1 import GPT1Config
+    from .configuration_gpt1_lstm import GPT1LSTMConfig
+    from .data.collator import GPT1DataCollator
+    from .modeling_gpt1 import (
+        GPT1ForCausalLM,
+        GPT1ForMultipleChoice,
+        GPT1ForSequenceClassification,
+        GPT1ForTokenClassification,
+        GPT1Model,
+    )
+    from .modeling_gpt1_lstm import (
+        GPT1LSTMForCausalLM,
+        GPT1LSTMForMultipleChoice,
+        GPT1LSTMForSequenceClassification,
+        GPT1LSTMForTokenClassification,
+        GPT1LSTMModel,
+    )
+    from .pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
+    from .processing_gpt1 import GPT1Processor
+    from .tasks import load_task
+    from .tokenization_gpt1 import GPT1Tokenizer
+    from .training.arguments import GPT1TrainingArguments
+    from .training.trainer import GPT1Trainer
 
 # Public name -> module that defines it, imported on first use.
-_LAZY = {
+_HOMES = {
+    "GPT1Config": "configuration_gpt1",
     "GPT1DataCollator": "data.collator",
+    "GPT1ForCausalLM": "modeling_gpt1",
+    "GPT1ForMultipleChoice": "modeling_gpt1",
+    "GPT1ForSequenceClassification": "modeling_gpt1",
+    "GPT1ForTokenClassification": "modeling_gpt1",
+    "GPT1LSTMConfig": "configuration_gpt1_lstm",
+    "GPT1LSTMForCausalLM": "modeling_gpt1_lstm",
+    "GPT1LSTMForMultipleChoice": "modeling_gpt1_lstm",
+    "GPT1LSTMForSequenceClassification": "modeling_gpt1_lstm",
+    "GPT1LSTMForTokenClassification": "modeling_gpt1_lstm",
+    "GPT1LSTMModel": "modeling_gpt1_lstm",
+    "GPT1Model": "modeling_gpt1",
+    "GPT1Processor": "processing_gpt1",
+    "GPT1TextClassificationPipeline": "pipelines",
+    "GPT1Tokenizer": "tokenization_gpt1",
     "GPT1Trainer": "training.trainer",
     "GPT1TrainingArguments": "training.arguments",
+    "MultipleChoicePipeline": "pipelines",
     "load_task": "tasks",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    import_module(".registration", __name__)
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _is_the_command() -> bool:
+    """Whether this process is `gpt1 ...` or `python -m gpt1_hf ...`."""
+    started = sys.argv[0] if sys.argv else ""
+    if started == "-m":  # Python is looking for the module that it is to run
+        return f"-m {__name__} " in " ".join([*sys.orig_argv, ""])
+    return Path(started).name in ("gpt1", "gpt1.exe")
+
+
+# transformers and torch take seconds to import. The command does without them until it has read its arguments: its
+# `--help` and its word on a wrong flag come at once. `checkpoints.py` and whatever else it then needs register.
+AS_COMMAND = _is_the_command()
+if not AS_COMMAND:
+    import_module(".registration", __name__)
 
 
 __all__ = [

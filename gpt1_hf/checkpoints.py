@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from . import registration  # noqa: F401 (the Auto classes have to know the family)
 from .adapters import adapter_base, open_adapter
 from .configuration_gpt1 import GPT1Config
 from .configuration_gpt1_lstm import GPT1LSTMConfig

@@ -11,6 +11,7 @@ from .evaluation.metrics import score
 from .evaluation.results import RESULTS, Result, write_results
 from .generation import generate
 from .notes import note
+from .progress import reading_bars
 from .tasks import load_task
 from .training.arguments import FinetuneArguments
 from .training.finetune import finetune_once
@@ -36,7 +37,8 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
         list of [`Result`]: the accuracy of both.
     """
     task = load_task("sst2")
-    rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
+    with reading_bars():
+        rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
     note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
     results = []
     if (Path(output_dir) / RESULTS).is_file():  # a whole one is shown again, and one that was cut short goes on
@@ -71,7 +73,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
         ("from scratch", results[1].value),
         ("pre-trained", results[0].value),
     ]
-    print(f"\nAccuracy on {len(rows['validation'])} other remarks:\n")
+    print(f"Accuracy on {len(rows['validation'])} other remarks:\n")
     print(tabulate(table, headers=("model", "accuracy %"), floatfmt=".1f"))
 
     folder = str(Path(output_dir) / "pre-trained")
@@ -85,4 +87,5 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
         print(f"  {answer['label']:<9} {answer['score']:.0%}  {remark}")
     print(f'\n{MODEL} itself goes on from "It was a dark":\n')
     print(f"  {generate('It was a dark', MODEL, max_new_tokens=40, seed=seed)[0]}")
+    note(f"written to {output_dir}")
     return results

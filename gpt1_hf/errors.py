@@ -13,6 +13,10 @@ class GPT1Error(ValueError):
     """Bad input. The message is one sentence that names the thing and the fix; the command line prints just that."""
 
 
+class UsageError(GPT1Error):
+    """A command that is called wrongly: an unknown flag or key, a value that a setting does not take."""
+
+
 class MissingSplitError(GPT1Error):
     """A local copy of a data set lacks one of its splits, which need not stop what can be done with the others."""
 

@@ -1,10 +1,17 @@
 """Text from a language model: prompt in, readable continuation out."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation import (
+    BaseStreamer,
+    GenerateDecoderOnlyOutput,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from .checkpoints import compute_device, open_causal_lm, open_tokenizer
 from .errors import GPT1Error
@@ -15,19 +22,25 @@ RANGES = {
     "temperature": (0.0, 1e6),
     "top_p": (LEAST, 1.0),
     "max_new_tokens": (1, MOST),
+    "max_length": (1, MOST),
     "num_return_sequences": (1, MOST),
     "seed": (0, 2**32 - 1),
 }
+# What is not asked for, and the model's own `generation_config.json` does not say.
+DEFAULTS = {"max_new_tokens": 60, "temperature": 0.8, "top_p": 0.95}
 
 
 def generate(
     prompt: str,
     model: str = "gpt1-tiny",
-    max_new_tokens: int = 60,
-    temperature: float = 0.8,
-    top_p: float = 0.95,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     num_return_sequences: int = 1,
     seed: int = 0,
+    echo: bool = True,
+    stream: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> list[str]:
     """
     Continue a prompt.
@@ -37,16 +50,22 @@ def generate(
             Text to continue.
         model (`str`, *optional*, defaults to `"gpt1-tiny"`):
             Causal language model: folder, Hub id, or `gpt1-tiny`.
-        max_new_tokens (`int`, *optional*, defaults to 60):
-            Longest continuation in tokens.
-        temperature (`float`, *optional*, defaults to 0.8):
-            Sampling temperature; 0 is greedy.
-        top_p (`float`, *optional*, defaults to 0.95):
-            Sample from the most probable tokens of this mass.
+        max_new_tokens (`int`, *optional*):
+            Longest continuation in tokens. Default: the model's own, else 60.
+        temperature (`float`, *optional*):
+            Sampling temperature; 0 is greedy. Default: the model's own, else 0.8.
+        top_p (`float`, *optional*):
+            Sample from the most probable tokens of this mass. Default: the model's own, else 0.95.
         num_return_sequences (`int`, *optional*, defaults to 1):
             Number of continuations.
         seed (`int`, *optional*, defaults to 0):
             Seed of the sampling.
+        echo (`bool`, *optional*, defaults to `True`):
+            Whether the texts begin with the prompt.
+        stream (`Callable`, *optional*):
+            Is called with each new piece of the one text as it comes.
+        options:
+            More fields of transformers' `GenerationConfig`.
 
     Returns:
         list of `str`: prompt and continuation, lower-cased as the model reads it, with the line breaks of the prompt.
@@ -60,11 +79,52 @@ def generate(
     ids = tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"]
     if ids and not tokenizer.decode(ids, skip_special_tokens=True):
         raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
-    output = sample(
-        tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, num_return_sequences=num_return_sequences
-    )
-    texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
-    return [with_line_breaks(text.removeprefix(" "), prompt) for text in texts]
+    start = 0 if echo else len(ids)
+    streamer = None if stream is None else Stream(tokenizer, prompt, start, stream)
+    options |= {"num_return_sequences": num_return_sequences, "streamer": streamer}
+    output = sample(tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, **options)
+    return [readable(tokenizer, sequence, prompt, start) for sequence in output.sequences.tolist()]
+
+
+def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, start: int = 0) -> str:
+    """
+    Text of a sequence's tokens.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        ids (`list[int]`):
+            The whole sequence, as what stands before decides on spaces and quotes.
+        prompt (`str`):
+            The prompt as it was given.
+        start (`int`, *optional*, defaults to 0):
+            Token that the text begins with.
+    """
+    text = with_line_breaks(tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" "), prompt)
+    return text.removeprefix(readable(tokenizer, ids[:start], prompt)).lstrip(" ") if start else text
+
+
+class Stream(BaseStreamer):
+    """Hands on a text while its tokens come, up to its last word, which may grow."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, start: int, write: Callable[[str], None]):
+        self.tokenizer, self.prompt, self.start, self.write = tokenizer, prompt, start, write
+        self.ids: list[int] = []
+        self.shown = ""
+
+    def put(self, value: torch.Tensor):
+        self.ids += value.flatten().tolist()
+        if len(self.ids) > self.start:
+            text = readable(self.tokenizer, self.ids, self.prompt, self.start)
+            self._show(text[: text.rfind(" ") + 1].rstrip(" "))
+
+    def end(self):
+        self._show(readable(self.tokenizer, self.ids, self.prompt, self.start))
+
+    def _show(self, text: str):
+        if text.startswith(self.shown):
+            self.write(text[len(self.shown) :])
+            self.shown = text
 
 
 def with_line_breaks(text: str, prompt: str) -> str:
@@ -87,9 +147,9 @@ def sample(
     tokenizer: PreTrainedTokenizerBase,
     lm: PreTrainedModel,
     prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
+    max_new_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
     seed: int,
     **options: Any,
 ) -> GenerateDecoderOnlyOutput:
@@ -109,9 +169,9 @@ def sample(
     Raises:
         GPT1Error: as [`generate`].
     """
-    check_ranges(
-        {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed, **options}, RANGES
-    )
+    given = options | {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    given = {"pad_token_id": tokenizer.pad_token_id} | given
+    check_ranges(given | {"seed": seed}, RANGES)
     if not prompt.strip():
         raise GPT1Error("the prompt is empty: give the model a word to go on from")
     # A prompt that spells a special token is text.
@@ -119,19 +179,37 @@ def sample(
     n_prompt = inputs["input_ids"].shape[1]
     if not n_prompt:
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
-    context = getattr(lm.config, "max_position_embeddings", n_prompt + max_new_tokens)
-    if n_prompt + max_new_tokens > context and not lm._is_stateful:
+    settings = settle(given, lm)
+    asked = settings.get("max_length") or n_prompt + settings["max_new_tokens"]
+    context = getattr(lm.config, "max_position_embeddings", asked)
+    if asked > context and not lm._is_stateful:
         raise GPT1Error(
-            f"the prompt is {n_prompt} tokens long, which with max_new_tokens {max_new_tokens} is more than the "
-            f"model's context of {context}: shorten the prompt or ask for fewer tokens"
+            f"the prompt is {n_prompt} tokens long, which with {asked - n_prompt} new ones is more than the model's "
+            f"context of {context}: shorten the prompt, or ask for at most max_new_tokens {context - n_prompt}"
+            if n_prompt < context
+            else f"the prompt is {n_prompt} tokens long, which fills the model's context of {context}: shorten it"
         )
+    if words := settings.pop("stop_strings", None):
+        settings["stopping_criteria"] = StoppingCriteriaList([StopStringCriteria(tokenizer, words)])
     set_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
-    return lm.eval().generate(
-        **inputs,
-        **sampling,
-        **options,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        return_dict_in_generate=True,
-    )
+    return lm.eval().generate(**inputs, **settings | {"return_dict_in_generate": True})
+
+
+def settle(given: dict[str, Any], lm: PreTrainedModel) -> dict[str, Any]:
+    """Settings of generation: those that are given, before the model's own, before [`DEFAULTS`]."""
+    settings = {name: value for name, value in given.items() if value is not None}
+    if settings.get("temperature") == 0:  # transformers knows no such temperature
+        del settings["temperature"]
+        settings.setdefault("do_sample", False)
+    config = getattr(lm, "generation_config", None)
+    own = {name: getattr(config, name, None) for name in (*DEFAULTS, "do_sample")}
+    own = {name: value for name, value in own.items() if value is not None}
+    fallback = DEFAULTS | {"do_sample": True} | own
+    if "max_length" in settings:
+        del fallback["max_new_tokens"]
+    if not settings.get("do_sample", fallback["do_sample"]):  # what greedy search is not asked for, it warns of
+        fallback = {name: value for name, value in fallback.items() if name not in ("temperature", "top_p")}
+    return fallback | settings
+
+
+__all__ = ["generate", "readable", "sample"]

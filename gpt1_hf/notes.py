@@ -11,6 +11,11 @@ def be_quiet(quiet: bool):
     _settings["quiet"] = quiet
 
 
+def no_bars() -> bool:
+    """Whether progress bars are left out: they are for terminals."""
+    return _settings["quiet"] or not sys.stderr.isatty()
+
+
 def note(text: str):
     """Tell something, unless the command is to be quiet."""
     if not _settings["quiet"]:

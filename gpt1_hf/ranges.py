@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import GPT1Error
+from .errors import UsageError
 
 
 MOST = 2**63 - 1
@@ -22,7 +22,7 @@ def check_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]):
             Setting -> its least and its greatest value.
 
     Raises:
-        GPT1Error: it names the setting.
+        UsageError: it names the setting.
     """
     settings = settings if isinstance(settings, Mapping) else vars(settings)
     for name, (low, high) in ranges.items():
@@ -30,4 +30,4 @@ def check_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]):
         if value is not None and not low <= value <= high:  # nor is it, if it is NaN
             least = "above 0" if low == LEAST else f"from {low:g}"
             limits = least if high == MOST else f"{least} to {high:,.12g}"
-            raise GPT1Error(f"{name} is a number {limits}, not {value}")
+            raise UsageError(f"{name} is a number {limits}, not {value}")

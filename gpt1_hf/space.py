@@ -73,8 +73,8 @@ def write_space(output_dir: str | Path) -> Path:
         GPT1Error: if the folder holds something already.
     """
     folder = Path(output_dir)
-    if folder.exists() and any(folder.iterdir()):
-        raise GPT1Error(f"{folder} is not empty: give a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GPT1Error(f"{folder} is not an empty folder: give a new one")
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(space_dir(), folder, ignore=ignore, dirs_exist_ok=True)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignore)

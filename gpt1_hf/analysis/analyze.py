@@ -7,6 +7,7 @@ from typing import Any
 from datasets import disable_progress_bars
 
 from ..errors import GPT1Error
+from ..notes import note
 from .cost import estimate, format_plan, format_runs
 from .plan import Plan, carry_out, share
 from .processes import Processes
@@ -59,6 +60,6 @@ def analyze(
     missing = carry_out(runs, processes)
     processes.wait_for_all()
     if processes.is_first:
-        print(f"written to {write_section(section(collect(plan.output_dir)), Path(plan.output_dir))}")
+        note(f"written to {write_section(section(collect(plan.output_dir)), Path(plan.output_dir))}")
     if missing:
         raise GPT1Error(f"{len(missing)} runs are not finished: {', '.join(missing)}")

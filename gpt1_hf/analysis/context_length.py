@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ..checkpoints import open_config
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
+from ..notes import note
 from .figures import Figure, Series
 from .records import Record, labels
 from .tables import Section, Table, write_section
@@ -64,7 +65,7 @@ def analyze(args: Arguments) -> list[Result]:
     if args.finetuned:
         sources.append({"model": args.finetuned, "task": args.task, "sample": args.sample})
     if not sources:
-        raise GPT1Error("analyze context-length needs --text_file, or --finetuned (a model) and --task, or both")
+        raise UsageError("analyze context-length needs --text_file, or --finetuned (a model) and --task, or both")
     results = []
     for source in sources:
         for length in usable_lengths(source["model"], args.lengths):
@@ -73,7 +74,7 @@ def analyze(args: Arguments) -> list[Result]:
             found = evaluate(EvaluateArguments(max_length=length, output_dir=str(own_dir), **settings))
             results += [replace(result, details={**result.details, "context_length": length}) for result in found]
     write_results(args.output_dir, results)
-    print(f"written to {write_section(section([Record('context-length', results, {}, [])]), Path(args.output_dir))}")
+    note(f"written to {write_section(section([Record('context-length', results, {}, [])]), Path(args.output_dir))}")
     return results
 
 

@@ -15,6 +15,7 @@ from ..checkpoints import open_config
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
+from ..notes import note
 from ..resources import read_yaml
 from ..tasks import load_task
 from .processes import Processes
@@ -244,11 +245,11 @@ def carry_out(runs: Sequence[Run], processes: Processes | None = None) -> dict[s
         if run.needs is not None:
             processes.wait_for(run.needs.name, numbers[run.needs.name])
         if run.state == "finished":
-            print(f"{where}: finished before", flush=True)
+            note(f"{where}: finished before")
         elif run.needs is not None and run.needs.state != "finished":
             missing[run.name] = f"its model, {run.needs.name}, is not there"
         else:
-            print(where, flush=True)
+            note(where)
             try:
                 run.do()
             except RUN_ERRORS as error:
@@ -256,7 +257,7 @@ def carry_out(runs: Sequence[Run], processes: Processes | None = None) -> dict[s
                 missing[run.name] = run.told(error)
         processes.tell(run.name)
     if missing:
-        print(f"{len(missing)} of {len(mine)} runs are not finished; the same command goes on with them:")
+        note(f"{len(missing)} of {len(mine)} runs are not finished; the same command goes on with them:")
         for name, reason in missing.items():
-            print(f"  {name}: {reason}", flush=True)
+            note(f"  {name}: {reason}")
     return missing

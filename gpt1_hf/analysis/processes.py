@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 from torch.distributed import PrefixStore, Store, rendezvous
 
-from ..errors import GPT1Error
+from ..errors import UsageError
 
 
 # What a launcher tells its processes by. Without it, a training run is one of a single process.
@@ -48,11 +48,11 @@ class Processes:
                 `i/n`: this is shard i of n, counted from 1.
 
         Raises:
-            GPT1Error: if the shard is not of that form.
+            UsageError: if the shard is not of that form.
         """
         number, _, n_shards = (shard or "1/1").partition("/")
         if not (number.isdecimal() and n_shards.isdecimal() and 1 <= int(number) <= int(n_shards)):
-            raise GPT1Error(f"--shard is i/n with i from 1 to n, such as 1/2, not {shard!r}")
+            raise UsageError(f"--shard is i/n with i from 1 to n, such as 1/2, not {shard!r}")
         rank, launched, store = 0, int(os.environ.get("WORLD_SIZE", 1)), None
         if launched > 1:
             store, rank, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))

@@ -31,11 +31,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..folders import check_writable, default_folder
+from ..notes import note
 from ..provenance import check_tokenizer, rows_digest
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
@@ -274,7 +275,7 @@ class ZeroShotArguments:
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
-    task: str | None = field(default=None, metadata={"help": f"Task id: {', '.join(HEURISTICS)}."})
+    task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2."})
     split: str | None = field(
         default=None, metadata={"help": "Split to score. Default: validation; of dpr, which has none, train."}
     )
@@ -319,16 +320,16 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     """
     if args.task not in HEURISTICS:
         given = f", not {load_task(args.task).id}" if args.task else ""  # of what is misspelt, what is like it
-        raise GPT1Error(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
+        raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
     check_writable(args.output_dir)
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
     if not results:
-        print(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
+        note(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
     print(format_results(results))
-    print(f"written to {path}")
+    note(f"written to {path}")
     return results
 
 

@@ -10,9 +10,10 @@ from tabulate import tabulate
 from ..checkpoints import open_config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
+from ..notes import note
 from ..provenance import rows_digest
 from ..tasks import load_task
 from ..training.trajectory import FOLDER
@@ -70,9 +71,9 @@ def analyze(args: Arguments) -> list[Result]:
     """
     runs = [run for run in (args.run, args.lstm_run) if run]
     if not runs:
-        raise GPT1Error("analyze zero-shot needs --run, the folder of a pre-training run")
+        raise UsageError("analyze zero-shot needs --run, the folder of a pre-training run")
     if unknown := [task for task in args.tasks if task not in HEURISTICS]:
-        raise GPT1Error(f"there is no zero-shot heuristic for {unknown[0]!r}; choose from {', '.join(HEURISTICS)}")
+        raise UsageError(f"there is no zero-shot heuristic for {unknown[0]!r}; choose from {', '.join(HEURISTICS)}")
     points = [(architecture_of(run), run, updates, folder) for run in runs for updates, folder in checkpoints(run)]
     architectures = {architecture for architecture, *_ in points}
     if len(architectures) < len(runs):
@@ -80,7 +81,7 @@ def analyze(args: Arguments) -> list[Result]:
 
     results = []
     for architecture, run, updates, folder in points:
-        print(f"{architecture}, {updates:,} updates: {folder}", flush=True)
+        note(f"{architecture}, {updates:,} updates: {folder}")
         has_tokenizer = (folder / "tokenizer.json").is_file()
         common = ZeroShotArguments(
             model=str(folder),
@@ -97,7 +98,7 @@ def analyze(args: Arguments) -> list[Result]:
             results.append(replace(result, details=details))
     print(table(results))
     write_results(args.output_dir, results)
-    print(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
+    note(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
     return results
 
 

@@ -1,16 +1,15 @@
 """Run one of the paper's analyses: results, tables and pictures."""
 
-import argparse
 import ast
+from collections.abc import Iterable
 from importlib import import_module
-from types import ModuleType
 
 import yaml
 
-from ..errors import GPT1Error
+from ..errors import UsageError
 from ..ranges import LEAST, check_ranges
 from ..resources import PACKAGE, UNREADABLE
-from .parser import parse
+from .flags import Parser, check, nearest, read_fields
 
 
 # Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
@@ -18,6 +17,11 @@ from .parser import parse
 ACTIONS = {
     "context-length": "context_length",
     "zero-shot": "zero_shot_curves",
+}
+# Of their settings, one of each tuple has to be given.
+REQUIRED = {
+    "context-length": [("text_file", "finetuned")],
+    "zero-shot": [("run", "lstm_run")],
 }
 # The same of analyses that are plans of training runs: recipes/analysis/<module>.yaml. The module's function `section`
 # makes tables and pictures of the runs.
@@ -29,17 +33,22 @@ PLANS = {
 
 
 def main(argv: list[str]):
-    parser = argparse.ArgumentParser(prog="gpt1 analyze", description=__doc__)
+    parser = Parser("analyze", __doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     modules = ACTIONS | PLANS
     for action in sorted(modules):
         actions.add_parser(action, help=first_line(modules[action]), add_help=False)
     action = parser.parse_args(argv[:1]).action
-    module = import_module(f"gpt1_hf.analysis.{modules[action]}")
     if action in PLANS:
-        analyze_plan(action, module, argv[1:])
-    else:
-        module.analyze(parse(module.Arguments, argv[1:], f"analyze {action}", first_line(modules[action])))
+        analyze_plan(action, argv[1:])
+        return
+    module, command, line = f"gpt1_hf.analysis.{ACTIONS[action]}", f"analyze {action}", first_line(ACTIONS[action])
+    check(f"{module}.Arguments", argv[1:], command, line, REQUIRED[action])
+
+    from .parser import parse
+
+    analysis = import_module(module)
+    analysis.analyze(parse(analysis.Arguments, argv[1:], command, line))
 
 
 def first_line(name: str) -> str:
@@ -48,14 +57,13 @@ def first_line(name: str) -> str:
     return ast.get_docstring(ast.parse(source)).split("\n")[0]
 
 
-def analyze_plan(action: str, module: ModuleType, argv: list[str]):
+def analyze_plan(action: str, argv: list[str]):
     """Read a plan's flags, and carry it out."""
-    parser = argparse.ArgumentParser(
-        prog=f"gpt1 analyze {action}",
-        description=first_line(PLANS[action]),
+    parser = Parser(
+        f"analyze {action}",
+        first_line(PLANS[action]),
         epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of a kind: "
         "--finetune.num_train_epochs 1 --pretrain.max_steps 100.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--config",
@@ -73,37 +81,52 @@ def analyze_plan(action: str, module: ModuleType, argv: list[str]):
         "--shard", metavar="I/N", help="Do one of n equal parts of the plan, counted from 1, such as 1/2."
     )
     args, rest = parser.parse_known_args(argv)
+    overrides = read_overrides(rest, parser.flags())
     check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
 
     from ..analysis.analyze import analyze
 
     analyze(
-        module.section,
+        import_module(f"gpt1_hf.analysis.{PLANS[action]}").section,
         config=args.config,
         tasks=args.tasks,
         output_dir=args.output_dir,
         models_dir=args.models_dir,
-        overrides=read_overrides(rest),
+        overrides=overrides,
         dry_run=args.dry_run,
         tokens_per_second=args.tokens_per_second,
         shard=args.shard,
     )
 
 
-def read_overrides(rest: list[str]) -> dict[str, dict[str, object]]:
-    """`--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values."""
-    overrides: dict[str, dict[str, object]] = {"finetune": {}, "pretrain": {}}
+def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dict[str, object]]:
+    """
+    `--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values.
+
+    Args:
+        rest (`list[str]`):
+            What is left of the command line.
+        others (`Iterable[str]`, *optional*):
+            The plan's own flags, one of which may have been meant.
+    """
+    classes = {"finetune": "FinetuneArguments", "pretrain": "PretrainArguments"}
+    keys = {kind: read_fields(f"gpt1_hf.training.arguments.{name}") for kind, name in classes.items()}
+    known = {*others, *(f"--{kind}.{key}" for kind in keys for key in keys[kind])}
+    overrides: dict[str, dict[str, object]] = {kind: {} for kind in keys}
     words = iter(rest)
     for word in words:
         flag, has_value, value = word.partition("=")
         kind, _, key = flag.removeprefix("--").partition(".")
-        if not flag.startswith("--") or kind not in overrides or not key:
-            raise GPT1Error(f"unknown argument {word!r}; settings of the runs are --finetune.KEY and --pretrain.KEY")
+        if flag not in known or kind not in overrides:
+            raise UsageError(
+                f"unknown argument {flag}{nearest(flag, known)}; settings of the runs are --finetune.KEY and "
+                "--pretrain.KEY"
+            )
         value = value if has_value else next(words, None)
         if value is None:
-            raise GPT1Error(f"{flag} needs a value")
+            raise UsageError(f"{flag} needs a value")
         try:
             overrides[kind][key] = yaml.safe_load(value)
         except UNREADABLE as error:
-            raise GPT1Error(f"{flag} {value!r} is no YAML value: put quotes around what is text") from error
+            raise UsageError(f"{flag} {value!r} is no YAML value: put quotes around what is text") from error
     return overrides

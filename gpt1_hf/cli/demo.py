@@ -1,10 +1,10 @@
 """See it work: fine-tune the embedded model on a small sample, in under two minutes, offline."""
 
-import argparse
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    parser = argparse.ArgumentParser(prog="gpt1 demo", description=__doc__)
+    parser = Parser("demo", __doc__)
     parser.add_argument("--output_dir", default="runs/demo", help="Where the fine-tuned models go.")
     parser.add_argument("--seed", type=int, default=42, help="Seed of the runs.")
     args = parser.parse_args(argv)

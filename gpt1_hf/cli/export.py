@@ -1,16 +1,17 @@
 """Export a model to ONNX or torch.export, compared with the model before it is kept."""
 
-import argparse
+from .flags import Parser, read_constant
 
 
 def main(argv: list[str]):
-    from ..export import FORMATS, export
-
-    parser = argparse.ArgumentParser(prog="gpt1 export", description=__doc__)
+    parser = Parser("export", __doc__)
     parser.add_argument("model", help="Model with any head: folder, Hub id, or gpt1-tiny.")
     parser.add_argument("--output_dir", required=True, help="Where to save the program; a new or empty folder.")
     parser.add_argument(
-        "--format", choices=FORMATS, default="onnx", help="Default: onnx, which needs the extra `onnx`."
+        "--format",
+        choices=read_constant("gpt1_hf.export.FORMATS"),
+        default="onnx",
+        help="Default: onnx, which needs the extra `onnx`.",
     )
     parser.add_argument(
         "--use_cache",
@@ -18,6 +19,8 @@ def main(argv: list[str]):
         help="Of a language model: keys and values of earlier tokens are an input, those of all tokens an output.",
     )
     args = parser.parse_args(argv)
+
+    from ..export import export
 
     result = export(args.model, args.output_dir, args.format, args.use_cache)
     print(f"{result.architecture} saved in {args.output_dir}; its inputs: {', '.join(result.inputs)}")

@@ -1,11 +1,14 @@
 """Fine-tune a pre-trained model on a benchmark task, or on all of them."""
 
-from .parser import parse
+from .flags import check
 
 
 def main(argv: list[str]):
+    check("gpt1_hf.training.arguments.FinetuneArguments", argv, "finetune", __doc__, required=[("task",)])
+
     from ..training.arguments import FinetuneArguments
     from ..training.finetune import finetune
+    from .parser import parse
 
     args = parse(FinetuneArguments, argv, "finetune", __doc__)
     if args.task != "all":

@@ -3,14 +3,16 @@
 import argparse
 import dataclasses
 import datetime
-import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..resources import read_yaml
+from .flags import nearest
 
 
 T = TypeVar("T")
@@ -43,21 +45,34 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str, r
         An instance of `arguments`.
 
     Raises:
-        GPT1Error: if a key is unknown, the YAML is not a mapping of flat keys, or there is no such file.
+        UsageError: if a key is unknown, a value is not one that its setting takes, the YAML is not a mapping of flat
+            keys, or there is no such file.
     """
     parser = Parser(arguments, prog=f"gpt1 {command}", description=description, allow_abbrev=False, add_help=False)
     parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
     parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
     known, _ = _config_parser().parse_known_args(argv)
-    if recipe:
-        parser.set_defaults(**_typed(parser, read_recipe(recipe, arguments)))
-    if known.config:
-        parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
-    instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    with wrong_usage():
+        if recipe:
+            parser.set_defaults(**_typed(parser, read_recipe(recipe, arguments)))
+        if known.config:
+            parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
+        instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
         flag = rest[0].split("=")[0]  # its value may be a secret
-        raise GPT1Error(f"unknown argument {flag}{_nearest(flag.lstrip('-'), arguments, '--')}")
+        raise UsageError(f"unknown argument {flag}{nearest(flag, parser._option_string_actions)}")
     return instance
+
+
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Tell what goes wrong in reading settings as their fault, also where a library's dataclass checks them."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
 
 
 def read_recipe(path: str, arguments: type) -> dict[str, Any]:
@@ -72,7 +87,7 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     hints = get_type_hints(arguments)
     for key, value in recipe.items():
         if key not in names:
-            raise GPT1Error(f"{file}: unknown key {key!r}{_nearest(str(key), arguments)}")
+            raise GPT1Error(f"{file}: unknown key {key!r}{nearest(key, names)}")
         _check_kind(f"{file}: {key}", value, hints[key])
     return recipe
 
@@ -118,8 +133,3 @@ def _typed(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> dict[str,
         if isinstance(typed[key], str) and action.choices and typed[key] not in map(str, action.choices):
             raise GPT1Error(f"{key} is one of {', '.join(map(str, action.choices))}, not {value!r}")
     return typed
-
-
-def _nearest(name: str, arguments: type, prefix: str = "") -> str:
-    near = difflib.get_close_matches(name, [field.name for field in dataclasses.fields(arguments)], n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""

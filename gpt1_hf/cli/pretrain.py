@@ -1,10 +1,19 @@
 """Pre-train a GPT-1 on text."""
 
-from .parser import parse
+from .flags import check
 
 
 def main(argv: list[str]):
+    check(
+        "gpt1_hf.training.arguments.PretrainArguments",
+        argv,
+        "pretrain",
+        __doc__,
+        required=[("corpus",), ("tokenizer",)],
+    )
+
     from ..training.arguments import PretrainArguments
     from ..training.pretrain import pretrain
+    from .parser import parse
 
     pretrain(parse(PretrainArguments, argv, "pretrain", __doc__))

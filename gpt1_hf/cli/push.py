@@ -1,15 +1,10 @@
 """Push a saved model to the Hub, with its code and card."""
 
-import argparse
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    from ..hub.push import push
-
-    parser = argparse.ArgumentParser(
-        prog="gpt1 push",
-        description=f"{__doc__} The token is that of `hf auth login` or of the environment variable HF_TOKEN.",
-    )
+    parser = Parser("push", f"{__doc__} The token is that of `hf auth login` or of the environment variable HF_TOKEN.")
     parser.add_argument("model", help="Folder of a saved model or adapter, or gpt1-tiny.")
     parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it is not there.")
     parser.add_argument("--private", action="store_true", help="Create it private; an error if it is public already.")
@@ -26,6 +21,8 @@ def main(argv: list[str]):
         "--base_model", metavar="REPO", help="For an adapter of a model in a folder: that model's repository."
     )
     args = parser.parse_args(argv)
+
+    from ..hub.push import push
 
     sent = push(
         args.model,

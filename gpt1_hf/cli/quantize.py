@@ -1,15 +1,11 @@
 """Save a model with 8-bit weights, and show what they cost in quality."""
 
-import argparse
+from ..errors import UsageError
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    from ..data.loading import default_data_dir
-    from ..errors import GPT1Error
-    from ..evaluation.evaluate import EvaluateArguments
-    from ..quantization import format_comparison, quantize
-
-    parser = argparse.ArgumentParser(prog="gpt1 quantize", description=f"{__doc__} Needs the extra `quantize`.")
+    parser = Parser("quantize", f"{__doc__} Needs the extra `quantize`.")
     parser.add_argument("model", help="Model with any head: folder, Hub id, or gpt1-tiny.")
     parser.add_argument("--output_dir", required=True, help="Where to save it; a new or empty folder.")
     scored = parser.add_mutually_exclusive_group()
@@ -17,16 +13,20 @@ def main(argv: list[str]):
     scored.add_argument("--task", help="Task to score a fine-tuned model on.")
     parser.add_argument("--split", help="Split of the task or of the text. Default: validation.")
     parser.add_argument("--sample", action="store_true", help="Score the small labelled sample in the package.")
-    parser.add_argument(
-        "--data_dir", default=default_data_dir(), help="Folder with local copies of data sets. Default: GPT1_DATA_DIR."
-    )
+    parser.add_argument("--data_dir", help="Folder with local copies of data sets. Default: GPT1_DATA_DIR.")
     parser.add_argument("--max_characters", type=int, help="Score the first so many characters of the text.")
     parser.add_argument("--batch_size", type=int, default=16, help="Rows or windows of text per forward pass.")
     args = vars(parser.parse_args(argv))
 
     model, output_dir = args.pop("model"), args.pop("output_dir")
     if not args["text_file"] and not args["task"] and (args["split"] or args["sample"]):
-        raise GPT1Error("split and sample say what is scored: give --task or --text_file, too")
+        raise UsageError("split and sample say what is scored: give --task or --text_file, too")
+
+    from ..data.loading import default_data_dir
+    from ..evaluation.evaluate import EvaluateArguments
+    from ..quantization import format_comparison, quantize
+
+    args["data_dir"] = args["data_dir"] or default_data_dir()
     evaluation = EvaluateArguments(**args) if args["text_file"] or args["task"] else None
     print(format_comparison(quantize(model, output_dir, evaluation)))
     print(f"saved in {output_dir}")

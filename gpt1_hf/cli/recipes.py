@@ -1,15 +1,16 @@
 """List, show or copy the shipped recipes."""
 
-import argparse
 import shutil
 from pathlib import Path
 
+from ..analysis.paper import TABLES
 from ..errors import GPT1Error, writing
 from ..resources import find_recipe, read_yaml, recipes_dir
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    parser = argparse.ArgumentParser(prog="gpt1 recipes", description=__doc__)
+    parser = Parser("recipes", __doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("ls", help="List the recipes.")
     for action, line in (("show", "Print a recipe."), ("copy", "Copy a recipe to edit it.")):
@@ -36,18 +37,19 @@ def main(argv: list[str]):
 
 def listing() -> list[str]:
     """One line a recipe: its name and, of a task, metric and the paper's numbers."""
-    from ..tasks import all_tasks
-
-    tasks = all_tasks()
+    cells = {}
+    for table in TABLES.values():
+        for cell in table:
+            cells.setdefault(cell.task, []).append(cell)
     lines = []
     for path in sorted(recipes_dir().rglob("*.yaml")):
         name = path.relative_to(recipes_dir()).with_suffix("").as_posix()
-        task = tasks.get(path.stem) if path.parent.name == "finetune" else None
+        task = cells.get(path.stem) if path.parent.name == "finetune" else None
         if task is None:
             lines.append(name)
             continue
-        number = str(task.paper) if task.pooled else ""
-        subsets = ", ".join(f"{subset} {paper}" for subset, paper in task.subsets.items())
-        numbers = f"{number} ({subsets})" if number and subsets else number or subsets
-        lines.append(f"{name:<24} {task.id:<12} {task.metric:<21} paper {numbers}")
+        whole = [str(cell.paper) for cell in task if not cell.subset]
+        subsets = ", ".join(f"{cell.subset} {cell.paper}" for cell in task if cell.subset)
+        numbers = f"{whole[0]} ({subsets})" if whole and subsets else whole[0] if whole else subsets
+        lines.append(f"{name:<24} {path.stem:<12} {task[0].metric:<21} paper {numbers}")
     return lines

@@ -1,10 +1,10 @@
 """Write a page on all runs below a folder: the paper's tables and figures with ours, losses, settings."""
 
-import argparse
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    parser = argparse.ArgumentParser(prog="gpt1 report", description=__doc__)
+    parser = Parser("report", __doc__)
     parser.add_argument("runs_dir", help="Folder with results.json files at any depth, such as runs.")
     parser.add_argument("--output_dir", help="Where the page is written. Default: the folder itself.")
     args = parser.parse_args(argv)

@@ -1,10 +1,10 @@
 """See a model in the browser: probabilities of tokens and answers, tokens of a text; or write it as a Space."""
 
-import argparse
+from .flags import Parser
 
 
 def main(argv: list[str]):
-    parser = argparse.ArgumentParser(prog="gpt1 space", description=__doc__)
+    parser = Parser("space", __doc__)
     parser.add_argument("--model", default="gpt1-tiny", help="Language model: folder, Hub id, or gpt1-tiny.")
     parser.add_argument("--choice_model", help="Checkpoint fine-tuned for multiple choice (race, story_cloze).")
     parser.add_argument("--port", type=int, default=7860, help="Port on 127.0.0.1.")

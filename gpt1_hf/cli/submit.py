@@ -1,9 +1,14 @@
 """Write the zip of test predictions that GLUE's leaderboard takes."""
 
-from .parser import parse
+from .flags import check
 
 
 def main(argv: list[str]):
+    check(
+        "gpt1_hf.evaluation.submission.SubmitArguments", argv, "submit", __doc__, required=[("models", "predictions")]
+    )
+
     from ..evaluation.submission import SubmitArguments, submit
+    from .parser import parse
 
     submit(parse(SubmitArguments, argv, "submit", __doc__))

@@ -1,18 +1,14 @@
 """Train a tokenizer on text, convert the original vocabulary, or rebuild the word-splitting rules."""
 
-import argparse
+import json
+
+from ..errors import GPT1Error, writing
+from ..ranges import MOST, check_ranges
+from .flags import Parser, read_constant
 
 
 def main(argv: list[str]):
-    from ..data.corpus import ROWS, read_pieces
-    from ..data.loading import default_data_dir
-    from ..errors import GPT1Error, writing
-    from ..folders import check_writable
-    from ..ranges import MOST, check_ranges
-    from ..spacy_rules import write
-    from ..tokenization_gpt1 import GPT1Tokenizer
-
-    parser = argparse.ArgumentParser(prog="gpt1 tokenizer", description=__doc__)
+    parser = Parser("tokenizer", __doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     train = actions.add_parser("train", help="Learn a byte-pair vocabulary from text.")
     train.add_argument(
@@ -20,13 +16,11 @@ def main(argv: list[str]):
     )
     train.add_argument("--vocab_size", type=int, default=40478, help="Entries: base characters and merges.")
     train.add_argument("--model_max_length", type=int, default=512, help="Context of the model it is for, in tokens.")
-    train.add_argument(
-        "--data_dir", default=default_data_dir(), help="Folder with local copies laid out as on the Hub."
-    )
+    train.add_argument("--data_dir", help="Folder with local copies laid out as on the Hub. Default: GPT1_DATA_DIR.")
     train.add_argument("--corpus_revision", help="Revision of a corpus on the Hub.")
     train.add_argument(
         "--corpus_rows",
-        choices=ROWS,
+        choices=read_constant("gpt1_hf.data.corpus.ROWS"),
         default="documents",
         help="What a row of the corpus is: documents, or lines of one running text.",
     )
@@ -42,20 +36,32 @@ def main(argv: list[str]):
     args = parser.parse_args(argv)
 
     if args.action == "rules":
+        from ..spacy_rules import write
+
         try:
             print(write())
         except ImportError as error:
             raise GPT1Error("the rules are made from spaCy and ftfy: pip install 'gpt1_hf[exact]'") from error
         return
 
-    check_writable(args.output_dir)  # before the corpus is read
     if args.action == "train":
         check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, MOST)})
-        source = (args.corpus, "train", args.data_dir, args.corpus_revision, args.corpus_rows)
+
+    from ..data.corpus import read_pieces
+    from ..data.loading import default_data_dir
+    from ..folders import check_writable
+    from ..tokenization_gpt1 import GPT1Tokenizer
+
+    check_writable(args.output_dir)  # before the corpus is read
+    if args.action == "train":
+        source = (args.corpus, "train", args.data_dir or default_data_dir(), args.corpus_revision, args.corpus_rows)
         pieces = (piece for _, piece in read_pieces(*source))
         tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
     else:
-        tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
+        try:
+            tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise GPT1Error(f"the vocabulary in {args.source} is damaged ({error}): fetch it anew") from error
     with writing(args.output_dir, "give another --output_dir"):
         tokenizer.save_pretrained(args.output_dir)
     print(f"{len(tokenizer):,} entries saved in {args.output_dir}")

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
+from ..notes import no_bars
 from .loading import BUILDERS, LOAD_ERRORS, local_copy, open_dataset, split_files, unreadable
 
 
@@ -355,10 +356,8 @@ def write_token_stream(
     dtype = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
     line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
     ends, sizes, n_tokens = [], [], 0
-    with (
-        open(folder / TOKENS, "wb") as file,
-        tqdm(unit="char", unit_scale=True, desc="tokenizing", disable=None) as progress,
-    ):
+    bar = tqdm(unit="char", unit_scale=True, desc="tokenizing", disable=no_bars())
+    with open(folder / TOKENS, "wb") as file, bar as progress:
         for _, document in groupby(pieces, key=itemgetter(0)):
             start, n_chars = n_tokens, -1
             for _, piece in document:

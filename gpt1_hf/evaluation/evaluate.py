@@ -9,8 +9,9 @@ import numpy as np
 from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..folders import check_writable, default_folder
+from ..notes import note
 from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from ..ranges import MOST, check_ranges
 from ..tasks import load_task
@@ -95,7 +96,7 @@ class EvaluateArguments:
             sample = "sample" if self.sample else None
             self.output_dir = default_folder("evaluate", self.task or self.text_file, self.model, self.split, sample)
         if self.sample and self.text_file:
-            raise GPT1Error("sample is a task's: give --task in place of --text_file, or drop it")
+            raise UsageError("sample is a task's: give --task in place of --text_file, or drop it")
 
 
 def evaluate(args: EvaluateArguments) -> list[Result]:
@@ -106,15 +107,15 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
         GPT1Error: if neither or both of `task` and `text_file` are given, or the model does not fit.
     """
     if (args.task is None) == (args.text_file is None):
-        raise GPT1Error("evaluate needs either --task or --text_file")
+        raise UsageError("evaluate needs either --task or --text_file")
     if args.train_text and not args.check_overlap:
-        raise GPT1Error("train_text is what check_overlap looks in: give --check_overlap, too")
+        raise UsageError("train_text is what check_overlap looks in: give --check_overlap, too")
     if args.check_overlap and args.text_file and not args.train_text:
-        raise GPT1Error("check_overlap of text needs --train_text, the text that the model learnt from")
+        raise UsageError("check_overlap of text needs --train_text, the text that the model learnt from")
     check_writable(args.output_dir)
     results = measure(args)
     print(format_results(results))
-    print(f"written to {write_results(args.output_dir, results)}")
+    note(f"written to {write_results(args.output_dir, results)}")
     return results
 
 
@@ -201,7 +202,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
         found = {**details, "rows_digest": digests[split]}
         scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
         if not scored:
-            print(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
+            note(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
         if args.check_overlap and scored:
             train = task.load("train", args.data_dir, args.sample)
             overlap = row_overlap(train, rows[split], task.input_format)

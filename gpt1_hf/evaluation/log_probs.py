@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import Cache, PreTrainedModel
 
 from ..modeling_gpt1 import CACHE
+from ..notes import no_bars
 
 
 # Logits that are turned into fp32 log-probabilities at once: 64 MiB, whatever the vocabulary.
@@ -132,7 +133,7 @@ def choice_log_probs(
 def _batches(indices: Sequence[int], lengths: Sequence[int], batch_size: int, desc: str | None) -> Iterator[list[int]]:
     """Cut indices into batches of similar length."""
     order = sorted(indices, key=lambda index: lengths[index])
-    with tqdm(total=len(order), desc=desc, disable=True if desc is None else None) as progress:
+    with tqdm(total=len(order), desc=desc, disable=desc is None or no_bars()) as progress:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             yield batch

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..errors import GPT1Error
+from ..notes import no_bars
 from .log_probs import token_log_probs
 
 
@@ -80,7 +81,7 @@ def score_documents(
     if not 1 <= stride < window:
         raise GPT1Error(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
     score = TextScore()
-    with tqdm(unit="token", unit_scale=True, desc="scoring", disable=None if show_progress else True) as progress:
+    with tqdm(unit="token", unit_scale=True, desc="scoring", disable=not show_progress or no_bars()) as progress:
         batch: list[tuple[np.ndarray, int]] = []
 
         def flush():

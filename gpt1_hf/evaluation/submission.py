@@ -17,7 +17,8 @@ from typing import Any
 from tabulate import tabulate
 
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
+from ..notes import note
 from ..provenance import row_length, trained_on
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
@@ -123,7 +124,7 @@ def submit(args: SubmitArguments) -> Path:
         is off.
     """
     if not args.models and not args.predictions:
-        raise GPT1Error("submit needs --models, a folder of fine-tuned models, or --predictions")
+        raise UsageError("submit needs --models, a folder of fine-tuned models, or --predictions")
     for folder in filter(None, (args.models, args.predictions)):
         if not Path(folder).is_dir():
             raise GPT1Error(f"there is no folder {folder}")
@@ -169,7 +170,7 @@ def submit(args: SubmitArguments) -> Path:
     print(tabulate(report, headers=("file", "rows", "from")))
     for name, reason in lacking.items():
         print(f"filled: {name}: {reason}")
-    print(f"written to {path}")
+    note(f"written to {path}")
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -198,6 +199,10 @@ class GPT1TrainingArguments(TrainingArguments):
             super().__post_init__()
         except ImportError as error:  # such as deepspeed
             raise GPT1Error(f"a setting needs what is not installed: {error}") from error
+        if self.torch_compile and self.torch_compile_backend.upper() not in DynamoBackend.__members__:
+            raise GPT1Error(
+                f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the usual one"
+            )
         drop_missing_precision(self)  # which `accelerate launch` may have asked for
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")

@@ -17,7 +17,7 @@ from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_
 from ..adapters import add_lora, save_adapter
 from ..checkpoints import new_model, open_config, open_model, open_tokenizer
 from ..data.loading import local_copy
-from ..errors import GPT1Error, interruptible, writing
+from ..errors import GPT1Error, UsageError, interruptible, writing
 from ..evaluation.benchmark import (
     auto_class,
     check_supervised,
@@ -81,7 +81,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
         GPT1Error: if task, model or data are missing or do not fit together, or every seed has failed.
     """
     if not args.task:
-        raise GPT1Error("fine-tuning needs --task, such as cola or sst2")
+        raise UsageError("fine-tuning needs --task, such as cola or sst2")
     task = load_task(args.task)
     check_supervised(task)
     check_metric(args, () if args.prediction_loss_only else (task.metric,))

@@ -23,7 +23,7 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..data.spans import RandomSpans, Windows
-from ..errors import GPT1Error, interruptible, writing
+from ..errors import GPT1Error, UsageError, interruptible, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
 from ..hardware import device_name, training_dtype
@@ -87,7 +87,7 @@ def pretrain(
         Terminated: if SIGTERM or Ctrl-C ended the run; it is saved.
     """
     if not args.corpus or not args.tokenizer:
-        raise GPT1Error("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
+        raise UsageError("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
     if args.spans not in SPANS:
         raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:

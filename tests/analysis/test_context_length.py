@@ -46,12 +46,13 @@ def test_bad_input_is_one_sentence(base_model, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("The old lady wept.")
     out = ["--model", base_model, "--output_dir", tmp_path / "out"]
     cases = {
-        "needs --text_file, or --finetuned": out,
         "all of the lengths are longer": [*out, "--text_file", tmp_path / "text.txt", "--lengths", 100],
     }
     for message, argv in cases.items():
         assert analyze(*argv) == 1
         assert message in capsys.readouterr().err
+    assert analyze(*out) == 2
+    assert "analyze context-length needs --text_file or --finetuned" in capsys.readouterr().err
 
 
 def test_analyze_lists_its_actions(capsys):

@@ -199,7 +199,7 @@ def test_texts_longer_than_the_context_are_cut_or_refused(explorer):
     assert explorer.sentiment(long).is_cut
     assert explorer.choose(long, "Why?", ["a", "b"]).is_cut
     assert explorer.compare_sentences([long, "The house."]).is_cut
-    with pytest.raises(GPT1Error, match="more than the model's context of 64"):
+    with pytest.raises(GPT1Error, match="fills the model's context of 64"):
         explorer.generate(long)
     with pytest.raises(GPT1Error, match="the model reads 64"):
         explorer.read(long)

@@ -148,7 +148,7 @@ def test_finished_runs_are_skipped_and_changed_ones_are_done_again(write_plan, d
     assert len(started) == 8
     assert carry_out(Plan.read(path).runs()) == {}
     assert len(started) == 8
-    assert capsys.readouterr().out.count("finished before") == 8
+    assert capsys.readouterr().err.count("finished before") == 8
     # A task's own setting changes its runs only; the models' settings change everything.
     carry_out(Plan.read(write_plan(tasks={"cola": {"seeds": 2}, "sst2": {"lm_coef": 0.25}})).runs())
     assert len(started) == 8 + 1  # the LSTM variant has a value of its own
@@ -201,7 +201,7 @@ def test_failed_runs_are_named_and_the_rest_goes_on(write_plan, done, capsys):
     }
     record = json.loads((runs[1].folder / RECORD).read_text())
     assert (record["state"], record["error"]) == ("failed", "no luck")
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert "5 of 8 runs are not finished" in out
     assert "finetune/cola/full/seed-43: no luck" in out
     fail.clear()

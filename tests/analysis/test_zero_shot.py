@@ -360,14 +360,15 @@ class TestCommand:
     def test_bad_input_is_one_sentence(self, base_model, tmp_path, capsys):
         out = ["--model", base_model, "--output_dir", str(tmp_path)]
         cases = {
-            "zero-shot needs --task, one of cola, dpr, race, sst2": ["--sample", *out],
             "race, sst2, not mnli": ["--task", "mnli", *out],
             "max_examples is a number from 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
             "max_length is a number from 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
         }
         for message, argv in cases.items():
-            assert main(["zero-shot", *argv]) == 1
+            assert main(["zero-shot", *argv]) == 2
             assert message in capsys.readouterr().err
+        assert main(["zero-shot", "--sample", *out]) == 2
+        assert "zero-shot needs --task (Task id: cola, dpr, race, sst2)" in capsys.readouterr().err
 
 
 def test_every_heuristic_belongs_to_a_task():

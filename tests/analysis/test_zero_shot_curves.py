@@ -103,7 +103,7 @@ class TestCommand:
             "no zero-shot heuristic for 'mnli'": ["--run", run, "--tasks", "mnli"],
         }
         for message, argv in cases.items():
-            assert analyze(*argv, "--output_dir", tmp_path / "out") == 1
+            assert analyze(*argv, "--output_dir", tmp_path / "out") in (1, 2)
             assert message in capsys.readouterr().err
 
     def test_without_matplotlib_there_is_no_picture_and_a_word_on_it(self, run, tmp_path, monkeypatch, caplog):

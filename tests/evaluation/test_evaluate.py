@@ -39,7 +39,7 @@ def test_results_of_another_task_are_not_overwritten(base_model, tmp_path, monke
     for task in ("sst2", "dpr"):
         argv = ["--model", base_model, "--sample", "true", "--max_examples", "4"]
         assert main(["zero-shot", "--task", task, *argv]) == 0
-        assert f"runs/zero_shot/{task}/" in capsys.readouterr().out
+        assert f"runs/zero_shot/{task}/" in capsys.readouterr().err
     (tmp_path / "a.txt").write_text("the old house")
     assert main(["evaluate", "--text_file", "a.txt", "--model", base_model]) == 0
     found = [json.loads(file.read_text())[0]["task"] for file in (tmp_path / "runs").rglob("results.json")]
@@ -52,7 +52,7 @@ def test_hidden_labels_are_said(base_model, tmp_path, capsys):
     path.write_text('{"sentence": "the old house", "label": -1, "idx": 0}\n')
     data = ["--data_dir", str(tmp_path / "data"), "--split", "test", "--output_dir", str(tmp_path / "out")]
     assert main(["zero-shot", "--task", "sst2", "--model", base_model, *data]) == 0
-    assert "the labels of sst2 (test) are hidden" in capsys.readouterr().out
+    assert "the labels of sst2 (test) are hidden" in capsys.readouterr().err
 
 
 @pytest.fixture(

@@ -314,7 +314,7 @@ def test_hidden_labels_give_predictions_without_a_number(base_model, tmp_path, c
         )
     )
     assert results == []
-    assert "labels of stsb (test) are hidden" in capsys.readouterr().out
+    assert "labels of stsb (test) are hidden" in capsys.readouterr().err
     assert [row["label"] for row in read_predictions(tmp_path / "eval")] == [-1.0] * 3
 
 

@@ -1,0 +1,231 @@
+"""What the command line tells before anything heavy is imported, and that it is what the real parser would tell."""
+
+import argparse
+import ast
+import dataclasses
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import gpt1_hf
+from gpt1_hf.analysis.zero_shot import HEURISTICS
+from gpt1_hf.cli import commands, main
+from gpt1_hf.cli.flags import UNKNOWN, Parser, read_constant, read_fields, underscored
+from gpt1_hf.cli.generate import generation_fields
+from gpt1_hf.cli.parser import Parser as RealParser
+
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "numpy", "pyarrow", "huggingface_hub", "sklearn", "scipy")
+REFERENCES = (
+    "gpt1_hf.training.arguments.FinetuneArguments",
+    "gpt1_hf.training.arguments.PretrainArguments",
+    "gpt1_hf.evaluation.evaluate.EvaluateArguments",
+    "gpt1_hf.evaluation.submission.SubmitArguments",
+    "gpt1_hf.analysis.zero_shot.ZeroShotArguments",
+    "gpt1_hf.analysis.zero_shot_curves.Arguments",
+    "gpt1_hf.analysis.context_length.Arguments",
+)
+# Starts as the console script does, and tells at the end which heavy modules were imported.
+SCRIPT = """
+import runpy, sys
+sys.argv = ["gpt1", *sys.argv[1:]]
+try:
+    from gpt1_hf.cli import main
+    status = main()
+except SystemExit as end:
+    status = end.code
+print(status, *(name for name in {heavy!r} if name in sys.modules), file=sys.stderr)
+"""
+WRONG = [
+    "finetune",
+    "finetune --tsk cola",
+    "finetune --task cola --optim nothing",
+    "finetune --task cola --seeds many",
+    "finetune --task cola --bf16 maybe",
+    "finetune --config KEY",
+    "pretrain --corpus x",
+    "evaluate",
+    "zero-shot",
+    "submit",
+    "generate",
+    "generate x --num_beam 3",
+    "generate x --do_sample maybe",
+    "convert gpt1-tiny",
+    "convert gpt1-tiny --to x --output_dir y",
+    "export --format x",
+    "quantize gpt1-tiny --sample --output_dir y",
+    "push",
+    "report",
+    "space --prt 1",
+    "demo --sed 1",
+    "tokenizer",
+    "tokenizer train --corpus x --output_dir y --corpus_rows x",
+    "tokenizer train --corpus x --output_dir y --vocab_size 0",
+    "recipes ls --x",
+    "analyze",
+    "analyze nothing",
+    "analyze zero-shot",
+    "analyze context-length --lengths x",
+    "analyze ablations --finetune.seeed 1",
+    "analyze ablations --tokens_per_second 0",
+    "finetun",
+]
+
+
+def start(argv, cwd) -> tuple[int, list[str], subprocess.CompletedProcess]:
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(heavy=HEAVY), *argv], capture_output=True, text=True, cwd=cwd
+    )
+    status, *imported = run.stderr.splitlines()[-1].split()
+    return int(status), imported, run
+
+
+@pytest.mark.parametrize("argv", ["", "--help", "--version", "recipes ls", *(f"{name} --help" for name in commands())])
+def test_help_imports_nothing_heavy(argv, tmp_path):
+    status, imported, run = start(argv.split(), tmp_path)
+    assert (status, imported) == (0, [])
+    assert run.stdout
+
+
+@pytest.mark.parametrize("argv", WRONG)
+def test_wrong_usage_is_told_with_nothing_heavy_and_status_2(argv, tmp_path):
+    (tmp_path / "key.yaml").write_text("task: cola\nlearning_rat: 1\n")
+    status, imported, run = start(argv.replace("KEY", "key.yaml").split(), tmp_path)
+    assert (status, imported, run.stdout) == (2, [], "")
+    assert run.stderr.count("error: ") == 1 and "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) == 2  # the sentence, and what SCRIPT tells
+
+
+def test_the_module_starts_as_quickly(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "gpt1_hf", "finetune", "--tsk", "cola"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert "gpt1_hf.cli.flags" in imported and not imported.intersection(HEAVY)
+    assert run.returncode == 2 and "did you mean --task?" in run.stderr
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_fields_read_from_the_source_are_those_of_the_class(reference):
+    module, _, name = reference.rpartition(".")
+    real = RealParser(getattr(import_module(module), name), prog="x", add_help=False, allow_abbrev=False)
+    own = Parser("x", "", add_help=False)
+    fields = read_fields(reference)
+    for field in fields.values():
+        field.add_to(own)
+    theirs = {action.option_strings[0]: action for action in real._actions}
+    mine = {action.option_strings[0]: action for action in own._actions if action.dest != "quiet"}
+    assert [*mine] == [*theirs]
+    unread = set()
+    for flag, action in theirs.items():
+        assert mine[flag].option_strings == [word for word in action.option_strings if "-" not in word[2:]]
+        assert (mine[flag].dest, mine[flag].nargs) == (action.dest, action.nargs), flag
+        if flag.startswith("--no_"):
+            continue
+        field = fields[action.dest]
+        assert field.help == action.help or action.help is None, flag
+        if field.choices is None and action.choices is not None:
+            unread.add(action.dest)
+        else:
+            assert [*(field.choices or ())] == [*(action.choices or ())], flag
+        if field.default is UNKNOWN:
+            unread.add(action.dest)
+        elif action.default is not argparse.SUPPRESS:
+            assert field.default == action.default, flag
+    # What is computed; the real parser looks at these.
+    assert unread <= {"optim", "log_level", "log_level_replica", "include_for_metrics", "data_dir", "tasks"}
+
+
+def test_the_help_shows_what_the_parser_takes(capsys):
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(import_module("gpt1_hf.training.arguments").FinetuneArguments):
+        assert f"--{field.name} " in shown
+
+
+def test_constants_and_generation_fields_are_read_from_the_source():
+    from transformers import GenerationConfig
+
+    from gpt1_hf.conversion import LAYOUTS
+
+    assert read_constant("gpt1_hf.conversion.LAYOUTS") == LAYOUTS
+    assert read_constant("gpt1_hf.analysis.zero_shot.HEURISTICS") == [*HEURISTICS]
+    fields = {name for name in vars(GenerationConfig()) if name[0] != "_" and name != "transformers_version"}
+    assert set(generation_fields()) == fields
+    assert [generation_fields()[name] for name in ("top_k", "length_penalty")] == [int, float]
+
+
+@pytest.mark.parametrize(
+    ("argv", "same"),
+    [
+        ("--output-dir a-b", "--output_dir a-b"),
+        ("--output-dir=a-b", "--output_dir=a-b"),
+        ("--finetune.num-train-epochs=1", "--finetune.num_train_epochs=1"),
+        ("x - -- --a-b", "x - -- --a-b"),
+        ("zero-shot -1", "zero-shot -1"),
+    ],
+)
+def test_flags_are_spelt_either_way(argv, same):
+    assert underscored(argv.split()) == same.split()
+
+
+def test_text_that_begins_with_hyphens_is_no_flag():
+    assert underscored(["generate", "--well-known words", "it-is"]) == ["generate", "--well-known words", "it-is"]
+
+
+PUBLIC = """
+import sys
+sys.argv = [{started!r}]
+import gpt1_hf
+assert ("transformers" in sys.modules) is {eager}
+assert {{*gpt1_hf.__all__, "__version__"}} <= {{*dir(gpt1_hf)}}
+from gpt1_hf import *
+import pickle
+assert pickle.loads(pickle.dumps(GPT1Config)) is GPT1Config
+import transformers
+from transformers.pipelines import PIPELINE_REGISTRY
+assert transformers.AutoConfig.for_model("gpt1").__class__ is GPT1Config
+assert "multiple-choice" in PIPELINE_REGISTRY.supported_tasks
+assert transformers.utils.logging.is_progress_bar_enabled() is {eager}
+"""
+
+
+@pytest.mark.parametrize(
+    ("started", "eager"), [("-c", True), ("/x/recipes/finetune.py", True), ("gpt1.py", True), ("/x/bin/gpt1", False)]
+)
+def test_every_public_name_is_there_however_python_was_started(started, eager):
+    subprocess.run([sys.executable, "-c", PUBLIC.format(started=started, eager=eager)], check=True)
+
+
+def test_whatever_the_command_opens_is_opened_with_the_family_registered():
+    code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints; "
+    code += "import transformers; assert 'gpt1' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    folder = Path(gpt1_hf.__file__).parent
+    for path in folder.rglob("*.py"):
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.module == "transformers"
+            for alias in node.names
+        }
+        if path.parent == folder and path.stem in ("registration", "pipelines", "__init__"):
+            continue
+        if any(name.startswith("Auto") for name in names):
+            module = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+            code = f"import sys; sys.argv = ['gpt1']; import {module}; assert 'gpt1_hf.registration' in sys.modules"
+            subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_type_checkers_see_what_is_imported_late():
+    tree = ast.parse(Path(gpt1_hf.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    seen = {alias.name: part.module for part in block.body for alias in part.names}
+    assert seen == gpt1_hf._HOMES and sorted(seen) == gpt1_hf.__all__
