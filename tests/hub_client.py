@@ -126,9 +126,9 @@ def run_as_a_stranger(
     return json.loads(done.stdout.rsplit("REPORT", 1)[1])
 
 
-def error_of(answer: dict) -> str:
-    """The one sentence that a command ended with."""
-    assert answer["status"] == 1, answer
+def error_of(answer: dict, status: int = 1) -> str:
+    """The one sentence that a command ended with: 1 is a failure, 2 wrong usage."""
+    assert answer["status"] == status, answer
     line = answer["err"].strip().splitlines()[-1]
     assert line.startswith("gpt1: error: "), answer
     return line

@@ -278,7 +278,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
     settings += ["--hub_private_repo", "true"]
     answer = client("finetune", *settings, "--hub_model_id", "anna/tuned", "--save_strategy", "epoch")
     assert answer["status"] == 0, answer
-    assert "pushed to" in answer["out"]
+    assert "pushed to" in answer["err"]
     repo, sent = hub.repos["anna/tuned"], hub.files("anna/tuned")
     assert repo.private
     assert sent.keys() == FILES - {"generation_config.json"} | CODE | {
@@ -295,7 +295,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
     for secret in TOKENS:
         assert not any(secret.encode() in content for content in sent.values())
     seeds = client("finetune", *settings, "--seeds", 2)
-    assert "push_to_hub is for one seed" in error_of(seeds)
+    assert "push_to_hub is for one seed" in error_of(seeds, status=2)
     assert "cannot be the name" in error_of(client("finetune", *settings, "--hub_model_id", "../tuned"))
     assert "(401)" in error_of(client("finetune", *settings, "--hub_model_id", "anna/tuned", token="hf_wrong"))
 
