@@ -74,7 +74,7 @@ def write_space(output_dir: str | Path) -> Path:
     """
     folder = Path(output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GPT1Error(f"{folder} is not an empty folder: give a new one")
+        raise GPT1Error(f"{folder} is a file or is not empty: give a new folder")
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(space_dir(), folder, ignore=ignore, dirs_exist_ok=True)
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=ignore)

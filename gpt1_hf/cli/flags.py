@@ -44,7 +44,12 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("prog", f"gpt1 {command}")
         super().__init__(description=description, allow_abbrev=False, **kwargs)
         if command is not None:  # taken out by `cli.main`, which every command needs it for
-            self.add_argument("--quiet", action="store_true", help="Print the result only, and what is wrong.")
+            self.add_argument(
+                "--quiet",
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help="Print the result only, and what is wrong.",
+            )
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}; --help lists the arguments\n")
