@@ -646,6 +646,17 @@ class GPT1ForCausalLM(CausalLMHead, GPT1PreTrainedModel, GenerationMixin):
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
 
+    def _validate_generated_length(self, generation_config, input_ids_length, has_default_max_length):
+        super()._validate_generated_length(generation_config, input_ids_length, has_default_max_length)
+        # At once, not after hundreds of tokens. The last token is not read again, and needs no position.
+        n_positions = generation_config.max_length - 1
+        if self.config.position_embedding_type == "learned" and n_positions > self.config.max_position_embeddings:
+            raise ValueError(
+                f"max_length {generation_config.max_length} is more than this model's context holds "
+                f"(max_position_embeddings {self.config.max_position_embeddings}): shorten the prompt of "
+                f"{input_ids_length} tokens, or ask for fewer new tokens"
+            )
+
 
 @dataclass
 class GPT1TaskOutput(SequenceClassifierOutputWithPast):

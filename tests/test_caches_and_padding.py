@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import DynamicCache, GenerationConfig, StaticCache
+from transformers import ContinuousBatchingConfig, DynamicCache, GenerationConfig, StaticCache
 
 import gpt1_hf
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig
@@ -195,7 +195,8 @@ def test_continuous_batching_continues_as_generate_does():
     model, ids = tiny("GPT1ForCausalLM"), ids_for("GPT1ForCausalLM")
     options = GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0)
     expected = model.generate(ids, max_new_tokens=6, do_sample=False)[:, LENGTH:].tolist()
-    found = model.generate_batch(inputs=ids.tolist(), generation_config=options)
+    small = ContinuousBatchingConfig(num_blocks=4, max_batch_tokens=64)  # by default it takes most of the memory
+    found = model.generate_batch(ids.tolist(), generation_config=options, continuous_batching_config=small)
     assert [output.generated_tokens for output in found.values()] == expected
 
 
@@ -244,3 +245,17 @@ def test_a_model_trained_on_both_orders_refuses_one(name, tmp_path):
     # Training for another task makes it another model.
     model.train()(pair[:, 0], labels=torch.tensor([0, 1])).loss.backward()
     assert model.eval()(pair[:, 0]).logits.shape == (2, 3)
+
+
+def test_a_continuation_beyond_the_context_is_refused_at_once():
+    model, ids = tiny("GPT1ForCausalLM", max_position_embeddings=16), ids_for("GPT1ForCausalLM")
+    calls = []
+    model.transformer.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(ValueError, match="max_length 18 is more than this model's context holds"):
+        model.generate(ids, max_new_tokens=12)
+    assert not calls
+    assert model.generate(ids, max_new_tokens=11, do_sample=False).shape == (2, 17)  # the last one is not read again
+    unlimited = tiny("GPT1ForCausalLM", max_position_embeddings=16, position_embedding_type="none")
+    assert unlimited.generate(ids, max_new_tokens=20, do_sample=False).shape == (2, 26)
+    lstm = tiny("GPT1LSTMForCausalLM", max_position_embeddings=16)
+    assert lstm.generate(ids, max_new_tokens=20, do_sample=False).shape == (2, 26)
