@@ -4,7 +4,7 @@ They are in transformers' repository and, in part, in its source distribution, n
 them from a folder `tests` of the installed version, with `parameterized` installed; `addopts` is emptied since they
 use marks that are not this project's:
 
-    TRANSFORMERS_TESTS=transformers-5.23.0/tests pytest -o addopts= tests/test_transformers_common.py
+    TRANSFORMERS_TESTS=transformers-5.24.0/tests pytest -o addopts= tests/test_transformers_common.py
 
 A source distribution has the model and the training tests, and no sub-folders: what is missing is skipped by name.
 """
@@ -200,6 +200,10 @@ class GPT1CommonTest(CommonTests, unittest.TestCase):
         # It expects the layout of the checkpoints that the mapping reads, which GPT-1 writes on request only.
         with mock.patch.object(GPT1PreTrainedModel, "save_pretrained", PreTrainedModel.save_pretrained):
             super().test_reverse_loading_mapping()
+
+    def test_bc_cache_name_forward(self):
+        # From 5.24 on; it expects a warning of the old name, which GPT-1 takes without one: PEFT gives no other.
+        self.skipTest("both names are tried in test_caches_and_padding.py")
 
 
 @pytest.mark.parametrize("part", PARTS)
