@@ -227,7 +227,7 @@ class TestRowsOfTheSplit:
         (row,) = json.loads((tmp_path / "results.json").read_text())
         assert row["n_examples"] == 7 and row["details"]["max_examples"] == 7
         assert "7 (sample)" in capsys.readouterr().out
-        assert main([*argv[:-1], "0", "--output_dir", str(tmp_path)]) == 1
+        assert main([*argv[:-1], "0", "--output_dir", str(tmp_path)]) == 2
         assert "max_examples is a number from 1, not 0" in capsys.readouterr().err
 
     def test_of_documents(self, base_model, texts, tmp_path):

@@ -204,6 +204,7 @@ def test_every_public_name_is_there_however_python_was_started(started, eager):
     subprocess.run([sys.executable, "-c", PUBLIC.format(started=started, eager=eager)], check=True)
 
 
+@pytest.mark.slow
 def test_whatever_the_command_opens_is_opened_with_the_family_registered():
     code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints; "
     code += "import transformers; assert 'gpt1' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"

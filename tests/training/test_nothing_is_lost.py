@@ -21,6 +21,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.analysis.plan import Plan
 from gpt1_hf.cli import main
+from gpt1_hf.errors import GPT1Error
 from gpt1_hf.errors import Terminated
 from gpt1_hf.training.resume import TRAINED
 
@@ -83,13 +84,13 @@ def failing(error: BaseException):
 AFTER_TRAINING = [
     ("finetuning", gpt1_hf.training.finetune, "predict", RuntimeError("out of memory"), None),
     ("finetuning", gpt1_hf.training.finetune, "write_predictions", FULL, "No space left on device"),
-    ("finetuning", gpt1_hf.training.finetune, "write_finetuning_cards", ValueError("no card"), "no card"),
-    ("finetuning", gpt1_hf.training.finetune, "push_run", ValueError("no Hub"), "no Hub"),
+    ("finetuning", gpt1_hf.training.finetune, "write_finetuning_cards", GPT1Error("no card"), "no card"),
+    ("finetuning", gpt1_hf.training.finetune, "push_run", GPT1Error("no Hub"), "no Hub"),
     ("pretraining", gpt1_hf.training.pretrain, "score_documents", RuntimeError("out of memory"), None),
     ("pretraining", gpt1_hf.training.pretrain, "write_results", FULL, "No space left on device"),
-    ("pretraining", gpt1_hf.training.pretrain, "write_pretraining_card", ValueError("no card"), "no card"),
-    ("pretraining", gpt1_hf.training.pretrain, "plot_losses", ValueError("no plot"), "no plot"),
-    ("pretraining", gpt1_hf.training.pretrain, "push_run", ValueError("no Hub"), "no Hub"),
+    ("pretraining", gpt1_hf.training.pretrain, "write_pretraining_card", GPT1Error("no card"), "no card"),
+    ("pretraining", gpt1_hf.training.pretrain, "plot_losses", GPT1Error("no plot"), "no plot"),
+    ("pretraining", gpt1_hf.training.pretrain, "push_run", GPT1Error("no Hub"), "no Hub"),
 ]
 
 
