@@ -21,8 +21,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.analysis.plan import Plan
 from gpt1_hf.cli import main
-from gpt1_hf.errors import GPT1Error
-from gpt1_hf.errors import Terminated
+from gpt1_hf.errors import GPT1Error, Terminated
 from gpt1_hf.training.resume import TRAINED
 
 
