@@ -1,8 +1,9 @@
 # Everything from nothing: `make demo` and `make test` need Python >= 3.11 and no more.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests to run, all by default: make test TESTS=tests/cli
+# Tests to run, all by default, and the processes that share them: make test TESTS=tests/cli JOBS=4
 TESTS ?=
+JOBS ?= 2
 
 .PHONY: demo test test-lowest test-newest test-versions lint clean
 
@@ -10,18 +11,18 @@ demo: .venv/installed
 	$(BIN)/gpt1 demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
 # torch is the tested one everywhere: of the lowest, 2.6.0, and of the newest not every machine can install a build.
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed
-	.venv-lowest/bin/python -m pytest $(TESTS)
+	.venv-lowest/bin/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
 # With the newest that it allows, whatever they are today.
 test-newest: .venv-newest/installed
-	.venv-newest/bin/python -m pytest $(TESTS)
+	.venv-newest/bin/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
 # Folders saved with one version of transformers, loaded with another.
 test-versions: .venv/installed .venv-lowest/installed

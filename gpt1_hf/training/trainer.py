@@ -178,7 +178,7 @@ class GPT1Trainer(PublishingTrainer):
         if not getattr(model, "takes_smoothing", True):
             raise GPT1Error(
                 "label_smoothing_factor spreads a label over the classes, and scores, their bins and multiple labels "
-                f"are no classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
+                f"are not classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
                 f"{model.config.num_labels}, regression_bins {model.config.regression_bins}): leave it out"
             )
         self.label_smoother, self._label_smoothing = None, self.args.label_smoothing_factor
