@@ -101,7 +101,11 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, st
             Token that the text begins with.
     """
     text = with_line_breaks(tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" "), prompt)
-    return text.removeprefix(readable(tokenizer, ids[:start], prompt)).lstrip(" ") if start else text
+    if not start:
+        return text
+    # What comes after the first tokens may change the spaces between them, but nothing else.
+    n_letters = len(readable(tokenizer, ids[:start], prompt).replace(" ", ""))
+    return re.sub(rf"\A(?: *[^ ]){{{n_letters}}} *", "", text)
 
 
 class Stream(BaseStreamer):

@@ -61,6 +61,17 @@ def test_a_terminal_gets_the_same_text_in_pieces(base_model):
     assert "".join(pieces) == rest and text.endswith(rest) and "lady" not in rest.split()[:1]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "more"), [("1, 2, 3", ", and so on"), ("he said -", '- "yes"'), ("don'", "my hat")]
+)
+def test_no_echo_where_the_next_word_moves_the_prompts_spaces(prompt, more):
+    tokenizer = open_tokenizer("gpt1-tiny")
+    ids, rest = tokenizer([prompt, more])["input_ids"]
+    whole, new = (readable(tokenizer, ids + rest, prompt, start) for start in (0, len(ids)))
+    assert not whole.startswith(readable(tokenizer, ids, prompt))
+    assert whole.endswith(new) and new.replace(" ", "") == more.replace(" ", "")
+
+
 def test_a_stream_holds_back_the_word_that_may_grow(base_model):
     tokenizer, shown = open_tokenizer(base_model), []
     stream = Stream(tokenizer, "the lady wept", 0, shown.append)
