@@ -206,7 +206,7 @@ def answers(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = Fal
             continue
         if prediction not in range(len(task.label_names)):
             raise GPT1Error(f"{file.name}: the prediction of row {index} is {prediction!r}, which is no class id")
-        found[index] = task.label_names[prediction] if file.has_names else str(prediction)
+        found[index] = task.label_names[int(prediction)] if file.has_names else str(int(prediction))
     if complete:
         _check_test_rows(file, task, rows, found)
     return found
@@ -280,7 +280,7 @@ def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, An
                 raise
             logger.warning("the data lacks the diagnostic set (AX)")
             continue
-        encoded = encode_rows(rows, processor, row_length(fine_tuned.config))
+        encoded = encode_rows(rows, processor, row_length(fine_tuned.config, processor.tokenizer))
         predicted = predict(fine_tuned, processor, own, rows, encoded, args.batch_size)
         predictions["test" if own is task else own.id] = predicted
     write_predictions(output_dir, predictions)
