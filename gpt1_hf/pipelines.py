@@ -10,7 +10,13 @@ from os import PathLike
 from typing import Any
 
 import torch
-from transformers import AutoModelForMultipleChoice, Pipeline, TextClassificationPipeline
+from transformers import (
+    AutoModelForMultipleChoice,
+    BatchEncoding,
+    Pipeline,
+    PreTrainedModel,
+    TextClassificationPipeline,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.text_classification import ClassificationFunction
 
@@ -31,6 +37,15 @@ def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[st
     return GPT1DataCollator(processor)(rows)
 
 
+def cut(
+    model: PreTrainedModel, processor: GPT1Processor, row: Mapping[str, Any], max_length: int | None
+) -> BatchEncoding:
+    """What a processor makes of a row, cut to a length, or else to that of `gpt1 evaluate`."""
+    if max_length is None:
+        max_length = row_length(model.config, processor.tokenizer)
+    return processor(row, max_length=max_length)
+
+
 class MultipleChoicePipeline(Pipeline):
     """
     Answers rows with a multiple-choice model and its [`GPT1Processor`].
@@ -49,7 +64,8 @@ class MultipleChoicePipeline(Pipeline):
         top_k (`int`, *optional*, defaults to 1):
             Answers to return, the most probable first; `None` returns all. Unless it is 1, they are a list.
         max_length (`int`, *optional*):
-            Longest sequence in tokens; defaults to the tokenizer's.
+            Longest sequence in tokens; defaults to that of the model's training, or else to the shorter of its context
+            and its tokenizer's.
     """
 
     _load_processor = True
@@ -99,7 +115,7 @@ class MultipleChoicePipeline(Pipeline):
     def preprocess(self, inputs: Mapping[str, Any], max_length: int | None = None) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
             raise ValueError(f"give rows as dictionaries with document, question and choices, not {inputs!r}")
-        row = self.processor(inputs, max_length=max_length or row_length(self.model.config))
+        row = cut(self.model, self.processor, inputs, max_length)
         return {"row": dict(row), "choices": list(inputs["choices"])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +162,8 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
 
     Args:
         max_length (`int`, *optional*):
-            Longest sequence in tokens; defaults to that of the model's training, or else to its context.
+            Longest sequence in tokens; defaults to that of the model's training, or else to the shorter of its context
+            and its tokenizer's.
         top_k, function_to_apply (*optional*):
             As in transformers' class. Of a score nothing is made, unless it is asked for.
     """
@@ -186,7 +203,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
                 "a GPT-1's text-classification pipeline has its own cut (max_length tokens, of a pair the longer text "
                 f"first), and no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
             )
-        row = self.processor(self._row(inputs), max_length=max_length or row_length(self.model.config))
+        row = cut(self.model, self.processor, self._row(inputs), max_length)
         return {"row": dict(row)}
 
     def _row(self, inputs: Any) -> dict[str, str]:

@@ -95,9 +95,9 @@ def check_rows(record: dict[str, Any], digests: dict[str, str], model: str):
             logger.warning(f"the rows of {split} are those that model {model!r} was trained on")
 
 
-def row_length(config: PreTrainedConfig) -> int:
-    """Longest row of a fine-tuned model: that of its training, else its context."""
-    return trained_on(config).get("max_length") or config.max_position_embeddings
+def row_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Longest row of a fine-tuned model: that of its training, else the shorter of its context and its tokenizer's."""
+    return trained_on(config).get("max_length") or min(config.max_position_embeddings, tokenizer.model_max_length)
 
 
 __all__ = ["check_rows", "check_tokenizer", "row_length", "rows_digest", "tokenizer_digest", "trained_on"]

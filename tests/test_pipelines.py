@@ -176,6 +176,30 @@ def test_a_long_text_is_cut_as_the_processor_does(saved):
         classify(long, stride=3)
 
 
+@pytest.mark.parametrize("input_format", ["classification", "entailment", "similarity", "multiple_choice"])
+def test_a_tokenizer_that_keeps_to_less_than_the_context(saved, tokenizer, tmp_path, input_format):
+    """Without a record of training, the length is the processor's own, in pipelines as elsewhere."""
+    several = input_format == "multiple_choice"
+    head = GPT1ForMultipleChoice if several else GPT1ForSequenceClassification
+    folder = saved(head, input_format, std=0.2, **({} if several else {"num_labels": 2}))
+    processor = AutoProcessor.from_pretrained(folder)
+    assert processor.tokenizer.model_max_length == 64
+    processor.tokenizer.model_max_length = 16
+    processor.save_pretrained(folder)
+    answer = pipeline("multiple-choice" if several else "text-classification", model=folder, device="cpu", top_k=None)
+    long = ["The captain wept. " * 20, "She smiled. " * 20, "She smiled and never spoke. " * 9]
+    row = {"document": long[0], "choices": long[1:]} if several else dict(zip(processor.columns, long, strict=False))
+    ids = AutoProcessor.from_pretrained(folder)(row)["input_ids"]
+    assert len(ids[0] if processor.has_several_sequences else ids) == 16
+    ids = torch.tensor([ids])
+    with torch.no_grad():
+        expected = answer.model(ids, attention_mask=torch.ones_like(ids)).logits[0].softmax(-1)
+    (found,) = answer([row])
+    assert found[0]["score"] == pytest.approx(expected.max().item(), abs=1e-5)
+    with pytest.raises(ValueError, match="max_length 0 is too short"):
+        answer([row], max_length=0)
+
+
 def test_text_classification_refuses_what_the_format_does_not_read(saved, base_model):
     classify = pipeline("text-classification", model=saved(GPT1ForSequenceClassification, "similarity"), device="cpu")
     for wrong in ("one text", {"text": "one text"}, {"premise": "a", "hypothesis": "b"}, ["a", "b"]):

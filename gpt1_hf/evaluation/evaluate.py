@@ -187,7 +187,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     digests = {split: rows_digest(rows[split]) for split in rows}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)
-    max_length = args.max_length or row_length(model.config)
+    max_length = args.max_length or row_length(model.config, processor.tokenizer)
     encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
     predictions = {
         split: predict(model, processor, task, rows[split], encoded[split], args.batch_size) for split in rows
