@@ -1010,13 +1010,17 @@ class SequenceClassificationHead(TaskHead):
             targets = (1 - (labels.float().view(-1, 1) - bins).abs()).clamp(min=0)
             return nn.functional.cross_entropy(logits, targets, reduction="none")
         problem_type = self._problem_type(labels)
-        if problem_type == "single_label_classification":
-            return super()._task_losses(logits, labels, smoothing)
-        if labels.numel() != logits.numel():
+        is_class = problem_type == "single_label_classification"
+        if labels.numel() != (len(logits) if is_class else logits.numel()):
             raise ValueError(
                 f"labels of shape {tuple(labels.shape)} and type {labels.dtype} do not fit logits of shape "
-                f"{tuple(logits.shape)} ({problem_type}): give class ids as whole numbers, or a number for each logit"
+                f"{tuple(logits.shape)} ({problem_type}): give a class id for each row, as whole numbers, or a number "
+                "for each logit, as floats"
             )
+        if self.config.problem_type is None:
+            self.config.problem_type = problem_type  # kept, as the library's heads do
+        if is_class:
+            return super()._task_losses(logits, labels, smoothing)
         loss = {
             "regression": nn.functional.mse_loss,
             "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
@@ -1024,16 +1028,11 @@ class SequenceClassificationHead(TaskHead):
         return loss(logits.view_as(labels), labels.float(), reduction="none")
 
     def _problem_type(self, labels: torch.Tensor) -> str:
-        """The configuration's or, as in the library's own heads, what the labels show, which it then keeps."""
-        if self.config.problem_type is None:
-            self.config.problem_type = (
-                "regression"
-                if self.config.num_labels == 1
-                else "multi_label_classification"
-                if labels.is_floating_point()
-                else "single_label_classification"
-            )
-        return "regression" if self.config.num_labels == 1 else self.config.problem_type
+        """The configuration's or, as in the library's own heads, what the labels show."""
+        if self.config.num_labels == 1:
+            return "regression"
+        inferred = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+        return self.config.problem_type or inferred
 
     def _read_out(self, logits):
         if not self.config.regression_bins:

@@ -217,7 +217,7 @@ def test_float_label_matrices_are_several_labels_and_one_label_is_a_score():
         assert_close(loss, expected, **CLOSE)
         assert model.config.problem_type == kind
     model = tiny("GPT1ForSequenceClassification")
-    with pytest.raises(ValueError, match="give class ids as whole numbers, or a number for each logit"):
+    with pytest.raises(ValueError, match="a class id for each row, as whole numbers, or a number for each logit"):
         model(ids, labels=torch.tensor([1.0, 0.0]))
 
 

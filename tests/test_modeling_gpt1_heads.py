@@ -23,6 +23,8 @@ from gpt1_hf import (
     GPT1ForMultipleChoice,
     GPT1ForSequenceClassification,
     GPT1ForTokenClassification,
+    GPT1LSTMConfig,
+    GPT1LSTMForSequenceClassification,
     modeling_gpt1,
 )
 from gpt1_hf.modeling_gpt1 import linear_cross_entropy
@@ -489,6 +491,21 @@ def test_several_labels_and_several_scores():
     outputs = model(ids, labels=labels)
     assert_close(outputs.task_loss, torch.nn.functional.mse_loss(outputs.logits, labels), **CLOSE)
     assert_close(outputs.lm_loss, by_hand(tiny_twin(model), list(ids), torch.tensor([0, 1]))[2], **CLOSE)
+
+
+@pytest.mark.parametrize("head", ["transformer", "lstm"])
+def test_labels_that_do_not_fit_are_refused_and_say_nothing_of_the_problem(head):
+    model = tiny_classifier(num_labels=3)
+    if head == "lstm":
+        sizes = {"vocab_size": model.config.vocab_size, "hidden_size": 8, "lstm_size": 8, "num_labels": 3}
+        model = GPT1LSTMForSequenceClassification(GPT1LSTMConfig(**sizes))
+    ids = random_ids(2, 5)
+    for labels in (torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([0.5, 1.0]), torch.tensor([1])):
+        with pytest.raises(ValueError, match="do not fit logits of shape .* a class id for each row.*, as floats"):
+            model(ids, labels=labels)
+        assert model.config.problem_type is None
+    model(ids, labels=torch.tensor([2, 1]))
+    assert model.config.problem_type == "single_label_classification"
 
 
 # Accumulation: the parts of an update add up to one batch
