@@ -164,8 +164,9 @@ class GPT1Trainer(PublishingTrainer):
         self._told_to_end, self._ended, self._saved_at = 0, False, None  # the number of the signal that told it
         self.how_to_go_on = "`train` with `resume_from_checkpoint`"
         self._hosts: dist.ProcessGroup | None = None
-        if self.args.should_save:
-            check_writable(self.args.output_dir)
+        if self.args.should_save:  # before the work, which a full disk would cost at its end
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            check_writable(self.args.output_dir, sum(weight.numel() * weight.element_size() for weight in trained))
 
     def _smooth_in_the_model(self, model: torch.nn.Module):
         """
