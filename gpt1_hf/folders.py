@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,15 @@ def _folder_name(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def check_writable(folder: str | Path):
+def check_writable(folder: str | Path, size: int = 0):
     """
     See that files can be written into a folder, or, if it is not there yet, where it would be made. It is not made.
+
+    Args:
+        folder (`str` or `Path`):
+            The folder.
+        size (`int`, *optional*, defaults to 0):
+            Bytes that have to fit into it.
 
     Raises:
         GPT1Error: if not.
@@ -50,6 +57,12 @@ def check_writable(folder: str | Path):
         place = place.parent
     with writing(folder, "give another --output_dir"):
         TemporaryFile(dir=place).close()
+        free = shutil.disk_usage(place).free
+    if free < size:
+        raise GPT1Error(
+            f"{folder} has room for {free / 1e6:,.1f} MB, and the trained weights take {size / 1e6:,.1f} MB: make "
+            "room, or give another --output_dir"
+        )
 
 
 def check_new(folder: str | Path):

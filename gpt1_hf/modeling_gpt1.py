@@ -100,7 +100,7 @@ def check_keywords(model: PreTrainedModel, keywords: dict[str, Any]):
         where = f"{type(model).__name__}.forward() got an unexpected keyword argument {name!r}"
         if name in known:
             raise TypeError(f"{where}, which only models with a head take")
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        if near := difflib.get_close_matches(name, known | PASSED_THROUGH, n=1, cutoff=0.8):
             raise TypeError(f"{where}: did you mean {near[0]!r}?")
         logger.warning_once(f"{where}: it has no effect unless the attention function in use reads it")
 
@@ -635,6 +635,14 @@ class CausalLMHead(GenerationMixin):
             attentions=outputs.attentions,
             **{CACHE: getattr(outputs, CACHE)},
         )
+
+    def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, **kwargs):
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+        # PEFT (0.21) looks for the cache by its older name only. Where it sees none, it puts its virtual tokens before
+        # every new token, beside the cache that has them already.
+        if "cache" in inputs:
+            inputs["past_key_values"] = inputs.pop("cache")
+        return inputs
 
 
 class GPT1ForCausalLM(CausalLMHead, GPT1PreTrainedModel, GenerationMixin):

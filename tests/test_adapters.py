@@ -85,6 +85,28 @@ def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, met
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", [PrefixTuningConfig, PromptTuningConfig, PromptEncoderConfig])
+def test_prompt_methods_generate_what_whole_inputs_predict(method, config):
+    """PEFT reads and writes the cache under its older name."""
+    torch.manual_seed(0)
+    sizes = {"num_virtual_tokens": 3, "token_dim": 32, "num_layers": 2, "num_attention_heads": 4}
+    model = get_peft_model(GPT1ForCausalLM(config), method(task_type="CAUSAL_LM", **sizes)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    ids = torch.randint(5, config.vocab_size, (2, 6))
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    found = model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=5, do_sample=False, eos_token_id=-1, pad_token_id=0
+    )
+    for row, is_token, continued in zip(ids, mask.bool(), found, strict=True):
+        expected = row[is_token][None]
+        for _ in range(5):
+            logits = model(input_ids=expected, attention_mask=torch.ones_like(expected)).logits
+            expected = torch.cat([expected, logits[:, -1:].argmax(-1)], 1)
+        assert continued[-5:].tolist() == expected[0, -5:].tolist()
+
+
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 def test_every_head_trains_saves_loads_and_merges(head, config, tokenizer, tmp_path):
     torch.manual_seed(0)

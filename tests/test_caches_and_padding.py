@@ -156,6 +156,7 @@ def test_both_names_of_the_cache_are_one_argument(name):
         ("label", "did you mean 'labels'"),
         ("lm_labels", "did you mean 'labels'"),
         ("past_key_value", "did you mean 'past_key_values'"),
+        ("output_hidden_state", "did you mean 'output_hidden_states'"),
     ],
 )
 def test_a_misspelt_argument_is_refused(name, argument, message):

@@ -13,6 +13,22 @@ from ..notes import no_bars
 from .log_probs import token_log_probs
 
 
+def perplexity(loss: float) -> float:
+    """
+    exp of a mean loss in nats.
+
+    Raises:
+        FloatingPointError: if no number is large enough, as of a model whose training has diverged.
+    """
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        raise FloatingPointError(
+            f"the loss on held-out text is {loss:.0f} nats a token, too high for a perplexity: the training of the "
+            "model has diverged, lower learning_rate"
+        ) from None
+
+
 @dataclass
 class TextScore:
     """
@@ -37,7 +53,7 @@ class TextScore:
     @property
     def perplexity(self) -> float:
         """exp of the mean loss per token; comparable between models of one tokenizer only."""
-        return math.exp(self.nats / self.n_tokens)
+        return perplexity(self.nats / self.n_tokens)
 
     @property
     def bits_per_character(self) -> float:

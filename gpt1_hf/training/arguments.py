@@ -33,6 +33,7 @@ RANGES = {
     "max_steps": (-1, MOST),
     "weight_decay": (0.0, 1e6),
     "max_grad_norm": (0.0, 1e30),
+    "neftune_noise_alpha": (0.0, 1e6),
     "per_device_train_batch_size": (1, MOST),
     "per_device_eval_batch_size": (1, MOST),
     "gradient_accumulation_steps": (1, MOST),

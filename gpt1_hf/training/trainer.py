@@ -3,7 +3,6 @@
 import inspect
 import json
 import logging
-import math
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import GPT1Error, Terminated, writing
+from ..evaluation.perplexity import perplexity
 from ..evaluation.results import write_json
 from ..folders import check_writable
 from ..notes import note
@@ -100,7 +100,7 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
 def mean_loss(rows: EvalPrediction) -> dict[str, float]:
     """Loss and perplexity over spans of one length, from the loss of each."""
     loss = rows.predictions.mean(dtype=np.float64).item()
-    return {"loss": loss, "perplexity": math.exp(loss)}
+    return {"loss": loss, "perplexity": perplexity(loss)}
 
 
 class GPT1Trainer(PublishingTrainer):
@@ -164,8 +164,9 @@ class GPT1Trainer(PublishingTrainer):
         self._told_to_end, self._ended, self._saved_at = 0, False, None  # the number of the signal that told it
         self.how_to_go_on = "`train` with `resume_from_checkpoint`"
         self._hosts: dist.ProcessGroup | None = None
-        if self.args.should_save:
-            check_writable(self.args.output_dir)
+        if self.args.should_save:  # before the work, which a full disk would cost at its end
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            check_writable(self.args.output_dir, sum(weight.numel() * weight.element_size() for weight in trained))
 
     def _smooth_in_the_model(self, model: torch.nn.Module):
         """

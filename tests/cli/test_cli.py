@@ -156,6 +156,10 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     [
         ("finetun", "there is no command 'finetun'; did you mean finetune?"),
         ("finetune --task cola --lm_coef -1", "lm_coef is a number from 0 to 1,000,000, not -1.0"),
+        (
+            "finetune --task cola --neftune_noise_alpha -1",
+            "neftune_noise_alpha is a number from 0 to 1,000,000, not -1.0",
+        ),
         ("finetune --task cola --num_train_epochs 0", "num_train_epochs is a number above 0 to 1,000,000,000, not 0"),
         ("finetune --task cola --lora_r 8", "give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gpt1_hf import GPT1ForCausalLM
 from gpt1_hf.checkpoints import open_causal_lm
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.perplexity import TextScore, score_documents
+from gpt1_hf.evaluation.perplexity import TextScore, perplexity, score_documents
 
 
 WINDOW = 16
@@ -158,6 +158,11 @@ class TestTextScore:
         score = TextScore(nats=6.0, n_tokens=3, n_chars=10, n_documents=1)
         assert score.bits_per_character == pytest.approx(6.0 / math.log(2) / 10)
         assert score.bits_per_character == pytest.approx(math.log2(score.perplexity) * 3 / 10)
+
+    def test_a_diverged_model_is_told_of(self):
+        assert perplexity(700.0) == pytest.approx(math.exp(700.0))
+        with pytest.raises(FloatingPointError, match="is 800 nats a token, .* has diverged, lower learning_rate"):
+            perplexity(800.0)
 
     def test_a_uniform_model_has_the_vocabulary_as_perplexity(self, documents):
         model = UnigramModel(160)

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -162,6 +164,14 @@ def test_a_run_that_saves_weights_only_is_gone_on_with(pretraining, tmp_path):
     assert run_in_child(pretraining(folder, *more), before(GPT1Trainer, "training_step", 1, signal.SIGINT)) == 130
     assert (folder / "checkpoint-2" / "optimizer.pt").is_file()
     assert run_in_child(pretraining(folder, *more)) == 0
+
+
+def test_a_disk_without_room_for_the_weights_is_told_before_training(finetuning, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(GPT1Trainer, "train", failing(AssertionError("it is trained")))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    assert main(finetuning(tmp_path / "run")) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{tmp_path / 'run'} has room for 0.0 MB, and the trained weights take " in last
 
 
 def twice(update: int):
