@@ -184,7 +184,8 @@ def sample(
     if not n_prompt:
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
     settings = settle(given, lm)
-    asked = settings.get("max_length") or n_prompt + settings["max_new_tokens"]
+    # Of both, transformers goes by the second.
+    asked = n_prompt + settings["max_new_tokens"] if "max_new_tokens" in settings else settings["max_length"]
     context = getattr(lm.config, "max_position_embeddings", asked)
     if asked > context and not lm._is_stateful:
         raise GPT1Error(

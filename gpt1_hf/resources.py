@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from .errors import GPT1Error
+from .errors import UsageError
 
 
 # What PyYAML makes of bad files; the built-in ones are of values that are not what their tags say, or are too deep.
@@ -33,7 +33,7 @@ def find_recipe(name: str) -> Path:
     Find a recipe by path, or by its name among the shipped ones (`finetune/cola`, `recipes/finetune/cola.yaml`).
 
     Raises:
-        GPT1Error: if there is none.
+        UsageError: if there is none.
     """
     if Path(name).is_file():
         return Path(name)
@@ -41,7 +41,7 @@ def find_recipe(name: str) -> Path:
         # Names of shipped recipes do not climb out of their folder.
         if path.is_file() and path.resolve().is_relative_to(recipes_dir().resolve()):
             return path
-    raise GPT1Error(
+    raise UsageError(
         f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints"
     )
 
@@ -54,15 +54,16 @@ def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
         Its path, and its content.
 
     Raises:
-        GPT1Error: if there is no such file, or it is not a mapping in valid YAML.
+        UsageError: if there is no such file, or it is not a mapping in valid YAML.
     """
     file = find_recipe(name)
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except UNREADABLE as error:
-        raise GPT1Error(f"{file} is not valid YAML: {' '.join(str(error).split()) or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{file} is not valid YAML: {reason}") from error
     if not isinstance(content, dict):
-        raise GPT1Error(f"{file} must be a mapping of `key: value` lines")
+        raise UsageError(f"{file} must be a mapping of `key: value` lines")
     return file, content
 
 

@@ -81,7 +81,7 @@ def analyze(args: Arguments) -> list[Result]:
 def usable_lengths(model: str, lengths: list[int]) -> list[int]:
     """The lengths that a model has positions for, in order; the others are warned of."""
     if min(lengths) < 2:
-        raise GPT1Error(f"lengths are numbers of tokens from 2, not {min(lengths)}")
+        raise UsageError(f"lengths are numbers of tokens from 2, not {min(lengths)}")
     context = open_config(model).max_position_embeddings
     longer = [length for length in lengths if length > context]
     if longer:

@@ -14,7 +14,7 @@ from typing import Any
 from ..checkpoints import open_config
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..errors import GPT1Error
+from ..errors import UsageError
 from ..notes import note
 from ..resources import read_yaml
 from ..tasks import load_task
@@ -95,14 +95,14 @@ class Plan:
         for key in content:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
-                raise GPT1Error(f"{file}: unknown key {key!r}{f'; did you mean {near[0]}?' if near else ''}")
+                raise UsageError(f"{file}: unknown key {key!r}{f'; did you mean {near[0]}?' if near else ''}")
         content["output_dir"] = output_dir or content.get("output_dir")
         content["models_dir"] = models_dir or content.get("models_dir", cls.models_dir)
         if tasks:
             content["tasks"] = {task: _mapping(file, content, "tasks").get(task) for task in tasks}
         for key in ("output_dir", "tasks", "variants"):
             if not content.get(key):
-                raise GPT1Error(f"{file}: the key {key!r} is missing, which a plan needs")
+                raise UsageError(f"{file}: the key {key!r} is missing, which a plan needs")
         for key in ("tasks", "variants", "models"):
             content[key] = {name: settings or {} for name, settings in _mapping(file, content, key).items()}
             for name in content[key]:
@@ -127,7 +127,7 @@ class Plan:
         of_all, of_models = self.overrides.get("finetune", {}), self.overrides.get("pretrain", {})
         used = [{**settings, **of_all}.get("model") for settings in self.variants.values()]
         if wrong := [model for model in used if not isinstance(model, str | None)]:
-            raise GPT1Error(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
+            raise UsageError(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
         models = {}
         for name, own in self.models.items():
             if name in used:
@@ -160,22 +160,22 @@ class Plan:
 
 def _check_text(where: str | Path, key: str, value: Any):
     if not isinstance(value, str):
-        raise GPT1Error(f"{where}: {key!r} must be a name, not a {type(value).__name__}")
+        raise UsageError(f"{where}: {key!r} must be a name, not a {type(value).__name__}")
 
 
 def _whole_number(name: str, value: Any) -> int:
     if not str(value).isdecimal():
-        raise GPT1Error(f"{name!r} must be a whole number, not {value!r}")
+        raise UsageError(f"{name!r} must be a whole number, not {value!r}")
     return int(value)
 
 
 def _mapping(where: str | Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key) or {}
     if not isinstance(value, dict):
-        raise GPT1Error(f"{where}: {key!r} must be a mapping of `key: value` lines, not a {type(value).__name__}")
+        raise UsageError(f"{where}: {key!r} must be a mapping of `key: value` lines, not a {type(value).__name__}")
     for name in value:
         if not isinstance(name, str):
-            raise GPT1Error(f"{where}: {name!r} below {key!r} is not a word: write it in quotes")
+            raise UsageError(f"{where}: {name!r} below {key!r} is not a word: write it in quotes")
     return value
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from ..errors import GPT1Error, interruptible
+from ..errors import UsageError, interruptible
 from ..evaluation.results import RESULTS, write_json
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, PretrainArguments
@@ -121,20 +121,20 @@ class Run:
         """
         for part in self.name.split("/"):
             if not NAME.fullmatch(part):
-                raise GPT1Error(
+                raise UsageError(
                     f"{self.name!r} cannot be the name of a run, which is a folder's: {part!r} may have letters, "
                     "digits and any of `_.,+=%-`, and begin with none of them but `_`"
                 )
         if secrets := [key for key in self.settings if key.endswith("_token")]:
-            raise GPT1Error(f"{self.name}: {secrets[0]} is not for plans, which note their settings: set HF_TOKEN")
+            raise UsageError(f"{self.name}: {secrets[0]} is not for plans, which note their settings: set HF_TOKEN")
         try:
             _, rest = parser(self.kind).parse_known_args(self.flags)
         except ArgumentError as error:
-            raise GPT1Error(f"{self.name}: {error}") from error
+            raise UsageError(f"{self.name}: {error}") from error
         if rest:
             names = [field.name for field in fields(KINDS[self.kind][0])]
             near = difflib.get_close_matches(rest[0].lstrip("-"), names, n=1)
-            raise GPT1Error(
+            raise UsageError(
                 f"{self.name}: `gpt1 {self.kind}` has no setting {rest[0].lstrip('-')!r}"
                 f"{f'; did you mean {near[0]}?' if near else ''}"
             )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
-from ..errors import GPT1Error, UsageError
+from ..errors import UsageError
 from ..resources import read_yaml
 from .flags import nearest
 
@@ -80,14 +80,14 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     Read a recipe and check its keys against a dataclass.
 
     Raises:
-        GPT1Error: as [`parse`].
+        UsageError: as [`parse`].
     """
     file, recipe = read_yaml(path)
     names = {field.name for field in dataclasses.fields(arguments) if field.init}
     hints = get_type_hints(arguments)
     for key, value in recipe.items():
         if key not in names:
-            raise GPT1Error(f"{file}: unknown key {key!r}{nearest(key, names)}")
+            raise UsageError(f"{file}: unknown key {key!r}{nearest(key, names)}")
         _check_kind(f"{file}: {key}", value, hints[key])
     return recipe
 
@@ -98,15 +98,15 @@ def _check_kind(where: str, value: Any, hint: Any):
     kinds = {get_origin(kind) or kind for kind in each}
     if value is None:
         if type(None) not in kinds:
-            raise GPT1Error(f"{where} has no value: give it one, or leave the line out for its default")
+            raise UsageError(f"{where} has no value: give it one, or leave the line out for its default")
     elif isinstance(value, dict):
         if dict not in kinds:
-            raise GPT1Error(f"{where} is one value, not a mapping of several")
+            raise UsageError(f"{where} is one value, not a mapping of several")
     elif isinstance(value, list):
         if list not in kinds or not all(isinstance(one, str | int | float) for one in value):
-            raise GPT1Error(f"{where} is {'a list of plain values' if list in kinds else 'one value, not a list'}")
+            raise UsageError(f"{where} is {'a list of plain values' if list in kinds else 'one value, not a list'}")
     elif not isinstance(value, str | int | float | datetime.date):
-        raise GPT1Error(f"{where} is a {type(value).__name__}: give it a number, a word, or true or false")
+        raise UsageError(f"{where} is a {type(value).__name__}: give it a number, a word, or true or false")
 
 
 def _config_parser() -> argparse.ArgumentParser:
@@ -131,5 +131,5 @@ def _typed(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> dict[str,
             typed[key] = str(value)
         # argparse compares what it reads with the choices, but not defaults.
         if isinstance(typed[key], str) and action.choices and typed[key] not in map(str, action.choices):
-            raise GPT1Error(f"{key} is one of {', '.join(map(str, action.choices))}, not {value!r}")
+            raise UsageError(f"{key} is one of {', '.join(map(str, action.choices))}, not {value!r}")
     return typed

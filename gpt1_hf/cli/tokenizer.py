@@ -1,8 +1,10 @@
 """Train a tokenizer on text, convert the original vocabulary, or rebuild the word-splitting rules."""
 
 import json
+import sys
 
 from ..errors import GPT1Error, writing
+from ..notes import no_bars
 from ..ranges import MOST, check_ranges
 from .flags import Parser, read_constant
 
@@ -56,7 +58,9 @@ def main(argv: list[str]):
     if args.action == "train":
         source = (args.corpus, "train", args.data_dir or default_data_dir(), args.corpus_revision, args.corpus_rows)
         pieces = (piece for _, piece in read_pieces(*source))
-        tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length)
+        # The library's bars end with line breaks on standard output.
+        has_bars = sys.stdout.isatty() and not no_bars()
+        tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length, has_bars)
     else:
         try:
             tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)

@@ -111,9 +111,9 @@ def warn_of_others(corpus: str, data_dir: str | None, files: list[Path]):
         if file.is_file() and file not in files and (files or file.suffix.lower() == TEXT)
     ]
     if names := [name for name in others if not any(part.startswith(".") for part in Path(name).parts)]:
-        why = f"it reads {TEXT} files" if files else "it reads its rows"
+        what = f"{TEXT} files" if files else "files of rows"
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        logger.warning(f"{path} holds what is not read, since {why}: {', '.join(names[:3])}{more}")
+        logger.warning(f"{path}: only {what} are read; left out: {', '.join(names[:3])}{more}")
 
 
 def check_readable(corpus: str, split: str, data_dir: str | None = None):
@@ -121,7 +121,8 @@ def check_readable(corpus: str, split: str, data_dir: str | None = None):
     path = local_copy(corpus, data_dir) or Path(corpus)
     files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else None
     if files is not None and not any(file.suffix.lower() in BUILDERS for file in files):
-        held = f" ({', '.join(file.name for file in files[:3])}{', ...' if len(files) > 3 else ''})" if files else ""
+        names = ", ".join([file.name for file in files[:3]] + ["..."] * (len(files) > 3))
+        held = f" (it holds {names})" if names else ""
         fault = "is of no known format" if path.is_file() else f"has no file of the split {split!r}{held}"
         raise GPT1Error(
             f"{path} {fault}: give a {TEXT} file, a folder of them, or rows with a column 'text' "

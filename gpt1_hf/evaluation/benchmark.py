@@ -21,7 +21,7 @@ from transformers import (
 
 from ..checkpoints import compute_device, open_config, open_model, open_processor
 from ..data.collator import GPT1DataCollator
-from ..errors import GPT1Error, MissingSplitError
+from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import GPT1Processor
 from ..progress import reading_bars
 from ..provenance import check_tokenizer, trained_on
@@ -63,7 +63,7 @@ def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Proces
 def check_supervised(task: Task):
     """Raise if nothing can be fine-tuned for a task."""
     if task.input_format is None:
-        raise GPT1Error(f"task {task.id} is for zero-shot scoring only: nothing is fine-tuned for it")
+        raise UsageError(f"task {task.id} is for zero-shot scoring only: nothing is fine-tuned for it")
 
 
 def auto_class(task: Task) -> type:
@@ -88,7 +88,7 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
         GPT1Error: if `plain_regression` is asked for a task without scores.
     """
     if plain_regression and not task.score_range:
-        raise GPT1Error(f"plain_regression is for scores, and task {task.id} has none")
+        raise UsageError(f"plain_regression is for scores, and task {task.id} has none")
     changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
     if task.score_range:
         return changes | {

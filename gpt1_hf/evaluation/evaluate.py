@@ -128,7 +128,9 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     from ..data.corpus import encode_blocks, read_documents, text_files
 
     if args.split and text_files(args.text_file, args.data_dir):
-        raise GPT1Error(f"split is a data set's: {args.text_file} is plain text, all of which is scored; drop --split")
+        raise UsageError(
+            f"split is a data set's: {args.text_file} is plain text, all of which is scored; drop --split"
+        )
     split = args.split or "validation"
     documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..notes import no_bars
 from .log_probs import token_log_probs
 
@@ -95,7 +95,7 @@ def score_documents(
     """
     stride = window - 1 if stride is None else stride
     if not 1 <= stride < window:
-        raise GPT1Error(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
+        raise UsageError(f"stride {stride} does not fit a window of {window} tokens: choose 1 to {window - 1}")
     score = TextScore()
     with tqdm(unit="token", unit_scale=True, desc="scoring", disable=not show_progress or no_bars()) as progress:
         batch: list[tuple[np.ndarray, int]] = []

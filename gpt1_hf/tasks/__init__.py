@@ -7,7 +7,7 @@ import difflib
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..errors import GPT1Error
+from ..errors import UsageError
 from .task import Task
 
 
@@ -32,13 +32,13 @@ def load_task(task_id: str) -> Task:
     Look up a task by its id.
 
     Raises:
-        GPT1Error: if there is no such task.
+        UsageError: if there is no such task.
     """
     tasks = all_tasks(zero_shot=True)
     if task_id not in tasks:
         near = difflib.get_close_matches(str(task_id), tasks, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise GPT1Error(f"there is no task {task_id!r}{hint} (tasks: {', '.join(sorted(tasks))})")
+        raise UsageError(f"there is no task {task_id!r}{hint} (tasks: {', '.join(sorted(tasks))})")
     return tasks[task_id]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
 from ..data.loading import local_copy, open_dataset
-from ..errors import GPT1Error, MissingSplitError
+from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import INPUT_FORMATS
 from ..progress import reading_bars
 from ..resources import SAMPLES
@@ -137,7 +137,7 @@ class Task:
         whole, _, subset = split.partition("_")
         if whole not in self.splits or (subset and (subset not in self.subsets or whole == "train")):
             known = [*self.splits, *(f"{s}_{part}" for s in self.splits if s != "train" for part in self.subsets)]
-            raise GPT1Error(f"task {self.id} has no split {split!r}; choose one of {', '.join(known)}")
+            raise UsageError(f"task {self.id} has no split {split!r}; choose one of {', '.join(known)}")
         parts = self.read(whole, data_dir, sample)
         rows = concatenate_datasets([self.canonical(part, f"{self.id} ({name})") for name, part in parts.items()])
         if not subset:

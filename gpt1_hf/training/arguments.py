@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import (
 from transformers.utils import logging
 
 from ..data.loading import default_data_dir
-from ..errors import GPT1Error
+from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
 from ..ranges import LEAST, MOST, check_ranges
 
@@ -127,14 +127,14 @@ def check_metric(args: TrainingArguments, names: Sequence[str]):
     known = ("loss", *names)
     wish = args.metric_for_best_model
     if wish is not None and wish.removeprefix("eval_") not in known:
-        raise GPT1Error(f"metric_for_best_model is {' or '.join(known)} here, not {wish!r}")
+        raise UsageError(f"metric_for_best_model is {' or '.join(known)} here, not {wish!r}")
 
 
 def refuse(args: TrainingArguments):
     """Raise [`GPT1Error`] if one of the settings is among the [`REFUSED`] ones."""
     for name, (is_refused, reason) in REFUSED.items():
         if is_refused(args):
-            raise GPT1Error(f"{name} {reason}")
+            raise UsageError(f"{name} {reason}")
 
 
 def drop_missing_precision(args: TrainingArguments):
@@ -201,15 +201,15 @@ class GPT1TrainingArguments(TrainingArguments):
         except ImportError as error:  # such as deepspeed
             raise GPT1Error(f"a setting needs what is not installed: {error}") from error
         if self.torch_compile and self.torch_compile_backend.upper() not in DynamoBackend.__members__:
-            raise GPT1Error(
+            raise UsageError(
                 f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the usual one"
             )
         drop_missing_precision(self)  # which `accelerate launch` may have asked for
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
-            raise GPT1Error("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
+            raise UsageError("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
             if tracker not in INTEGRATION_TO_CALLBACK:
-                raise GPT1Error(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
+                raise UsageError(f"report_to: unknown {tracker!r}; choose none, tensorboard, trackio or wandb")
             if tracker not in get_available_reporting_integrations():
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 

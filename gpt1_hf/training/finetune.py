@@ -137,7 +137,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
 def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
     """The training rows and, by the names of their splits, the rows that the model is scored on."""
     if not 0 <= args.held_out_share < 1:
-        raise GPT1Error(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
+        raise UsageError(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
     if args.held_out_share:
         # The last rows, not random ones: neighbours often share a source or a premise, and would tell of each other.
@@ -353,7 +353,7 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
     """
     blocks = model.base_model.h
     if not 0 <= n_layers <= len(blocks):
-        raise GPT1Error(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
+        raise UsageError(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
     # Loaded weights are marked as such, and `_init_weights` passes them over: those of a new model are copied.
     new_blocks = type(model)(model.config).base_model.h
     for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..checkpoints import open_config
-from ..errors import GPT1Error, interruptible
+from ..errors import GPT1Error, UsageError, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
 from ..notes import note
@@ -37,7 +37,7 @@ def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Res
         GPT1Error: if a model is missing, no task could be run, or all were to be pushed to one repository.
     """
     if runs[0].push_to_hub:
-        raise GPT1Error("push_to_hub is for one task: push each model that you choose with `gpt1 push` afterwards")
+        raise UsageError("push_to_hub is for one task: push each model that you choose with `gpt1 push` afterwards")
     for model in {run.model for run in runs}:
         open_config(model)
     is_main = runs[0].process_index == 0

@@ -23,7 +23,7 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..data.spans import RandomSpans, Windows
-from ..errors import GPT1Error, UsageError, interruptible, writing
+from ..errors import UsageError, interruptible, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
 from ..hardware import device_name, training_dtype
@@ -89,12 +89,12 @@ def pretrain(
     if not args.corpus or not args.tokenizer:
         raise UsageError("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
     if args.spans not in SPANS:
-        raise GPT1Error(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
+        raise UsageError(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:
-        raise GPT1Error(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+        raise UsageError(f"unknown architecture {args.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     check_metric(args, ("perplexity",))
     if evaluate is not None and not args.checkpoints_per_decade:
-        raise GPT1Error("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
+        raise UsageError("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
     return run(args, evaluate)
 
 

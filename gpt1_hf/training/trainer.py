@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from ..errors import GPT1Error, Terminated, writing
 from ..evaluation.perplexity import perplexity
 from ..evaluation.results import write_json
 from ..folders import check_writable
-from ..notes import note
+from ..notes import no_bars, note
 from ..processing_gpt1 import GPT1Processor
 from ..progress import Lines, OneBar
 from .arguments import check_metric, drop_missing_precision
@@ -143,7 +142,7 @@ class GPT1Trainer(PublishingTrainer):
         for callback in list(self.callback_handler.callbacks):
             if type(callback) in (PrinterCallback, ProgressCallback):  # not a notebook's
                 self.remove_callback(callback)
-                has_bar = isinstance(callback, ProgressCallback) and sys.stderr.isatty()
+                has_bar = isinstance(callback, ProgressCallback) and not no_bars()
                 self.add_callback(OneBar() if has_bar else Lines())
         if self.compute_metrics in (None, mean_loss) and not isinstance(self.eval_dataset, dict):
             check_metric(self.args, ("perplexity",) if self.compute_metrics else ())

@@ -121,6 +121,46 @@ def test_what_does_not_fit_the_context_is_told_at_once(base_model, capsys, monke
     assert "the model's context of 64" in capsys.readouterr().err
 
 
+def test_the_advice_on_what_does_not_fit_the_context_works(base_model, capsys):
+    command = ["generate", "The old lady", "--model", base_model, "--temperature", "0", "--max_length", "200"]
+    assert main(command) == 1
+    advice = capsys.readouterr().err.split()[-2:]
+    assert advice[0] == "max_new_tokens" and main([*command, f"--{advice[0]}", advice[1]]) == 0
+
+
+def test_learning_a_vocabulary_prints_its_result_alone(tmp_path, capfd):
+    (tmp_path / "text.txt").write_text("the old lady saw the old man\n" * 20, encoding="utf-8")
+    command = ["tokenizer", "train", "--corpus", str(tmp_path / "text.txt"), "--vocab_size", "30"]
+    assert main([*command, "--output_dir", str(tmp_path / "out")]) == 0
+    assert capfd.readouterr().out.splitlines() == [f"30 entries saved in {tmp_path / 'out'}"]
+
+
+WRONG_VALUES = [
+    "finetune --config nowhere",
+    "finetune --config FILE",
+    "finetune --task nothing",
+    "finetune --task cola --sample --metric_for_best_model nothing",
+    "finetune --task cola --report_to nothing",
+    "finetune --task dpr",
+    "finetune --task cola --sample --held_out_share 1",
+    "pretrain --corpus FILE --tokenizer gpt1-tiny --metric_for_best_model accuracy",
+    "evaluate --text_file FILE --split test",
+    "zero-shot --task sst2 --sample --split nothing",
+    "analyze ablations --dry_run --config FILE",
+    "analyze ablations --dry_run --tasks nothing",
+    "analyze ablations --dry_run --finetune.learning_rate much",
+    "recipes show nowhere",
+]
+
+
+@pytest.mark.parametrize("command", WRONG_VALUES)
+def test_a_value_that_a_setting_does_not_take_is_wrong_usage(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").write_text("[a list]\n", encoding="utf-8")
+    assert main(command.replace("FILE", "file.txt").split()) == 2
+    assert capsys.readouterr().err.count("gpt1: error: ") == 1
+
+
 def fail(error):
     raise error
 

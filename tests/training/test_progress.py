@@ -40,6 +40,17 @@ def test_one_bar_on_a_terminal(base_model, tmp_path, monkeypatch, capsys):
     assert err.count("'loss': '") == 2
 
 
+def test_quiet_is_quiet_on_a_terminal_too(base_model, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
+    try:
+        assert main(["--quiet", *command(base_model, tmp_path)]) == 0
+    finally:
+        be_quiet(False)
+    out, err = capfd.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["task", "------", "cola"]
+    assert "loss" not in err and "train_runtime" not in err and "it/s" not in err
+
+
 def test_quiet_leaves_the_logs_out(capsys):
     try:
         be_quiet(True)
