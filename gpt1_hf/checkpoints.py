@@ -58,7 +58,7 @@ def unreachable(model: str, what: str, error: Exception) -> GPT1Error:
     elif known := refusal(error, model, "model"):
         reason, remedy = known
         advice = f"{remedy}, or give a folder that has one, or gpt1-tiny"
-        return GPT1Error(f"cannot load the {what} of model {model!r}: {reason}: {advice}")
+        return GPT1Error(f"cannot load the {what} of model {model!r}: there is no such folder, and {reason}: {advice}")
     if reason.startswith("Couldn't instantiate the backend tokenizer"):  # all that the library says of missing files
         reason = "it has no tokenizer files that can be read"
     return GPT1Error(f"cannot load the {what} of model {model!r}: {advice} ({reason})")

@@ -371,7 +371,7 @@ class GPT1Tokenizer(TokenizersBackend):
             pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
             found = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
             if found is None:
-                names = ", or ".join(" and ".join(names) for names in VOCABULARY_FILES)
+                names = ", nor ".join(" and ".join(names) for names in VOCABULARY_FILES)
                 raise FileNotFoundError(f"the folder {str(source)!r} has no vocabulary: neither {names}")
             vocabulary, merges_file = found
         else:

@@ -115,6 +115,8 @@ def checkpoints(run: str) -> list[tuple[int, Path]]:
     Raises:
         GPT1Error: if there are none.
     """
+    if not Path(run).is_dir():
+        raise GPT1Error(f"there is no folder {run!r}")
     found = {}
     # The log-spaced ones, if the run kept any: those to go on from are too close to one another, and soon deleted.
     kept = sorted(Path(run).glob(f"{FOLDER}/*/config.json"))

@@ -99,6 +99,7 @@ class TestCommand:
         cases = {
             "needs --run": [],
             "empty' has no checkpoints": ["--run", tmp_path / "empty"],
+            "there is no folder 'nowhere'": ["--run", "nowhere"],
             "are both of a transformer": ["--run", run, "--lstm_run", run],
             "no zero-shot heuristic for 'mnli'": ["--run", run, "--tasks", "mnli"],
         }

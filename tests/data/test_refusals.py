@@ -311,6 +311,7 @@ def test_offline_it_says_so(capsys, tmp_path):
         assert main(argv) == 1
         message = capsys.readouterr().err
         assert message.count("\n") == 1 and "HF_HUB_OFFLINE is set" in message and "unset it" in message
+    assert "there is no such folder, and HF_HUB_OFFLINE is set" in message
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
