@@ -1,19 +1,22 @@
 """See a model in the browser: probabilities of tokens and answers, tokens of a text; or write it as a Space."""
 
+from ..errors import UsageError
 from .flags import Parser
 
 
 def main(argv: list[str]):
     parser = Parser("space", __doc__)
-    parser.add_argument("--model", default="gpt1-tiny", help="Language model: folder, Hub id, or gpt1-tiny.")
+    parser.add_argument("--model", help="Language model: folder, Hub id, or gpt1-tiny. Default: gpt1-tiny.")
     parser.add_argument("--choice_model", help="Checkpoint fine-tuned for multiple choice (race, story_cloze).")
     parser.add_argument("--port", type=int, default=7860, help="Port on 127.0.0.1.")
     parser.add_argument("--output_dir", help="Write a folder for a Hugging Face Space there, and serve nothing.")
     args = parser.parse_args(argv)
+    if args.output_dir is not None and (args.model or args.choice_model):
+        raise UsageError("a Space is written with gpt1-tiny: drop --model and --choice_model, or drop --output_dir")
 
     from ..space import serve, write_space
 
     if args.output_dir is None:
-        serve(args.model, args.choice_model, args.port)
+        serve(args.model or "gpt1-tiny", args.choice_model, args.port)
     else:
         print(f"written to {write_space(args.output_dir)}")

@@ -150,6 +150,7 @@ WRONG_VALUES = [
     "analyze ablations --dry_run --tasks nothing",
     "analyze ablations --dry_run --finetune.learning_rate much",
     "recipes show nowhere",
+    "space --model gpt1-tiny --output_dir out",
 ]
 
 
