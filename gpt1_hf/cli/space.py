@@ -12,7 +12,10 @@ def main(argv: list[str]):
     parser.add_argument("--output_dir", help="Write a folder for a Hugging Face Space there, and serve nothing.")
     args = parser.parse_args(argv)
     if args.output_dir is not None and (args.model or args.choice_model):
-        raise UsageError("a Space is written with gpt1-tiny: drop --model and --choice_model, or drop --output_dir")
+        raise UsageError(
+            "a Space takes its models from its variables GPT1_MODEL and GPT1_CHOICE_MODEL: set them there, and drop "
+            "--model and --choice_model"
+        )
 
     from ..space import serve, write_space
 

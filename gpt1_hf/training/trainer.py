@@ -28,7 +28,7 @@ from ..checkpoints import new_model
 from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
-from ..errors import GPT1Error, Terminated, writing
+from ..errors import Terminated, UsageError, writing
 from ..evaluation.perplexity import perplexity
 from ..evaluation.results import write_json
 from ..folders import check_writable
@@ -176,7 +176,7 @@ class GPT1Trainer(PublishingTrainer):
         if "smoothing" not in inspect.signature(model.forward).parameters:
             return
         if not getattr(model, "takes_smoothing", True):
-            raise GPT1Error(
+            raise UsageError(
                 "label_smoothing_factor spreads a label over the classes, and scores, their bins and multiple labels "
                 f"are not classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
                 f"{model.config.num_labels}, regression_bins {model.config.regression_bins}): leave it out"
@@ -194,7 +194,7 @@ class GPT1Trainer(PublishingTrainer):
             optimizer = super().create_optimizer(model)
         except (ImportError, TypeError, ValueError) as error:
             name, settings = args.optim.value, args.optim_args
-            raise GPT1Error(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
+            raise UsageError(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
@@ -205,7 +205,7 @@ class GPT1Trainer(PublishingTrainer):
             return super().create_scheduler(*args, **kwargs)
         except (TypeError, ValueError) as error:
             name, settings = self.args.lr_scheduler_type.value, self.args.lr_scheduler_kwargs
-            raise GPT1Error(
+            raise UsageError(
                 f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
             ) from error
 

@@ -262,7 +262,7 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
 )
 def test_what_does_not_fit_is_told_in_one_sentence(flags, message, base_model, tmp_path, capsys):
     run = ["finetune", "--task", "cola", "--sample", "--model", base_model, "--max_steps", "1", "--use_cpu", "true"]
-    assert main([*run, "--output_dir", str(tmp_path / "run"), *flags]) == 1
+    assert main([*run, "--output_dir", str(tmp_path / "run"), *flags]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("gpt1: error: ") and message in last
     assert not list((tmp_path / "run").glob("*.safetensors"))
@@ -272,5 +272,5 @@ def test_the_best_perplexity_is_the_lowest(base_model, tmp_path, capsys):
     args = PretrainArguments(str(tmp_path), metric_for_best_model="eval_perplexity", use_cpu=True)
     assert args.greater_is_better is False
     argv = ["pretrain", "--corpus", "x.txt", "--tokenizer", base_model, "--metric_for_best_model", "accuracy"]
-    assert main([*argv, "--output_dir", str(tmp_path / "run")]) == 1
+    assert main([*argv, "--output_dir", str(tmp_path / "run")]) == 2
     assert "metric_for_best_model is loss or perplexity here, not 'accuracy'" in capsys.readouterr().err
