@@ -220,7 +220,7 @@ def open_model(
         base_config.vocab_size = open_config(base).vocab_size
         return open_adapter(model, open_model(model_class, base, base_config, new_head=True, dtype=dtype), config)
     _check_libraries(model, config)
-    if dtype == "auto":
+    if dtype == "auto" and getattr(config, "quantization_config", None) is None:
         config = copy.deepcopy(config)
         config.dtype = None  # the library would take it for the files' type
     verbosity = logging.get_verbosity()
