@@ -19,6 +19,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.processing_gpt1 import GPT1Processor
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.tasks import load_task
+from gpt1_hf.training import arguments
 
 
 def test_cost_is_tokens_by_rate(write_plan, tokenizer):
@@ -93,7 +94,8 @@ def test_measuring_ends(write_plan, monkeypatch):
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_bf16):
     """`--bf16 true` trains in fp32 on a CPU without bf16 instructions, and nothing is measured in an emulation."""
-    monkeypatch.setattr(hardware, "has_half_precision", lambda dtype, device: has_bf16)
+    for module in (hardware, arguments):
+        monkeypatch.setattr(module, "has_half_precision", lambda dtype, device: has_bf16)
     asked = []
     monkeypatch.setattr(cost, "measure", lambda *shape: asked.append(shape[-2:]) or 1.0)
     changes = {"pretrain": {"bf16": True}, "finetune": {"bf16": True}}
