@@ -92,6 +92,11 @@ def gated(name: str, kind: str) -> tuple[str, str]:
     return "it is gated on the Hub", f"ask for access at {page_of(name, kind)} and {LOG_IN}"
 
 
+def no_such_revision(name: str, kind: str) -> tuple[str, str]:
+    """Reason and remedy of a branch, tag or commit that is not there."""
+    return "it has no such revision on the Hub", f"take one that {page_of(name, kind)} lists"
+
+
 def missing(kind: str) -> tuple[str, str]:
     """Reason and remedy of what is not there, or not for everyone to see: the Hub does not say which."""
     return f"the Hub has no {kind} of that name, or it is private", f"check the name, {LOG_IN}"
@@ -113,7 +118,7 @@ def _answer(error: HfHubHTTPError, name: str, kind: str) -> tuple[str, str]:
     if isinstance(error, DisabledRepoError) or status == 451:
         return f"the Hub has shut it off{quoted}", f"take another {kind}"
     if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision on the Hub", f"take one that {page} lists"
+        return no_such_revision(name, kind)
     if status == 401 and said.startswith("Invalid credentials"):
         return "the Hub does not know the token", "log in anew with `hf auth login`, or correct HF_TOKEN"
     if isinstance(error, RepositoryNotFoundError) or status == 401:

@@ -22,7 +22,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HTTPError
 
 from ..errors import GPT1Error, MissingSplitError
-from ..refusals import gated, missing, refusal, without_tokens
+from ..refusals import gated, missing, no_such_revision, refusal, without_tokens
 from ..resources import UNREADABLE
 
 
@@ -155,6 +155,8 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
         return known
     said = without_tokens(" ".join(str(error.__cause__ or error).split()))[:300] or "no rows"
     if isinstance(error, DatasetNotFoundError):  # which may have lost the error that it came from
+        if said.startswith("Revision "):
+            return no_such_revision(hub_id, "data set")
         return gated(hub_id, "data set") if "gated" in said else missing("data set")
     # The revision and the configuration of a task are fixed.
     other = "" if config else f"give another revision, {hub_id}@REVISION"

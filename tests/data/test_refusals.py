@@ -141,7 +141,8 @@ def test_a_corpus_that_cannot_be_read_says_why(client, name):
     message = error_of(train(client, f"bert/{name}"))
     assert re.search(BAD[name][1], message), message
     assert f"'bert/{name}'" in message and len(message) < 700
-    assert "--data_dir" in message or "cannot read the corpus" in message
+    # `datasets` before 5.0 takes a file of no rows for an empty set.
+    assert "--data_dir" in message or "cannot read the corpus" in message or "it has no rows" in message
 
 
 @pytest.mark.parametrize("name", BAD | BAD_WHOLE)
