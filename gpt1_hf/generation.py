@@ -13,7 +13,7 @@ from transformers.generation import (
     StopStringCriteria,
 )
 
-from .checkpoints import compute_device, open_causal_lm, open_tokenizer
+from .checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from .errors import GPT1Error
 from .ranges import LEAST, MOST, check_ranges
 

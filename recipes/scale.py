@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt1_hf.checkpoints import open_tokenizer
+from gpt1_hf.checkpoints.loading.loading import open_tokenizer
+
 from gpt1_hf.cli import told
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.scale import build_with_datatrove

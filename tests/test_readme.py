@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from gpt1_hf.checkpoints.loading.conversion import convert
 from hub_client import TOKEN, hub_environment, started_client
 from hub_server import File, Repo
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.cli import main
-from gpt1_hf.conversion import convert
 from gpt1_hf.resources import recipes_dir
 
 
@@ -52,7 +52,7 @@ SMALL = {
 NOT_RUN = {
     "cd gpt1_hf": "goes with git clone",
     "git clone": "needs the repository's address",
-    "gpt1 quantize": "needs torchao, an extra; tests/test_quantize.py",
+    "gpt1 quantize": "needs torchao, an extra; tests/checkpoints/test_quantization.py",
     "gpt1 space": "serves until it is ended; tests/test_space.py clicks through it",
     "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_submission.py",
     "gpt1 tokenizer rules": "writes a file of the package; tests/test_spacy_rules.py",
@@ -65,14 +65,14 @@ NOT_RUN = {
 # Command -> the function that it calls once its arguments are read.
 CALLS = {
     "analyze": "gpt1_hf.analysis.analyze.analyze",
-    "convert": "gpt1_hf.conversion.convert",
+    "convert": "gpt1_hf.checkpoints.conversion.convert",
     "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
-    "export": "gpt1_hf.export.export",
+    "export": "gpt1_hf.checkpoints.export.export",
     "finetune": "gpt1_hf.training.finetune.finetune",
     "generate": "gpt1_hf.generation.generate",
     "pretrain": "gpt1_hf.training.pretrain.pretrain",
     "push": "gpt1_hf.hub.push.push",
-    "quantize": "gpt1_hf.quantization.quantize",
+    "quantize": "gpt1_hf.checkpoints.quantization.quantize",
     "recipes": "gpt1_hf.cli.recipes.listing",
     "report": "gpt1_hf.analysis.report.report",
     "space": "gpt1_hf.space.serve",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..checkpoints import open_config
+from ..checkpoints.loading import open_config
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..checkpoints import open_config, open_tokenizer
+from ..checkpoints.loading import open_config, open_tokenizer
 from ..data.corpus import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.benchmark import load_scored

@@ -16,7 +16,7 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
-from ..checkpoints import open_config, open_model, open_processor
+from ..checkpoints.loading import open_config, open_model, open_processor
 from ..errors import GPT1Error
 from ..evaluation.log_probs import token_log_probs
 from ..generation import sample

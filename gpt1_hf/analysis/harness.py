@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..checkpoints import open_tokenizer
+from ..checkpoints.loading import open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error

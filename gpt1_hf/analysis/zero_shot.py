@@ -28,7 +28,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checkpoints import compute_device, open_causal_lm, open_tokenizer
+from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..checkpoints import open_config
+from ..checkpoints.loading import open_config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError

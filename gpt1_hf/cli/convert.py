@@ -13,13 +13,13 @@ def main(argv: list[str]):
     parser.add_argument("--output_dir", required=True, help="Where to save the model; a new or empty folder.")
     parser.add_argument(
         "--to",
-        choices=read_constant("gpt1_hf.conversion.LAYOUTS"),
+        choices=read_constant("gpt1_hf.checkpoints.conversion.LAYOUTS"),
         default="gpt1",
         help="Layout to write: this package's, or transformers' OpenAIGPT. Default: gpt1.",
     )
     args = parser.parse_args(argv)
 
-    from ..conversion import convert
+    from ..checkpoints.conversion import convert
 
     result = convert(args.source, args.output_dir, args.to)
     print(f"{result.n_parameters / 1e6:.1f} M parameters saved in {args.output_dir}")

@@ -9,7 +9,7 @@ def main(argv: list[str]):
     parser.add_argument("--output_dir", required=True, help="Where to save the program; a new or empty folder.")
     parser.add_argument(
         "--format",
-        choices=read_constant("gpt1_hf.export.FORMATS"),
+        choices=read_constant("gpt1_hf.checkpoints.export.FORMATS"),
         default="onnx",
         help="Default: onnx, which needs the extra `onnx`.",
     )
@@ -20,7 +20,7 @@ def main(argv: list[str]):
     )
     args = parser.parse_args(argv)
 
-    from ..export import export
+    from ..checkpoints.export import export
 
     result = export(args.model, args.output_dir, args.format, args.use_cache)
     print(f"{result.architecture} saved in {args.output_dir}; its inputs: {', '.join(result.inputs)}")

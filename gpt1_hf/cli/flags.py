@@ -273,7 +273,7 @@ def read_constant(reference: str) -> Any:
 
     Args:
         reference (`str`):
-            Module and name, such as `gpt1_hf.export.FORMATS`.
+            Module and name, such as `gpt1_hf.checkpoints.export.FORMATS`.
     """
     module, _, name = reference.rpartition(".")
     for statement in source(module).body:

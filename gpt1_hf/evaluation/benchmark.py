@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ..checkpoints import compute_device, open_config, open_model, open_processor
+from ..checkpoints.loading import compute_device, open_config, open_model, open_processor
 from ..data.collator import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import GPT1Processor

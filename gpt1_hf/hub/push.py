@@ -11,8 +11,8 @@ import transformers
 from huggingface_hub import ModelCard
 from transformers import AutoModel
 
-from ..adapters import adapter_base
-from ..checkpoints import open_config, open_model, open_tokenizer
+from ..checkpoints.loading import open_config, open_model, open_tokenizer
+from ..checkpoints.lora import adapter_base
 from ..errors import GPT1Error
 from ..resources import model_path
 from ..training.card import write_plain_card

@@ -16,8 +16,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import metadata_load
 from transformers import PreTrainedConfig, TrainingArguments
 
-from ..adapters import adapter_base
-from ..checkpoints import open_config
+from ..checkpoints.loading import open_config
+from ..checkpoints.lora import adapter_base
 from ..data.loading import local_copy
 from ..evaluation.results import Result
 from ..resources import model_path

@@ -14,8 +14,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
 
-from ..adapters import add_lora, save_adapter
-from ..checkpoints import new_model, open_config, open_model, open_tokenizer
+from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
+from ..checkpoints.lora import add_lora, save_adapter
 from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError, interruptible, writing
 from ..evaluation.benchmark import (

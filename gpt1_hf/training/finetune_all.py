@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..checkpoints import open_config
+from ..checkpoints.loading import open_config
 from ..errors import GPT1Error, UsageError, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
-from ..checkpoints import new_model, open_causal_lm, open_tokenizer
+from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..adapters import kept_card, save_adapter
+from ..checkpoints.lora import kept_card, save_adapter
 from ..errors import GPT1Error
 from ..notes import note
 from ..upload import CARD, Upload, check_base, check_repo_name, explained, upload

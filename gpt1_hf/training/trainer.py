@@ -24,7 +24,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import unwrap_peft_model
 
-from ..checkpoints import new_model
+from ..checkpoints.loading import new_model
 from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gpt1_hf.checkpoints import open_tokenizer
+from gpt1_hf.checkpoints.loading.loading import open_tokenizer
+
 from gpt1_hf.data.corpus import build_token_stream, read_pieces
 from gpt1_hf.data.loading import default_data_dir
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 from conftest import write_jsonl
+from gpt1_hf.checkpoints.loading.loading import open_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt1_hf.checkpoints import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.corpus import file_lines

@@ -151,11 +151,10 @@ def test_the_help_shows_what_the_parser_takes(capsys):
 
 
 def test_constants_and_generation_fields_are_read_from_the_source():
+    from gpt1_hf.checkpoints.loading.conversion import LAYOUTS
     from transformers import GenerationConfig
 
-    from gpt1_hf.conversion import LAYOUTS
-
-    assert read_constant("gpt1_hf.conversion.LAYOUTS") == LAYOUTS
+    assert read_constant("gpt1_hf.checkpoints.conversion.LAYOUTS") == LAYOUTS
     assert read_constant("gpt1_hf.analysis.zero_shot.HEURISTICS") == [*HEURISTICS]
     fields = {name for name in vars(GenerationConfig()) if name[0] != "_" and name != "transformers_version"}
     assert set(generation_fields()) == fields

@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_resume import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
 
-import gpt1_hf.conversion
+import gpt1_hf.checkpoints.conversion
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 import gpt1_hf.training.trainer
@@ -328,7 +328,7 @@ def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, mon
 
 def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):
     command = ["convert", base_model, "--to", "openai-gpt", "--output_dir", str(tmp_path / "out")]
-    assert run_in_child(command, within(gpt1_hf.conversion, "_theirs")) == -KILL
+    assert run_in_child(command, within(gpt1_hf.checkpoints.conversion, "_theirs")) == -KILL
     assert not (tmp_path / "out").exists()
     assert run_in_child(command) == 0
     back = ["convert", str(tmp_path / "out"), "--output_dir", str(tmp_path / "back")]

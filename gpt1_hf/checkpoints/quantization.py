@@ -16,13 +16,13 @@ import torch
 from tabulate import tabulate
 from transformers import PreTrainedModel, TorchAoConfig
 
-from .checkpoints import open_config, open_model
-from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .errors import GPT1Error
-from .evaluation.evaluate import EvaluateArguments, measure
-from .evaluation.results import Result, write_results
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..errors import GPT1Error
+from ..evaluation.evaluate import EvaluateArguments, measure
+from ..evaluation.results import Result, write_results
+from ..folders import check_new, new_folder
 from .export import open_reader, saved_class
-from .folders import check_new, new_folder
+from .loading import open_config, open_model
 
 
 LEFT_ALONE = ["lm_head", "classifier"]

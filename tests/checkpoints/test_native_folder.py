@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from gpt1_hf.checkpoints.loading.loading import open_config, open_model, open_tokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
@@ -18,7 +19,6 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1DataCollator, GPT1ForSequenceClassification, GPT1Processor
-from gpt1_hf.checkpoints import open_config, open_model, open_tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.tasks import load_task
 

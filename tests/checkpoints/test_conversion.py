@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpt1_hf.checkpoints.loading.conversion import TOLERANCE, convert
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import (
@@ -22,8 +23,7 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Tokenizer
-from gpt1_hf import conversion as conversion_module
-from gpt1_hf.conversion import TOLERANCE, convert
+from gpt1_hf.checkpoints.loading import conversion as conversion_module
 from gpt1_hf.errors import GPT1Error
 
 

@@ -27,14 +27,14 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 from transformers.exporters import DynamoExporter, ExportedModel, OnnxExporter
 from transformers.utils import cached_file
 
-from .checkpoints import open_config, open_model, open_processor, open_tokenizer
-from .configuration_gpt1 import GPT1Config
-from .configuration_gpt1_lstm import GPT1LSTMConfig
+from ..configuration_gpt1 import GPT1Config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..errors import GPT1Error
+from ..folders import check_new, new_folder
+from ..modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
+from ..resources import model_path
 from .conversion import LANGUAGE_MODELS
-from .errors import GPT1Error
-from .folders import check_new, new_folder
-from .modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
-from .resources import model_path
+from .loading import open_config, open_model, open_processor, open_tokenizer
 
 
 FORMATS = ("torch_export", "onnx")

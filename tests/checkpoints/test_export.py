@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gpt1_hf.checkpoints.loading.export import export
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.exporters import ExportedModel
 
@@ -22,10 +23,9 @@ from gpt1_hf import (
     GPT1LSTMForCausalLM,
     GPT1Processor,
 )
-from gpt1_hf import export as export_module
+from gpt1_hf.checkpoints.loading import export as export_module
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.export import export
 from gpt1_hf.modeling_gpt1 import CACHE
 
 

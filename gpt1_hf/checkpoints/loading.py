@@ -27,16 +27,16 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from . import registration  # noqa: F401 (the Auto classes have to know the family)
-from .adapters import adapter_base, open_adapter
-from .configuration_gpt1 import GPT1Config
-from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .errors import GPT1Error
-from .processing_gpt1 import padding_token
-from .provenance import trained_on
-from .refusals import refusal
-from .resources import model_path
-from .tokenization_gpt1 import readable_decoder
+from .. import registration  # noqa: F401 (the Auto classes have to know the family)
+from ..configuration_gpt1 import GPT1Config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..errors import GPT1Error
+from ..processing_gpt1 import padding_token
+from ..provenance import trained_on
+from ..refusals import refusal
+from ..resources import model_path
+from ..tokenization_gpt1 import readable_decoder
+from .lora import adapter_base, open_adapter
 
 
 # Of weights that are pickled only, transformers would ask a bot of the Hub for safetensors, in the repository's public

@@ -19,9 +19,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from .errors import GPT1Error
-from .processing_gpt1 import TASK_TOKENS
-from .resources import model_path
+from ..errors import GPT1Error
+from ..processing_gpt1 import TASK_TOKENS
+from ..resources import model_path
 
 
 if TYPE_CHECKING:

@@ -24,14 +24,14 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from .checkpoints import OPEN_ERRORS, open_config, open_model, open_tokenizer
-from .configuration_gpt1 import GPT1Config
-from .errors import GPT1Error
-from .folders import check_new, new_folder
-from .modeling_gpt1 import GPT1ForCausalLM
-from .refusals import refusal
-from .resources import model_path
-from .tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
+from ..configuration_gpt1 import GPT1Config
+from ..errors import GPT1Error
+from ..folders import check_new, new_folder
+from ..modeling_gpt1 import GPT1ForCausalLM
+from ..refusals import refusal
+from ..resources import model_path
+from ..tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
+from .loading import OPEN_ERRORS, open_config, open_model, open_tokenizer
 
 
 # Largest difference of two logits. Models are compared in fp64, where rounding explains 1e-13 or so; in fp32 it

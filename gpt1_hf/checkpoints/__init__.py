@@ -1,0 +1,1 @@
+"""Checkpoints: loading them, adapters, and their other forms."""
