@@ -6,11 +6,11 @@ from pathlib import Path
 from tabulate import tabulate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from .console import note
 from .errors import interruptible
 from .evaluation.metrics import score
 from .evaluation.results import RESULTS, Result, write_results
 from .generation import generate
-from .notes import note
 from .progress import reading_bars
 from .tasks import load_task
 from .training.arguments import FinetuneArguments

@@ -15,7 +15,7 @@ from transformers.generation import (
 
 from .checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from .errors import GPT1Error
-from .ranges import LEAST, MOST, check_ranges
+from .settings import LEAST, MOST, check_ranges
 
 
 RANGES = {

@@ -22,7 +22,7 @@ from transformers.pipelines.text_classification import ClassificationFunction
 
 from .configuration_gpt1 import GPT1FamilyConfig
 from .processing_gpt1 import GPT1Processor
-from .provenance import check_tokenizer, row_length
+from .training_record import check_tokenizer, row_length
 
 
 def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import GPT1Error
-from .ranges import check_ranges
 from .resources import PACKAGE, space_dir
+from .settings import check_ranges
 
 
 def load_app() -> ModuleType:

@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import disable_progress_bars
 
+from ..console import note
 from ..errors import GPT1Error
-from ..notes import note
 from .cost import estimate, format_plan, format_runs
 from .plan import Plan, carry_out, share
 from .processes import Processes

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..checkpoints.loading import open_config
+from ..console import note
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
-from ..notes import note
 from .figures import Figure, Series
 from .records import Record, labels
 from .tables import Section, Table, write_section

@@ -14,8 +14,8 @@ from typing import Any
 from ..checkpoints.loading import open_config
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..console import note
 from ..errors import UsageError
-from ..notes import note
 from ..resources import read_yaml
 from ..tasks import load_task
 from .processes import Processes

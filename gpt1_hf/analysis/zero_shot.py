@@ -29,17 +29,17 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
+from ..console import note
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError
 from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
-from ..folders import check_writable, default_folder
-from ..notes import note
-from ..provenance import check_tokenizer, rows_digest
-from ..ranges import MOST, check_ranges
+from ..files import check_writable, default_folder
+from ..settings import MOST, check_ranges
 from ..tasks import load_task
+from ..training_record import check_tokenizer, rows_digest
 
 
 logger = logging.getLogger(__name__)

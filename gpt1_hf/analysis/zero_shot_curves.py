@@ -9,14 +9,14 @@ from tabulate import tabulate
 
 from ..checkpoints.loading import open_config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..console import note
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
-from ..notes import note
-from ..provenance import rows_digest
 from ..tasks import load_task
 from ..training.trajectory import FOLDER
+from ..training_record import rows_digest
 from .records import Record
 from .tables import write_section
 from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows

@@ -26,9 +26,9 @@ from transformers.utils import cached_file
 
 from ..configuration_gpt1 import GPT1Config
 from ..errors import GPT1Error
-from ..folders import check_new, new_folder
+from ..files import check_new, new_folder
+from ..hub_errors import refusal
 from ..modeling_gpt1 import GPT1ForCausalLM
-from ..refusals import refusal
 from ..resources import model_path
 from ..tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
 from .loading import OPEN_ERRORS, open_config, open_model, open_tokenizer

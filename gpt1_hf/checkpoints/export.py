@@ -30,7 +30,7 @@ from transformers.utils import cached_file
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
-from ..folders import check_new, new_folder
+from ..files import check_new, new_folder
 from ..modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
 from ..resources import model_path
 from .conversion import LANGUAGE_MODELS

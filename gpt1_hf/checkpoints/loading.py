@@ -31,11 +31,11 @@ from .. import registration  # noqa: F401 (the Auto classes have to know the fam
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
+from ..hub_errors import refusal
 from ..processing_gpt1 import padding_token
-from ..provenance import trained_on
-from ..refusals import refusal
 from ..resources import model_path
 from ..tokenization_gpt1 import readable_decoder
+from ..training_record import trained_on
 from .lora import adapter_base, open_adapter
 
 

@@ -20,7 +20,7 @@ from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..evaluation.evaluate import EvaluateArguments, measure
 from ..evaluation.results import Result, write_results
-from ..folders import check_new, new_folder
+from ..files import check_new, new_folder
 from .export import open_reader, saved_class
 from .loading import open_config, open_model
 

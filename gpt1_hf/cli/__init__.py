@@ -16,8 +16,8 @@ from json import JSONDecodeError
 from pathlib import Path
 
 from .. import AS_COMMAND
+from ..console import be_quiet, no_bars
 from ..errors import GPT1Error, Terminated, UsageError
-from ..notes import be_quiet, no_bars
 from .flags import nearest, underscored
 
 

@@ -7,8 +7,8 @@ from importlib import import_module
 import yaml
 
 from ..errors import UsageError
-from ..ranges import LEAST, check_ranges
 from ..resources import PACKAGE, UNREADABLE
+from ..settings import LEAST, check_ranges
 from .flags import Parser, check, nearest, read_fields
 
 

@@ -3,9 +3,9 @@
 import json
 import sys
 
+from ..console import no_bars
 from ..errors import GPT1Error, writing
-from ..notes import no_bars
-from ..ranges import MOST, check_ranges
+from ..settings import MOST, check_ranges
 from .flags import Parser, read_constant
 
 
@@ -51,7 +51,7 @@ def main(argv: list[str]):
 
     from ..data.corpus import read_pieces
     from ..data.loading import default_data_dir
-    from ..folders import check_writable
+    from ..files import check_writable
     from ..tokenization_gpt1 import GPT1Tokenizer
 
     check_writable(args.output_dir)  # before the corpus is read

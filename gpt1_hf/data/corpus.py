@@ -20,8 +20,8 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..console import no_bars
 from ..errors import GPT1Error
-from ..notes import no_bars
 from .loading import BUILDERS, LOAD_ERRORS, local_copy, open_dataset, split_files, unreadable
 
 

@@ -22,7 +22,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HTTPError
 
 from ..errors import GPT1Error, MissingSplitError
-from ..refusals import gated, missing, no_such_revision, refusal, without_tokens
+from ..hub_errors import gated, missing, no_such_revision, refusal, without_tokens
 from ..resources import UNREADABLE
 
 

@@ -24,8 +24,8 @@ from ..data.collator import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import GPT1Processor
 from ..progress import reading_bars
-from ..provenance import check_tokenizer, trained_on
 from ..tasks import Task
+from ..training_record import check_tokenizer, trained_on
 from .metrics import score
 from .results import Result, write_text
 

@@ -7,14 +7,14 @@ from itertools import chain
 import numpy as np
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
+from ..console import note
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError
-from ..folders import check_writable, default_folder
-from ..notes import note
-from ..provenance import check_rows, check_tokenizer, row_length, rows_digest, trained_on
-from ..ranges import MOST, check_ranges
+from ..files import check_writable, default_folder
+from ..settings import MOST, check_ranges
 from ..tasks import load_task
+from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from .benchmark import (
     check_supervised,
     encode_rows,

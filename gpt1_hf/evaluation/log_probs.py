@@ -12,8 +12,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Cache, PreTrainedModel
 
+from ..console import no_bars
 from ..modeling_gpt1 import CACHE
-from ..notes import no_bars
 
 
 # Logits that are turned into fp32 log-probabilities at once: 64 MiB, whatever the vocabulary.

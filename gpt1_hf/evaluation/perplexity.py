@@ -8,8 +8,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..console import no_bars
 from ..errors import GPT1Error, UsageError
-from ..notes import no_bars
 from .log_probs import token_log_probs
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..console import note
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
-from ..notes import note
-from ..provenance import row_length, trained_on
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
+from ..training_record import row_length, trained_on
 from .benchmark import encode_rows, open_fine_tuned, predict, write_predictions
 
 

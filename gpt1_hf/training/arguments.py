@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
-from ..ranges import LEAST, MOST, check_ranges
+from ..settings import LEAST, MOST, check_ranges
 
 
 logger = logging.get_logger(__name__)

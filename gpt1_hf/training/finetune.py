@@ -16,6 +16,7 @@ from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_
 
 from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
 from ..checkpoints.lora import add_lora, save_adapter
+from ..console import note
 from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError, interruptible, writing
 from ..evaluation.benchmark import (
@@ -32,10 +33,9 @@ from ..evaluation.benchmark import (
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, format_results, write_json, write_results
 from ..hardware import device_name
-from ..notes import note
 from ..processing_gpt1 import GPT1Processor
-from ..provenance import rows_digest, tokenizer_digest, trained_on
 from ..tasks import Task, load_task
+from ..training_record import rows_digest, tokenizer_digest, trained_on
 from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from .arguments import FinetuneArguments, check_metric
 from .card import write_finetuning_cards

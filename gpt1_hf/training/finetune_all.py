@@ -7,10 +7,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..checkpoints.loading import open_config
+from ..console import note
 from ..errors import GPT1Error, UsageError, interruptible
 from ..evaluation.glue import glue_averages
 from ..evaluation.results import Result, write_results, write_text
-from ..notes import note
 from .arguments import FinetuneArguments
 from .finetune import finetune
 from .resume import hold

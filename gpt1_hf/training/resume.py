@@ -20,11 +20,11 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from ..console import note
 from ..data.corpus import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.results import write_json
-from ..folders import check_writable
-from ..notes import note
+from ..files import check_writable
 
 
 logger = logging.getLogger(__name__)

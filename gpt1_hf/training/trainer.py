@@ -25,14 +25,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..checkpoints.loading import new_model
+from ..console import no_bars, note
 from ..data.collator import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import Terminated, UsageError, writing
 from ..evaluation.perplexity import perplexity
 from ..evaluation.results import write_json
-from ..folders import check_writable
-from ..notes import no_bars, note
+from ..files import check_writable
 from ..processing_gpt1 import GPT1Processor
 from ..progress import Lines, OneBar
 from .arguments import check_metric, drop_missing_precision

@@ -7,7 +7,7 @@ from transformers import TrainerState
 
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
-from gpt1_hf.notes import be_quiet
+from gpt1_hf.console import be_quiet
 from gpt1_hf.progress import Lines, OneBar
 
 
