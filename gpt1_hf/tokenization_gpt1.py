@@ -27,7 +27,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.utils import cached_file
 
-from .tokenization_rules_gpt1 import REPLACED, WORD_CUTS, WORDS
+from .tokenization_rules.tables import REPLACED, WORD_CUTS, WORDS
 
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ def main(argv: list[str]):
     args = parser.parse_args(argv)
 
     if args.action == "rules":
-        from ..spacy_rules import write
+        from ..tokenization_rules.generate import write
 
         try:
             print(write())

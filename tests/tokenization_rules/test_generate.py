@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt1_hf import GPT1Tokenizer, tokenization_rules_gpt1
+from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.cli import main
+from gpt1_hf.tokenization_rules import tables as tokenization_rules_gpt1
 
 
 pytest.importorskip("ftfy")
@@ -15,7 +16,7 @@ spacy = pytest.importorskip("spacy")
 
 from original_tokenizer import OriginalTokenizer  # noqa: E402
 
-from gpt1_hf import spacy_rules  # noqa: E402
+from gpt1_hf.tokenization_rules import generate as spacy_rules  # noqa: E402
 
 
 SENTENCES = """
