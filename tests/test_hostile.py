@@ -34,11 +34,11 @@ from gpt1_hf.data.corpus import encode_document
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.submission import read_submission
 from gpt1_hf.generation import sample
+from gpt1_hf.hub.upload import explained, upload
 from gpt1_hf.pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS, TASK_TOKENS
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
 from gpt1_hf.training.finetune import finetune
-from gpt1_hf.upload import explained, upload
 
 
 TOKEN = "hf_" + "SeCrEt" * 5

@@ -29,10 +29,10 @@ from gpt1_hf.analysis.tables import Table
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.results import RESULTS, Result, format_results
+from gpt1_hf.hub.card import write_plain_card
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS, TASK_TOKENS
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments
-from gpt1_hf.training.card import write_plain_card
 
 
 SPECIAL = (*TASK_TOKENS.values(), "<unk>", "</w>", "\n</w>")

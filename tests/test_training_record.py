@@ -16,11 +16,11 @@ from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.glue import glue_averages
 from gpt1_hf.evaluation.results import Result, format_results
 from gpt1_hf.evaluation.submission import SubmitArguments, submit
+from gpt1_hf.hub.upload import model_files
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 from gpt1_hf.training_record import check_tokenizer, rows_digest, tokenizer_digest, trained_on
-from gpt1_hf.upload import model_files
 
 
 def fine_tuned(base_model, folder, task, **changes):

@@ -15,8 +15,8 @@ from ..checkpoints.loading import open_config, open_model, open_tokenizer
 from ..checkpoints.lora import adapter_base
 from ..errors import GPT1Error
 from ..resources import model_path
-from ..training.card import write_plain_card
-from ..upload import (
+from .card import write_plain_card
+from .upload import (
     ADAPTER_CONFIG,
     BASE_PLACEHOLDER,
     CARD,

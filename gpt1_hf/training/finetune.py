@@ -33,12 +33,12 @@ from ..evaluation.benchmark import (
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, format_results, write_json, write_results
 from ..hardware import device_name
+from ..hub.card import write_finetuning_cards
+from ..hub.upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from ..training_record import rows_digest, tokenizer_digest, trained_on
-from ..upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from .arguments import FinetuneArguments, check_metric
-from .card import write_finetuning_cards
 from .finished import SETTINGS_FILE, finished_results, settings
 from .publishing import push_run
 from .resume import (

@@ -28,8 +28,8 @@ from ..errors import UsageError, interruptible, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
 from ..hardware import device_name, training_dtype
+from ..hub.card import write_pretraining_card
 from .arguments import PretrainArguments, check_metric
-from .card import write_pretraining_card
 from .plot import plot_losses
 from .publishing import push_run
 from .resume import (

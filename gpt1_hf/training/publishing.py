@@ -12,8 +12,8 @@ from transformers.trainer_utils import HubStrategy
 from ..checkpoints.lora import kept_card, save_adapter
 from ..console import note
 from ..errors import GPT1Error
-from ..upload import CARD, Upload, check_base, check_repo_name, explained, upload
-from .card import is_plain_card, write_plain_card
+from ..hub.card import is_plain_card, write_plain_card
+from ..hub.upload import CARD, Upload, check_base, check_repo_name, explained, upload
 
 
 if TYPE_CHECKING:

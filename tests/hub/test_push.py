@@ -26,7 +26,7 @@ from gpt1_hf import (
     GPT1Processor,
 )
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.upload import card_for, model_files, upload
+from gpt1_hf.hub.upload import card_for, model_files, upload
 
 
 CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}

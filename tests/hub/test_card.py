@@ -19,10 +19,10 @@ from gpt1_hf import (
     GPT1Processor,
 )
 from gpt1_hf.evaluation.results import Result
+from gpt1_hf.hub.card import write_finetuning_cards, write_plain_card, write_pretraining_card
+from gpt1_hf.hub.card_text import code, hub_word
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
-from gpt1_hf.training.card import write_finetuning_cards, write_plain_card, write_pretraining_card
-from gpt1_hf.training.card_text import code, hub_word
 
 
 # Names that would break out of YAML, Markdown, a table, a code block or a string, if they were not escaped.

@@ -22,9 +22,9 @@ from ..data.loading import local_copy
 from ..evaluation.results import Result
 from ..resources import model_path
 from ..tasks import Task
-from ..upload import is_repo_name
-from .arguments import FinetuneArguments, PretrainArguments
+from ..training.arguments import FinetuneArguments, PretrainArguments
 from .card_text import EXAMPLES, environment, hub_word, plain, snippet, write_card
+from .upload import is_repo_name
 
 
 # What of the settings a card shows.

@@ -12,10 +12,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .configuration_gpt1 import GPT1Config
-from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .errors import GPT1Error
-from .hub_errors import without_tokens
+from ..configuration_gpt1 import GPT1Config
+from ..configuration_gpt1_lstm import GPT1LSTMConfig
+from ..errors import GPT1Error
+from ..hub_errors import without_tokens
 
 
 WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"

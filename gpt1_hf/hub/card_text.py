@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..evaluation.results import write_text
 from ..resources import card_templates
-from ..upload import BASE_PLACEHOLDER, PLACEHOLDER
+from .upload import BASE_PLACEHOLDER, PLACEHOLDER
 
 
 VERSIONS = ("gpt1_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "peft")
