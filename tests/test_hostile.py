@@ -33,8 +33,8 @@ from gpt1_hf.cli import main
 from gpt1_hf.data.corpus import encode_document
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.submission import read_submission
-from gpt1_hf.generation import sample
 from gpt1_hf.hub.upload import explained, upload
+from gpt1_hf.inside.generation import sample
 from gpt1_hf.pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS, TASK_TOKENS
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments

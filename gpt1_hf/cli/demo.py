@@ -9,6 +9,6 @@ def main(argv: list[str]):
     parser.add_argument("--seed", type=int, default=42, help="Seed of the runs.")
     args = parser.parse_args(argv)
 
-    from ..demo import demo
+    from ..inside.demo import demo
 
     demo(args.output_dir, args.seed)

@@ -49,7 +49,7 @@ def main(argv: list[str]):
     if not prompt.strip():
         raise UsageError("the prompt is empty: give the model a word to go on from")
 
-    from ..generation import generate
+    from ..inside.generation import generate
 
     n_texts, n_beams = options.get("num_return_sequences", 1), options.get("num_beams", 1)
     if sys.stdout.isatty() and not as_json and n_texts == n_beams == 1:

@@ -17,7 +17,7 @@ def main(argv: list[str]):
             "--model and --choice_model"
         )
 
-    from ..space import serve, write_space
+    from ..inside.space import serve, write_space
 
     if args.output_dir is None:
         serve(args.model or "gpt1-tiny", args.choice_model, args.port)

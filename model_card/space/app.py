@@ -11,7 +11,7 @@ from textwrap import shorten
 
 import gradio as gr
 
-from gpt1_hf.analysis.explore import Comparison, Explorer, Token, visible
+from gpt1_hf.inside.explorer import Comparison, Explorer, Token, visible
 
 
 # System fonts: nothing is loaded from elsewhere.

@@ -11,7 +11,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from gpt1_hf import GPT1Config, GPT1Processor
 from gpt1_hf.cli import main, told
 from gpt1_hf.errors import GPT1Error, UsageError
-from gpt1_hf.generation import Stream, generate, readable
+from gpt1_hf.inside.generation import Stream, generate, readable
 
 
 GENERATE = ["generate", "The old lady", "--max_new_tokens", "6", "--temperature", "0", "--model"]

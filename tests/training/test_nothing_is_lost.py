@@ -17,7 +17,7 @@ from conftest import TINY
 from safetensors.torch import load_file
 from test_resume import before, run_in_child
 
-import gpt1_hf.demo
+import gpt1_hf.inside.demo
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
@@ -243,12 +243,12 @@ def test_plans_go_on(write_plan, capfd, monkeypatch):
 
 
 def test_the_demonstration_goes_on(tmp_path, monkeypatch, capfd):
-    arguments = gpt1_hf.demo.FinetuneArguments
+    arguments = gpt1_hf.inside.demo.FinetuneArguments
 
     def short(**settings):
         return arguments(**{**settings, "max_steps": 3, "max_train_examples": 16, "max_length": 16, "use_cpu": True})
 
-    monkeypatch.setattr(gpt1_hf.demo, "FinetuneArguments", short)
+    monkeypatch.setattr(gpt1_hf.inside.demo, "FinetuneArguments", short)
     argv = ["demo", "--output_dir", str(tmp_path)]
     trained = []
     step = GPT1Trainer.training_step

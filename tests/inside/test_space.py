@@ -22,11 +22,11 @@ import pytest
 import yaml
 
 from gpt1_hf import GPT1ForCausalLM
-from gpt1_hf.analysis.explore import Explorer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.inside.explorer import Explorer
+from gpt1_hf.inside.space import load_app, write_space
 from gpt1_hf.resources import space_dir
-from gpt1_hf.space import load_app, write_space
 
 
 # Runs the command line in a process that cannot connect to anything but itself, and prints what it tried.
@@ -82,7 +82,7 @@ import gpt1_hf
 assert Path(gpt1_hf.__file__).is_relative_to(Path.cwd()), gpt1_hf.__file__
 from importlib.metadata import distribution
 assert Path(str(distribution("gpt1_hf").locate_file("."))).resolve() == Path.cwd()
-from gpt1_hf.analysis.explore import Explorer
+from gpt1_hf.inside.explorer import Explorer
 assert Explorer().sentiment("A fine day").answers == ["negative", "positive"]
 """
     (folder / "try.py").write_text(code, encoding="utf-8")

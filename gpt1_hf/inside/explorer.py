@@ -16,13 +16,7 @@ from datasets import Dataset
 from scipy.special import softmax
 from transformers import AutoModelForMultipleChoice, PreTrainedModel
 
-from ..checkpoints.loading import open_config, open_model, open_processor
-from ..errors import GPT1Error
-from ..evaluation.log_probs import token_log_probs
-from ..generation import sample
-from ..processing_gpt1 import GPT1Processor
-from ..tokenization_gpt1 import END_OF_WORD
-from .zero_shot import (
+from ..analysis.zero_shot import (
     SENTIMENTS,
     Answers,
     Scorer,
@@ -34,6 +28,12 @@ from .zero_shot import (
     score_sentences,
     score_sentiments,
 )
+from ..checkpoints.loading import open_config, open_model, open_processor
+from ..errors import GPT1Error
+from ..evaluation.log_probs import token_log_probs
+from ..processing_gpt1 import GPT1Processor
+from ..tokenization_gpt1 import END_OF_WORD
+from .generation import sample
 
 
 LONGEST = 20_000  # characters of a text: many times the model's context

@@ -7,9 +7,9 @@ from importlib.metadata import metadata
 from pathlib import Path
 from types import ModuleType
 
-from .errors import GPT1Error
-from .resources import PACKAGE, space_dir
-from .settings import check_ranges
+from ..errors import GPT1Error
+from ..resources import PACKAGE, space_dir
+from ..settings import check_ranges
 
 
 def load_app() -> ModuleType:
@@ -43,7 +43,7 @@ def serve(model: str = "gpt1-tiny", choice_model: str | None = None, port: int =
     Raises:
         GPT1Error: if gradio, a model, or the port is not to be had.
     """
-    from .analysis.explore import Explorer
+    from .explorer import Explorer
 
     check_ranges({"port": port}, {"port": (1, 65535)})
     app = load_app()

@@ -13,9 +13,9 @@ from transformers.generation import (
     StopStringCriteria,
 )
 
-from .checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
-from .errors import GPT1Error
-from .settings import LEAST, MOST, check_ranges
+from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
+from ..errors import GPT1Error
+from ..settings import LEAST, MOST, check_ranges
 
 
 RANGES = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gpt1_hf import GPT1ForMultipleChoice, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Processor
-from gpt1_hf.analysis.explore import LONGEST, MOST_ANSWERS, Explorer, visible
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.inside.explorer import LONGEST, MOST_ANSWERS, Explorer, visible
 from gpt1_hf.tasks import load_task
 
 
@@ -49,7 +49,7 @@ def test_generated_tokens_have_the_models_own_probabilities(explorer):
 
 
 def test_generation_is_that_of_the_command(explorer):
-    from gpt1_hf.generation import generate
+    from gpt1_hf.inside.generation import generate
 
     settings = {"max_new_tokens": 8, "temperature": 1.2, "top_p": 0.9, "seed": 5}
     tokens = explorer.generate("The lady", **settings)
@@ -61,7 +61,7 @@ def test_generation_is_that_of_the_command(explorer):
 
 @pytest.mark.parametrize("breaks", [("\n", "\n"), ("\n\n", "\n"), ("\r\n", "\n \n\n")])
 def test_generated_text_has_the_prompts_line_breaks(breaks):
-    from gpt1_hf.generation import generate, with_line_breaks
+    from gpt1_hf.inside.generation import generate, with_line_breaks
 
     one, two = breaks
     (text,) = generate(f'"Well," she said.{one}"I don\'t know."{two}\'Tis true', "gpt1-tiny", max_new_tokens=4)

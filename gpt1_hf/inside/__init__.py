@@ -1,0 +1,1 @@
+"""Looking into a model: generated text, token probabilities, the Space and the demo."""
