@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configuration_gpt1 import GPT1Config
     from .configuration_gpt1_lstm import GPT1LSTMConfig
-    from .data.collator import GPT1DataCollator
+    from .data.batching import GPT1DataCollator
     from .modeling_gpt1 import (
         GPT1ForCausalLM,
         GPT1ForMultipleChoice,

@@ -32,7 +32,7 @@ def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[st
 
 def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """A batch of a processor's rows."""
-    from .data.collator import GPT1DataCollator  # above the family, which is all that importing the package loads
+    from .data.batching import GPT1DataCollator  # above the family, which is all that importing the package loads
 
     return GPT1DataCollator(processor)(rows)
 

@@ -1,7 +1,7 @@
 """`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: the token stream of a run's training corpus.
 
 Built by datatrove in several processes (extra `scale`), before `gpt1 pretrain` with the same settings finds it. For
-clusters see `gpt1_hf/data/scale.py`.
+clusters see `gpt1_hf/data/datatrove_pipeline.py`.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from gpt1_hf.checkpoints.loading.loading import open_tokenizer
 
 from gpt1_hf.cli import told
 from gpt1_hf.cli.parser import parse
-from gpt1_hf.data.scale import build_with_datatrove
+from gpt1_hf.data.datatrove_pipeline import build_with_datatrove
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.arguments import PretrainArguments
 

@@ -30,9 +30,9 @@ from gpt1_hf.analysis.plan import Plan
 from gpt1_hf.analysis.report import report
 from gpt1_hf.analysis.zero_shot import Scorer
 from gpt1_hf.cli import main
-from gpt1_hf.data.corpus import encode_document
+from gpt1_hf.data.token_stream import encode_document
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.submission import read_submission
+from gpt1_hf.evaluation.glue_submission import read_submission
 from gpt1_hf.hub.upload import explained, upload
 from gpt1_hf.inside.generation import sample
 from gpt1_hf.pipelines import GPT1TextClassificationPipeline, MultipleChoicePipeline

@@ -14,8 +14,8 @@ from hub_client import OTHER_TOKEN, PACKAGE, TOKEN, error_of, hub_environment
 from hub_server import File, Refused, Repo
 
 from gpt1_hf.cli import main
-from gpt1_hf.data.corpus import read_documents
 from gpt1_hf.data.loading import LOAD_ERRORS, open_dataset
+from gpt1_hf.data.token_stream import read_documents
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub_errors import refusal
 from gpt1_hf.resources import model_path

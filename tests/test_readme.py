@@ -54,7 +54,7 @@ NOT_RUN = {
     "git clone": "needs the repository's address",
     "gpt1 quantize": "needs torchao, an extra; tests/checkpoints/test_quantization.py",
     "gpt1 space": "serves until it is ended; tests/inside/test_space.py clicks through it",
-    "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_submission.py",
+    "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_glue_submission.py",
     "gpt1 tokenizer rules": "writes a file of the package; tests/tokenization_rules/test_generate.py",
     "hf auth login": "asks for a token",
     "make": "the project's continuous integration runs it; test-lowest: at hand",
@@ -76,8 +76,8 @@ CALLS = {
     "recipes": "gpt1_hf.cli.recipes.listing",
     "report": "gpt1_hf.analysis.report.report",
     "space": "gpt1_hf.inside.space.serve",
-    "submit": "gpt1_hf.evaluation.submission.submit",
-    "tokenizer": "gpt1_hf.data.corpus.read_pieces",
+    "submit": "gpt1_hf.evaluation.glue_submission.submit",
+    "tokenizer": "gpt1_hf.data.token_stream.read_pieces",
     "zero-shot": "gpt1_hf.analysis.zero_shot.zero_shot",
 }
 # The same where the arguments decide.

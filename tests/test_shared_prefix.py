@@ -21,7 +21,7 @@ from gpt1_hf import (
     GPT1Trainer,
     GPT1TrainingArguments,
 )
-from gpt1_hf.data.collator import common_prefix
+from gpt1_hf.data.batching import common_prefix
 from gpt1_hf.modeling_gpt1 import CACHE, Branches, GPT1Model
 
 

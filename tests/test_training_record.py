@@ -13,9 +13,9 @@ from gpt1_hf import GPT1Processor, GPT1Tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
-from gpt1_hf.evaluation.glue import glue_averages
+from gpt1_hf.evaluation.glue_average import glue_averages
+from gpt1_hf.evaluation.glue_submission import SubmitArguments, submit
 from gpt1_hf.evaluation.results import Result, format_results
-from gpt1_hf.evaluation.submission import SubmitArguments, submit
 from gpt1_hf.hub.upload import model_files
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments

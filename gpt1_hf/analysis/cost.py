@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from ..checkpoints.loading import open_config, open_tokenizer
-from ..data.corpus import TokenStream
+from ..data.token_stream import TokenStream
 from ..errors import GPT1Error
-from ..evaluation.benchmark import load_scored
+from ..evaluation.task_scores import load_scored
 from ..hardware import training_dtype
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import load_task

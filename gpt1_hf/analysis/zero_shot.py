@@ -33,9 +33,9 @@ from ..console import note
 from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError
-from ..evaluation.benchmark import task_results, write_predictions
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
+from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
 from ..settings import MOST, check_ranges
 from ..tasks import load_task

@@ -12,8 +12,8 @@ from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import note
 from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
-from ..evaluation.benchmark import write_predictions
 from ..evaluation.results import Result, write_results
+from ..evaluation.task_scores import write_predictions
 from ..tasks import load_task
 from ..training.trajectory import FOLDER
 from ..training_record import rows_digest

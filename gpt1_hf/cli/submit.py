@@ -5,10 +5,14 @@ from .flags import check
 
 def main(argv: list[str]):
     check(
-        "gpt1_hf.evaluation.submission.SubmitArguments", argv, "submit", __doc__, required=[("models", "predictions")]
+        "gpt1_hf.evaluation.glue_submission.SubmitArguments",
+        argv,
+        "submit",
+        __doc__,
+        required=[("models", "predictions")],
     )
 
-    from ..evaluation.submission import SubmitArguments, submit
+    from ..evaluation.glue_submission import SubmitArguments, submit
     from .parser import parse
 
     submit(parse(SubmitArguments, argv, "submit", __doc__))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..errors import GPT1Error
-from .corpus import TokenStream
+from .token_stream import TokenStream
 
 
 class Spans(torch.utils.data.Dataset):

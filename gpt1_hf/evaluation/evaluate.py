@@ -15,7 +15,10 @@ from ..files import check_writable, default_folder
 from ..settings import MOST, check_ranges
 from ..tasks import load_task
 from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
-from .benchmark import (
+from .overlap import in_corpus, row_overlap, row_texts, with_overlap
+from .perplexity import score_documents
+from .results import Result, format_results, write_results
+from .task_scores import (
     check_supervised,
     encode_rows,
     load_scored,
@@ -24,9 +27,6 @@ from .benchmark import (
     task_results,
     write_predictions,
 )
-from .overlap import in_corpus, row_overlap, row_texts, with_overlap
-from .perplexity import score_documents
-from .results import Result, format_results, write_results
 
 
 RANGES = {
@@ -125,7 +125,7 @@ def measure(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.corpus import encode_blocks, read_documents, text_files
+    from ..data.token_stream import encode_blocks, read_documents, text_files
 
     if args.split and text_files(args.text_file, args.data_dir):
         raise UsageError(

@@ -19,7 +19,9 @@ from ..checkpoints.lora import add_lora, save_adapter
 from ..console import note
 from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError, interruptible, writing
-from ..evaluation.benchmark import (
+from ..evaluation.metrics import score
+from ..evaluation.results import Result, format_results, write_json, write_results
+from ..evaluation.task_scores import (
     auto_class,
     check_supervised,
     config_changes,
@@ -30,8 +32,6 @@ from ..evaluation.benchmark import (
     task_results,
     write_predictions,
 )
-from ..evaluation.metrics import score
-from ..evaluation.results import Result, format_results, write_json, write_results
 from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
 from ..hub.upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS

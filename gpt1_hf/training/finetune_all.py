@@ -9,7 +9,7 @@ from tabulate import tabulate
 from ..checkpoints.loading import open_config
 from ..console import note
 from ..errors import GPT1Error, UsageError, interruptible
-from ..evaluation.glue import glue_averages
+from ..evaluation.glue_average import glue_averages
 from ..evaluation.results import Result, write_results, write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune

@@ -22,8 +22,8 @@ from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import note
-from ..data.corpus import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..data.spans import RandomSpans, Windows
+from ..data.token_stream import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
 from ..errors import UsageError, interruptible, writing
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results

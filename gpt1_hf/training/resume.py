@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from ..console import note
-from ..data.corpus import TokenStream
+from ..data.token_stream import TokenStream
 from ..errors import GPT1Error
 from ..evaluation.results import write_json
 from ..files import check_writable

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from ..data.corpus import TokenStream
+from ..data.token_stream import TokenStream
 from ..errors import writing
 from ..evaluation.perplexity import score_documents
 from .trainer import GPT1Trainer, save_whole

@@ -14,7 +14,7 @@ from gpt1_hf.analysis import analyze, cost
 from gpt1_hf.analysis.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import PLANS, read_overrides
-from gpt1_hf.data.corpus import TokenStream
+from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.processing_gpt1 import GPT1Processor
 from gpt1_hf.resources import recipes_dir

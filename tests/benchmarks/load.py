@@ -26,8 +26,8 @@ from measure import peak_gib
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor
 from gpt1_hf.cli import main as gpt1
-from gpt1_hf.data.corpus import build_token_stream, read_pieces
-from gpt1_hf.evaluation.benchmark import encode_rows
+from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.evaluation.task_scores import encode_rows
 
 
 WORDS = "the a old young captain lady house garden letter night morning walked spoke don't Mr. 12 km, and but".split()

@@ -24,8 +24,8 @@ from tabulate import tabulate
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_seed
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
-from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.hardware import device_name
 from gpt1_hf.training.arguments import PretrainArguments
 from gpt1_hf.training.pretrain import token_streams, watch_throughput

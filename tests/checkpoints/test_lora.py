@@ -35,8 +35,8 @@ from gpt1_hf import (
     GPT1TrainingArguments,
 )
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.benchmark import auto_class
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
+from gpt1_hf.evaluation.task_scores import auto_class
 from gpt1_hf.hub.upload import ADAPTER_WEIGHTS
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments

@@ -23,7 +23,7 @@ REFERENCES = (
     "gpt1_hf.training.arguments.FinetuneArguments",
     "gpt1_hf.training.arguments.PretrainArguments",
     "gpt1_hf.evaluation.evaluate.EvaluateArguments",
-    "gpt1_hf.evaluation.submission.SubmitArguments",
+    "gpt1_hf.evaluation.glue_submission.SubmitArguments",
     "gpt1_hf.analysis.zero_shot.ZeroShotArguments",
     "gpt1_hf.analysis.zero_shot_curves.Arguments",
     "gpt1_hf.analysis.context_length.Arguments",

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.cli.parser import parse
-from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.data.spans import RandomSpans
+from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments

@@ -9,8 +9,8 @@ import torch
 from datasets import Dataset
 
 from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
-from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.data.spans import RandomSpans, Windows
+from gpt1_hf.data.token_stream import TokenStream
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer
-from gpt1_hf.data.corpus import TokenStream
 from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import score_documents
 from gpt1_hf.training.arguments import GPT1TrainingArguments, PretrainArguments

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from ..checkpoints.loading import compute_device, open_config, open_model, open_processor
-from ..data.collator import GPT1DataCollator
+from ..data.batching import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import GPT1Processor
 from ..progress import reading_bars

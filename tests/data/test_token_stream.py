@@ -13,7 +13,8 @@ import torch
 from conftest import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
-from gpt1_hf.data.corpus import (
+from gpt1_hf.data.spans import RandomSpans, Windows
+from gpt1_hf.data.token_stream import (
     TokenStream,
     build_token_stream,
     encode_blocks,
@@ -24,7 +25,6 @@ from gpt1_hf.data.corpus import (
     read_pieces,
     stream_fingerprint,
 )
-from gpt1_hf.data.spans import RandomSpans, Windows
 from gpt1_hf.errors import GPT1Error
 
 
@@ -140,7 +140,7 @@ class TestPieces:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_they_hold_all_lines_in_order(self, tmp_path, monkeypatch, layout):
-        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 20)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 20)
         corpus = write_corpus(tmp_path / "corpus", layout, ["\n".join(self.LINES), "short"])
         pieces = list(read_pieces(corpus))
         assert pieces[-1] == (1, "short")
@@ -148,7 +148,7 @@ class TestPieces:
         assert len(pieces) > 4 and max(len(piece) for _, piece in pieces) < 40
 
     def test_rows_can_be_the_lines_of_one_text(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 20)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 20)
         corpus = write_corpus(tmp_path / "lines", "jsonl file", self.LINES)
         pieces = list(read_pieces(corpus, rows="lines"))
         assert {number for number, _ in pieces} == {0} and len(pieces) > 4
@@ -188,8 +188,8 @@ class TestEncodeDocument:
         lines = [f"  {' '.join(texts)} ", "", "日本語" * 200, "it's 12 km to the U.S., 5 °F . " * 50, "x" * 900]
         text = "\n".join(lines + texts[:9])
         whole = line_tokenizer(text, verbose=False)["input_ids"]
-        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 64)
-        monkeypatch.setattr("gpt1_hf.data.corpus.BATCH", 500)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 64)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.BATCH", 500)
         blocks = list(encode_blocks(line_tokenizer, text))
         assert len(blocks) > 20
         assert sum(blocks, []) == encode_document(line_tokenizer, text) == whole
@@ -230,7 +230,7 @@ class TestTokenStream:
 
     @pytest.mark.parametrize("chunk", [10, 40, 1 << 16])
     def test_it_does_not_depend_on_pieces_and_rows(self, tmp_path, line_tokenizer, texts, monkeypatch, chunk):
-        monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", chunk)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", chunk)
         lines = ["", *texts[:20], " ", "", *texts[20:30]]
         book = "\n".join(lines)
         by_row = write_corpus(tmp_path / "lines", "parquet folder", lines)

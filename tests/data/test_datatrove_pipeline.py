@@ -8,7 +8,7 @@ import pytest
 from conftest import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
-from gpt1_hf.data.corpus import build_token_stream, fingerprint, read_pieces
+from gpt1_hf.data.token_stream import build_token_stream, fingerprint, read_pieces
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 
@@ -17,7 +17,7 @@ pytest.importorskip("datatrove", reason="needs datatrove: pip install 'gpt1_hf[s
 
 from datatrove.executor import LocalPipelineExecutor  # noqa: E402
 
-from gpt1_hf.data.scale import build_with_datatrove, token_pipelines  # noqa: E402
+from gpt1_hf.data.datatrove_pipeline import build_with_datatrove, token_pipelines  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def contents(folder) -> dict[str, bytes]:
     + [("parquet", "lines", tasks) for tasks in (1, 3, 5)],
 )
 def test_it_is_the_stream_of_one_machine(tmp_path, line_tokenizer, texts, monkeypatch, layout, rows, tasks):
-    monkeypatch.setattr("gpt1_hf.data.corpus.CHUNK", 100)
+    monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 100)
     corpus = write_corpus(tmp_path / "corpus", layout, texts)
     one_machine(corpus, line_tokenizer, tmp_path / "one", rows)
     build_with_datatrove(corpus, line_tokenizer, tmp_path / "many", tasks, workers=1, rows=rows)
@@ -101,7 +101,7 @@ def test_a_restart_does_what_is_missing(tmp_path, line_tokenizer, texts, monkeyp
         parts.append(part)
         return read_pieces(*source, part=part)
 
-    monkeypatch.setattr("gpt1_hf.data.scale.read_pieces", read)
+    monkeypatch.setattr("gpt1_hf.data.datatrove_pipeline.read_pieces", read)
     build_with_datatrove(corpus, line_tokenizer, tmp_path / "many", 3, workers=1)
     assert parts == [(2, 3)]
     build_with_datatrove(corpus, line_tokenizer, tmp_path / "many", 3, workers=1)
@@ -150,6 +150,6 @@ def test_the_recipe_in_processes_builds_what_pretraining_reads(tmp_path, line_to
     assert "1 documents, " in capsys.readouterr().out
     one_machine(corpus, line_tokenizer, tmp_path / "one", "lines")
     assert contents(tmp_path / "run" / "tokens" / "train") == contents(tmp_path / "one")
-    monkeypatch.setattr("gpt1_hf.data.corpus.write_token_stream", lambda *args: pytest.fail("built again"))
+    monkeypatch.setattr("gpt1_hf.data.token_stream.write_token_stream", lambda *args: pytest.fail("built again"))
     train, validation = token_streams(PretrainArguments(**settings), line_tokenizer)
     assert len(train) + len(validation) == (tmp_path / "one" / "tokens.bin").stat().st_size // 2

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.metrics import score
-from gpt1_hf.evaluation.submission import (
+from gpt1_hf.evaluation.glue_submission import (
     FILES,
     SubmitArguments,
     answers,
@@ -18,6 +17,7 @@ from gpt1_hf.evaluation.submission import (
     submit,
     write_submission,
 )
+from gpt1_hf.evaluation.metrics import score
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune

@@ -3,7 +3,7 @@
 import pytest
 
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.glue import glue_averages
+from gpt1_hf.evaluation.glue_average import glue_averages
 from gpt1_hf.evaluation.results import Result
 
 

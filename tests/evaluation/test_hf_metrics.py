@@ -6,8 +6,8 @@ import pytest
 
 evaluate = pytest.importorskip("evaluate")
 
+from gpt1_hf.evaluation.hf_metrics import F1, MODULES, Accuracy, Pearson, Spearman  # noqa: E402
 from gpt1_hf.evaluation.metrics import METRICS  # noqa: E402
-from gpt1_hf.evaluation.modules import F1, MODULES, Accuracy, Pearson, Spearman  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

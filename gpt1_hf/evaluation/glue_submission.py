@@ -22,7 +22,7 @@ from ..errors import GPT1Error, UsageError
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
 from ..training_record import row_length, trained_on
-from .benchmark import encode_rows, open_fine_tuned, predict, write_predictions
+from .task_scores import encode_rows, open_fine_tuned, predict, write_predictions
 
 
 logger = logging.getLogger(__name__)

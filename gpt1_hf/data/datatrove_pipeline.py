@@ -25,7 +25,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
-from .corpus import (
+from .token_stream import (
     INDEX,
     LINE_BREAK,
     NO_TEXT,
