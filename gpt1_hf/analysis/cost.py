@@ -26,7 +26,7 @@ from ..hardware import training_dtype
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
-from ..training.cpu import speed_up
+from ..training.cpu_kernels import speed_up
 from ..training.pretrain import new_config
 from ..training.throughput import operations_per_token, seconds
 from .run import Run

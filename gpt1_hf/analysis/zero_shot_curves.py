@@ -15,7 +15,7 @@ from ..errors import GPT1Error, UsageError
 from ..evaluation.results import Result, write_results
 from ..evaluation.task_scores import write_predictions
 from ..tasks import load_task
-from ..training.trajectory import FOLDER
+from ..training.snapshots import FOLDER
 from ..training_record import rows_digest
 from .records import Record
 from .tables import write_section

@@ -23,8 +23,8 @@ from ..checkpoints.loading import compute_device, open_config, open_model, open_
 from ..data.batching import GPT1DataCollator
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import GPT1Processor
-from ..progress import reading_bars
 from ..tasks import Task
+from ..training.progress import reading_bars
 from ..training_record import check_tokenizer, trained_on
 from .metrics import score
 from .results import Result, write_text

@@ -10,11 +10,11 @@ from ..console import note
 from ..errors import interruptible
 from ..evaluation.metrics import score
 from ..evaluation.results import RESULTS, Result, write_results
-from ..progress import reading_bars
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments
 from ..training.finetune import finetune_once
 from ..training.finished import finished_results
+from ..training.progress import reading_bars
 from ..training.resume import forget_trained, remove_checkpoints
 from .generation import generate
 

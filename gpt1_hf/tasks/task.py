@@ -14,8 +14,8 @@ from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from ..data.loading import local_copy, open_dataset
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import INPUT_FORMATS
-from ..progress import reading_bars
 from ..resources import SAMPLES
+from ..training.progress import reading_bars
 
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from ..evaluation.results import RESULTS, Result, format_results, write_json, wr
 from ..hardware import device_name, training_dtype
 from ..hub.card import write_pretraining_card
 from .arguments import PretrainArguments, check_metric
-from .plot import plot_losses
+from .loss_plot import plot_losses
 from .publishing import push_run
 from .resume import (
     RUN,
@@ -47,9 +47,9 @@ from .resume import (
     training_settings,
     what_is_saved,
 )
+from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token
 from .trainer import GPT1Trainer, save_whole
-from .trajectory import Trajectory, read_trajectory
 
 
 logger = logging.getLogger(__name__)

@@ -34,10 +34,10 @@ from ..evaluation.perplexity import perplexity
 from ..evaluation.results import write_json
 from ..files import check_writable
 from ..processing_gpt1 import GPT1Processor
-from ..progress import Lines, OneBar
 from .arguments import check_metric, drop_missing_precision
-from .cpu import speed_up
-from .optimizer import decay_by_layer
+from .cpu_kernels import speed_up
+from .layerwise_lr import decay_by_layer
+from .progress import Lines, OneBar
 from .publishing import PublishingTrainer
 from .resume import checkpoints, rotate, training_settings, write_manifest
 

@@ -12,7 +12,7 @@ from measure import DTYPES, number_types
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from gpt1_hf.training.cpu import cpu_blocks_attention_forward
+from gpt1_hf.training.cpu_kernels import cpu_blocks_attention_forward
 from gpt1_hf.training.throughput import seconds
 
 

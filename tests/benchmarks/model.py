@@ -31,7 +31,7 @@ from transformers import (
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
 from gpt1_hf.hardware import device_name
-from gpt1_hf.training.cpu import speed_up
+from gpt1_hf.training.cpu_kernels import speed_up
 from gpt1_hf.training.throughput import matmul_peak, seconds
 
 

@@ -24,7 +24,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForMultipleChoice, GPT1Processor, GPT1Tokenizer
 from gpt1_hf.data.loading import open_dataset
 from gpt1_hf.hardware import device_name
-from gpt1_hf.training.cpu import speed_up
+from gpt1_hf.training.cpu_kernels import speed_up
 from gpt1_hf.training.throughput import seconds
 
 

@@ -8,7 +8,7 @@ from transformers import TrainerState
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.console import be_quiet
-from gpt1_hf.progress import Lines, OneBar
+from gpt1_hf.training.progress import Lines, OneBar
 
 
 def command(base_model, tmp_path, *more: str) -> list[str]:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from .console import note
+from ..console import note
 
 
 # Rows whose encoding takes long enough for a bar.

@@ -17,9 +17,9 @@ from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import score_documents
 from gpt1_hf.training.arguments import GPT1TrainingArguments, PretrainArguments
-from gpt1_hf.training.plot import plot_losses
+from gpt1_hf.training.loss_plot import plot_losses
 from gpt1_hf.training.pretrain import pretrain, token_streams
-from gpt1_hf.training.trajectory import log_spaced, read_trajectory
+from gpt1_hf.training.snapshots import log_spaced, read_trajectory
 
 
 def arguments(texts, base_model, tmp_path, name, **changes) -> PretrainArguments:

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.hardware import has_half_precision
-from gpt1_hf.training.cpu import CPU_BLOCKS, CPUDropout, cpu_blocks_attention_forward, dropout_mask, speed_up
+from gpt1_hf.training.cpu_kernels import CPU_BLOCKS, CPUDropout, cpu_blocks_attention_forward, dropout_mask, speed_up
 
 
 def tiny(attention: str, **changes) -> GPT1ForCausalLM:
