@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 from conftest import WORDS, write_jsonl
+from gpt1_hf.analysis.plan.plan.plan import Plan
+from gpt1_hf.analysis.report.report.report import report
 from gpt1_hf.checkpoints.loading.loading import open_causal_lm, open_config, open_model, open_tokenizer
 from huggingface_hub.errors import HTTPError
 from test_conversion import release_shapes, write_release
@@ -26,8 +28,6 @@ from test_space import browser  # noqa: F401
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1Processor, GPT1Tokenizer
-from gpt1_hf.analysis.plan import Plan
-from gpt1_hf.analysis.report import report
 from gpt1_hf.analysis.zero_shot import Scorer
 from gpt1_hf.cli import main
 from gpt1_hf.data.token_stream import encode_document

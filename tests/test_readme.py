@@ -64,7 +64,7 @@ NOT_RUN = {
 }
 # Command -> the function that it calls once its arguments are read.
 CALLS = {
-    "analyze": "gpt1_hf.analysis.analyze.analyze",
+    "analyze": "gpt1_hf.analysis.plan.execute.analyze",
     "convert": "gpt1_hf.checkpoints.conversion.convert",
     "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
     "export": "gpt1_hf.checkpoints.export.export",
@@ -74,7 +74,7 @@ CALLS = {
     "push": "gpt1_hf.hub.push.push",
     "quantize": "gpt1_hf.checkpoints.quantization.quantize",
     "recipes": "gpt1_hf.cli.recipes.listing",
-    "report": "gpt1_hf.analysis.report.report",
+    "report": "gpt1_hf.analysis.report.report.report",
     "space": "gpt1_hf.inside.space.serve",
     "submit": "gpt1_hf.evaluation.glue_submission.submit",
     "tokenizer": "gpt1_hf.data.token_stream.read_pieces",

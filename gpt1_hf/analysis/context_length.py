@@ -11,9 +11,9 @@ from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
-from .figures import Figure, Series
-from .records import Record, labels
-from .tables import Section, Table, write_section
+from .report.figures import Figure, Series
+from .report.runs import Record, labels
+from .report.sections import Section, Table, write_section
 
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from ..evaluation.task_scores import write_predictions
 from ..tasks import load_task
 from ..training.snapshots import FOLDER
 from ..training_record import rows_digest
-from .records import Record
-from .tables import write_section
+from .report.runs import Record
+from .report.sections import write_section
+from .report.zero_shot import section
 from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
-from .zero_shot_section import section
 
 
 @dataclass

@@ -84,7 +84,7 @@ def analyze_plan(action: str, argv: list[str]):
     overrides = read_overrides(rest, parser.flags())
     check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
 
-    from ..analysis.analyze import analyze
+    from ..analysis.plan.execute import analyze
 
     analyze(
         import_module(f"gpt1_hf.analysis.{PLANS[action]}").section,

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ..analysis.paper import TABLES
+from ..analysis.report.paper import TABLES
 from ..errors import GPT1Error, writing
 from ..resources import find_recipe, read_yaml, recipes_dir
 from .flags import Parser

@@ -9,6 +9,6 @@ def main(argv: list[str]):
     parser.add_argument("--output_dir", help="Where the page is written. Default: the folder itself.")
     args = parser.parse_args(argv)
 
-    from ..analysis.report import report
+    from ..analysis.report.report import report
 
     print(report(args.runs_dir, args.output_dir))

@@ -12,6 +12,8 @@ import subprocess
 
 import pytest
 import torch
+from gpt1_hf.analysis.plan.plan.plan import Plan, carry_out
+from gpt1_hf.analysis.plan.plan.run import RECORD
 from test_resume import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
 
 import gpt1_hf.checkpoints.conversion
@@ -19,8 +21,6 @@ import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 import gpt1_hf.training.trainer
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
-from gpt1_hf.analysis.plan import Plan, carry_out
-from gpt1_hf.analysis.run import RECORD
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import TINY
+from gpt1_hf.analysis.plan.plan.plan import Plan
 from safetensors.torch import load_file
 from test_resume import before, run_in_child
 
@@ -21,7 +22,6 @@ import gpt1_hf.inside.demo
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
-from gpt1_hf.analysis.plan import Plan
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error, Terminated
 from gpt1_hf.training.resume import TRAINED

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from ..evaluation.results import Result
+from ...evaluation.results import Result
 from .figures import Figure, Series
-from .records import Record, labels
-from .tables import Section, Table
+from .runs import Record, labels
+from .sections import Section, Table
 
 
 def section(records: Sequence[Record]) -> Section:

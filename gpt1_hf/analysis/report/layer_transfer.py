@@ -6,10 +6,10 @@ something, up to 9 % on MultiNLI for all of them.
 
 from collections.abc import Sequence
 
-from ..tasks import all_tasks
+from ...tasks import all_tasks
 from .figures import Figure, Series
-from .records import Record, mean, spread
-from .tables import Section, Table
+from .runs import Record, mean, spread
+from .sections import Section, Table
 
 
 def section(records: Sequence[Record]) -> Section:

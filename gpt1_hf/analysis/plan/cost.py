@@ -18,17 +18,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..checkpoints.loading import open_config, open_tokenizer
-from ..data.token_stream import TokenStream
-from ..errors import GPT1Error
-from ..evaluation.task_scores import load_scored
-from ..hardware import training_dtype
-from ..processing_gpt1 import GPT1Processor
-from ..tasks import load_task
-from ..training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
-from ..training.cpu_kernels import speed_up
-from ..training.pretrain import new_config
-from ..training.throughput import operations_per_token, seconds
+from ...checkpoints.loading import open_config, open_tokenizer
+from ...data.token_stream import TokenStream
+from ...errors import GPT1Error
+from ...evaluation.task_scores import load_scored
+from ...hardware import training_dtype
+from ...processing_gpt1 import GPT1Processor
+from ...tasks import load_task
+from ...training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
+from ...training.cpu_kernels import speed_up
+from ...training.pretrain import new_config
+from ...training.throughput import operations_per_token, seconds
 from .run import Run
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..evaluation.results import Result
+from ...evaluation.results import Result
 from .paper import GLUE, NOTES, TABLES, Cell
-from .records import Record, labels, scores, spread
-from .tables import Section, Table
+from .runs import Record, labels, scores, spread
+from .sections import Section, Table
 
 
 # Of results with different settings one group is shown, never their mean.

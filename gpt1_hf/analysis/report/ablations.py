@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from .paper import ABLATIONS, TABLE_5
-from .records import Record, mean, scores, spread
-from .tables import Section, Table
+from .runs import Record, mean, scores, spread
+from .sections import Section, Table
 
 
 def section(records: Sequence[Record]) -> Section:

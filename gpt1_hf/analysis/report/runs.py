@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.results import RESULTS, Result
-from ..training.resume import checkpoints
-from .run import RECORD, read_record
+from ...evaluation.results import RESULTS, Result
+from ...training.resume import checkpoints
+from ..plan.run import RECORD, read_record
 
 
 logger = logging.getLogger(__name__)

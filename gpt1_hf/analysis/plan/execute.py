@@ -6,13 +6,13 @@ from typing import Any
 
 from datasets import disable_progress_bars
 
-from ..console import note
-from ..errors import GPT1Error
+from ...console import note
+from ...errors import GPT1Error
+from ..report.runs import Record, collect
+from ..report.sections import Section, write_section
 from .cost import estimate, format_plan, format_runs
 from .plan import Plan, carry_out, share
-from .processes import Processes
-from .records import Record, collect
-from .tables import Section, write_section
+from .workers import Processes
 
 
 def analyze(

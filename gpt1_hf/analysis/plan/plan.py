@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.loading import open_config
-from ..configuration_gpt1 import GPT1Config
-from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..console import note
-from ..errors import UsageError
-from ..resources import read_yaml
-from ..tasks import load_task
-from .processes import Processes
+from ...checkpoints.loading import open_config
+from ...configuration_gpt1 import GPT1Config
+from ...configuration_gpt1_lstm import GPT1LSTMConfig
+from ...console import note
+from ...errors import UsageError
+from ...resources import read_yaml
+from ...tasks import load_task
 from .run import KINDS, RUN_ERRORS, Run
+from .workers import Processes
 
 
 logger = logging.getLogger(__name__)

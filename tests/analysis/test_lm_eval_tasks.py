@@ -11,7 +11,15 @@ import yaml
 from transformers import AutoTokenizer
 
 from gpt1_hf import GPT1ForCausalLM
-from gpt1_hf.analysis.harness import correlate_cola, load_cola, load_dpr, load_race, load_rows, load_sst2, score_race
+from gpt1_hf.analysis.lm_eval_tasks import (
+    correlate_cola,
+    load_cola,
+    load_dpr,
+    load_race,
+    load_rows,
+    load_sst2,
+    score_race,
+)
 from gpt1_hf.analysis.zero_shot import HEURISTICS, ZeroShotArguments, mean, open_scorer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error

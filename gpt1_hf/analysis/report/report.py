@@ -7,13 +7,15 @@ from typing import Any
 
 import jinja2
 
-from ..errors import GPT1Error
-from ..evaluation.results import Result
-from ..resources import ASSETS
-from . import ablations, auxiliary, benchmarks, context_length, layer_transfer, zero_shot_section
+from ...errors import GPT1Error
+from ...evaluation.results import Result
+from ...resources import ASSETS
+from .. import context_length
+from . import ablations, auxiliary, benchmarks, layer_transfer
+from . import zero_shot as zero_shot_section
 from .figures import Figure, Series, draw
-from .records import Record, collect
-from .tables import Section, Table, escape, write_figures
+from .runs import Record, collect
+from .sections import Section, Table, escape, write_figures
 
 
 ANALYSES = (benchmarks, ablations, layer_transfer, zero_shot_section, auxiliary, context_length)

@@ -6,10 +6,10 @@ tasks are cut to different sizes, so that nothing else differs.
 
 from collections.abc import Sequence
 
-from ..tasks import all_tasks
+from ...tasks import all_tasks
 from .figures import Figure, Series
-from .records import Record, mean, scores, spread
-from .tables import Section, Table
+from .runs import Record, mean, scores, spread
+from .sections import Section, Table
 
 
 VARIANTS = {"with_auxiliary": "with", "without_auxiliary": "without"}

@@ -22,13 +22,13 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from ..errors import UsageError, interruptible
-from ..evaluation.results import RESULTS, write_json
-from ..tasks import load_task
-from ..training.arguments import FinetuneArguments, PretrainArguments
-from ..training.finetune import finetune
-from ..training.pretrain import pretrain
-from ..training.resume import RUN, TRAINED, hold, remove_checkpoints
+from ...errors import UsageError, interruptible
+from ...evaluation.results import RESULTS, write_json
+from ...tasks import load_task
+from ...training.arguments import FinetuneArguments, PretrainArguments
+from ...training.finetune import finetune
+from ...training.pretrain import pretrain
+from ...training.resume import RUN, TRAINED, hold, remove_checkpoints
 
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from gpt1_hf.analysis.report.report.report import report
 
-from gpt1_hf.analysis.report import report
 from gpt1_hf.evaluation import results
 
 

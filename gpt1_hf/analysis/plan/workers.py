@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 from torch.distributed import PrefixStore, Store, rendezvous
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 
 # What a launcher tells its processes by. Without it, a training run is one of a single process.

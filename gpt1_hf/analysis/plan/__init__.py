@@ -1,0 +1,1 @@
+"""Plans: one YAML, many runs."""
