@@ -17,8 +17,8 @@ import hypothesis
 import pytest
 import torch
 import yaml
-from hub_client import TOKENS, started_client
-from hub_server import HubServer
+from helpers.hub_client import TOKENS, started_client
+from helpers.hub_server import HubServer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 from gpt1_hf.evaluation import results

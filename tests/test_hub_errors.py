@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_client import OTHER_TOKEN, PACKAGE, TOKEN, error_of, hub_environment
-from hub_server import File, Refused, Repo
+from helpers.hub_client import OTHER_TOKEN, PACKAGE, TOKEN, error_of, hub_environment
+from helpers.hub_server import File, Refused, Repo
 
 from gpt1_hf.cli import main
 from gpt1_hf.data.loading import LOAD_ERRORS, open_dataset

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from gpt1_hf.checkpoints.loading.conversion import convert
-from hub_client import TOKEN, hub_environment, started_client
-from hub_server import File, Repo
+from helpers.hub_client import TOKEN, hub_environment, started_client
+from helpers.hub_server import File, Repo
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.cli import main

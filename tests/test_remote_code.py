@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_client import PACKAGE, run_as_a_stranger
+from helpers.hub_client import PACKAGE, run_as_a_stranger
 from torch.testing import assert_close
 from transformers import (
     AutoConfig,

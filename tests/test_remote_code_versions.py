@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from hub_client import PACKAGE, run_as_a_stranger
+from helpers.hub_client import PACKAGE, run_as_a_stranger
 
 
 pytestmark = pytest.mark.slow

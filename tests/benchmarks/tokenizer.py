@@ -2,7 +2,7 @@
 
     python tests/benchmarks/tokenizer.py --data_dir DIR [--texts 20000] [--seed 0] [--threads N]
 
-Every corpus is a sample of its distinct texts. The oracle is the original pipeline (`tests/original_tokenizer.py`,
+Every corpus is a sample of its distinct texts. The oracle is the original pipeline (`tests/helpers/original_tokenizer.py`,
 extra `exact`), made anew for each corpus, as it remembers every word it has seen; the others are ours and
 transformers' OpenAIGPTTokenizer, both with the original vocabulary. Tokens are counted by aligning the ids of a text
 with the oracle's. Speeds are of whole calls on batches of 500 texts, all three in turn on the same batch: ours and
@@ -28,7 +28,7 @@ from gpt1_hf import GPT1Tokenizer
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from original_tokenizer import OriginalTokenizer  # noqa: E402
+from helpers.original_tokenizer import OriginalTokenizer  # noqa: E402
 
 
 # Corpus -> folder under the data directory, and the columns that hold text.

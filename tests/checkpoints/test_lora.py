@@ -10,7 +10,7 @@ import pytest
 import torch
 from gpt1_hf.checkpoints.loading.loading import open_config, open_model
 from gpt1_hf.checkpoints.loading.lora import adapter_base, lora_config
-from hub_server import card_errors
+from helpers.hub_server import card_errors
 from huggingface_hub import ModelCard
 from peft import (
     AutoPeftModelForSequenceClassification,

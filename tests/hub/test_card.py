@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_server import card_errors
+from helpers.hub_server import card_errors
 from huggingface_hub import ModelCard
 
 from gpt1_hf import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_as_a_stranger
+from helpers.hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_as_a_stranger
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 

@@ -14,7 +14,7 @@ from gpt1_hf.tokenization_rules import tables as tokenization_rules_gpt1
 pytest.importorskip("ftfy")
 spacy = pytest.importorskip("spacy")
 
-from original_tokenizer import OriginalTokenizer  # noqa: E402
+from helpers.original_tokenizer import OriginalTokenizer  # noqa: E402
 
 from gpt1_hf.tokenization_rules import generate as spacy_rules  # noqa: E402
 

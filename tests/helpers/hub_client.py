@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hub_server import HubServer
+from helpers.hub_server import HubServer
 
 import gpt1_hf
 
