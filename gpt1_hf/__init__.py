@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # Public name -> module that defines it, imported on first use.
 _HOMES = {
     "GPT1Config": "configuration_gpt1",
-    "GPT1DataCollator": "data.collator",
+    "GPT1DataCollator": "data.batching",
     "GPT1ForCausalLM": "modeling_gpt1",
     "GPT1ForMultipleChoice": "modeling_gpt1",
     "GPT1ForSequenceClassification": "modeling_gpt1",
@@ -85,7 +85,7 @@ def _is_the_command() -> bool:
 
 
 # transformers and torch take seconds to import. The command does without them until it has read its arguments: its
-# `--help` and its word on a wrong flag come at once. `checkpoints.py` and whatever else it then needs register.
+# `--help` and errors of usage come at once. Whatever loads models imports `registration.py` itself.
 AS_COMMAND = _is_the_command()
 if not AS_COMMAND:
     import_module(".registration", __name__)

@@ -125,7 +125,7 @@ class GPT1Config(GPT1FamilyConfig):
         both_orders (`bool`, *optional*, defaults to `False`):
             Whether a sequence classifier reads pairs in both orders, and refuses a single one. Training sets it.
         trained_on (`dict`, *optional*):
-            What a fine-tuned model was made with: task, labels, tokenizer and data (see `provenance.py`).
+            What a fine-tuned model was made with: task, labels, tokenizer and data (see `training_record.py`).
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether to return the keys and values for faster generation.
         pad_token_id (`int`, *optional*):

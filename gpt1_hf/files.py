@@ -1,14 +1,19 @@
-"""Folders to write into: that they can be written, and new ones that are there whole, or not at all."""
+"""Writing files and folders: whole or not at all, with one sentence where they cannot be written."""
 
 import hashlib
+import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
 
-from .errors import GPT1Error, writing
+from safetensors import SafetensorError
+
+from .errors import GPT1Error
 
 
 def default_folder(command: str, what: str | None, model: str, *parts: str | None) -> str:
@@ -95,3 +100,51 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         if output.exists():
             output.rmdir()  # not everywhere does one folder take the place of another
         unfinished.rename(output)
+
+
+@contextmanager
+def writing(path: str | Path, consequence: str = "make room, or choose another folder") -> Iterator[None]:
+    """
+    Turn what is raised where a file cannot be written (full disk, read-only folder) into one sentence.
+
+    Args:
+        path (`str` or `Path`):
+            What is being written.
+        consequence (`str`, *optional*):
+            What is left, and what to do.
+
+    Raises:
+        GPT1Error: if it could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise GPT1Error(f"cannot write {path} ({os.strerror(error.errno)}): {consequence}") from error
+    except SafetensorError as error:
+        raise GPT1Error(f"cannot write {path} ({str(error).split(': ')[-1]}): {consequence}") from error
+    except RuntimeError as error:
+        # torch.save does not say why; this is its C++ writer's file, in the message of a write that was cut short.
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} (a write was cut short; is the disk full?): {consequence}") from error
+    except Exception as error:
+        # The library tokenizers has no type of its own for a file that it cannot write.
+        if type(error) is not Exception or "(os error " not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} ({str(error).split(' (os error')[0]}): {consequence}") from error
+
+
+def write_text(path: str | Path, text: str):
+    """Write a file in one step: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_json(path: str | Path, content: Any):
+    """Write JSON in one step."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,8 @@
 """What numbers settings take: looked at before the work, since what a wrong one does comes up late, or not at all."""
 
-from collections.abc import Mapping
+import difflib
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import UsageError
@@ -31,3 +33,14 @@ def check_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]):
             least = "above 0" if low == LEAST else f"from {low:g}"
             limits = least if high == MOST else f"{least} to {high:,.12g}"
             raise UsageError(f"{name} is a number {limits}, not {value}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What may have been meant by an unknown name, to end a sentence with."""
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def default_data_dir() -> str | None:
+    """Folder of local copies, from the environment variable `GPT1_DATA_DIR`."""
+    return os.environ.get("GPT1_DATA_DIR") or None

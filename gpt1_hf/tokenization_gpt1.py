@@ -3,7 +3,7 @@
 GPT-1's text was cleaned by ftfy, standardised, split into words by spaCy, lower-cased, and encoded (paper §4.1). Here
 all of that is the normalizer's: spaCy reads text before it is lower-cased, so the places where it cuts are found by
 patterns that insert spaces, and lower-casing comes last. The patterns are generated from spaCy's tables, see
-`spacy_rules.py`. A saved tokenizer therefore loads with plain `AutoTokenizer` and needs no code of ours;
+`tokenization_rules/`. A saved tokenizer therefore loads with plain `AutoTokenizer` and needs no code of ours;
 [`GPT1Tokenizer`] adds the ways to make one (training on text, reading the original vocabulary), readable decoding, and
 the one step that a file cannot hold: ftfy's repair of mojibake, as the option `fix_text`.
 

@@ -8,8 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
-
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import told
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.datatrove_pipeline import build_with_datatrove

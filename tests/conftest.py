@@ -2,6 +2,8 @@
 
 import os
 
+from helpers.data import TINY, WORDS
+
 
 # Before any import of the library: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -29,11 +32,6 @@ CASES = int(os.environ.get("GPT1_TEST_CASES", 0))
 hypothesis.settings.register_profile("few", max_examples=20, derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("thorough", max_examples=CASES or 1000, deadline=None, database=None)
 hypothesis.settings.load_profile("thorough" if CASES else "few")
-
-WORDS = (
-    "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "
-    "never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's"
-).split()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,41 +123,6 @@ def client(hub, tmp_path_factory):
     assert "Request" in (home / "log").read_text()  # the debug log of every request is there; it has no secret
 
 
-STORY_COLUMNS = (
-    "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,"
-    "RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
-)
-
-
-def write_stories(path: Path, n: int, encoding: str = "utf-8", tail: str = "") -> Path:
-    """Story Cloze as its authors give it: CSV, quotes where they are needed; `tail` is the last line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f'id-{i},One {i}.,"Two, {i}.",Three.,Four.,"""Good,"" she said.",NA,{1 + i % 2}\n' for i in range(n)]
-    path.write_text(STORY_COLUMNS + "\n" + "".join(lines) + tail, encoding=encoding)
-    return path
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-# A pre-training run of no time at all.
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-    "max_steps": 2,
-    "per_device_train_batch_size": 2,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "use_cpu": True,
-    "logging_steps": 1,
-}
-
-
 @pytest.fixture
 def write_plan(tmp_path, base_model, texts):
     """Write a plan of a transformer and an LSTM on two tasks, changed by the given keys; returns its path."""
@@ -192,3 +155,34 @@ def write_plan(tmp_path, base_model, texts):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """As in forked processes, which cannot use their parent's threads: another number rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+CHROMIUM_FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*CHROMIUM_FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import new_model, open_config, open_model
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainingArguments
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer, GPT1TrainingArguments, hardware
+from gpt1_hf.checkpoints.loading import new_model, open_config, open_model
 from gpt1_hf.cli import main
 from gpt1_hf.hardware import device_name, has_half_precision, training_dtype
 from gpt1_hf.resources import model_path

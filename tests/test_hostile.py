@@ -18,17 +18,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import WORDS, write_jsonl
-from gpt1_hf.analysis.plan.plan.plan import Plan
-from gpt1_hf.analysis.report.report.report import report
-from gpt1_hf.checkpoints.loading.loading import open_causal_lm, open_config, open_model, open_tokenizer
+from helpers.data import WORDS, write_jsonl
+from helpers.release import release_shapes, write_release
 from huggingface_hub.errors import HTTPError
-from test_conversion import release_shapes, write_release
-from test_space import browser  # noqa: F401
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1Processor, GPT1Tokenizer
+from gpt1_hf.analysis.plan.plan import Plan
+from gpt1_hf.analysis.report.report import report
 from gpt1_hf.analysis.zero_shot import Scorer
+from gpt1_hf.checkpoints.loading import open_causal_lm, open_config, open_model, open_tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.data.token_stream import encode_document
 from gpt1_hf.errors import GPT1Error

@@ -6,114 +6,35 @@ import math
 
 import pytest
 import torch
+from helpers.models import (
+    ATTENTIONS,
+    CLOSE,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    LENGTHS,
+    NO_DROPOUT,
+    POSITIONS,
+    VOCAB,
+    assert_same_gradients,
+    generate,
+    gradients,
+    in_our_layout,
+    labels_of,
+    padded_batch,
+    positions_of,
+    random_ids,
+    randomize,
+    tiny_config,
+    tiny_lm,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import DynamicCache, OpenAIGPTConfig, OpenAIGPTLMHeadModel, StaticCache
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
+from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
 from gpt1_hf.modeling_gpt1 import CACHE
-
-
-VOCAB, HIDDEN, LAYERS, HEADS, POSITIONS = 61, 32, 3, 4, 24
-LENGTHS = (12, 9, 5)
-NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-ATTENTIONS = pytest.mark.parametrize("attention", ["eager", "sdpa"])
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-
-
-def randomize(model, seed=0):
-    """Weights far enough from their initial values for every difference to show: std 0.2, norms around 1."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            is_scale = ".ln_" in name and name.endswith("weight")
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + float(is_scale))
-    return model.eval()
-
-
-def tiny_config(**changes) -> GPT1Config:
-    sizes = {
-        "vocab_size": VOCAB,
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "max_position_embeddings": POSITIONS,
-        "classifier_dropout": 0.0,
-    }
-    return GPT1Config(**{**sizes, **NO_DROPOUT, **changes})
-
-
-def tiny_lm(attention="sdpa", **changes) -> GPT1ForCausalLM:
-    return randomize(GPT1ForCausalLM._from_config(tiny_config(**changes), attn_implementation=attention))
-
-
-def tiny_classifier(**changes) -> GPT1ForSequenceClassification:
-    return randomize(GPT1ForSequenceClassification(tiny_config(**changes)))
-
-
-def random_ids(*shape, seed=0) -> torch.Tensor:
-    """Token ids without 0, which serves as padding."""
-    return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def mask_of(side) -> torch.Tensor:
-    steps = torch.arange(max(LENGTHS)).expand(len(LENGTHS), -1)
-    lengths = torch.tensor(LENGTHS)[:, None]
-    return (steps < lengths if side == "right" else steps >= max(LENGTHS) - lengths).long()
-
-
-def positions_of(mask) -> torch.Tensor:
-    return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def padded_batch(side) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A batch of three rows padded on `side` (or not at all), and its mask of real positions."""
-    ids = random_ids(len(LENGTHS), max(LENGTHS))
-    if side is None:
-        return {"input_ids": ids}, torch.ones_like(ids).bool()
-    mask = mask_of(side)
-    return {"input_ids": ids * mask, "attention_mask": mask}, mask.bool()
-
-
-def labels_of(ids, mask) -> torch.Tensor:
-    """Targets at real positions whose left neighbour is real too: what follows padding is nobody's prediction."""
-    before = torch.nn.functional.pad(mask, (1, 0), value=True)[:, :-1]
-    return ids.masked_fill(~(mask & before), -100)
-
-
-def gradients(model) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-
-
-def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors named and laid out as OpenAIGPT's parameters -> the same as GPT-1's: (out, in), and q, k, v apart."""
-    renamed = {"attn.c_proj": "attn.o_proj", "mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"}
-    result = {}
-    for name, tensor in tensors.items():
-        if ".c_" in name and name.endswith("weight"):
-            tensor = tensor.T
-        if "attn.c_attn" in name:
-            for part, chunk in zip("qkv", tensor.chunk(3, dim=0), strict=True):
-                result[name.replace("c_attn", f"{part}_proj")] = chunk
-            continue
-        for old, new in renamed.items():
-            name = name.replace(old, new)
-        result[name] = tensor
-    return result
-
-
-def assert_same_gradients(ours, theirs):
-    """To 1e-5, and where a gradient is small to a thousandth of its largest entry."""
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        largest = theirs[name].abs().max().item()
-        if name.endswith("k_proj.bias"):  # softmax does not see what is added to every key: only rounding is left
-            assert max(largest, ours[name].abs().max().item()) < 1e-6, name
-            continue
-        assert largest > 1e-5, name
-        tolerance = {"atol": min(1e-5, 1e-3 * largest), "rtol": 1e-5}
-        assert_close(ours[name], theirs[name], **tolerance, msg=lambda message, name=name: f"{name}: {message}")
 
 
 @pytest.fixture(scope="module")
@@ -323,13 +244,6 @@ def test_logits_to_keep_are_the_last_ones():
 
 
 # Key/value cache
-
-
-def generate(model, ids, **options):
-    """Greedily chosen sequences, and the logits they were chosen by, `(batch, new tokens, vocab)`."""
-    options |= {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "disable_compile": True}
-    outputs = model.generate(ids, return_dict_in_generate=True, output_logits=True, **options)
-    return outputs.sequences, torch.stack(outputs.logits, dim=1)
 
 
 @ATTENTIONS

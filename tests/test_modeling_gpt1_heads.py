@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError
-from test_modeling_gpt1 import (
+from helpers.models import (
     CLOSE,
     LENGTHS,
     assert_same_gradients,
@@ -15,6 +14,7 @@ from test_modeling_gpt1 import (
     tiny_config,
     tiny_lm,
 )
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch.testing import assert_close
 
 from gpt1_hf import (

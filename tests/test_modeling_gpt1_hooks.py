@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from test_modeling_gpt1 import (
+from helpers.models import (
     CLOSE,
     HIDDEN,
     VOCAB,

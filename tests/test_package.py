@@ -29,8 +29,8 @@ def refuse(*args, **kwargs): raise AssertionError("network")
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 import gpt1_hf
-higher = [name for name in sys.modules if name.startswith("gpt1_hf.") and name.count(".") > 1]
-assert not higher, higher
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("gpt1_hf.") and name.count(".") > 1}
+assert rooms == {"tokenization_rules"}, rooms
 assert "datasets" not in sys.modules and "sklearn" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from conftest import WORDS
+from helpers.data import WORDS
 from transformers import AutoProcessor, AutoTokenizer
 
 from gpt1_hf import GPT1Processor

@@ -5,7 +5,7 @@ import logging
 import random
 
 import pytest
-from conftest import WORDS
+from helpers.data import WORDS
 from transformers import AutoProcessor
 
 from gpt1_hf import GPT1Processor

@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset
-from gpt1_hf.analysis.plan.plan.plan import Plan
-from gpt1_hf.analysis.report.report.report import build
-from gpt1_hf.analysis.report.report.runs import collect
-from gpt1_hf.analysis.report.report.sections import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt1_hf import GPT1Processor
+from gpt1_hf.analysis.plan.plan import Plan
+from gpt1_hf.analysis.report.report import build
+from gpt1_hf.analysis.report.runs import collect
+from gpt1_hf.analysis.report.sections import Table
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.results import RESULTS, Result, format_results

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpt1_hf.checkpoints.loading.conversion import convert
 from helpers.hub_client import TOKEN, hub_environment, started_client
 from helpers.hub_server import File, Repo
 
 from gpt1_hf import GPT1Tokenizer
+from gpt1_hf.checkpoints.conversion import convert
 from gpt1_hf.cli import main
 from gpt1_hf.resources import recipes_dir
 

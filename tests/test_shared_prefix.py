@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from datasets import Dataset
-from test_modeling_gpt1 import ATTENTIONS, CLOSE, assert_same_gradients, gradients, randomize, tiny_config
+from helpers.models import ATTENTIONS, CLOSE, assert_same_gradients, gradients, randomize, tiny_config
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.testing import assert_close
 from transformers import masking_utils

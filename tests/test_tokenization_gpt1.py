@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, OpenAIGPTTokenizer, TextStreamer
 
 from gpt1_hf import GPT1Processor, GPT1Tokenizer
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.resources import model_path
 
 

@@ -5,11 +5,11 @@ import logging
 import shutil
 
 import pytest
-from conftest import WORDS, write_jsonl
-from gpt1_hf.checkpoints.loading.loading import open_config
+from helpers.data import WORDS, write_jsonl
 from transformers import AutoTokenizer, pipeline
 
 from gpt1_hf import GPT1Processor, GPT1Tokenizer
+from gpt1_hf.checkpoints.loading import open_config
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..checkpoints.loading import open_config
 from ..console import note
-from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.evaluate import EvaluateArguments, evaluate
 from ..evaluation.results import Result, write_results
+from ..settings import default_data_dir
 from .report.figures import Figure, Series
 from .report.runs import Record, labels
 from .report.sections import Section, Table, write_section

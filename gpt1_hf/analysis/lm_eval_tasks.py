@@ -10,9 +10,9 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints.loading import open_tokenizer
-from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error
+from ..settings import default_data_dir
 from ..tasks import load_task
 from .zero_shot import HEURISTICS, best_threshold, split_at_pronoun
 

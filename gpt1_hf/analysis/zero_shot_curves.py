@@ -10,10 +10,10 @@ from tabulate import tabulate
 from ..checkpoints.loading import open_config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import note
-from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..evaluation.results import Result, write_results
 from ..evaluation.task_scores import write_predictions
+from ..settings import default_data_dir
 from ..tasks import load_task
 from ..training.snapshots import FOLDER
 from ..training_record import rows_digest

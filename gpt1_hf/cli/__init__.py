@@ -18,7 +18,8 @@ from pathlib import Path
 from .. import AS_COMMAND
 from ..console import be_quiet, no_bars
 from ..errors import GPT1Error, Terminated, UsageError
-from .flags import nearest, underscored
+from ..settings import nearest
+from .flags import underscored
 
 
 HELPERS = {"__init__", "flags", "parser"}

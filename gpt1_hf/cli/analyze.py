@@ -8,8 +8,8 @@ import yaml
 
 from ..errors import UsageError
 from ..resources import PACKAGE, UNREADABLE
-from ..settings import LEAST, check_ranges
-from .flags import Parser, check, nearest, read_fields
+from ..settings import LEAST, check_ranges, nearest
+from .flags import Parser, check, read_fields
 
 
 # Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
@@ -26,9 +26,9 @@ REQUIRED = {
 # The same of analyses that are plans of training runs: recipes/analysis/<module>.yaml. The module's function `section`
 # makes tables and pictures of the runs.
 PLANS = {
-    "ablations": "ablations",
-    "auxiliary": "auxiliary",
-    "layer-transfer": "layer_transfer",
+    "ablations": "report.ablations",
+    "auxiliary": "report.auxiliary",
+    "layer-transfer": "report.layer_transfer",
 }
 
 
@@ -53,12 +53,13 @@ def main(argv: list[str]):
 
 def first_line(name: str) -> str:
     """First line of a module's docstring, read without importing it."""
-    source = (PACKAGE / "analysis" / f"{name}.py").read_text(encoding="utf-8")
+    source = (PACKAGE / "analysis" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)).split("\n")[0]
 
 
 def analyze_plan(action: str, argv: list[str]):
     """Read a plan's flags, and carry it out."""
+    recipe = action.replace("-", "_")
     parser = Parser(
         f"analyze {action}",
         first_line(PLANS[action]),
@@ -67,8 +68,8 @@ def analyze_plan(action: str, argv: list[str]):
     )
     parser.add_argument(
         "--config",
-        default=f"analysis/{PLANS[action]}",
-        help="YAML of the plan, or name of a shipped recipe. Default: analysis/" + PLANS[action],
+        default=f"analysis/{recipe}",
+        help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{recipe}",
     )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids, in place of the plan's.")
     parser.add_argument("--output_dir", help="Where runs, tables and plots go, in place of the plan's folder.")

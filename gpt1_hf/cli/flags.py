@@ -7,7 +7,6 @@ transformers' `HfArgumentParser` would read them from the classes. That parser h
 
 import argparse
 import ast
-import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..resources import read_yaml
+from ..settings import nearest
 
 
 # A name that a package offers -> where it is defined.
@@ -70,12 +70,6 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for parser in action.choices.values():
                     yield from parser.flags()
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What may have been meant by an unknown name, to end a sentence with."""
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def check(

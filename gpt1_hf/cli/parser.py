@@ -12,7 +12,7 @@ from transformers import HfArgumentParser
 
 from ..errors import UsageError
 from ..resources import read_yaml
-from .flags import nearest
+from ..settings import nearest
 
 
 T = TypeVar("T")

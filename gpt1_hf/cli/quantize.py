@@ -23,8 +23,8 @@ def main(argv: list[str]):
         raise UsageError("split and sample say what is scored: give --task or --text_file, too")
 
     from ..checkpoints.quantization import format_comparison, quantize
-    from ..data.loading import default_data_dir
     from ..evaluation.evaluate import EvaluateArguments
+    from ..settings import default_data_dir
 
     args["data_dir"] = args["data_dir"] or default_data_dir()
     evaluation = EvaluateArguments(**args) if args["text_file"] or args["task"] else None

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from ..analysis.report.paper import TABLES
-from ..errors import GPT1Error, writing
+from ..errors import GPT1Error
+from ..files import writing
 from ..resources import find_recipe, read_yaml, recipes_dir
 from .flags import Parser
 

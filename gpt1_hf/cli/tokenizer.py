@@ -4,7 +4,8 @@ import json
 import sys
 
 from ..console import no_bars
-from ..errors import GPT1Error, writing
+from ..errors import GPT1Error
+from ..files import writing
 from ..settings import MOST, check_ranges
 from .flags import Parser, read_constant
 
@@ -49,9 +50,9 @@ def main(argv: list[str]):
     if args.action == "train":
         check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, MOST)})
 
-    from ..data.loading import default_data_dir
     from ..data.token_stream import read_pieces
     from ..files import check_writable
+    from ..settings import default_data_dir
     from ..tokenization_gpt1 import GPT1Tokenizer
 
     check_writable(args.output_dir)  # before the corpus is read

@@ -1,15 +1,24 @@
 """Opening a data set: a local copy laid out as the Hub repository first, then the Hub."""
 
 import lzma
-import os
 import re
+import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import (
+    Dataset,
+    IterableDataset,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_dataset,
+)
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import (
     ChecksumVerificationError,
@@ -45,11 +54,6 @@ LOAD_ERRORS = (
     tarfile.TarError,
 )
 _ABOUT_FILES = (DataFilesNotFoundError, EmptyDatasetError, ChecksumVerificationError, SplitsVerificationError)
-
-
-def default_data_dir() -> str | None:
-    """Folder of local copies, from the environment variable `GPT1_DATA_DIR`."""
-    return os.environ.get("GPT1_DATA_DIR") or None
 
 
 def local_copy(name: str, data_dir: str | None = None) -> Path | None:
@@ -176,3 +180,20 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
     if "split" in said:
         return f"on the Hub it does not have the split {split!r} ({said})", other
     return f"what the Hub has is damaged or empty ({said})", other
+
+
+# Rows whose encoding takes long enough for a bar.
+MANY_ROWS = 20_000
+
+
+@contextmanager
+def reading_bars(n_rows: int = 0) -> Iterator[None]:
+    """Let the library datasets draw its bars only on a terminal, and where there are many rows."""
+    are_shown = not are_progress_bars_disabled()
+    if are_shown and not (n_rows >= MANY_ROWS and sys.stderr.isatty()):
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if are_shown:
+            enable_progress_bars()

@@ -8,11 +8,10 @@ import numpy as np
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.loading import default_data_dir
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges
+from ..settings import MOST, check_ranges, default_data_dir
 from ..tasks import load_task
 from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap

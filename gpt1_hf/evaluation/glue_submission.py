@@ -17,8 +17,8 @@ from typing import Any
 from tabulate import tabulate
 
 from ..console import note
-from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
+from ..settings import default_data_dir
 from ..tasks import Task, load_task
 from ..tasks.glue import GLUE
 from ..training_record import row_length, trained_on

@@ -1,13 +1,13 @@
 """`results.json`: what every command that measures leaves behind, a list of one object per number."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from ..files import write_json
 
 
 RESULTS = "results.json"
@@ -61,20 +61,6 @@ class Result:
             return f"{n} (sample)"
         whole = self.details.get("rows_of_split")
         return n if whole is None else f"{n} of {whole:,}" if isinstance(whole, int) else f"{n} of {whole}"
-
-
-def write_text(path: str | Path, text: str):
-    """Write a file in one step: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def write_json(path: str | Path, content: Any):
-    """Write JSON in one step."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:

@@ -21,13 +21,14 @@ from transformers import (
 
 from ..checkpoints.loading import compute_device, open_config, open_model, open_processor
 from ..data.batching import GPT1DataCollator
+from ..data.loading import reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
+from ..files import write_text
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task
-from ..training.progress import reading_bars
 from ..training_record import check_tokenizer, trained_on
 from .metrics import score
-from .results import Result, write_text
+from .results import Result
 
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..evaluation.results import write_text
+from ..files import write_text
 from ..resources import card_templates
 from .upload import BASE_PLACEHOLDER, PLACEHOLDER
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from tabulate import tabulate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from ..console import note
-from ..errors import interruptible
+from ..console import interruptible, note
+from ..data.loading import reading_bars
 from ..evaluation.metrics import score
 from ..evaluation.results import RESULTS, Result, write_results
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments
 from ..training.finetune import finetune_once
 from ..training.finished import finished_results
-from ..training.progress import reading_bars
 from ..training.resume import forget_trained, remove_checkpoints
 from .generation import generate
 

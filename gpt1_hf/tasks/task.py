@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
-from ..data.loading import local_copy, open_dataset
+from ..data.loading import local_copy, open_dataset, reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..processing_gpt1 import INPUT_FORMATS
 from ..resources import SAMPLES
-from ..training.progress import reading_bars
 
 
 logger = logging.getLogger(__name__)

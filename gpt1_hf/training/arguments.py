@@ -15,10 +15,9 @@ from transformers.integrations.integration_utils import (
 )
 from transformers.utils import logging
 
-from ..data.loading import default_data_dir
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
-from ..settings import LEAST, MOST, check_ranges
+from ..settings import LEAST, MOST, check_ranges, default_data_dir
 
 
 logger = logging.get_logger(__name__)

@@ -16,11 +16,11 @@ from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_
 
 from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
 from ..checkpoints.lora import add_lora, save_adapter
-from ..console import note
+from ..console import interruptible, note
 from ..data.loading import local_copy
-from ..errors import GPT1Error, UsageError, interruptible, writing
+from ..errors import GPT1Error, UsageError
 from ..evaluation.metrics import score
-from ..evaluation.results import Result, format_results, write_json, write_results
+from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import (
     auto_class,
     check_supervised,
@@ -32,6 +32,7 @@ from ..evaluation.task_scores import (
     task_results,
     write_predictions,
 )
+from ..files import write_json, writing
 from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
 from ..hub.upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
@@ -316,7 +317,7 @@ def draw_head(model: PreTrainedModel):
 def training_record(
     args: FinetuneArguments, task: Task, processor: GPT1Processor, rows: dict[str, Dataset]
 ) -> dict[str, Any]:
-    """What the model's configuration says of its training, for `provenance.py` to check; all of it in JSON's types."""
+    """What the model's configuration says of its training, as JSON types; `training_record.py` checks it."""
     is_hubs = not args.sample and local_copy(task.dataset, args.data_dir) is None
     digests = {split: rows_digest(rows[split]) for split in rows}
     trained = digests.pop("train")

@@ -7,10 +7,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..checkpoints.loading import open_config
-from ..console import note
-from ..errors import GPT1Error, UsageError, interruptible
+from ..console import interruptible, note
+from ..errors import GPT1Error, UsageError
 from ..evaluation.glue_average import glue_averages
-from ..evaluation.results import Result, write_results, write_text
+from ..evaluation.results import Result, write_results
+from ..files import write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
 from .resume import hold

@@ -21,12 +21,13 @@ from transformers.trainer_callback import ProgressCallback
 from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..console import note
+from ..console import interruptible, note
 from ..data.spans import RandomSpans, Windows
 from ..data.token_stream import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
-from ..errors import UsageError, interruptible, writing
+from ..errors import UsageError
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import RESULTS, Result, format_results, write_json, write_results
+from ..evaluation.results import RESULTS, Result, format_results, write_results
+from ..files import write_json, writing
 from ..hardware import device_name, training_dtype
 from ..hub.card import write_pretraining_card
 from .arguments import PretrainArguments, check_metric

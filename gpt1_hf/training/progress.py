@@ -1,32 +1,12 @@
 """How a run shows that it is at work: on standard error, and with bars on a terminal only."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from ..console import note
-
-
-# Rows whose encoding takes long enough for a bar.
-MANY_ROWS = 20_000
-
-
-@contextmanager
-def reading_bars(n_rows: int = 0) -> Iterator[None]:
-    """Let the library datasets draw its bars only on a terminal, and where there are many rows."""
-    are_shown = not are_progress_bars_disabled()
-    if are_shown and not (n_rows >= MANY_ROWS and sys.stderr.isatty()):
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if are_shown:
-            enable_progress_bars()
 
 
 class Bar(tqdm):

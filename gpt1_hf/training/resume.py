@@ -23,8 +23,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from ..console import note
 from ..data.token_stream import TokenStream
 from ..errors import GPT1Error
-from ..evaluation.results import write_json
-from ..files import check_writable
+from ..files import check_writable, write_json
 
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ..data.token_stream import TokenStream
-from ..errors import writing
 from ..evaluation.perplexity import score_documents
+from ..files import writing
 from .trainer import GPT1Trainer, save_whole
 
 

@@ -29,10 +29,9 @@ from ..console import no_bars, note
 from ..data.batching import GPT1DataCollator
 from ..data.sampling import LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
-from ..errors import Terminated, UsageError, writing
+from ..errors import Terminated, UsageError
 from ..evaluation.perplexity import perplexity
-from ..evaluation.results import write_json
-from ..files import check_writable
+from ..files import check_writable, write_json, writing
 from ..processing_gpt1 import GPT1Processor
 from .arguments import check_metric, drop_missing_precision
 from .cpu_kernels import speed_up
@@ -109,7 +108,7 @@ class GPT1Trainer(PublishingTrainer):
     What differs: a [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along; the logs of a task head
     show `task_loss` and `lm_loss` apart; `layerwise_lr_decay` gives lower layers lower learning rates; a language
     model trains without materialising its logits (the same loss and gradients); on a CPU, dropout and attention are
-    those of `training/cpu.py`; [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the
+    those of `cpu_kernels.py`; [`RandomSpans`] are drawn at random with replacement, as many an epoch as hold the
     corpus once; rows are evaluated in their own order, however training rows are sampled; with `group_by_length` they
     are of like length within an update, in an order of updates that is random; a loss that is NaN or infinite ends the
     run before anything is logged or saved, and one that jumps is warned of; `label_smoothing_factor` smooths the

@@ -2,10 +2,9 @@
 
 import json
 
-from gpt1_hf.analysis.report.report.report import report
-from gpt1_hf.checkpoints.loading.loading import open_config, open_tokenizer
-
 from gpt1_hf import GPT1ForSequenceClassification
+from gpt1_hf.analysis.report.report import report
+from gpt1_hf.checkpoints.loading import open_config, open_tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.processing_gpt1 import GPT1Processor

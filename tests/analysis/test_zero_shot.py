@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import write_jsonl
 from datasets import Dataset
+from helpers.data import write_jsonl
 from sklearn.metrics import matthews_corrcoef
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 from transformers.modeling_outputs import CausalLMOutputWithPast

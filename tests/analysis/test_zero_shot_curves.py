@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from gpt1_hf.analysis.report.report.runs import Record
-from gpt1_hf.analysis.report.report.zero_shot import section
 
 from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM
 from gpt1_hf.analysis import zero_shot_curves as module
+from gpt1_hf.analysis.report.runs import Record
+from gpt1_hf.analysis.report.zero_shot import section
 from gpt1_hf.analysis.zero_shot_curves import checkpoints, curves
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.results import Result

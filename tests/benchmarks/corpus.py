@@ -16,10 +16,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
-
-from gpt1_hf.data.loading import default_data_dir
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.settings import default_data_dir
 
 
 SIZES = [10, 20, 40, 76]  # million characters

@@ -5,7 +5,7 @@
 Every measurement is made of all contenders in turn, round after round, in one process; what is printed is the median
 of the rounds, and ours over theirs. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512
 tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. Ours trains as
-`GPT1Trainer` has it: without materialising logits and, on a CPU, with `training/cpu.py`. The share of peak is that of
+`GPT1Trainer` has it: without materialising logits and, on a CPU, with `cpu_kernels.py`. The share of peak is that of
 the fastest matrix product measured here, with 6 operations a weight and token, and attention's own. Peak memory is of
 training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights in training, and
 weights in bf16 in generation.

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
 from measure import number_types
 from tabulate import tabulate
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_seed
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.data.spans import Windows
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.hardware import device_name

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/tokenizer.py --data_dir DIR [--texts 20000] [--seed 0] [--threads N]
 
-Every corpus is a sample of its distinct texts. The oracle is the original pipeline (`tests/helpers/original_tokenizer.py`,
+Every corpus is a sample of its distinct texts. The oracle is the original pipeline (`helpers/original_tokenizer.py`,
 extra `exact`), made anew for each corpus, as it remembers every word it has seen; the others are ours and
 transformers' OpenAIGPTTokenizer, both with the original vocabulary. Tokens are counted by aligning the ids of a text
 with the oracle's. Speeds are of whole calls on batches of 500 texts, all three in turn on the same batch: ours and

@@ -8,7 +8,7 @@ again from each of its characters: 16 times the time for 4 times the text.
 
 import time
 
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
+from gpt1_hf.checkpoints.loading import open_tokenizer
 
 
 LENGTHS = (250_000, 1_000_000)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.conversion import TOLERANCE, convert
+from helpers.release import release_shapes, write_release
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import (
@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Tokenizer
-from gpt1_hf.checkpoints.loading import conversion as conversion_module
+from gpt1_hf.checkpoints import conversion as conversion_module
+from gpt1_hf.checkpoints.conversion import TOLERANCE, convert
 from gpt1_hf.errors import GPT1Error
 
 
@@ -69,28 +70,6 @@ def assert_same_logits(ours, theirs):
 def change_config(folder: Path, **values):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **values}))
-
-
-def release_shapes(n_positions, vocab_size, width, n_layer) -> list[list[int]]:
-    """As in the release (openai/finetune-transformer-lm, model/params_shapes.json): sizes 512, 40478, 768, 12."""
-    attention = [[1, width, 3 * width], [3 * width], [1, width, width], [width]]
-    mlp = [[1, width, 4 * width], [4 * width], [1, 4 * width, width], [width]]
-    norm = [[width], [width]]
-    return [[n_positions, width], [vocab_size, width], *(n_layer * [*attention, *norm, *mlp, *norm])]
-
-
-def write_release(folder: Path, shapes) -> list[np.ndarray]:
-    """Write arrays of these shapes as OpenAI did, end to end in ten files that are cut anywhere; return them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape, dtype=np.float32) * np.float32(0.1) for shape in shapes]
-    for norm in (6, 12):
-        for scale in arrays[norm::12]:
-            scale += 1
-    for index, part in enumerate(np.array_split(np.concatenate([array.ravel() for array in arrays]), 10)):
-        np.save(folder / f"params_{index}.npy", part)
-    (folder / "params_shapes.json").write_text(json.dumps(shapes))
-    return arrays
 
 
 @pytest.fixture

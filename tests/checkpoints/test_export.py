@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.export import export
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.exporters import ExportedModel
 
@@ -23,7 +22,8 @@ from gpt1_hf import (
     GPT1LSTMForCausalLM,
     GPT1Processor,
 )
-from gpt1_hf.checkpoints.loading import export as export_module
+from gpt1_hf.checkpoints import export as export_module
+from gpt1_hf.checkpoints.export import export
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.modeling_gpt1 import CACHE
@@ -185,7 +185,7 @@ def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_onnxruntime_alone_as_in_the_readme(tmp_path, monkeypatch, capsys):
     """README's script, and the same by the model itself."""
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     (script,) = [script for script in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in script]
     monkeypatch.chdir(tmp_path)
     assert main(["export", "gpt1-tiny", "--output_dir", "runs/onnx"]) == 0

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_config, open_model
-from gpt1_hf.checkpoints.loading.lora import adapter_base, lora_config
 from helpers.hub_server import card_errors
 from huggingface_hub import ModelCard
 from peft import (
@@ -34,6 +32,8 @@ from gpt1_hf import (
     GPT1Trainer,
     GPT1TrainingArguments,
 )
+from gpt1_hf.checkpoints.loading import open_config, open_model
+from gpt1_hf.checkpoints.lora import adapter_base, lora_config
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.task_scores import auto_class

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_config, open_model, open_tokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from gpt1_hf import GPT1DataCollator, GPT1ForSequenceClassification, GPT1Processor
+from gpt1_hf.checkpoints.loading import open_config, open_model, open_tokenizer
 from gpt1_hf.cli import main
 from gpt1_hf.tasks import load_task
 

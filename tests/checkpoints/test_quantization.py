@@ -6,8 +6,6 @@ import os
 
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_causal_lm, open_config, open_model
-from gpt1_hf.checkpoints.loading.quantization import quantize
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
@@ -20,7 +18,9 @@ from gpt1_hf import (
     GPT1LSTMForCausalLM,
     GPT1Processor,
 )
-from gpt1_hf.checkpoints.loading import quantization as quantization_module
+from gpt1_hf.checkpoints import quantization as quantization_module
+from gpt1_hf.checkpoints.loading import open_causal_lm, open_config, open_model
+from gpt1_hf.checkpoints.quantization import quantize
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, first_characters, measure

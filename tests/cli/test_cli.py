@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import write_jsonl
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
+from helpers.data import write_jsonl
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.token_stream import file_lines

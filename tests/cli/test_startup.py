@@ -151,8 +151,9 @@ def test_the_help_shows_what_the_parser_takes(capsys):
 
 
 def test_constants_and_generation_fields_are_read_from_the_source():
-    from gpt1_hf.checkpoints.loading.conversion import LAYOUTS
     from transformers import GenerationConfig
+
+    from gpt1_hf.checkpoints.conversion import LAYOUTS
 
     assert read_constant("gpt1_hf.checkpoints.conversion.LAYOUTS") == LAYOUTS
     assert read_constant("gpt1_hf.analysis.zero_shot.HEURISTICS") == [*HEURISTICS]

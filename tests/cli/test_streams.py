@@ -5,10 +5,10 @@ import io
 import json
 
 import pytest
-from gpt1_hf.checkpoints.loading.loading import open_tokenizer
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from gpt1_hf import GPT1Config, GPT1Processor
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import main, told
 from gpt1_hf.errors import GPT1Error, UsageError
 from gpt1_hf.inside.generation import Stream, generate, readable

@@ -5,7 +5,7 @@ import runpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_jsonl
+from helpers.data import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.data.token_stream import build_token_stream, fingerprint, read_pieces

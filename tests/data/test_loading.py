@@ -3,11 +3,12 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_jsonl
 from datasets import Dataset, IterableDataset
+from helpers.data import write_jsonl
 
-from gpt1_hf.data.loading import default_data_dir, local_copy, open_dataset
+from gpt1_hf.data.loading import local_copy, open_dataset
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.settings import default_data_dir
 
 
 ROWS = [{"text": "the lady", "label": 1}, {"text": "the captain, she said", "label": 0}]

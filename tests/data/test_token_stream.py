@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import write_jsonl
+from helpers.data import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.data.spans import RandomSpans, Windows

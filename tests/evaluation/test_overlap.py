@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from conftest import write_jsonl
 from datasets import Dataset
+from helpers.data import write_jsonl
 
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_causal_lm
 from safetensors.torch import load_file, save_file
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt1_hf import GPT1ForCausalLM
+from gpt1_hf.checkpoints.loading import open_causal_lm
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import TextScore, perplexity, score_documents
 

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from gpt1_hf.analysis.report.report.runs import read_rows
 
+from gpt1_hf.analysis.report.runs import read_rows
 from gpt1_hf.evaluation import results
 from gpt1_hf.evaluation.results import Result, write_results
 from gpt1_hf.resources import ASSETS

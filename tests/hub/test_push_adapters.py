@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from gpt1_hf.checkpoints.loading.loading import open_config, open_model
 from helpers.hub_client import error_of, run_as_a_stranger
 from helpers.hub_server import card_errors
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
 from gpt1_hf import GPT1ForCausalLM, GPT1Processor
+from gpt1_hf.checkpoints.loading import open_config, open_model
 
 
 pytest.importorskip("peft", reason="needs the extra `peft`")

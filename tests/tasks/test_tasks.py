@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import STORY_COLUMNS, write_jsonl, write_stories
 from datasets import ClassLabel, Dataset, Features, Value
+from helpers.data import STORY_COLUMNS, write_jsonl, write_stories
 from sklearn.model_selection import train_test_split
 
 from gpt1_hf.errors import GPT1Error, MissingSplitError

@@ -12,13 +12,7 @@ from safetensors.torch import load_file
 from gpt1_hf.cli import main
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in parts that depend on the number of threads round in another way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,23 @@ import subprocess
 
 import pytest
 import torch
-from gpt1_hf.analysis.plan.plan.plan import Plan, carry_out
-from gpt1_hf.analysis.plan.plan.run import RECORD
-from test_resume import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
+from helpers.runs import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
 
 import gpt1_hf.checkpoints.conversion
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 import gpt1_hf.training.trainer
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
+from gpt1_hf.analysis.plan.plan import Plan, carry_out
+from gpt1_hf.analysis.plan.run import RECORD
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import resume
 from gpt1_hf.training.resume import hold, last_whole_checkpoint
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 UPDATES = 12
@@ -45,15 +48,6 @@ SETTINGS = {
     "use_cpu": "true",
 }
 KILL = signal.SIGKILL
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the forked processes, which cannot use the parent's threads: another number of them rounds differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 import torch
-from conftest import write_jsonl, write_stories
+from helpers.data import write_jsonl, write_stories
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,

@@ -13,30 +13,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY
-from gpt1_hf.analysis.plan.plan.plan import Plan
+from helpers.data import TINY
+from helpers.runs import before, run_in_child
 from safetensors.torch import load_file
-from test_resume import before, run_in_child
 
 import gpt1_hf.inside.demo
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
+from gpt1_hf.analysis.plan.plan import Plan
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error, Terminated
 from gpt1_hf.training.resume import TRAINED
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the forked processes, which cannot use the parent's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,16 @@
 """Runs that are killed, ended, damaged or out of disk: each goes on to the losses and weights of one that was not."""
 
-import contextlib
 import errno
-import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from helpers.runs import assert_same_run, before, flip_a_bit, halfway, log_of, mounted, run_in_child
 
 import gpt1_hf.training.pretrain
 import gpt1_hf.training.trainer
@@ -22,6 +18,9 @@ from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.resume import MANIFEST, RUN, damage, last_whole_checkpoint, rotate, write_manifest
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 UPDATES = 9  # four an epoch, so that two epochs end before
@@ -49,15 +48,6 @@ def no_measuring():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the forked processes, which cannot use the parent's threads: another number of them rounds differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -88,81 +78,11 @@ def uninterrupted(argv, tmp_path_factory) -> Path:
     return folder
 
 
-def run_in_child(argv: list[str], trap=None) -> int:
-    """Exit status of a command in a process of its own, or minus the signal that killed it; a trap is laid first."""
-
-    def work():
-        torch.set_num_threads(1)
-        if trap is not None:
-            trap()
-        sys.exit(main(argv))
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def before(owner, name: str, update: int, number: int):
-    """Trap: a signal comes when a function is called after so many updates."""
-
-    def trap():
-        function = getattr(owner, name)
-
-        def trapped(*args, **kwargs):
-            done = args[0].state.global_step if isinstance(args[0], GPT1Trainer) else None
-            if done == update or f"checkpoint-{update}" in map(lambda arg: getattr(arg, "name", None), args):
-                os.kill(os.getpid(), number)
-            return function(*args, **kwargs)
-
-        setattr(owner, name, trapped)
-
-    return trap
-
-
-def halfway(file: str, update: int):
-    """Trap: SIGKILL comes in the middle of writing a file of a checkpoint."""
-
-    def trap():
-        function = torch.save
-
-        def trapped(content, path, *args, **kwargs):
-            function(content, path, *args, **kwargs)
-            if Path(path).name == file and Path(path).parent.name == f"checkpoint-{update}":
-                os.truncate(path, Path(path).stat().st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        torch.save = trapped
-
-    return trap
-
-
 def scoring():
     def trapped(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
     gpt1_hf.training.pretrain.score_documents = trapped
-
-
-def log_of(folder: Path) -> list[dict]:
-    """What was logged, without what a clock says."""
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [
-        {key: value for key, value in entry.items() if not re.search("runtime|per_second", key)} for entry in history
-    ]
-
-
-def assert_same_run(folder: Path, expected: Path):
-    assert log_of(folder) == log_of(expected)
-    weights, expected_weights = load_file(folder / "model.safetensors"), load_file(expected / "model.safetensors")
-    assert weights.keys() == expected_weights.keys()
-    for name, weight in weights.items():
-        assert torch.equal(weight, expected_weights[name]), name
-    values = [
-        [result["value"] for result in json.loads((run / "results.json").read_text())] for run in (folder, expected)
-    ]
-    assert values[0] == values[1]
 
 
 def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
@@ -266,12 +186,6 @@ def test_beginning_anew_wants_a_folder_without_checkpoints(argv, uninterrupted, 
     assert "begin anew" in capsys.readouterr().err
 
 
-def flip_a_bit(file: Path):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
 DAMAGES = {
     "truncated": (lambda folder: os.truncate(folder / "optimizer.pt", 1000), "optimizer.pt has 1000 of "),
     "missing": (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json is missing"),
@@ -348,19 +262,6 @@ def test_a_disk_that_is_full_ends_the_run_in_one_sentence(argv, uninterrupted, t
     monkeypatch.undo()
     assert main(argv(tmp_path)) == 0
     assert_same_run(tmp_path, uninterrupted)
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, kilobytes: int):
-    """A file system of a few KB."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not permitted")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

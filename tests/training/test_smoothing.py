@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from conftest import TINY
 from datasets import Dataset
+from helpers.data import TINY
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf import (

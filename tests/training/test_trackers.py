@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
+from helpers.data import TINY
 
 
 pytestmark = pytest.mark.slow

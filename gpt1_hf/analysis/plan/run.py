@@ -22,8 +22,10 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from ...errors import UsageError, interruptible
-from ...evaluation.results import RESULTS, write_json
+from ...console import interruptible
+from ...errors import UsageError
+from ...evaluation.results import RESULTS
+from ...files import write_json
 from ...tasks import load_task
 from ...training.arguments import FinetuneArguments, PretrainArguments
 from ...training.finetune import finetune

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
-from gpt1_hf.analysis.plan.plan.plan import Plan, carry_out
 
 from gpt1_hf import GPT1Config, hardware
-from gpt1_hf.analysis.plan.plan import cost
-from gpt1_hf.analysis.plan.plan import execute as analyze
+from gpt1_hf.analysis.plan import cost
+from gpt1_hf.analysis.plan import execute as analyze
+from gpt1_hf.analysis.plan.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import PLANS, read_overrides
 from gpt1_hf.data.token_stream import TokenStream

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gpt1_hf.analysis.plan.plan.plan import Plan, carry_out, share
-from gpt1_hf.analysis.plan.plan.run import RECORD
-from gpt1_hf.analysis.plan.plan.workers import Processes
 
-from gpt1_hf.analysis.plan.plan import run as run_module
+from gpt1_hf.analysis.plan import run as run_module
+from gpt1_hf.analysis.plan.plan import Plan, carry_out, share
+from gpt1_hf.analysis.plan.run import RECORD
+from gpt1_hf.analysis.plan.workers import Processes
 from gpt1_hf.cli.analyze import ACTIONS, PLANS
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error

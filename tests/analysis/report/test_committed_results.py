@@ -5,12 +5,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from gpt1_hf.analysis.report.report.report import report
 
+from gpt1_hf.analysis.report.report import report
 from gpt1_hf.evaluation import results
 
 
-RESULTS = Path(__file__).resolve().parents[2] / "recipes" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "recipes" / "results"
 
 
 def test_the_report_is_that_of_the_runs(tmp_path):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from gpt1_hf.analysis.report.report.runs import Record
 from transformers import AutoModelForSequenceClassification
 
 from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM
 from gpt1_hf.analysis.report.report import layer_transfer
+from gpt1_hf.analysis.report.runs import Record
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.results import Result
 from gpt1_hf.training.arguments import FinetuneArguments

@@ -6,13 +6,13 @@ import math
 import re
 
 import pytest
-from gpt1_hf.analysis.report.report.figures import Figure, Series, draw, standalone
-from gpt1_hf.analysis.report.report.report import report
-from gpt1_hf.analysis.report.report.runs import collect, labels
-from gpt1_hf.analysis.report.report.sections import Table, escape
 
-from gpt1_hf.analysis.report.report import ablations, auxiliary, benchmarks, paper
-from gpt1_hf.analysis.report.report import zero_shot as zero_shot_section
+from gpt1_hf.analysis.report import ablations, auxiliary, benchmarks, paper
+from gpt1_hf.analysis.report import zero_shot as zero_shot_section
+from gpt1_hf.analysis.report.figures import Figure, Series, draw, standalone
+from gpt1_hf.analysis.report.report import report
+from gpt1_hf.analysis.report.runs import collect, labels
+from gpt1_hf.analysis.report.sections import Table, escape
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.tasks import all_tasks
@@ -292,7 +292,7 @@ def test_markdown_shows_texts_as_they_are():
 
 
 def test_spread_of_seeds():
-    from gpt1_hf.analysis.report.report.runs import mean, spread
+    from gpt1_hf.analysis.report.runs import mean, spread
 
     assert (spread([]), spread([1.25]), spread([1.0, 3.0])) == ("not run", "1.2", "2.0 ± 1.4 (2)")
     assert math.isnan(mean([]))
