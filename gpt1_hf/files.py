@@ -136,15 +136,42 @@ def writing(path: str | Path, consequence: str = "make room, or choose another f
         raise GPT1Error(f"cannot write {path} ({str(error).split(' (os error')[0]}): {consequence}") from error
 
 
-def write_text(path: str | Path, text: str):
-    """Write a file in one step: a reader sees the old file or the whole new one."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """
+    A path to write a file or a folder to. It takes the place of `path` when the block ends, so that a reader finds the
+    old one or the whole new one; if the block ends in an error, the old one stays.
+
+    Args:
+        path (`str` or `Path`):
+            File or folder to replace, or to make. Its parent folder is made where it is missing.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    _remove(unfinished)
+    try:
+        yield unfinished
+        if unfinished.is_dir():  # which cannot replace a folder that holds something
+            _remove(path)
+        os.replace(unfinished, path)
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str):
+    """Write a text file in one step, see [`replacing`]."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any):
-    """Write JSON in one step."""
+    """Write JSON in one step, see [`replacing`]."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -3,11 +3,11 @@
 This folder is the list of tasks: every [`Task`] that a module's `TASKS` names can be loaded by its id.
 """
 
-import difflib
 from importlib import import_module
 from pkgutil import iter_modules
 
 from ..errors import UsageError
+from ..settings import nearest
 from .task import Task
 
 
@@ -36,9 +36,7 @@ def load_task(task_id: str) -> Task:
     """
     tasks = all_tasks(zero_shot=True)
     if task_id not in tasks:
-        near = difflib.get_close_matches(str(task_id), tasks, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"there is no task {task_id!r}{hint} (tasks: {', '.join(sorted(tasks))})")
+        raise UsageError(f"there is no task {task_id!r}{nearest(task_id, tasks)} (tasks: {', '.join(sorted(tasks))})")
     return tasks[task_id]
 
 

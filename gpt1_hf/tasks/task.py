@@ -65,9 +65,9 @@ class Task:
             Lowest and highest label, where labels are scores.
         sizes (`dict[str, int]`):
             Rows of each split, or subset of one, in the whole data set: a number on fewer is marked as such.
-        subsets (`dict[str, float]`):
-            Parts of the evaluation splits that are scored each by itself -> the paper's number on them. Their names
-            as splits are such as `validation_matched`.
+        subsets (`dict[str, tuple[float, float]]`):
+            Parts of the evaluation splits that are scored each by itself -> the paper's number on them, and the best
+            before it. Their names as splits are such as `validation_matched`.
         pooled (`bool`):
             Whether the subsets are scored together, too.
         other_metrics (`tuple[str, ...]`):
@@ -101,7 +101,7 @@ class Task:
     label_ids: dict[str, int] | None = None
     score_range: tuple[float, float] | None = None
     sizes: dict[str, int] = field(default_factory=dict)
-    subsets: dict[str, float] = field(default_factory=dict)
+    subsets: dict[str, tuple[float, float]] = field(default_factory=dict)
     pooled: bool = True
     other_metrics: tuple[str, ...] = ()
     prior: float | None = None
@@ -156,9 +156,7 @@ class Task:
 
     def numbers(self, subset: str | None) -> tuple[float | None, float | None]:
         """The paper's number and the best before it, of a subset or of the whole (`None`)."""
-        if subset is None or (not self.pooled and subset == next(iter(self.subsets))):
-            return self.paper, self.prior
-        return self.subsets[subset], None
+        return (self.paper, self.prior) if subset is None else self.subsets[subset]
 
     def read(self, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
         """The rows of a split as the data set has them: name of the split, or of its parts -> rows."""

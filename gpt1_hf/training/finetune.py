@@ -1,14 +1,10 @@
 """Fine-tuning on a benchmark (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its score."""
 
 import copy
-import dataclasses
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -21,6 +17,7 @@ from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError
 from ..evaluation.metrics import score
 from ..evaluation.results import Result, format_results, write_results
+from ..evaluation.seeds import summary, with_spread
 from ..evaluation.task_scores import (
     auto_class,
     check_supervised,
@@ -379,49 +376,6 @@ def check_batch(args: FinetuneArguments, n_rows: int):
     logger.warning(
         f"{n_rows} training rows are fewer than the {batch} of one update: each epoch is one smaller update"
     )
-
-
-def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
-    """Add to each result of several seeds, as `details["over_seeds"]`, what all of them found together."""
-    groups = defaultdict(list)
-    for result in results:
-        groups[result.split, result.metric].append(result)
-    spread = {}
-    for key, group in groups.items():
-        values = np.array([result.value for result in group])
-        spread[key] = {
-            "mean": round(float(values.mean()), 2),
-            "std": round(float(values.std(ddof=1)), 2) if len(values) > 1 else None,
-            "median": round(float(np.median(values)), 2),
-            "min": float(values.min()),
-            "max": float(values.max()),
-            "seeds": [result.seed for result in group],
-            **({"failed_seeds": list(failed)} if failed else {}),
-        }
-    return [
-        dataclasses.replace(result, details={**result.details, "over_seeds": spread[result.split, result.metric]})
-        if len(groups[result.split, result.metric]) > 1 or failed
-        else result
-        for result in results
-    ]
-
-
-def summary(results: Sequence[Result]) -> str:
-    """Median, mean and spread over the seeds of one run, a line for each metric and split; and the failed seeds."""
-    lines = {}
-    for result in results:
-        found = result.details.get("over_seeds")
-        if not found:
-            continue
-        deviation = "" if found["std"] is None else f" ± {found['std']:.1f} (standard deviation)"
-        lines[result.split, result.metric] = (
-            f"{result.task} ({result.split}) {result.metric}: median {found['median']:.1f}, mean "
-            f"{found['mean']:.1f}{deviation}, {found['min']:.1f} to {found['max']:.1f}, {len(found['seeds'])} seeds"
-        )
-    failed = next((r.details["over_seeds"].get("failed_seeds") for r in results if "over_seeds" in r.details), None)
-    if failed:
-        lines["failed"] = f"failed: seed {', '.join(map(str, failed))}"
-    return "\n".join(lines.values())
 
 
 __all__ = ["finetune"]

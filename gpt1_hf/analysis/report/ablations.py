@@ -8,8 +8,9 @@ frequent class. Where only the embeddings are transferred, the leftmost point of
 import math
 from collections.abc import Sequence
 
+from ...evaluation.seeds import mean, mean_and_deviation
 from .paper import ABLATIONS, TABLE_5
-from .runs import Record, mean, scores, spread
+from .runs import Record, scores
 from .sections import Section, Table
 
 
@@ -40,7 +41,7 @@ def section(records: Sequence[Record]) -> Section:
         own, ours = values[variant], average(values[variant], common)
         eight = average(own, list(TABLE_5)) if all(own.values()) else None
         change = ours - full if variant != "full" and ours is not None and full is not None else None
-        cells = [spread(own[task]) for task in TABLE_5]
+        cells = [mean_and_deviation(own[task]) for task in TABLE_5]
         rows.append([row.title, "ours", *map(not_run, (eight, ours)), signed(change), *cells])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
     return Section(

@@ -6,9 +6,10 @@ tasks are cut to different sizes, so that nothing else differs.
 
 from collections.abc import Sequence
 
+from ...evaluation.seeds import mean, mean_and_deviation
 from ...tasks import all_tasks
 from .figures import Figure, Series
-from .runs import Record, mean, scores, spread
+from .runs import Record, scores
 from .sections import Section, Table
 
 
@@ -39,7 +40,7 @@ def section(records: Sequence[Record]) -> Section:
             difference = mean(with_it) - mean(without)
             gain = f"{difference:+.1f}".replace("-", "−")
             lines.setdefault(task, []).append((n_rows, difference))
-        rows.append([task, f"{n_rows:,}", spread(with_it), spread(without), gain])
+        rows.append([task, f"{n_rows:,}", mean_and_deviation(with_it), mean_and_deviation(without), gain])
     figure = Figure(
         "auxiliary",
         "What the auxiliary objective adds, by the number of training rows",

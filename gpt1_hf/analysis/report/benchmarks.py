@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...evaluation.results import Result
+from ...evaluation.seeds import mean_and_deviation
 from .paper import GLUE, NOTES, TABLES, Cell
-from .runs import Record, labels, scores, spread
+from .runs import Record, labels, scores
 from .sections import Section, Table
 
 
@@ -73,7 +74,7 @@ def best_settings(results: Sequence[Result], cell: Cell, model: str) -> str:
     if not groups:
         return "not run"
     settings = max(groups, key=lambda group: (group[0] or 0, len(groups[group]), group[-1]))
-    values = spread([result.value for result in groups[settings]])
+    values = mean_and_deviation([result.value for result in groups[settings]])
     marks = sorted({result.rows for result in groups[settings] if "rows_of_split" in result.details})
     scored = f", scored on {' and '.join(marks)}" if marks else ""
     return f"{values} on {settings[0]:,} rows{scored}" if settings[0] else values + scored

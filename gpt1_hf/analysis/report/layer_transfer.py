@@ -6,9 +6,10 @@ something, up to 9 % on MultiNLI for all of them.
 
 from collections.abc import Sequence
 
+from ...evaluation.seeds import mean, mean_and_deviation
 from ...tasks import all_tasks
 from .figures import Figure, Series
-from .runs import Record, mean, spread
+from .runs import Record
 from .sections import Section, Table
 
 
@@ -32,7 +33,7 @@ def section(records: Sequence[Record]) -> Section:
     rows, series = [], []
     colors = {task: number for number, task in enumerate(dict.fromkeys(task for task, _ in values))}
     for (task, split), of_split in sorted(values.items()):
-        rows.append([task, split, *(spread(of_split.get(count, [])) for count in counts)])
+        rows.append([task, split, *(mean_and_deviation(of_split.get(count, [])) for count in counts)])
         points = [(count, mean(of_split[count])) for count in counts if count in of_split]
         series.append(Series(f"{task} {split}", points, dashed=split == "train", color=colors[task]))
     figure = Figure(

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -130,18 +129,3 @@ def labels(models: Iterable[str]) -> dict[str, str]:
     short = {model: model.rstrip("/").rpartition("/")[2] if model.count("/") > 1 else model for model in models}
     names = list(short.values())
     return {model: name if names.count(name) == 1 else model for model, name in short.items()}
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean; NaN of nothing."""
-    return sum(values) / len(values) if values else math.nan
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (number of seeds) in words."""
-    if not values:
-        return "not run"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    deviation = math.sqrt(sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1))
-    return f"{mean(values):.1f} ± {deviation:.1f} ({len(values)})"

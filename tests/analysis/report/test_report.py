@@ -56,10 +56,8 @@ def test_the_papers_numbers_are_those_of_the_tasks():
     tasks = all_tasks()
     for cell in (cell for cells in paper.TABLES.values() for cell in cells):
         task = tasks[cell.task]
-        assert cell.paper == (task.subsets[cell.subset] if cell.subset else task.paper), cell
+        assert (cell.paper, cell.prior) == task.numbers(cell.subset or None), cell
         assert cell.metric == task.metric
-        if task.prior is not None and not cell.subset:
-            assert cell.prior == task.prior
     assert {cell.task for cells in paper.TABLES.values() for cell in cells} == {
         task.id for task in tasks.values() if task.paper is not None
     }
@@ -292,7 +290,7 @@ def test_markdown_shows_texts_as_they_are():
 
 
 def test_spread_of_seeds():
-    from gpt1_hf.analysis.report.runs import mean, spread
+    from gpt1_hf.evaluation.seeds import mean, mean_and_deviation
 
-    assert (spread([]), spread([1.25]), spread([1.0, 3.0])) == ("not run", "1.2", "2.0 ± 1.4 (2)")
+    assert tuple(map(mean_and_deviation, ([], [1.25], [1.0, 3.0]))) == ("not run", "1.2", "2.0 ± 1.4 (2)")
     assert math.isnan(mean([]))

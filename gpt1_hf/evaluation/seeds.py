@@ -1,0 +1,66 @@
+"""Several runs that differ in their seed alone: their mean, their spread, and how both are printed."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean, median, stdev
+
+from .results import Result
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean; NaN of an empty list."""
+    return fmean(values) if values else math.nan
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (number of seeds), such as `45.2 ± 1.3 (3)`; `not run` of an empty list."""
+    if not values:
+        return "not run"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{fmean(values):.1f} ± {stdev(values):.1f} ({len(values)})"
+
+
+def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
+    """Add to each result of several seeds, as `details["over_seeds"]`, what all of them found together."""
+    groups = defaultdict(list)
+    for result in results:
+        groups[result.split, result.metric].append(result)
+    spread = {}
+    for key, group in groups.items():
+        values = [result.value for result in group]
+        spread[key] = {
+            "mean": round(fmean(values), 2),
+            "std": round(stdev(values), 2) if len(values) > 1 else None,
+            "median": round(median(values), 2),
+            "min": min(values),
+            "max": max(values),
+            "seeds": [result.seed for result in group],
+            **({"failed_seeds": list(failed)} if failed else {}),
+        }
+    return [
+        replace(result, details={**result.details, "over_seeds": spread[result.split, result.metric]})
+        if len(groups[result.split, result.metric]) > 1 or failed
+        else result
+        for result in results
+    ]
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Median, mean and spread over the seeds of one run, a line for each metric and split; and the failed seeds."""
+    lines = {}
+    for result in results:
+        found = result.details.get("over_seeds")
+        if not found:
+            continue
+        deviation = "" if found["std"] is None else f" ± {found['std']:.1f} (standard deviation)"
+        lines[result.split, result.metric] = (
+            f"{result.task} ({result.split}) {result.metric}: median {found['median']:.1f}, mean "
+            f"{found['mean']:.1f}{deviation}, {found['min']:.1f} to {found['max']:.1f}, {len(found['seeds'])} seeds"
+        )
+    failed = next((r.details["over_seeds"].get("failed_seeds") for r in results if "over_seeds" in r.details), None)
+    if failed:
+        lines["failed"] = f"failed: seed {', '.join(map(str, failed))}"
+    return "\n".join(lines.values())
