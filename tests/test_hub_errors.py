@@ -14,8 +14,8 @@ from helpers.hub_client import OTHER_TOKEN, PACKAGE, TOKEN, error_of, hub_enviro
 from helpers.hub_server import File, Refused, Repo
 
 from gpt1_hf.cli import main
+from gpt1_hf.data.corpus import read_documents
 from gpt1_hf.data.loading import LOAD_ERRORS, open_dataset
-from gpt1_hf.data.token_stream import read_documents
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub_errors import refusal
 from gpt1_hf.resources import model_path
@@ -338,7 +338,7 @@ class TestFolders:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(f"text of {Path(name).name}")
         assert list(read_documents(str(tmp_path))) == ["text of a.TXT", "text of b.txt", "text of e.Txt"]
-        assert ": only .txt files are read; left out: c.md, g.MD, h and 1 more" in caplog.text
+        assert ": only .txt files are read; skipped: c.md, g.MD, h and 1 more" in caplog.text
         assert list(read_documents(str(tmp_path / "a.TXT"))) == ["text of a.TXT"]
 
     def test_rows_in_any_case_and_texts_beside_them(self, tmp_path, caplog):
@@ -348,12 +348,12 @@ class TestFolders:
         assert not caplog.text  # a card is no text that was forgotten
         (tmp_path / "more.txt").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
-        assert ": only files of rows are read; left out: more.txt" in caplog.text
+        assert ": only files of rows are read; skipped: more.txt" in caplog.text
 
     @pytest.mark.parametrize("name", ["a.md", "a.pdf", "a"])
     def test_a_folder_or_file_of_another_kind_names_what_is_read(self, tmp_path, name):
         (tmp_path / name).write_text("text")
         with pytest.raises(GPT1Error, match=rf"\(it holds {name}\): give a .txt file, a folder of them, or rows"):
             list(read_documents(str(tmp_path)))
-        with pytest.raises(GPT1Error, match=rf"{name} is of no known format: give a .txt file"):
+        with pytest.raises(GPT1Error, match=rf"{name} has an unknown format: give a .txt file"):
             list(read_documents(str(tmp_path / name)))

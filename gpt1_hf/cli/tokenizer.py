@@ -50,7 +50,7 @@ def main(argv: list[str]):
     if args.action == "train":
         check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, NO_LIMIT)})
 
-    from ..data.token_stream import read_pieces
+    from ..data.corpus import read_pieces
     from ..files import check_writable
     from ..settings import default_data_dir
     from ..tokenization_gpt1 import GPT1Tokenizer

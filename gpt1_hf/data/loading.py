@@ -112,7 +112,7 @@ def open_dataset(
         path = path / config
     if path.exists():
         if path.is_file() and path.suffix.lower() not in BUILDERS:
-            raise GPT1Error(f"{path} is of no known format; give a file that ends in {', '.join(BUILDERS)}")
+            raise GPT1Error(f"{path} has an unknown format; give a file that ends in {', '.join(BUILDERS)}")
         files = [path] if path.is_file() else split_files(path, split)
         if not files:
             raise MissingSplitError(
@@ -182,13 +182,21 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
     return f"what the Hub has is damaged or empty ({said})", other
 
 
-# Rows whose encoding takes long enough for a bar.
+def evenly_spaced(n_rows: int, n: int | None) -> list[int]:
+    """Indices of at most `n` evenly spaced rows. Neighbouring rows of a file often share a subject."""
+    if n is not None and n < 1:
+        raise GPT1Error(f"max_examples must be at least 1, not {n}")
+    n = n_rows if n is None else min(n, n_rows)
+    return [index * n_rows // n for index in range(n)]
+
+
+# Encoding fewer rows is too quick for a progress bar.
 MANY_ROWS = 20_000
 
 
 @contextmanager
 def reading_bars(n_rows: int = 0) -> Iterator[None]:
-    """Let the library datasets draw its bars only on a terminal, and where there are many rows."""
+    """Show the progress bars of `datasets` only on a terminal, and only for many rows."""
     are_shown = not are_progress_bars_disabled()
     if are_shown and not (n_rows >= MANY_ROWS and sys.stderr.isatty()):
         disable_progress_bars()

@@ -282,7 +282,9 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 1
     message = capfd.readouterr().err.strip().splitlines()[-1]
-    assert re.fullmatch(r"gpt1: error: cannot write \S* \(Read-only file system\): choose another --output_dir", message)
+    assert re.fullmatch(
+        r"gpt1: error: cannot write \S* \(Read-only file system\): choose another --output_dir", message
+    )
 
     subprocess.run(["mount", "-o", "remount,rw,size=20m", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 0
