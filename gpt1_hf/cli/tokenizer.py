@@ -23,7 +23,7 @@ def main(argv: list[str]):
     train.add_argument("--corpus_revision", help="Revision of a corpus on the Hub.")
     train.add_argument(
         "--corpus_rows",
-        choices=read_constant("gpt1_hf.data.token_stream.ROWS"),
+        choices=read_constant("gpt1_hf.data.corpus.ROWS"),
         default="documents",
         help="What a row of the corpus is: documents, or lines of one running text.",
     )
