@@ -115,9 +115,7 @@ def _open(model: str, use_cache: bool) -> PreTrainedModel:
         raise GPT1Error(f"{model} is quantized: export the original model")
     head = saved_class(model, config)
     if use_cache and head is not GPT1ForCausalLM:
-        raise GPT1Error(
-            f"{model} holds a {head.__name__}, but only a language model can be exported with a cache: drop --use_cache"
-        )
+        raise GPT1Error(f"{model} holds a {head.__name__}, but only language models export a cache: drop --use_cache")
     return open_model(head, model, config).eval()
 
 
