@@ -2,10 +2,10 @@
 A Hub on localhost and in memory: the part of its API that `huggingface_hub` uses to push and load models, and
 `datasets` to load data. Names of data repositories begin with `datasets/` here.
 
-It follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). As on the real
-Hub, large files use the LFS protocol with basic transfer, on another host name than the API, to which the client must
-not send its token. hf_xet's binary protocol is not supported: clients must set HF_HUB_DISABLE_XET=1, and then behave as
-if hf_xet were not installed.
+It follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). As on the
+real Hub, large files use the LFS protocol with basic transfer, on another host name than the API, to which the client
+must not send its token. hf_xet's binary protocol is not supported: clients must set HF_HUB_DISABLE_XET=1, and then
+behave as if hf_xet were not installed.
 """
 
 import base64
@@ -156,7 +156,7 @@ class HubServer:
             handler.wfile.write(data)
 
     def storage_request(self, handler: BaseHTTPRequestHandler, path: str):
-        """The place of large files, which knows no tokens: what may be sent there has been said by the API."""
+        """The storage of large files. It checks no tokens: the API has already authorized the upload."""
         oid = path.removeprefix("/storage/")
         if handler.command != "PUT":
             return self.send(handler, 200, self.large[oid], {"ETag": f'"{oid}"'})
@@ -175,7 +175,7 @@ class HubServer:
             self.large[oid] = content
         self.send(handler, 200, b"", {})
 
-    # Who may do what
+    # Authorization
 
     def user(self, token: str | None) -> dict | None:
         if token is not None and token not in self.tokens:
@@ -183,7 +183,7 @@ class HubServer:
         return self.tokens.get(token)
 
     def visible(self, repo: str, user: dict | None) -> Repo:
-        """A repository, if the user may see it; a private one of others is as one that is not there."""
+        """A repository that the user may see. Private repositories of others look as if they did not exist."""
         found = self.repos.get(repo)
         if found is not None and "" in found.refuses:
             raise found.refuses[""]
@@ -211,7 +211,7 @@ class HubServer:
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return sha
 
-    # The addresses
+    # Addresses
 
     def whoami(self, user, **_):
         if user is None:
@@ -407,7 +407,7 @@ ROUTES = [
 
 
 def card_errors(content: str) -> list[str]:
-    """What the Hub would object to in the metadata of a model card, as far as it is known."""
+    """Errors that the Hub would report in the metadata of a model card, as far as they are known."""
     parts = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, flags=re.DOTALL)
     if parts is None:
         return ["there is no metadata"]

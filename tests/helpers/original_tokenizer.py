@@ -1,7 +1,7 @@
 """GPT-1's original tokenization, step by step in Python: the reference for [`GPT1Tokenizer`].
 
-It follows the released code (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation, spaCy's English
-tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
+It follows the released code (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation, spaCy's
+English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
 """
 
 import json
