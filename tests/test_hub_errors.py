@@ -46,7 +46,7 @@ BAD = {
     "script": (repo({"script.py": "raise SystemExit"}), "a script.*use its Parquet copy, .*@refs/convert/parquet"),
     "empty": (repo({"README.md": "nothing"}), "not as expected.*EmptyDatasetError"),
     "binary": (repo({"README.md": "x", "x.bin": "x"}), "not as expected.*DataFilesNotFoundError"),
-    "private": (repo(FINE, private=True), "no data set of this name, or it is private: check the name, log in"),
+    "private": (repo(FINE, private=True), "no data set with this name, or it is private: check the name, log in"),
     "gated": (repo(FINE, gated=True), r"gated on the Hub: ask for access at http\S*/datasets/bert/gated and log in"),
     "busy": (repo(FINE, refuses=refusing(429)), r"too many requests \(429\): wait a few minutes"),
     "busy-file": (repo(FINE, refuses=refusing(429, where="train.jsonl")), r"too many requests \(429\)"),
@@ -171,8 +171,8 @@ def test_the_copy_in_parquet_can_be_read(client):
 
 
 def test_tokens_and_their_lack_are_told_apart(client):
-    assert "no data set of this name, or it is private" in error_of(train(client, "bert/nothing"))
-    assert "no data set of this name, or it is private" in error_of(train(client, "bert/nothing", token=None))
+    assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing"))
+    assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing", token=None))
     assert "the Hub does not accept the token: log in again" in error_of(train(client, "bert/fine", token="hf_other"))
     assert train(client, "bert/private", token=OTHER_TOKEN)["status"] == 0
     assert train(client, "bert/gated", token=OTHER_TOKEN)["status"] == 0
@@ -213,7 +213,7 @@ def test_every_command_that_reads_a_corpus(client, argv, tmp_path):
 
 # Name of a model -> what its repository changes, and what is said of it.
 MODELS = {
-    "private": ({"private": True}, "no model of this name, or it is private: check the name, log in"),
+    "private": ({"private": True}, "no model with this name, or it is private: check the name, log in"),
     "gated": ({"gated": True}, r"gated on the Hub: ask for access at http\S*\d/bert/gated and log in"),
     "busy": ({"refuses": refusing(429)}, r"too many requests \(429\): wait a few minutes"),
     # transformers takes weights that it is refused for weights that are not there, and asks for a conversion.
@@ -226,7 +226,7 @@ MODELS = {
     "damaged-config": ({}, "not a valid JSON file"),
     "damaged-weights": ({}, "the weights of model 'bert/damaged-weights'"),
     "damaged-tokenizer": ({}, "model 'bert/damaged-tokenizer'"),
-    "nothing": (None, "no model of this name, or it is private"),
+    "nothing": (None, "no model with this name, or it is private"),
     "b--d": (None, "a model on the Hub cannot have this name: check it"),
 }
 
