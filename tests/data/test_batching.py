@@ -138,7 +138,7 @@ def test_labels_of_every_kind(processor, packing, labels, expected, dtype):
     [
         (
             ["good", "bad", "good"],
-            "row 0 of the batch has the label 'good', but labels must be numbers: give class ids",
+            "row 0 of the batch has the label 'good', but labels must be numbers: give class",
         ),
         ([1, "0", 1], "row 1 of the batch has the label '0'"),
         ([[1.0, "x"], [0.0, 1.0], [0.0, 1.0]], r"row 0 of the batch has the label \[1.0, 'x'\]"),
