@@ -1,7 +1,7 @@
-"""`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: builds a run's token stream.
+"""`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: build the token stream of a run's corpus.
 
-datatrove tokenizes the training corpus in several processes (extra `scale`). `gpt1 pretrain` with the same settings
-then uses the stream. For clusters, see `gpt1_hf/data/datatrove_pipeline.py`.
+datatrove (extra `scale`) builds it in several processes; `gpt1 pretrain` with the same settings then reuses it. For
+clusters see `gpt1_hf/data/datatrove_pipeline.py`.
 """
 
 import argparse
@@ -18,9 +18,7 @@ from gpt1_hf.training.arguments import PretrainArguments
 
 def main(argv: list[str]):
     parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument(
-        "--tasks", type=int, required=True, help="Number of tasks, at most one per file of the corpus."
-    )
+    parser.add_argument("--tasks", type=int, required=True, help="Shards, at most one per file of the corpus.")
     parser.add_argument("--workers", type=int, default=-1, help="Tasks that run at the same time. Default: all.")
     tasks, rest = parser.parse_known_args(argv)
     args = parse(PretrainArguments, rest, "pretrain", __doc__)

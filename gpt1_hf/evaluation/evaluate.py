@@ -8,10 +8,10 @@ import numpy as np
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, check_ranges, default_data_dir
 from ..tasks import load_task
 from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
@@ -29,11 +29,11 @@ from .task_scores import (
 
 
 RANGES = {
-    "stride": (1, MOST),
-    "max_characters": (1, MOST),
-    "max_length": (2, MOST),
-    "max_examples": (1, MOST),
-    "batch_size": (1, MOST),
+    "stride": (1, NO_LIMIT),
+    "max_characters": (1, NO_LIMIT),
+    "max_length": (2, NO_LIMIT),
+    "max_examples": (1, NO_LIMIT),
+    "batch_size": (1, NO_LIMIT),
 }
 
 
@@ -124,7 +124,8 @@ def measure(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.token_stream import encode_blocks, read_documents, text_files
+    from ..data.corpus import read_documents, text_files
+    from ..data.token_stream import encode_blocks
 
     if args.split and text_files(args.text_file, args.data_dir):
         raise UsageError(
@@ -135,7 +136,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
     n_documents = len(documents)
-    documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
+    documents = [documents[index] for index in evenly_spaced(n_documents, args.max_examples)]
     overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model).to(compute_device())
     check_tokenizer(model.config, tokenizer, args.model)
@@ -184,7 +185,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     model, processor = open_fine_tuned(args.model, task)
     record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
+    rows = {split: rows[split].select(evenly_spaced(len(rows[split]), args.max_examples)) for split in rows}
     digests = {split: rows_digest(rows[split]) for split in rows}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
-from gpt1_hf.data.token_stream import file_lines
+from gpt1_hf.data.corpus import file_lines
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.arguments import FinetuneArguments
 
@@ -109,8 +109,15 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     cases = {
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
-        "seeds is a number from 1 to 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
-        "learning_rate is a number from 0 to 1": ["finetune", "--task", "cola", "--learning_rate", "nan", *out],
+        "seeds must be at least 1 and at most 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
+        "learning_rate must be at least 0 and at most 1": [
+            "finetune",
+            "--task",
+            "cola",
+            "--learning_rate",
+            "nan",
+            *out,
+        ],
         "did you mean sst2": ["finetune", "--task", "sst", *out],
         "evaluate needs --task or --text_file": ["evaluate", *out],
         "empty.txt is empty": ["evaluate", "--model", base_model, "--text_file", str(tmp_path / "empty.txt"), *out],
@@ -155,37 +162,40 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     ("argv", "message"),
     [
         ("finetun", "there is no command 'finetun'; did you mean finetune?"),
-        ("finetune --task cola --lm_coef -1", "lm_coef is a number from 0 to 1,000,000, not -1.0"),
+        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0 and at most 1,000,000, not -1.0"),
         (
             "finetune --task cola --neftune_noise_alpha -1",
-            "neftune_noise_alpha is a number from 0 to 1,000,000, not -1.0",
+            "neftune_noise_alpha must be at least 0 and at most 1,000,000, not -1.0",
         ),
-        ("finetune --task cola --num_train_epochs 0", "num_train_epochs is a number above 0 to 1,000,000,000, not 0"),
+        (
+            "finetune --task cola --num_train_epochs 0",
+            "num_train_epochs must be above 0 and at most 1,000,000,000, not 0",
+        ),
         ("finetune --task cola --lora_r 8", "give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),
         ("finetune --task cola --learning_rate much", "invalid float value: 'much'; --help lists the arguments"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --save_dtype float16", "invalid choice: 'float16'"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "from 2, not 0"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size is a number from 1, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "at least 2, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size must be at least 1, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --hidden_size 10 --num_attention_heads 3", "gpt1: error: hidden_"),
         ("pretrain --corpus /no/where.txt --tokenizer gpt1-tiny", "there is no file or folder '/no/where.txt'"),
         ("evaluate --task cola --text_file x.txt", "either --task or --text_file"),
         ("evaluate --text_file TEXT --sample", "sample is a task's"),
         ("evaluate --text_file TEXT --split test", "plain text, all of which is scored"),
-        ("evaluate --text_file TEXT --max_characters -4", "max_characters is a number from 1, not -4"),
-        ("evaluate --text_file TEXT --max_length 0", "max_length is a number from 2, not 0"),
+        ("evaluate --text_file TEXT --max_characters -4", "max_characters must be at least 1, not -4"),
+        ("evaluate --text_file TEXT --max_length 0", "max_length must be at least 2, not 0"),
         ("evaluate --text_file TEXT --output_dir TEXT", "cannot write"),
         ("evaluate --text_file TEXT --model TEXT", "it is a file"),
         ("analyze context-length --text_file TEXT --lengths 0", "numbers of tokens from 2, not 0"),
-        ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second is a number above 0"),
+        ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second must be above 0"),
         ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is no YAML value"),
         ("quantize gpt1-tiny --sample --output_dir q", "give --task or --text_file, too"),
         ("generate 日本語", "no character that the tokenizer knows"),
-        ("generate house --top_p 0", "top_p is a number above 0 to 1, not 0.0"),
-        ("generate house --num_return_sequences 0", "num_return_sequences is a number from 1, not 0"),
-        ("space --port 99999999", "port is a number from 1 to 65,535, not 99999999"),
+        ("generate house --top_p 0", "top_p must be above 0 and at most 1, not 0.0"),
+        ("generate house --num_return_sequences 0", "num_return_sequences must be at least 1, not 0"),
+        ("space --port 99999999", "port must be at least 1 and at most 65,535, not 99999999"),
         ("tokenizer train --corpus TEXT --output_dir TEXT", "cannot write"),
-        ("tokenizer train --corpus TEXT --output_dir t --model_max_length -1", "model_max_length is a number from 2"),
+        ("tokenizer train --corpus TEXT --output_dir t --model_max_length -1", "model_max_length must be at least 2"),
         ("tokenizer convert . --output_dir t", "has no vocabulary: neither encoder_bpe_40000.json and"),
         ("zero-shot", "zero-shot needs --task (Task id: cola"),
         ("zero-shot --task sst", "did you mean sst2?"),
@@ -207,10 +217,12 @@ def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, argv, 
 
 
 def test_text_that_is_not_utf8_is_warned_of(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("gpt1_hf.data.token_stream.logger.propagate", True)
+    monkeypatch.setattr("gpt1_hf.data.corpus.logger.propagate", True)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n" * 2)
     assert list(file_lines(tmp_path / "latin.txt")) == ["caf\ufffd", "caf\ufffd", ""]
-    assert [record.message.split(" is not all UTF-8")[0] for record in caplog.records] == [str(tmp_path / "latin.txt")]
+    assert [record.message.split(" is not valid UTF-8")[0] for record in caplog.records] == [
+        str(tmp_path / "latin.txt")
+    ]
 
 
 def test_a_tokenizer_is_trained_on_rows_and_revision_as_pretraining_reads_them(tmp_path, monkeypatch, capsys):
@@ -224,9 +236,7 @@ def test_a_tokenizer_is_trained_on_rows_and_revision_as_pretraining_reads_them(t
     assert line_break[0] is not None and line_break[1] is None
 
     read = []
-    monkeypatch.setattr(
-        "gpt1_hf.data.token_stream.read_pieces", lambda *source: read.append(source) or [(0, "the lady")]
-    )
+    monkeypatch.setattr("gpt1_hf.data.corpus.read_pieces", lambda *source: read.append(source) or [(0, "the lady")])
     main([*train, str(tmp_path / "hub"), "--corpus_revision", "abc", "--data_dir", "data"])
     assert read == [(str(corpus), "train", "data", "abc", "documents")]
 
