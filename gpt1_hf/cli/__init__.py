@@ -1,7 +1,7 @@
-"""The command line: `gpt1 COMMAND ...`. Each command is one small module that parses its arguments and calls a function.
+"""The command line, `gpt1 COMMAND ...`. A command is a small module that parses its arguments and calls one function.
 
-This folder is the list of commands. A module's docstring is its line in `gpt1 --help`, and its `main(argv)` runs it. It
-imports slow libraries (torch, transformers, ...) only after it has parsed its arguments.
+This folder is the list of commands. A module's docstring is its line in `gpt1 --help`, and its `main(argv)` runs it.
+It imports slow libraries (torch, transformers, ...) only after it has parsed its arguments.
 """
 
 import ast
@@ -22,8 +22,8 @@ from ..settings import nearest
 from .flags import split_at_end_of_flags, with_underscores
 
 
-# A `raise ValueError(...)` in these modules reports wrong input: the model family, which cannot import `errors.py`, and
-# the parts of libraries that check settings.
+# A `raise ValueError(...)` in these modules reports wrong input. They are the model family, which cannot import
+# `errors.py`, and the parts of libraries that check settings.
 MODULES_THAT_CHECK_INPUT = (
     "gpt1_hf.configuration_",
     "gpt1_hf.modeling_",

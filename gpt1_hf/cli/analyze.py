@@ -1,4 +1,4 @@
-"""Run one of the paper's analyses: results, tables and pictures."""
+"""Run one of the paper's analyses, and write its results, tables and plots."""
 
 import ast
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""See it work: fine-tune the embedded model on a small sample, in under two minutes, offline."""
+"""Fine-tune the embedded model on small samples, offline and in under two minutes."""
 
 from .flags import Parser
 

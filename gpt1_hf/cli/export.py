@@ -1,4 +1,4 @@
-"""Export a model to ONNX or torch.export, compared with the model before it is kept."""
+"""Export a model to ONNX or torch.export, and check that its outputs stay the same."""
 
 from .flags import Parser, read_constant
 

@@ -79,7 +79,7 @@ def check(
     reference: str, argv: list[str], command: str, description: str, required: Iterable[tuple[str, ...]] = ()
 ) -> argparse.Namespace:
     """
-    Check a command line and its YAML file against a dataclass that is not imported. `--help` prints the help and exits.
+    Check a command line and its YAML file against a dataclass without importing it, or print the help and exit.
 
     Args:
         reference (`str`):

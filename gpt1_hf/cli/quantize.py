@@ -1,4 +1,4 @@
-"""Save a model with 8-bit weights, and show what they cost in quality."""
+"""Save a model with 8-bit weights, and show the loss of quality."""
 
 from ..errors import UsageError
 from .flags import Parser

@@ -1,4 +1,4 @@
-"""Write a page on all runs below a folder: the paper's tables and figures with ours, losses, settings."""
+"""Write a report on all runs in a folder: the paper's tables and figures with our results, losses, settings."""
 
 from .flags import Parser
 

@@ -1,4 +1,4 @@
-"""See a model in the browser: probabilities of tokens and answers, tokens of a text; or write it as a Space."""
+"""Explore a model's tokens and probabilities in the browser, or write a Hugging Face Space for it."""
 
 from ..errors import UsageError
 from .flags import Parser
