@@ -1,4 +1,4 @@
-"""Write a report on all runs in a folder: the paper's tables and figures with our results, losses, settings."""
+"""Write a report on all runs in a folder, beside the paper's tables and figures."""
 
 from .flags import Parser
 

@@ -1,11 +1,11 @@
 """
-The part of the Hub's API that `huggingface_hub` speaks when it pushes and loads a model, and `datasets` when it loads
-data, on localhost and in memory. The name of a repository of data begins with `datasets/` here.
+A Hub on localhost that keeps everything in memory. It implements the part of the API that `huggingface_hub` uses to
+push and load models, and `datasets` to load data. Names of data set repositories start with `datasets/` here.
 
-Written after the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
-files go by the LFS protocol, basic transfer, to an address with another host name than the API's, as on the real Hub:
-there the client must not send its token. Xet, the binary protocol of the library hf_xet, is not spoken; clients
-have to set HF_HUB_DISABLE_XET=1, and then do what they do where hf_xet is not installed.
+The API follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
+files use the LFS protocol's basic transfer. As on the real Hub, their address has another host name than the API, and
+clients must not send their token there. The protocol of hf_xet is not implemented: clients must set
+HF_HUB_DISABLE_XET=1, and then behave as if hf_xet were not installed.
 """
 
 import base64
@@ -22,13 +22,13 @@ import yaml
 
 REPO = r"(?P<repo>(?:datasets/)?[\w.-]+/[\w.-]+)"
 API = f"/api/(?:models/)?{REPO}"
-# What the Hub takes for the name of a data set in `datasets:` and `model-index`, or of a model in `base_model:`.
+# Names that the Hub accepts for data sets in `datasets:` and `model-index`, and for models in `base_model:`.
 DATASET_NAME, MODEL_NAME = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII), re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
 
 @dataclass
 class File:
-    """A file of a commit: bytes, and whether it is kept as a large file."""
+    """A file of a commit."""
 
     content: bytes
     is_lfs: bool
@@ -45,8 +45,8 @@ class File:
 @dataclass
 class Repo:
     """
-    A repository: commits by id, and the branches' heads. A gated one can be seen, but its files are for its owner.
-    `refuses` is the answer to every request, or to those for a file of that name.
+    A repository with its commits and branches. Everyone can see a gated repository, but only its owner can read its
+    files. `refuses` maps a file name, or "" for all requests, to an error response.
     """
 
     private: bool = False
@@ -63,7 +63,7 @@ class Repo:
 
 
 class Refused(Exception):
-    """An answer that is not 200."""
+    """An error response."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **body):
         super().__init__(message)
@@ -82,11 +82,11 @@ class HubServer:
     def __init__(self, tokens: dict[str, dict]):
         self.tokens = tokens
         self.repos: dict[str, Repo] = {}
-        self.large: dict[str, bytes] = {}  # sha256 -> content that has arrived
+        self.large: dict[str, bytes] = {}  # sha256 -> uploaded content
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, token
-        self.drops = 0  # how many of the next uploads of large files are cut off in the middle
-        self.drop_skips = 0  # after how many that arrive
-        self.drop_commits = 0  # how many of the next commits are cut off before they are answered
+        self.drops = 0  # number of uploads of large files to cut off in the middle
+        self.drop_skips = 0  # number of uploads to accept before that
+        self.drop_commits = 0  # number of commits to cut off before the response
         self.lock = threading.Lock()
         hub = self
 
@@ -114,11 +114,11 @@ class HubServer:
         self.server.server_close()
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """What a repository holds, for tests."""
+        """Files of a repository: name -> content."""
         found = self.repos[repo]
         return {name: file.content for name, file in found.commits[found.branches[revision]].items()}
 
-    # How a request is answered
+    # Answering requests
 
     def answer(self, handler: BaseHTTPRequestHandler):
         url = urlsplit(handler.path)
@@ -156,7 +156,7 @@ class HubServer:
             handler.wfile.write(data)
 
     def storage_request(self, handler: BaseHTTPRequestHandler, path: str):
-        """The place of large files, which knows no tokens: what may be sent there has been said by the API."""
+        """Storage of large files. It checks no tokens: the API has already allowed the transfer."""
         oid = path.removeprefix("/storage/")
         if handler.command != "PUT":
             return self.send(handler, 200, self.large[oid], {"ETag": f'"{oid}"'})
@@ -170,12 +170,12 @@ class HubServer:
             raise ConnectionAbortedError
         content = handler.rfile.read(size)
         if hashlib.sha256(content).hexdigest() != oid:
-            raise Refused(400, "the content is not what was announced")
+            raise Refused(400, "the content differs from its digest")
         with self.lock:
             self.large[oid] = content
         self.send(handler, 200, b"", {})
 
-    # Who may do what
+    # Permissions
 
     def user(self, token: str | None) -> dict | None:
         if token is not None and token not in self.tokens:
@@ -183,7 +183,7 @@ class HubServer:
         return self.tokens.get(token)
 
     def visible(self, repo: str, user: dict | None) -> Repo:
-        """A repository, if the user may see it; a private one of others is as one that is not there."""
+        """A repository that the user can see. Private repositories of others count as missing."""
         found = self.repos.get(repo)
         if found is not None and "" in found.refuses:
             raise found.refuses[""]
@@ -211,7 +211,7 @@ class HubServer:
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return sha
 
-    # The addresses
+    # API
 
     def whoami(self, user, **_):
         if user is None:
@@ -270,7 +270,7 @@ class HubServer:
         self.writable(repo, user)
         wish = json.loads(body)
         if len(self.large.get(wish["oid"], b"")) != wish["size"]:
-            raise Refused(404, "the object has not arrived")
+            raise Refused(404, "the object was not uploaded")
         return {}, {}
 
     def commit(self, repo, revision, user, body, **_):
@@ -290,7 +290,7 @@ class HubServer:
                 files[value["path"]] = File(base64.b64decode(value["content"], validate=True), False)
             elif item["key"] == "lfsFile":
                 if value["oid"] not in self.large:
-                    raise Refused(400, f"the large file of {value['path']} has not arrived")
+                    raise Refused(400, f"the large file of {value['path']} was not uploaded")
                 files[value["path"]] = File(self.large[value["oid"]], True)
             elif item["key"] == "deletedFile":
                 if value["path"] not in files:
@@ -407,10 +407,10 @@ ROUTES = [
 
 
 def card_errors(content: str) -> list[str]:
-    """What the Hub would object to in the metadata of a model card, as far as it is known."""
+    """Errors that the Hub would report for the metadata of a model card, as far as they are known."""
     parts = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, flags=re.DOTALL)
     if parts is None:
-        return ["there is no metadata"]
+        return ["the metadata is missing"]
     try:
         metadata = yaml.safe_load(parts[1])
     except yaml.YAMLError as error:
