@@ -77,7 +77,7 @@ CALLS = {
     "report": "gpt1_hf.analysis.report.report.report",
     "space": "gpt1_hf.inside.space.serve",
     "submit": "gpt1_hf.evaluation.glue_submission.submit",
-    "tokenizer": "gpt1_hf.data.token_stream.read_pieces",
+    "tokenizer": "gpt1_hf.data.corpus.read_pieces",
     "zero-shot": "gpt1_hf.analysis.zero_shot.zero_shot",
 }
 # The same where the arguments decide.

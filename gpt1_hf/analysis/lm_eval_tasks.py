@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints.loading import open_tokenizer
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error
 from ..settings import default_data_dir
 from ..tasks import load_task
@@ -42,7 +42,7 @@ def load_rows(
     """
     split = split or ("validation" if sample else HEURISTICS[task_id].split)
     rows = load_task(task_id).load(split, data_dir or default_data_dir(), sample)
-    return rows.select(spaced(len(rows), max_examples))
+    return rows.select(evenly_spaced(len(rows), max_examples))
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:

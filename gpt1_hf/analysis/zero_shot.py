@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
@@ -344,7 +344,7 @@ def scored_rows(args: ZeroShotArguments) -> tuple[str, Dataset]:
     """The split that is asked about, and its rows."""
     split = args.split or ("validation" if args.sample else HEURISTICS[args.task].split)
     rows = load_task(args.task).load(split, args.data_dir, args.sample)
-    return split, rows.select(spaced(len(rows), args.max_examples))
+    return split, rows.select(evenly_spaced(len(rows), args.max_examples))
 
 
 def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:

@@ -27,7 +27,7 @@ from transformers.utils import cached_file
 from ..configuration_gpt1 import GPT1Config
 from ..errors import GPT1Error
 from ..files import check_new, new_folder
-from ..hub_errors import refusal
+from ..hub_errors import load_failure
 from ..modeling_gpt1 import GPT1ForCausalLM
 from ..resources import model_path
 from ..tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
@@ -177,7 +177,7 @@ def _kind(source: str) -> str:
         if not config:  # what the library makes of a folder without one
             raise FileNotFoundError("there is no config.json")
     except (*OPEN_ERRORS, ValueError) as error:
-        known = None if Path(source).exists() else refusal(error, source, "model")
+        known = None if Path(source).exists() else load_failure(error, source, "model")
         reason = ": ".join(known) if known else " ".join(str(error).split("\n")[0].split())
         raise GPT1Error(
             f"{source} is neither a folder of OpenAI's release ({SHAPES}, params_0.npy to params_{N_ARRAYS - 1}.npy), "

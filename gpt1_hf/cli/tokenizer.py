@@ -23,7 +23,7 @@ def main(argv: list[str]):
     train.add_argument("--corpus_revision", help="Revision of a corpus on the Hub.")
     train.add_argument(
         "--corpus_rows",
-        choices=read_constant("gpt1_hf.data.token_stream.ROWS"),
+        choices=read_constant("gpt1_hf.data.corpus.ROWS"),
         default="documents",
         help="What a row of the corpus is: documents, or lines of one running text.",
     )
@@ -50,7 +50,7 @@ def main(argv: list[str]):
     if args.action == "train":
         check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, NO_LIMIT)})
 
-    from ..data.token_stream import read_pieces
+    from ..data.corpus import read_pieces
     from ..files import check_writable
     from ..settings import default_data_dir
     from ..tokenization_gpt1 import GPT1Tokenizer

@@ -1,11 +1,12 @@
 """From a processor's rows to a batch: padded, packed, or with the common prefix of a question's choices held once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 
 from ..processing_gpt1 import GPT1Processor, as_columns, as_lists
 
@@ -227,3 +228,55 @@ def _kept(values: list, row: Mapping[str, Any]) -> list:
     if mask and isinstance(mask[0], list):
         return [_kept(part, {"attention_mask": own}) for part, own in zip(values, mask, strict=True)]
     return values if all(mask) else [value for value, is_token in zip(values, mask, strict=True) if is_token]
+
+
+# The number of updates whose rows are sorted together by length: enough for nearly all of the saving, and few enough
+# that the updates differ from epoch to epoch. See tests/benchmarks/batching.py.
+UPDATES_PER_SORT = 16
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """
+    A random order in which the rows of an update have similar lengths, so that little of it is padding.
+
+    Unlike in transformers' sampler of the same name, updates come in random order, not by descending length, and the
+    order depends on seed and epoch alone: it is the same on all processes and after resuming.
+
+    Args:
+        lengths (`Sequence[int]`):
+            Length of each row.
+        update_size (`int`):
+            Rows per update, over all processes and accumulated batches.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], update_size: int, seed: int = 0):
+        self.lengths = torch.as_tensor(lengths)
+        self.update_size = update_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        order = torch.randperm(len(self), generator=generator)
+        groups = [
+            rows[self.lengths[rows].argsort(stable=True)] for rows in order.split(UPDATES_PER_SORT * self.update_size)
+        ]
+        # Only the last group can end with an incomplete update, which stays the last.
+        updates = [update for group in groups for update in group.split(self.update_size)]
+        n_whole = len(self) // self.update_size
+        for index in [*torch.randperm(n_whole, generator=generator).tolist(), *range(n_whole, len(updates))]:
+            yield from updates[index].tolist()
+
+
+def row_lengths(input_ids: Sequence[Sequence]) -> list[int]:
+    """Length of each row of token ids; of a row with several sequences, the length of the longest."""
+    rows = map(as_lists, input_ids)
+    return [max(map(len, row)) if row and isinstance(row[0], list) else len(row) for row in rows]

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
 from ..settings import NO_LIMIT, check_ranges, default_data_dir
@@ -135,7 +135,8 @@ def measure(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.token_stream import encode_blocks, read_documents, text_files
+    from ..data.corpus import read_documents, text_files
+    from ..data.token_stream import encode_blocks
 
     if args.split and text_files(args.text_file, args.data_dir):
         raise UsageError(f"{args.text_file} is plain text and has no splits: drop --split")
@@ -144,7 +145,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: give a file that contains text")
     n_documents = len(documents)
-    documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
+    documents = [documents[index] for index in evenly_spaced(n_documents, args.max_examples)]
     overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model).to(compute_device())
     check_tokenizer(model.config, tokenizer, args.model)
@@ -191,7 +192,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     model, processor = open_fine_tuned(args.model, task)
     record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    rows = {split: part.select(spaced(len(part), args.max_examples)) for split, part in rows.items()}
+    rows = {split: part.select(evenly_spaced(len(part), args.max_examples)) for split, part in rows.items()}
     digests = {split: rows_digest(part) for split, part in rows.items()}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)

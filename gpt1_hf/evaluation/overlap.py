@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..data.token_stream import read_documents
+from ..data.corpus import read_documents
 from ..processing_gpt1 import INPUT_FORMATS
 from .results import Result
 

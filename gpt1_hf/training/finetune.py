@@ -9,6 +9,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
 from ..checkpoints.lora import add_lora, save_adapter
@@ -32,7 +34,6 @@ from ..evaluation.task_scores import (
 from ..files import write_json, writing
 from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
-from ..hub.upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from ..training_record import rows_digest, tokenizer_digest, trained_on
@@ -256,7 +257,7 @@ def train(
             if args.peft:
                 save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
             # A former run's in the same folder: where there is an adapter, it is what is opened.
-            for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            for name in (SAFE_WEIGHTS_NAME,) if args.peft else (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
                 (Path(args.output_dir) / name).unlink(missing_ok=True)
             processor.save_pretrained(args.output_dir)
             trainer.save_state()  # the log of the losses, for `gpt1 report`

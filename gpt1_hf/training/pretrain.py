@@ -22,8 +22,9 @@ from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import interruptible, note
-from ..data.spans import RandomSpans, Windows
-from ..data.token_stream import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
+from ..data.corpus import fingerprint, has_split, read_pieces
+from ..data.spans import ConsecutiveSpans, RandomSpans
+from ..data.token_stream import TokenStream, build_token_stream
 from ..errors import UsageError
 from ..evaluation.perplexity import score_documents
 from ..evaluation.results import RESULTS, Result, format_results, write_results
@@ -58,7 +59,7 @@ logger = logging.getLogger(__name__)
 # Share of the corpus's tokens held out when it comes without validation text.
 HELD_OUT = 0.05
 # What an epoch is made of: as many spans from anywhere as hold the corpus once, or each of its neighbouring ones once.
-SPANS = {"random": RandomSpans, "neighbouring": Windows}
+SPANS = {"random": RandomSpans, "neighbouring": ConsecutiveSpans}
 ARCHITECTURES = ("transformer", "lstm")
 
 
@@ -143,7 +144,7 @@ def train(
         model=new_model(AutoModelForCausalLM, config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
-        eval_dataset=Windows(validation_stream, span) if is_evaluated else None,
+        eval_dataset=ConsecutiveSpans(validation_stream, span) if is_evaluated else None,
     )
     trainer.settings, trainer.how_to_go_on = settings, how_to_go_on(args)
     throughput = watch_throughput(trainer, span)

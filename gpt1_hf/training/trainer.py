@@ -26,8 +26,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from ..checkpoints.loading import new_model
 from ..console import no_bars, note
-from ..data.batching import GPT1DataCollator
-from ..data.sampling import LengthGroupedSampler, row_lengths
+from ..data.batching import GPT1DataCollator, LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import Terminated, UsageError
 from ..evaluation.perplexity import perplexity

@@ -19,11 +19,11 @@ from gpt1_hf.analysis.zero_shot import (
     HEURISTICS,
     Scorer,
     best_threshold,
+    evenly_spaced,
     score_answers,
     score_referents,
     score_sentences,
     score_sentiments,
-    spaced,
     split_at_pronoun,
 )
 from gpt1_hf.cli import main
@@ -354,8 +354,8 @@ class TestCommand:
         assert own["details"]["window"] == WINDOW
 
     def test_max_examples_are_spread_over_the_split(self):
-        assert spaced(10, 4) == [0, 2, 5, 7]
-        assert spaced(10, 10) == spaced(10, 99) == spaced(10, None) == list(range(10))
+        assert evenly_spaced(10, 4) == [0, 2, 5, 7]
+        assert evenly_spaced(10, 10) == evenly_spaced(10, 99) == evenly_spaced(10, None) == list(range(10))
 
     def test_bad_input_is_one_sentence(self, base_model, tmp_path, capsys):
         out = ["--model", base_model, "--output_dir", str(tmp_path)]

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForSequenceClassification, GPT1Processor, GPT1Tokenizer
+from gpt1_hf.data.batching import LengthGroupedSampler
 from gpt1_hf.data.loading import open_dataset
-from gpt1_hf.data.sampling import LengthGroupedSampler
 
 
 COLUMNS = {

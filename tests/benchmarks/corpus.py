@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.data.corpus import read_pieces
+from gpt1_hf.data.token_stream import build_token_stream
 from gpt1_hf.settings import default_data_dir
 
 

@@ -26,7 +26,8 @@ from measure import peak_gib
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import main as gpt1
-from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.data.corpus import read_pieces
+from gpt1_hf.data.token_stream import build_token_stream
 from gpt1_hf.evaluation.task_scores import encode_rows
 
 

@@ -24,7 +24,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_see
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.spans import ConsecutiveSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.hardware import device_name
 from gpt1_hf.training.arguments import PretrainArguments
@@ -38,7 +38,7 @@ SPAN, VOCAB = 512, 40478
 def train(name: str, stream: TokenStream, args: PretrainArguments) -> Throughput:
     """Some updates of a contender's, from new weights."""
     set_seed(0)
-    rows = Windows(stream, SPAN)
+    rows = ConsecutiveSpans(stream, SPAN)
     if name != "OpenAIGPT":
         trainer = GPT1Trainer(GPT1ForCausalLM(GPT1Config(vocab_size=VOCAB)), args, train_dataset=rows)
         throughput = watch_throughput(trainer, SPAN)

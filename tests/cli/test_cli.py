@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
-from gpt1_hf.data.token_stream import file_lines
+from gpt1_hf.data.corpus import file_lines
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.arguments import FinetuneArguments
 
@@ -217,10 +217,12 @@ def test_mistakes_are_reported_before_any_work(tmp_path, monkeypatch, capsys, ar
 
 
 def test_text_that_is_not_utf8_gives_a_warning(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("gpt1_hf.data.token_stream.logger.propagate", True)
+    monkeypatch.setattr("gpt1_hf.data.corpus.logger.propagate", True)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n" * 2)
     assert list(file_lines(tmp_path / "latin.txt")) == ["caf\ufffd", "caf\ufffd", ""]
-    assert [record.message.split(" is not all UTF-8")[0] for record in caplog.records] == [str(tmp_path / "latin.txt")]
+    assert [record.message.split(" is not valid UTF-8")[0] for record in caplog.records] == [
+        str(tmp_path / "latin.txt")
+    ]
 
 
 def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(tmp_path, monkeypatch, capsys):
@@ -234,9 +236,7 @@ def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(
     assert line_break[0] is not None and line_break[1] is None
 
     read = []
-    monkeypatch.setattr(
-        "gpt1_hf.data.token_stream.read_pieces", lambda *source: read.append(source) or [(0, "the lady")]
-    )
+    monkeypatch.setattr("gpt1_hf.data.corpus.read_pieces", lambda *source: read.append(source) or [(0, "the lady")])
     main([*train, str(tmp_path / "hub"), "--corpus_revision", "abc", "--data_dir", "data"])
     assert read == [(str(corpus), "train", "data", "abc", "documents")]
 

@@ -17,7 +17,7 @@ from gpt1_hf import (
     GPT1Trainer,
     GPT1TrainingArguments,
 )
-from gpt1_hf.data.sampling import WINDOW, LengthGroupedSampler, row_lengths
+from gpt1_hf.data.batching import UPDATES_PER_SORT, LengthGroupedSampler, row_lengths
 
 
 ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13, 14]]
@@ -265,7 +265,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert list(LengthGroupedSampler(LENGTHS, 8, seed=4)) != order
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 8 * WINDOW, 8 * WINDOW + 1])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 8 * UPDATES_PER_SORT, 8 * UPDATES_PER_SORT + 1])
 def test_few_rows_are_grouped_too(n):
     order = list(LengthGroupedSampler(LENGTHS[:n], 8))
     assert sorted(order) == list(range(n))

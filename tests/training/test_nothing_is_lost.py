@@ -165,7 +165,7 @@ def test_a_disk_without_room_for_the_weights_is_told_before_training(finetuning,
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     assert main(finetuning(tmp_path / "run")) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{tmp_path / 'run'} has room for 0.0 MB, and the trained weights take " in last
+    assert f"{tmp_path / 'run'} has 0.0 MB of free space, but the trained weights need " in last
 
 
 def twice(update: int):

@@ -282,7 +282,9 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 1
     message = capfd.readouterr().err.strip().splitlines()[-1]
-    assert re.fullmatch(r"gpt1: error: cannot write \S* \(Read-only file system\): give another --output_dir", message)
+    assert re.fullmatch(
+        r"gpt1: error: cannot write \S* \(Read-only file system\): choose another --output_dir", message
+    )
 
     subprocess.run(["mount", "-o", "remount,rw,size=20m", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 0
@@ -294,7 +296,7 @@ def test_an_output_folder_that_cannot_be_made_is_named_at_once(argv, tmp_path, c
     assert main(argv(tmp_path / "file" / "run")) == 1
     message = capsys.readouterr().err.strip()
     assert re.fullmatch(
-        r"gpt1: error: cannot write \S*file/run \(Not a directory\): give another --output_dir", message
+        r"gpt1: error: cannot write \S*file/run \(Not a directory\): choose another --output_dir", message
     )
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer
-from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.spans import ConsecutiveSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import score_documents
@@ -115,7 +115,7 @@ def test_without_matplotlib_one_sentence_says_so(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_held_out_loss_does_not_depend_on_the_batch_size(config, tmp_path, batch_size):
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 7 * 16 + 5, dtype=np.uint16)
-    windows = Windows(TokenStream(tokens, [len(tokens)], [1]), 16)
+    windows = ConsecutiveSpans(TokenStream(tokens, [len(tokens)], [1]), 16)
     torch.manual_seed(0)
     model = GPT1ForCausalLM(config)
     args = GPT1TrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, per_device_eval_batch_size=batch_size)

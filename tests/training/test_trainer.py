@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
-from gpt1_hf.data.spans import RandomSpans, Windows
+from gpt1_hf.data.spans import ConsecutiveSpans, RandomSpans
 from gpt1_hf.data.token_stream import TokenStream
 
 
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(c
     monkeypatch.setattr(GPT1ForCausalLM, "forward", broken)
     steps = {"log": {"logging_steps": 4}, "save": {"save_strategy": "steps", "save_steps": 4}, "end": {}}[when]
     args = arguments(tmp_path, **{"logging_steps": 100, **steps}, max_steps=5, per_device_train_batch_size=2)
-    windows = Windows(stream(np.arange(160, dtype=np.uint16) % 50), 16)
+    windows = ConsecutiveSpans(stream(np.arange(160, dtype=np.uint16) % 50), 16)
     trainer = GPT1Trainer(GPT1ForCausalLM(config), args, train_dataset=windows)
     with pytest.raises(FloatingPointError, match=r"loss is nan at update 3 \(its batch is from the documents 0, 1 "):
         trainer.train()
