@@ -1,4 +1,4 @@
-"""Run one of the paper's analyses, and write its results, tables and plots."""
+"""Run one of the paper's analyses: results, tables and figures."""
 
 import ast
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Fine-tune the embedded model on small samples, offline and in under two minutes."""
+"""See it work: fine-tune the packaged model on a small sample, offline, in under two minutes."""
 
 from .flags import Parser
 
