@@ -20,7 +20,9 @@ def main(argv: list[str]):
     for action, line in (("show", "Print a recipe."), ("copy", "Copy a recipe, for editing.")):
         sub = actions.add_parser(action, help=line)
         sub.add_argument("name", help="Name in the output of `gpt1 recipes ls`, such as finetune/cola.")
-    sub.add_argument("destination", nargs="?", default=".", help="File or folder to copy to. Default: the current folder.")
+    sub.add_argument(
+        "destination", nargs="?", default=".", help="File or folder to copy to. Default: the current folder."
+    )
     args = parser.parse_args(argv)
 
     if args.action == "ls":
