@@ -251,7 +251,7 @@ def open_model(
         )
     if exact and (left_over := sorted(info["unexpected_keys"])):
         raise GPT1Error(
-            f"model {model!r} has the weights {left_over[0]} ({len(left_over)} in all), but a {model_class.__name__} with "
-            "its configuration does not: use the config.json that was saved with the weights"
+            f"model {model!r} has the weights {left_over[0]} ({len(left_over)} in all), which do not belong to a "
+            f"{model_class.__name__} with its configuration: use the config.json that was saved with the weights"
         )
     return loaded

@@ -14,7 +14,7 @@ def test_a_model_converts_there_and_back(base_model, tmp_path, capsys):
     assert main(["convert", base_model, "--to", "openai-gpt", "--output_dir", str(theirs)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"0.0 M parameters saved in {theirs}"
-    assert lines[1].startswith("largest difference to the source's logits: ")
+    assert lines[1].startswith("largest difference from the source's logits: ")
     assert float(lines[1].split()[-1]) < 1e-10
     assert len(lines) == 2
     OpenAIGPTLMHeadModel.from_pretrained(theirs)

@@ -81,7 +81,7 @@ def test_a_classifier_is_no_language_model(task_model, tmp_path, capsys):
     ):
         assert main([*argv, "--model", task_model]) == 1
         message = capsys.readouterr().err.strip().splitlines()[-1]
-        assert message.startswith(f"gpt1: error: model {task_model!r} is not a language model but a ")
+        assert message.startswith(f"gpt1: error: model {task_model!r} is not a language model but a task model (")
         assert "give the language model that it was fine-tuned from" in message
     assert not (tmp_path / "out" / "results.json").exists()
 

@@ -113,7 +113,7 @@ def test_a_push_of_nothing_new_makes_no_commit(hub, client, model):
     assert client("push", model, "anna/twice")["status"] == 0
     commits = len(hub.repos["anna/twice"].commits)
     answer = client("push", model, "anna/twice")
-    assert answer["status"] == 0 and "has all of it already" in answer["out"]
+    assert answer["status"] == 0 and "is already up to date" in answer["out"]
     assert len(hub.repos["anna/twice"].commits) == commits
 
 
@@ -137,7 +137,7 @@ def test_branches(hub, client, model):
     assert hub.files("anna/branches").keys() == {".gitattributes"}
     assert "model.safetensors" in hub.files("anna/branches", "trial/two")
     answer = client("push", model, "anna/branches", "--revision", "trial/two")
-    assert "has all of it already" in answer["out"] and "/tree/trial/two" in answer["out"]
+    assert "is already up to date" in answer["out"] and "/tree/trial/two" in answer["out"]
 
 
 def test_private_repositories(hub, client, model):

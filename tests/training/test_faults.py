@@ -322,7 +322,7 @@ def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, mon
 
 def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):
     command = ["convert", base_model, "--to", "openai-gpt", "--output_dir", str(tmp_path / "out")]
-    assert run_in_child(command, within(gpt1_hf.checkpoints.conversion, "_theirs")) == -KILL
+    assert run_in_child(command, within(gpt1_hf.checkpoints.conversion, "_to_openai")) == -KILL
     assert not (tmp_path / "out").exists()
     assert run_in_child(command) == 0
     back = ["convert", str(tmp_path / "out"), "--output_dir", str(tmp_path / "back")]
