@@ -24,7 +24,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
-    """Add mean, spread and failed seeds to each result that has several seeds, as `details["over_seeds"]`."""
+    """Add `details["over_seeds"]`, the mean, spread and failed seeds, to results of several seeds."""
     groups = defaultdict(list)
     for result in results:
         groups[result.split, result.metric].append(result)
