@@ -2,8 +2,6 @@
 
 import os
 
-from helpers.data import TINY, WORDS
-
 
 # Set before the libraries are imported: tests never use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 import yaml
+from helpers.data import TINY, WORDS
 from helpers.hub_client import TOKENS, started_client
 from helpers.hub_server import HubServer
 
