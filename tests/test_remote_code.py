@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub_client import PACKAGE, run_as_a_stranger
+from helpers.hub_client import PACKAGE, run_without_package
 from torch.testing import assert_close
 from transformers import (
     AutoConfig,
@@ -204,7 +204,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
 def stranger(folders, tmp_path_factory) -> dict:
     """What a process without the package reports of the folders; `saved` is where it saved everything again."""
     work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
-    report = run_as_a_stranger(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
+    report = run_without_package(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
     assert report["imported"] == []
     return {**report, "saved": saved}
 

@@ -44,7 +44,7 @@ RELEASE = "release"
 N_ARRAYS = 10  # params_0.npy to params_9.npy
 SHAPES = "params_shapes.json"
 HEAD_SIZE = 64  # not in the release; the paper's model has 12 heads and a width of 768 (§4.1)
-# Order of a block's arrays in the release: TensorFlow's order of creation. Positions and tokens come before the blocks.
+# Order of a block's arrays in the release: TensorFlow's order of creation. Positions and tokens precede the blocks.
 BLOCK = (
     "attn.c_attn.weight",
     "attn.c_attn.bias",
@@ -130,8 +130,8 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
     n_parameters = model.num_parameters()
     if tokenizer is not None and len(tokenizer) > model.config.vocab_size:
         raise GPT1Error(
-            f"the tokenizer in {source} has {len(tokenizer)} tokens, but the model only {model.config.vocab_size}: use "
-            "the tokenizer that belongs to the model"
+            f"the tokenizer in {source} has {len(tokenizer)} tokens, but the model only {model.config.vocab_size}: "
+            "use the tokenizer that belongs to the model"
         )
     openai_config = _openai_config(model.config, source) if to == "openai-gpt" else None
 
@@ -256,8 +256,8 @@ def _release_shapes(folder: Path) -> list[list[int]]:
         fits = False
     if not fits:
         raise GPT1Error(
-            f"{file} does not list the shapes of a GPT-1: positions, tokens, and {len(BLOCK)} arrays per layer, all of "
-            f"one width that is a multiple of {HEAD_SIZE}"
+            f"{file} does not list the shapes of a GPT-1: positions, tokens, and {len(BLOCK)} arrays per layer, all "
+            f"of one width that is a multiple of {HEAD_SIZE}"
         )
     return shapes
 

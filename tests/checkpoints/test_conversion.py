@@ -492,7 +492,7 @@ def test_a_model_that_computes_something_else_is_not_kept(layout, release, opena
 
     tiny_gpt1().save_pretrained(tmp_path / "ours")
     if layout == "gpt1":
-        name, source, to = "_theirs", tmp_path / "ours", "openai-gpt"
+        name, source, to = "_to_openai", tmp_path / "ours", "openai-gpt"
     else:
         name, source, to = "_reference", openai_folder if layout == "openai-gpt" else release, "gpt1"
     original = getattr(conversion_module, name)

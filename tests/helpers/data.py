@@ -1,4 +1,4 @@
-"""Words, data files and settings that several tests share."""
+"""Texts, rows of data sets and settings for several tests."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ STORY_COLUMNS = (
 
 
 def write_stories(path: Path, n: int, encoding: str = "utf-8", tail: str = "") -> Path:
-    """Write Story Cloze in its authors' CSV format, with quotes only where necessary; `tail` is appended."""
+    """Write Story Cloze as its authors do: CSV, with quotes only where needed. `tail` is appended as the last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f'id-{i},One {i}.,"Two, {i}.",Three.,Four.,"""Good,"" she said.",NA,{1 + i % 2}\n' for i in range(n)]
     path.write_text(STORY_COLUMNS + "\n" + "".join(lines) + tail, encoding=encoding)
@@ -36,7 +36,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-# Settings of a pre-training run that takes an instant.
+# A pre-training run that takes hardly any time.
 TINY = {
     "hidden_size": 16,
     "num_hidden_layers": 2,

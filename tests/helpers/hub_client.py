@@ -1,4 +1,4 @@
-"""Clients of the local Hub (`hub_server.py`), each in a separate process."""
+"""Clients of the Hub on localhost (`hub_server.py`), each in its own process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TOKENS = {
     OTHER_TOKEN: {"name": "bert", "can_write": True},
 }
 
-# Runs commands one after another, without huggingface_hub's pauses between attempts.
+# Runs commands one after another, without huggingface_hub's waits between attempts.
 CLIENT = """
 import contextlib, io, json, os, sys, time
 import huggingface_hub
@@ -32,21 +32,21 @@ time.sleep = lambda seconds: sleep(min(seconds, 0.01))
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 for line in sys.stdin:
-    request = json.loads(line)
+    order = json.loads(line)
     os.environ.pop("HF_TOKEN", None)
-    os.environ.update(request["environment"])
-    huggingface_hub.constants.ENDPOINT = request["endpoint"]
+    os.environ.update(order["environment"])
+    huggingface_hub.constants.ENDPOINT = order["endpoint"]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = exec(request["code"], {}) if request["code"] else main(request["argv"])
+            status = exec(order["code"], {}) if order["code"] else main(order["argv"])
         except SystemExit as stop:
             status = stop.code
     answers.write(json.dumps({"status": status, "out": out.getvalue(), "err": err.getvalue()}) + "\\n")
     answers.flush()
 """
 
-# Start of a process that cannot import the package.
+# Start of the code of a process without the package.
 BLOCKER = """
 import sys
 
@@ -61,9 +61,9 @@ sys.meta_path.insert(0, blocker)
 
 
 def hub_environment(home: Path, hub: HubServer) -> dict[str, str]:
-    """Environment of a process that uses the local Hub. huggingface_hub reads the address when it is imported."""
+    """Environment of a process with its Hub on localhost; huggingface_hub reads the address on import."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    # Without HF_HUB_DISABLE_XET the client would use hf_xet's own protocol, which the server does not support.
+    # The server does not speak hf_xet's protocol.
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "localhost,127.0.0.1", "OMP_NUM_THREADS": "1"}
     return environment | {"TOKENIZERS_PARALLELISM": "false"}
@@ -71,7 +71,7 @@ def hub_environment(home: Path, hub: HubServer) -> dict[str, str]:
 
 @contextmanager
 def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
-    """Run `gpt1` commands or code in another process: `client(*argv, token=...)` -> status, output and errors."""
+    """Run `gpt1` commands, or code, in another process: `client(*argv, token=...)` -> status, output and errors."""
     log = home / "log"
     environment = hub_environment(home, hub) | {"PYTHONPATH": str(PACKAGE.parent), "HF_HUB_VERBOSITY": "debug"}
     with log.open("w") as errors:
@@ -86,9 +86,9 @@ def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
         )
 
         def run(*argv, code: str = "", token: str | None = TOKEN, endpoint: str = hub.endpoint) -> dict:
-            request = {"argv": [str(arg) for arg in argv], "code": code, "endpoint": endpoint}
-            request["environment"] = {"HF_TOKEN": token} if token else {}
-            process.stdin.write(json.dumps(request) + "\n")
+            order = {"argv": [str(arg) for arg in argv], "code": code, "endpoint": endpoint}
+            order["environment"] = {"HF_TOKEN": token} if token else {}
+            process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
             assert answer, log.read_text()[-4000:]
@@ -103,10 +103,10 @@ def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
     assert not any(secret in log.read_text() for secret in TOKENS)
 
 
-def run_as_a_stranger(
+def run_without_package(
     code: str, *argv: str, home: Path, hub: HubServer | None = None, python: str = sys.executable
 ) -> dict:
-    """Run code in a process without the package that can only reach the given Hub; return its JSON after REPORT."""
+    """Run code in a process without the package, with access to the given Hub only; returns the JSON after REPORT."""
     home.mkdir(exist_ok=True)
     if hub is None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -127,7 +127,7 @@ def run_as_a_stranger(
 
 
 def error_of(answer: dict, status: int = 1) -> str:
-    """The error message of a command with the given exit status: 1 for failure, 2 for wrong usage."""
+    """The one-sentence error of a command. Status 1 is a failure, 2 is wrong usage."""
     assert answer["status"] == status, answer
     line = answer["err"].strip().splitlines()[-1]
     assert line.startswith("gpt1: error: "), answer

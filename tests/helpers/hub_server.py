@@ -1,11 +1,11 @@
 """
-A Hub on localhost that keeps everything in memory. It implements the part of the API that `huggingface_hub` uses to
-push and load models, and `datasets` to load data. Names of data set repositories start with `datasets/` here.
+A Hub on localhost and in memory: the part of its API that `huggingface_hub` uses to push and load models, and
+`datasets` to load data. Names of data repositories begin with `datasets/` here.
 
-The API follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
-files use the LFS protocol's basic transfer. As on the real Hub, their address has another host name than the API, and
-clients must not send their token there. The protocol of hf_xet is not implemented: clients must set
-HF_HUB_DISABLE_XET=1, and then behave as if hf_xet were not installed.
+It follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). As on the
+real Hub, large files use the LFS protocol with basic transfer, on another host name than the API, to which the client
+must not send its token. hf_xet's binary protocol is not supported: clients must set HF_HUB_DISABLE_XET=1, and then
+behave as if hf_xet were not installed.
 """
 
 import base64
@@ -22,13 +22,13 @@ import yaml
 
 REPO = r"(?P<repo>(?:datasets/)?[\w.-]+/[\w.-]+)"
 API = f"/api/(?:models/)?{REPO}"
-# Names that the Hub accepts for data sets in `datasets:` and `model-index`, and for models in `base_model:`.
+# Names that the Hub accepts for a data set in `datasets:` and `model-index`, and for a model in `base_model:`.
 DATASET_NAME, MODEL_NAME = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII), re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
 
 @dataclass
 class File:
-    """A file of a commit."""
+    """A file of a commit: its content, and whether it is stored as a large file."""
 
     content: bytes
     is_lfs: bool
@@ -45,8 +45,8 @@ class File:
 @dataclass
 class Repo:
     """
-    A repository with its commits and branches. Everyone can see a gated repository, but only its owner can read its
-    files. `refuses` maps a file name, or "" for all requests, to an error response.
+    A repository: commits by id, and the heads of branches. A gated one is visible, but only its owner can read files.
+    `refuses` maps a file name to the error for its requests; the empty name stands for all requests.
     """
 
     private: bool = False
@@ -63,7 +63,7 @@ class Repo:
 
 
 class Refused(Exception):
-    """An error response."""
+    """An answer that is not 200."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **body):
         super().__init__(message)
@@ -84,9 +84,9 @@ class HubServer:
         self.repos: dict[str, Repo] = {}
         self.large: dict[str, bytes] = {}  # sha256 -> uploaded content
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, token
-        self.drops = 0  # number of uploads of large files to cut off in the middle
-        self.drop_skips = 0  # number of uploads to accept before that
-        self.drop_commits = 0  # number of commits to cut off before the response
+        self.drops = 0  # number of next uploads of large files to cut off in the middle
+        self.drop_skips = 0  # number of uploads to let through first
+        self.drop_commits = 0  # number of next commits to cut off before the answer
         self.lock = threading.Lock()
         hub = self
 
@@ -114,11 +114,11 @@ class HubServer:
         self.server.server_close()
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """Files of a repository: name -> content."""
+        """Content of a repository."""
         found = self.repos[repo]
         return {name: file.content for name, file in found.commits[found.branches[revision]].items()}
 
-    # Answering requests
+    # Answering a request
 
     def answer(self, handler: BaseHTTPRequestHandler):
         url = urlsplit(handler.path)
@@ -156,7 +156,7 @@ class HubServer:
             handler.wfile.write(data)
 
     def storage_request(self, handler: BaseHTTPRequestHandler, path: str):
-        """Storage of large files. It checks no tokens: the API has already allowed the transfer."""
+        """The storage of large files. It checks no tokens: the API has already authorized the upload."""
         oid = path.removeprefix("/storage/")
         if handler.command != "PUT":
             return self.send(handler, 200, self.large[oid], {"ETag": f'"{oid}"'})
@@ -170,12 +170,12 @@ class HubServer:
             raise ConnectionAbortedError
         content = handler.rfile.read(size)
         if hashlib.sha256(content).hexdigest() != oid:
-            raise Refused(400, "the content differs from its digest")
+            raise Refused(400, "the content is not what was announced")
         with self.lock:
             self.large[oid] = content
         self.send(handler, 200, b"", {})
 
-    # Permissions
+    # Authorization
 
     def user(self, token: str | None) -> dict | None:
         if token is not None and token not in self.tokens:
@@ -183,7 +183,7 @@ class HubServer:
         return self.tokens.get(token)
 
     def visible(self, repo: str, user: dict | None) -> Repo:
-        """A repository that the user can see. Private repositories of others count as missing."""
+        """A repository that the user may see. Private repositories of others look as if they did not exist."""
         found = self.repos.get(repo)
         if found is not None and "" in found.refuses:
             raise found.refuses[""]
@@ -211,7 +211,7 @@ class HubServer:
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return sha
 
-    # API
+    # Addresses
 
     def whoami(self, user, **_):
         if user is None:
@@ -270,7 +270,7 @@ class HubServer:
         self.writable(repo, user)
         wish = json.loads(body)
         if len(self.large.get(wish["oid"], b"")) != wish["size"]:
-            raise Refused(404, "the object was not uploaded")
+            raise Refused(404, "the object has not arrived")
         return {}, {}
 
     def commit(self, repo, revision, user, body, **_):
@@ -290,7 +290,7 @@ class HubServer:
                 files[value["path"]] = File(base64.b64decode(value["content"], validate=True), False)
             elif item["key"] == "lfsFile":
                 if value["oid"] not in self.large:
-                    raise Refused(400, f"the large file of {value['path']} was not uploaded")
+                    raise Refused(400, f"the large file of {value['path']} has not arrived")
                 files[value["path"]] = File(self.large[value["oid"]], True)
             elif item["key"] == "deletedFile":
                 if value["path"] not in files:
@@ -407,10 +407,10 @@ ROUTES = [
 
 
 def card_errors(content: str) -> list[str]:
-    """Errors that the Hub would report for the metadata of a model card, as far as they are known."""
+    """Errors that the Hub would report in the metadata of a model card, as far as they are known."""
     parts = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, flags=re.DOTALL)
     if parts is None:
-        return ["the metadata is missing"]
+        return ["there is no metadata"]
     try:
         metadata = yaml.safe_load(parts[1])
     except yaml.YAMLError as error:

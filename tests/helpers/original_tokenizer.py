@@ -1,7 +1,7 @@
-"""The tokenization that GPT-1 was trained on, step by step in Python: the reference for [`GPT1Tokenizer`].
+"""GPT-1's original tokenization, step by step in Python: the reference for [`GPT1Tokenizer`].
 
-It follows the released code (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation,
-spaCy's English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
+It follows the released code (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation, spaCy's
+English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
 """
 
 import json
@@ -20,7 +20,7 @@ SPACES = re.compile(r"[^\S\n]+")
 
 
 def standardize(text: str) -> str:
-    """Put spaces around punctuation, and unify dashes, quotes and white space."""
+    """Spaces around punctuation, one kind of dash, quote and white space."""
     text = RUN_OF_A_MARK.sub(r" \g<0> ", text.translate(SUBSTITUTES))
     return SPACES.sub(" ", LINE_BREAK.sub(" \n ", text)).strip()
 
@@ -29,7 +29,7 @@ class OriginalTokenizer:
     """
     Args:
         folder (`str` or `Path`, *optional*):
-            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`; without it, only words are available.
+            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`. Without it there are only words, no ids.
     """
 
     def __init__(self, folder: str | Path | None = None):
@@ -42,7 +42,7 @@ class OriginalTokenizer:
         self.ids_of_word = cache(self._ids_of_word)
 
     def words(self, text: str) -> list[str]:
-        """Lower-case words. White space becomes the word `"\\n"`."""
+        """Lower-case words; white space is the one word `"\\n"`."""
         doc = self.spacy.tokenizer(standardize(ftfy.fix_text(text)))
         return ["\n" if token.text.isspace() else token.text.lower() for token in doc]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def release_shapes(n_positions, vocab_size, width, n_layer) -> list[list[int]]:
-    """Shapes of the released arrays (openai/finetune-transformer-lm, `params_shapes.json`: 512, 40478, 768, 12)."""
+    """As in the release (openai/finetune-transformer-lm, model/params_shapes.json): sizes 512, 40478, 768, 12."""
     attention = [[1, width, 3 * width], [3 * width], [1, width, width], [width]]
     mlp = [[1, width, 4 * width], [4 * width], [1, 4 * width, width], [width]]
     norm = [[width], [width]]
@@ -15,7 +15,7 @@ def release_shapes(n_positions, vocab_size, width, n_layer) -> list[list[int]]:
 
 
 def write_release(folder: Path, shapes) -> list[np.ndarray]:
-    """Write random arrays of these shapes as OpenAI did, joined and then split into ten files; return them."""
+    """Write arrays of these shapes as OpenAI did: end to end, split into ten files anywhere. Return them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape, dtype=np.float32) * np.float32(0.1) for shape in shapes]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers.hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_as_a_stranger
+from helpers.hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_without_package
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
@@ -428,7 +428,7 @@ def test_a_stranger_loads_what_was_pushed(hub, client, tokenizer, tmp_path, name
         if name.endswith("classifier"):
             assert "processor_config.json" in sent
             orders += [[repo, "AutoModel", code], [repo, "AutoProcessor", code]]
-    report = run_as_a_stranger(LOAD, json.dumps(orders), json.dumps(IDS), home=tmp_path / "home", hub=hub)
+    report = run_without_package(LOAD, json.dumps(orders), json.dumps(IDS), home=tmp_path / "home", hub=hub)
     assert len(report) == len(orders)
     for key, found in report.items():
         repo, auto = key.split()

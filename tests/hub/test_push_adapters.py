@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub_client import error_of, run_as_a_stranger
+from helpers.hub_client import error_of, run_without_package
 from helpers.hub_server import card_errors
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
@@ -94,7 +94,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
 
     # Head, special tokens and adapter arrive: the same logits, from the Hub alone.
     code = code_of(card)
-    report = run_as_a_stranger(RUN, code, home=tmp_path / "home", hub=hub)
+    report = run_without_package(RUN, code, home=tmp_path / "home", hub=hub)
     assert report["class"].startswith("transformers_modules.")
     assert report["class"].endswith(".GPT1ForSequenceClassification")
     model = open_model(AutoModelForSequenceClassification, str(run), open_config(str(run)))
@@ -103,7 +103,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     with torch.no_grad():
         expected = model.eval()(**inputs).logits[0]
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
-    report = run_as_a_stranger(AUTO_PEFT, home=tmp_path / "home", hub=hub)
+    report = run_without_package(AUTO_PEFT, home=tmp_path / "home", hub=hub)
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
 
     # Neither kind stays when the other is pushed over it: an adapter's configuration would be read first.
@@ -137,7 +137,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     assert sent.keys() == SENT
     card = sent["README.md"].decode()
     assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag" not in card  # pipelines open no adapter
-    report = run_as_a_stranger(RUN, code_of(card), home=tmp_path / "home", hub=hub)
+    report = run_without_package(RUN, code_of(card), home=tmp_path / "home", hub=hub)
     assert report["class"].endswith(".GPT1ForMultipleChoice") and len(report["logits"]) == 2
 
     evaluate = ["evaluate", "--task", "story_cloze", "--sample", "--output_dir", tmp_path / "evaluated"]
