@@ -27,7 +27,7 @@ def test_a_missing_tokenizer_is_reported(tmp_path, capsys):
     config = OpenAIGPTConfig(vocab_size=10, n_embd=8, n_layer=1, n_head=1)
     OpenAIGPTLMHeadModel(config).save_pretrained(tmp_path / "theirs")
     assert main(["convert", str(tmp_path / "theirs"), "--output_dir", str(tmp_path / "ours")]) == 0
-    assert "no tokenizer: `gpt1 tokenizer convert`" in capsys.readouterr().out
+    assert "no tokenizer: convert OpenAI's vocabulary with `gpt1 tokenizer convert`" in capsys.readouterr().out
 
 
 def test_a_failure_gives_one_sentence_and_leaves_no_files(base_model, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.data import encode_document, write_jsonl
+from helpers.data import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.data.corpus import fingerprint, has_split, read_documents, read_pieces
@@ -153,6 +153,10 @@ class TestPieces:
     def test_another_kind_of_rows_is_refused(self, tmp_path):
         with pytest.raises(GPT1Error, match="unknown kind of rows 'sentences'; choose one of documents, lines"):
             list(read_pieces(str(tmp_path), rows="sentences"))
+
+
+def encode_document(tokenizer, text: str) -> list[int]:
+    return sum(encode_blocks(tokenizer, text), [])
 
 
 class TestEncodeDocument:

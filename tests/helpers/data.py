@@ -3,10 +3,6 @@
 import json
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
-from gpt1_hf.data.token_stream import encode_blocks
-
 
 WORDS = (
     "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "
@@ -24,10 +20,6 @@ def write_stories(path: Path, n: int, encoding: str = "utf-8", tail: str = "") -
     lines = [f'id-{i},One {i}.,"Two, {i}.",Three.,Four.,"""Good,"" she said.",NA,{1 + i % 2}\n' for i in range(n)]
     path.write_text(STORY_COLUMNS + "\n" + "".join(lines) + tail, encoding=encoding)
     return path
-
-
-def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return [token for block in encode_blocks(tokenizer, text) for token in block]
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:

@@ -1,7 +1,6 @@
 """`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a stranger loads from there."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -156,12 +155,12 @@ def test_who_may_not_push(hub, client, model):
     assert client("push", model, "anna/mine")["status"] == 0
     before = len(hub.repos["anna/mine"].commits), set(hub.repos)
     (model / "README.md").write_text("---\nlanguage: en\n---\nanother\n")
-    assert "does not know the token (401)" in error_of(client("push", model, "anna/mine", token="hf_wrong"))
+    assert "does not accept the token (401)" in error_of(client("push", model, "anna/mine", token="hf_wrong"))
     assert "hf_wrong" not in client("push", model, "anna/mine", token="hf_wrong")["err"]
     assert "not logged in" in error_of(client("push", model, "anna/mine", token=None))
-    assert "may not write to anna/mine (403)" in error_of(client("push", model, "anna/mine", token=READ_TOKEN))
-    assert "may not write to anna/mine (403)" in error_of(client("push", model, "anna/mine", token=OTHER_TOKEN))
-    assert "may not write to bert/theirs (403)" in error_of(client("push", model, "bert/theirs"))
+    assert "has no write access to anna/mine (403)" in error_of(client("push", model, "anna/mine", token=READ_TOKEN))
+    assert "has no write access to anna/mine (403)" in error_of(client("push", model, "anna/mine", token=OTHER_TOKEN))
+    assert "has no write access to bert/theirs (403)" in error_of(client("push", model, "bert/theirs"))
     assert before == (len(hub.repos["anna/mine"].commits), set(hub.repos))
 
 
@@ -173,7 +172,7 @@ def test_a_hub_that_cannot_be_reached(client, model):
 @pytest.mark.parametrize("repo", ["../anna", "anna/../bert", "a/b/c", "anna/", "", "anna/x--y", "anna/é", "-x", "a b"])
 def test_names_that_no_repository_has(hub, client, model, repo):
     n_requests = len(hub.requests)
-    assert "cannot be the name of a repository" in error_of(client("push", "--", model, repo))
+    assert "is not a valid repository name" in error_of(client("push", "--", model, repo))
     assert len(hub.requests) == n_requests
 
 
@@ -196,9 +195,9 @@ def test_folders_that_are_not_whole(hub, client, model, tmp_path):
     fails(lambda folder: (folder / "config.json").write_text("{"), "is not JSON")
     fails(lambda folder: edit(folder, model_type="gpt2"), "`gpt2`")
     fails(lambda folder: edit(folder, architectures=["Other"]), "architecture Other")
-    fails(lambda folder: edit(folder, vocab_size=20), "do not belong together")
+    fails(lambda folder: edit(folder, vocab_size=20), "belongs to the model")
     fails(lambda folder: edit(folder, num_hidden_layers=3), "lacks the weights")
-    fails(lambda folder: edit(folder, num_hidden_layers=1), "has no place")
+    fails(lambda folder: edit(folder, num_hidden_layers=1), "do not belong to a")
     fails(lambda folder: (folder / "model.safetensors").write_bytes(b"half"), "cannot load the weights")
 
     def climb(folder: Path):
@@ -290,13 +289,13 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
     assert list(repo.messages.values())[1].startswith("Training in progress, update 2")
     assert len(repo.commits) == 3
     card = sent["README.md"].decode()
-    assert "fine-tuned on the benchmark `sst2`" in card and '"anna/tuned"' in card
+    assert "fine-tuned on the task `sst2`" in card and '"anna/tuned"' in card
     assert sent["model.safetensors"] == (run / "model.safetensors").read_bytes()
     for secret in TOKENS:
         assert not any(secret.encode() in content for content in sent.values())
     seeds = client("finetune", *settings, "--seeds", 2)
     assert "push_to_hub is for one seed" in error_of(seeds, status=2)
-    assert "cannot be the name" in error_of(client("finetune", *settings, "--hub_model_id", "../tuned"))
+    assert "not a valid repository name" in error_of(client("finetune", *settings, "--hub_model_id", "../tuned"))
     assert "(401)" in error_of(client("finetune", *settings, "--hub_model_id", "anna/tuned", token="hf_wrong"))
 
 
@@ -373,7 +372,7 @@ def test_code_outside_the_folder_is_not_read(base_model, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     for reference in ("../../evil.GPT1Config", "/etc/passwd", "other/repo--evil.GPT1Config", "..GPT1Config"):
         (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoConfig": reference}}))
-        with pytest.raises(GPT1Error, match=re.escape("names no module")):
+        with pytest.raises(GPT1Error, match="invalid auto_map entry"):
             model_files(folder)
 
 

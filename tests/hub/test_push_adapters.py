@@ -65,7 +65,7 @@ def code_of(card: str) -> str:
 def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     run = tmp_path / "run"
     assert client("finetune", *settings(base_model, run))["status"] == 0
-    assert "which is no Hub id" in error_of(client("push", run, "anna/adapter"))
+    assert "which is not a Hub id" in error_of(client("push", run, "anna/adapter"))
     assert "cannot load the configuration" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/not"))
     assert client("push", base_model, "anna/base")["status"] == 0
     other = Path(shutil.copytree(base_model, tmp_path / "other"))
@@ -73,7 +73,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     changed.get_input_embeddings().weight.data += 0.1
     changed.save_pretrained(other)
     assert client("push", other, "anna/other")["status"] == 0
-    assert "is not the model" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/other"))
+    assert "the model that the adapter" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/other"))
     assert "a whole model" in error_of(client("push", base_model, "anna/adapter", "--base_model", "anna/base"))
     assert "anna/adapter" not in hub.repos
 
@@ -125,7 +125,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     run = tmp_path / "run"
     push = ["--push_to_hub", "--hub_model_id", "anna/choices", "--save_strategy", "epoch"]
     local = client("finetune", *settings(base_model, run, "story_cloze"), *push)
-    assert "which is no Hub id" in error_of(local) and "train_runtime" not in local["out"]
+    assert "which is not a Hub id" in error_of(local) and "train_runtime" not in local["out"]
     answer = client("finetune", *settings("anna/openai-gpt", run, "story_cloze"), *push)
     assert answer["status"] == 0, answer
     assert "was not pushed" not in answer["err"]
