@@ -206,7 +206,7 @@ def test_folders_that_are_not_whole(hub, client, model, tmp_path):
         index["weight_map"] = dict.fromkeys(index["weight_map"], "../model/model.safetensors")
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
-    fails(climb, "which is no file of weights")
+    fails(climb, "which is not a weights file")
 
     def diverge(folder: Path):
         loaded = AutoModelForCausalLM.from_pretrained(folder)
