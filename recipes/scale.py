@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.cli import told
+from gpt1_hf.cli import run_command
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.datatrove_pipeline import build_with_datatrove
 from gpt1_hf.errors import GPT1Error
@@ -38,4 +38,4 @@ def main(argv: list[str]):
 
 
 if __name__ == "__main__":
-    sys.exit(told(lambda: main(sys.argv[1:])))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

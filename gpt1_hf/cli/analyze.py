@@ -1,4 +1,4 @@
-"""Run one of the paper's analyses: results, tables and pictures."""
+"""Run one of the paper's analyses: results, tables and figures."""
 
 import ast
 from collections.abc import Iterable

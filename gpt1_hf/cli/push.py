@@ -1,4 +1,4 @@
-"""Push a saved model to the Hub, with its code and card."""
+"""Push a saved model to the Hub, with its code and model card."""
 
 from .flags import Parser
 
