@@ -1,7 +1,8 @@
 """A task's YAML file: reading and checking it, and writing one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,8 @@ def _check_columns(found: dict[str, Any], where: str):
     needed = FORMAT_COLUMNS.get(found["input_format"])
     if needed is None:
         return
-    columns = {name: name for name in needed if name not in OPTIONAL_COLUMNS} | found.get("columns", {})
+    given = found.get("columns")
+    columns = {name: name for name in needed if not given or name not in OPTIONAL_COLUMNS} | (given or {})
     for name in columns:
         if name not in needed:
             raise UsageError(
@@ -258,8 +260,6 @@ def _check_labels(found: dict[str, Any], where: str):
         kind = found.setdefault("labels", "scores")
     elif input_format == "multiple_choice":
         kind = found.setdefault("labels", "classes")
-    elif kind is None and "label_ids" in found:
-        kind = found["labels"] = "classes"
     if (kind == "tags") != (input_format == "token_classification") and kind:
         raise UsageError(f"{where}: labels: tags goes with input_format: token_classification only")
     if input_format == "multiple_choice" and kind != "classes":
@@ -289,6 +289,75 @@ def _check_labels(found: dict[str, Any], where: str):
             raise UsageError(f"{where}: the metric f1 is for two classes, and there are {len(names)}: use accuracy")
 
 
+def task_from_files(
+    train_file: str | Path,
+    validation_file: str | Path | None = None,
+    input_format: str = "classification",
+    text_columns: Sequence[str] | None = None,
+    label_column: str = "label",
+    choices_columns: Sequence[str] | None = None,
+    test_file: str | Path | None = None,
+    **settings: Any,
+) -> Task:
+    """
+    A task on a user's files, without a YAML file.
+
+    Args:
+        train_file (`str` or `Path`):
+            Training rows: `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`. Its name without the ending is the task's
+            id.
+        validation_file (`str` or `Path`, *optional*):
+            Validation rows; without it, a share of the training rows is held out.
+        input_format (`str`, *optional*, defaults to `"classification"`):
+            Format of [`GPT1Processor`], or `token_classification`.
+        text_columns (list of `str`, *optional*):
+            Columns of the texts, in the order of the format: text; premise and hypothesis; the two texts; document
+            and, where there is one, question; words. Defaults to the format's own names. Of a classification, several
+            are joined by a space.
+        label_column (`str`, *optional*, defaults to `"label"`):
+            Column of the label.
+        choices_columns (list of `str`, *optional*):
+            Of a multiple choice: the column of lists, or one column for each choice. Defaults to `choices`.
+        test_file (`str` or `Path`, *optional*):
+            Test rows.
+        settings:
+            Other keys of a task's YAML file, such as `labels` or `metric`.
+
+    Returns:
+        [`Task`], not resolved.
+
+    Raises:
+        UsageError: if the settings do not fit together. The files are read by [`Task.resolved`].
+    """
+    given = {"train_file": train_file, "validation_file": validation_file, "test_file": test_file}
+    files = {key: str(file) for key, file in given.items() if file is not None}
+    if input_format not in FORMAT_COLUMNS:
+        raise UsageError(f"input_format must be one of {', '.join(FORMAT_COLUMNS)}, not {input_format!r}")
+    roles = [name for name in FORMAT_COLUMNS[input_format] if name != "choices"]
+    texts = [text_columns] if isinstance(text_columns, str) else list(text_columns or ())
+    columns: dict[str, Any] = {}
+    if input_format == "classification" and texts:
+        columns["text"] = texts[0] if len(texts) == 1 else texts
+    elif texts:
+        needed = [name for name in roles if name not in OPTIONAL_COLUMNS]
+        if not len(needed) <= len(texts) <= len(roles):
+            raise UsageError(
+                f"the input format {input_format} reads {' and '.join(roles)}: give {len(roles)} text columns, not "
+                f"{len(texts)} ({', '.join(texts)})"
+            )
+        columns = dict(zip(roles, texts, strict=False))
+    if choices_columns:
+        choices = [choices_columns] if isinstance(choices_columns, str) else list(choices_columns)
+        columns["choices"] = choices[0] if len(choices) == 1 else choices
+    content = {**files, "input_format": input_format, "label_column": label_column, **settings}
+    if columns:
+        content["columns"] = columns
+    name = Path(train_file).stem
+    if (FOLDER / f"{name}.yaml").is_file():  # a built-in task's id
+        name = Path(train_file).name.replace(".", "_")
+    return make_task(name, content, Path(train_file).name, Path.cwd())
+
+
 def describe(task: Task, folder: str | Path | None = None) -> str:
     """
     A task as the text of its YAML file: of a built-in task its own file, comments included.
@@ -302,6 +371,7 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
     if task.built_in:
         return (FOLDER / f"{task.id}.yaml").read_text(encoding="utf-8")
     defaults = {field.name: field.default for field in fields(Task)}
+    names = {name: index for index, name in enumerate(task.label_names)}
     content: dict[str, Any] = {}
     for key in KEYS:
         if key in _FILES:
@@ -309,12 +379,13 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
                 content[key] = _relative(task.files[_FILES[key]], folder)
             continue
         value = getattr(task, key)
-        is_given = value not in (None, (), {}, "", defaults[key]) or key in ("labels", "version")
-        if is_given and not (key == "splits" and task.files) and value is not None:
+        if value in (None, (), {}, "", defaults[key]) and not (key == "labels" and value):
+            continue
+        # What follows from the other keys and the rows.
+        follows = {"splits": bool(task.files), "score_range": value == (-inf, inf), "label_ids": value == names}
+        if not follows.get(key):
             content[key] = _plain(value)
-    if task.validation_share and task.files:
-        content["validation_share"] = task.validation_share
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
 def _relative(file: str, folder: str | Path | None) -> str:

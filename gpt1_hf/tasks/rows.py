@@ -349,7 +349,9 @@ def _unknown_label(task: Task, label: Any, where: str, index: Any, column: str) 
 
 def _first(rows: Dataset, label: Any) -> Any:
     """`idx` of the first row with a label."""
-    return rows[next(i for i, value in enumerate(rows["label"][:]) if value == label or value != value)]["idx"]
+    return rows[
+        next(i for i, value in enumerate(rows["label"][:]) if value == label or (label != label and value != value))
+    ]["idx"]
 
 
 def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: list[str] | None) -> Dataset:

@@ -211,7 +211,7 @@ class Task:
         if self.built_in:
             return True
         labels = self.score_range if self.labels == "scores" else self.label_ids
-        return bool(labels and self.metric and self.splits)
+        return bool(self.labels and labels and self.metric and self.splits)
 
     def parts(self, split: str) -> dict[str, str | None]:
         """The splits that the rows of a split are scored as -> the subset of each; `None` is the whole split."""
