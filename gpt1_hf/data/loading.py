@@ -240,12 +240,16 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
             reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
             header = next((row for row in reader if row), [])
             _check_header(path, header, separator)
+            n_rows = 0
             for row in reader:
+                n_rows += bool(row)
                 if row and len(row) != len(header):
                     raise GPT1Error(
                         f"{path}: line {reader.line_num} has {len(row)} cells, but the header has {len(header)} "
                         f"({', '.join(header)}): quote cells that hold {_SEPARATORS[separator]}"
                     )
+            if not n_rows:
+                raise GPT1Error(f"{path} has no rows{', only a header' if header else ''}")
     except csv.Error as error:
         raise GPT1Error(f"{path}: line {reader.line_num} is damaged ({error})") from error
     finally:

@@ -247,6 +247,8 @@ def _check_columns(found: dict[str, Any], where: str):
     for name in own:
         if own.count(name) > 1:
             raise UsageError(f"{where}: the column {name!r} is given twice, in columns and label_column")
+    if "idx" in own:
+        raise UsageError(f"{where}: a column named idx numbers the rows: give the column another name")
     found["columns"] = columns
 
 

@@ -51,8 +51,8 @@ def _resolve(task: Task, data_dir: str | None) -> Task:
     if len(rows) < 2:
         raise GPT1Error(f"{place} has one row: nothing can be learnt from it")
     layout = find_layout(task, rows, place)
-    column = layout["label"]
-    said = []
+    own = [name for names in layout.values() for name in ((names,) if isinstance(names, str) else names)]
+    rows, column, said = rows.select_columns(own), layout["label"], []
     task = _with_labels(task, rows, layout, place)
     if task.labels == "scores":
         low, high = task.score_range
@@ -110,6 +110,8 @@ def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) 
         for index, labels in enumerate(lists):
             if labels is None or any(_is_gap(label) for label in labels):
                 raise GPT1Error(f"{place}: row {index}, column {column!r} holds an empty label: {labels!r}")
+            if any(isinstance(label, list | dict) for label in labels):
+                raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are no labels")
         labels = [(label, index) for index, labels in enumerate(lists) for label in labels]
         names = getattr(getattr(rows.features[column], "feature", None), "names", None)
     else:
@@ -164,10 +166,12 @@ def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
 
 def _check_label_set(first: dict[str, int], n_rows: int, place: str, column: str):
     """Raise if labels, each with its first row, cannot be the classes of a task."""
+    if not first:
+        raise GPT1Error(f"{place}: no row has a label in column {column!r}")
     if len(first) < 2:
         raise GPT1Error(
-            f"{place}: all rows have the same label in column {column!r}, {next(iter(first), None)!r}: a task needs "
-            "at least two"
+            f"{place}: all rows have the same label in column {column!r}, {next(iter(first))!r}: a task needs at "
+            "least two"
         )
     if "-1" in first:
         raise GPT1Error(
@@ -264,8 +268,8 @@ def _with_choices(task: Task, rows: Dataset, layout: dict[str, Any], first: dict
         nearest_style = max(known, key=lambda style: len(set(labels) & set(style)))
         unknown = next(label for label in labels if label not in nearest_style)
         raise GPT1Error(
-            f"{place}: row {labels[unknown]}, column {column!r}: {unknown!r} names none of the {n_choices} choices: give "
-            f"their numbers from 0 or 1, letters from A{', or columns' if columns else ''}"
+            f"{place}: row {labels[unknown]}, column {column!r}: {unknown!r} names none of the {n_choices} choices: "
+            f"give their numbers from 0 or 1, letters from A{', or columns' if columns else ''}"
         )
     if len(styles) > 1:
         raise GPT1Error(

@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 
 # Types of columns that hold neither classes nor scores.
 NO_LABELS = ("binary", "large_binary", "date", "time", "duration", "decimal")
+JSON_TYPES = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 # Every run with a task holds out the same rows, whatever its own seed is.
 HELD_OUT_SEED = 42
 
@@ -140,8 +148,9 @@ def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
         raise GPT1Error(f"{where}: the file has no rows")
     more = ("idx", "subset") if task.subsets else ("idx",)
     rows = rows.select_columns([*own_names, *(name for name in more if name in rows.column_names)])
-    if "idx" not in rows.column_names or not task.built_in:  # a user's `idx` may be anything
-        rows = rows.remove_columns([name for name in rows.column_names if name == "idx" and name not in own_names])
+    if "idx" in rows.column_names and not task.built_in:  # a user's may hold anything
+        rows = rows.remove_columns("idx")
+    if "idx" not in rows.column_names:
         rows = rows.add_column("idx", list(range(len(rows))))
     lists = [name for name in list_columns(task, layout) if isinstance(name, str)]
     for own in lists:
@@ -171,8 +180,9 @@ def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
         if not isinstance(own, str):
             values = zip(*(rows[part][:] for part in own), strict=True)
             joined = [list(texts) if name == "choices" else " ".join(texts) for texts in values]
-            rows = rows.remove_columns(list(own)).add_column(name, joined)
-    rows = rows.rename_columns({own: name for name, own in layout.items() if own != name and isinstance(own, str)})
+            rows = rows.remove_columns(list(own)).add_column(f"joined {name}", joined)
+    own_name = {name: own if isinstance(own, str) else f"joined {name}" for name, own in layout.items()}
+    rows = rows.rename_columns({own: name for name, own in own_name.items() if own != name})
     if task.input_format == "multiple_choice" and "question" not in layout:
         rows = rows.add_column("question", [""] * len(rows))
 
@@ -261,12 +271,12 @@ def check_one_type(rows: Dataset, column: str, where: str):
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
-    first = next((value for value in values if value is not None), None)
+    first = next((JSON_TYPES[type(value)] for value in values if value is not None), None)
     for index, value in enumerate(values):
-        if value is not None and type(value) is not type(first):
+        if value is not None and JSON_TYPES[type(value)] != first:
             raise GPT1Error(
-                f"{where}: row {index}, column {column!r}: {value!r} is a {type(value).__name__}, but the rows before "
-                f"hold {type(first).__name__}: give the column one type"
+                f"{where}: row {index}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the rows "
+                f"before hold {first}: give the column one type"
             )
 
 
@@ -348,10 +358,10 @@ def _unknown_label(task: Task, label: Any, where: str, index: Any, column: str) 
 
 
 def _first(rows: Dataset, label: Any) -> Any:
-    """`idx` of the first row with a label."""
-    return rows[
-        next(i for i, value in enumerate(rows["label"][:]) if value == label or (label != label and value != value))
-    ]["idx"]
+    """`idx` of the first row with a label, which may be NaN."""
+    for index, value in zip(rows["idx"][:], rows["label"][:], strict=True):
+        if value == label or (value != value and label != label):
+            return index
 
 
 def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: list[str] | None) -> Dataset:
