@@ -25,7 +25,7 @@ from .task import LABEL_METRICS, SPLITS, Task
 
 
 VALIDATION_SHARE = 0.1
-# So many different labels in half of the rows are no classes, but texts, ids or scores.
+# More different labels than this, and than half of the rows, are not classes but texts, ids or scores.
 MANY_LABELS = 100
 MOST_SHOWN = 12
 
@@ -49,7 +49,7 @@ def _resolve(task: Task, data_dir: str | None) -> Task:
     if not len(rows):
         raise GPT1Error(f"{place} has no rows")
     if len(rows) < 2:
-        raise GPT1Error(f"{place} has one row: nothing can be learnt from it")
+        raise GPT1Error(f"{place} has one row, too few to train on")
     layout = find_layout(task, rows, place)
     own = [name for names in layout.values() for name in ((names,) if isinstance(names, str) else names)]
     rows, column, said = rows.select_columns(own), layout["label"], []
@@ -111,7 +111,7 @@ def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) 
             if labels is None or any(_is_gap(label) for label in labels):
                 raise GPT1Error(f"{place}: row {index}, column {column!r} holds an empty label: {labels!r}")
             if any(isinstance(label, list | dict) for label in labels):
-                raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are no labels")
+                raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are not labels")
         labels = [(label, index) for index, labels in enumerate(lists) for label in labels]
         names = getattr(getattr(rows.features[column], "feature", None), "names", None)
     else:

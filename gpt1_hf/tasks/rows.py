@@ -24,7 +24,7 @@ from .task import FORMAT_COLUMNS, Columns, Task
 
 logger = logging.getLogger(__name__)
 
-# Types of columns that hold neither classes nor scores.
+# Types of columns that can hold neither classes nor scores.
 NO_LABELS = ("binary", "large_binary", "date", "time", "duration", "decimal")
 JSON_TYPES = {
     str: "text",
@@ -100,7 +100,7 @@ def open_subsets(task: Task, split: str, open_subset: Callable[[str], Dataset]) 
     if not parts:
         raise MissingSplitError(str(next(iter(missing.values()))))
     for name, error in missing.items():
-        logger.warning(f"task {task.id}: {name} is not run, since the local copy lacks it ({error})")
+        logger.warning(f"task {task.id}: {name} is not run, because the local copy lacks it ({error})")
     return parts
 
 
@@ -159,11 +159,11 @@ def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
     if label_column not in lists:
         check_label_type(rows, label_column, where)
     if not isinstance(number, Value) or not re.match("u?int|(large_)?string", number.dtype):
-        raise GPT1Error(f"{where}: column 'idx' holds {short_type(number)}, which number no rows")
+        raise GPT1Error(f"{where}: column 'idx' holds {short_type(number)}, which cannot number rows")
     for own in rows.column_names:
         try:
             rows.data.column(own).validate(full=True)
-        except pa.ArrowInvalid as error:  # bytes that are no UTF-8, which the reader of JSON lines accepts
+        except pa.ArrowInvalid as error:  # bytes that are not UTF-8, which the JSON reader accepts
             raise GPT1Error(f"{where}: column {own!r} is damaged ({str(error).split(chr(10))[0]})") from error
     for own in own_names:
         check_no_gaps(rows, own, where, is_label=own == label_column)
@@ -263,7 +263,7 @@ def check_label_type(rows: Dataset, column: str, where: str):
     feature = rows.features[column]
     if not isinstance(feature, Value | ClassLabel) or feature.dtype.startswith(NO_LABELS):
         check_one_type(rows, column, where)
-        raise GPT1Error(f"{where}: column {column!r} holds {short_type(feature)}, which are no labels")
+        raise GPT1Error(f"{where}: column {column!r} holds {short_type(feature)}, which cannot be a label")
 
 
 def check_one_type(rows: Dataset, column: str, where: str):
@@ -287,7 +287,7 @@ def short_type(feature: Any) -> str:
 
 def check_no_gaps(rows: Dataset, column: str, where: str, is_label: bool):
     """Raise if a row has no value in a column, as the last line of a CSV file that was cut off."""
-    nothing = (None, "") if is_label else (None,)  # an empty text is the processor's to warn of
+    nothing = (None, "") if is_label else (None,)  # the processor warns of empty texts
     data = rows.data.column(column)
     is_text = pa.types.is_string(data.type) or pa.types.is_large_string(data.type)
     if data.null_count or (is_label and is_text and "" in rows.unique(column)):
@@ -379,7 +379,7 @@ def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: li
                     f"{where}: label {label!r} is outside the scores {low:g} to {high:g} (row {_first(rows, label)}, "
                     f"column {column!r})"
                 )
-        scores = [round(float(label), 6) for label in rows["label"][:]]  # GLUE's are in fp32: 3.8 is 3.79999995
+        scores = [round(float(label), 6) for label in rows["label"][:]]  # GLUE stores fp32: 3.8 is 3.79999995
         return rows.remove_columns("label").add_column("label", scores)
     if task.label_ids is not None:
         ids = {"-1": -1, **task.label_ids}

@@ -225,6 +225,10 @@ class Task:
         """The paper's number and the best before it, on a subset or on the whole split (`None`)."""
         return (self.paper, self.prior) if subset is None else self.subsets[subset]
 
+    def is_hidden(self, label: int | float | list) -> bool:
+        """Whether a label as [`Task.load`] gives it is −1 for a hidden one; −1 may be a score."""
+        return label == -1 and not (self.score_range and self.score_range[0] <= -1)
+
     @property
     def source(self) -> str:
         """What to call the data in records and cards: the Hub id, or the training file's name without its folder."""

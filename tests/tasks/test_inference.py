@@ -4,10 +4,15 @@ import csv
 import json
 import math
 from collections import Counter
+from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from helpers.data import write_jsonl
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpt1_hf.errors import GPT1Error, MissingSplitError, UsageError
 from gpt1_hf.tasks import describe, load_task, task_from_files
@@ -75,6 +80,12 @@ class TestLabels:
         narrow = from_rows(tmp_path, rows, score_range=[-1, 2])
         assert "train.csv: label '-2' is outside the scores -1 to 2 (row 0, column 'label')" in message_of(narrow)
 
+    def test_minus_one_is_a_score_or_a_hidden_label(self, tmp_path):
+        scores = from_rows(tmp_path, [(f"Film {n}", n / 2 - 3) for n in range(10)]).resolved()
+        assert not scores.is_hidden(-1.0)
+        assert load_task("stsb").is_hidden(-1.0) and load_task("cola").is_hidden(-1)
+        assert not load_task("cola").is_hidden(0) and not load_task("cola").is_hidden([1.0, 0.0])
+
     def test_whole_numbers_are_scores_where_asked(self, tmp_path):
         assert from_rows(tmp_path, [(f"Film {n}", n) for n in range(5)], labels="scores").resolved().labels == "scores"
 
@@ -99,6 +110,14 @@ class TestLabels:
         rows = task.load("train")
         assert rows.column_names == ["words", "label", "idx"]
         assert {tuple(row["label"]) for row in rows} == {(0, 1), (1, 1, 0)}
+
+    def test_tags_may_be_the_numbers_of_named_classes(self, tmp_path):
+        features = Features({"words": List(Value("string")), "label": List(ClassLabel(names=["O", "NAME"]))})
+        columns = {"words": [row["words"] for row in TAGGED * 4], "label": [[1, 0], [0, 0, 1]] * 4}
+        Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "train.parquet")
+        task = task_from_files(tmp_path / "train.parquet", input_format="token_classification").resolved()
+        assert task.label_names == ("O", "NAME")
+        assert {tuple(row["label"]) for row in task.load("train")} == {(1, 0), (0, 0, 1)}
 
     def test_names_in_the_file_name_the_labels_or_their_numbers(self, tmp_path):
         for labels in (["neg", "pos"], [0, 1]):
@@ -396,3 +415,50 @@ class TestAsTheBuiltInTask:
         own, built_in = load_task(str(tmp_path / "mine.yaml")), load_task("scitail")
         for split in ("train", "validation"):
             assert own.load(split, data_dir).to_list() == built_in.load(split, data_dir).to_list()
+
+
+GOOD = {
+    "classification": {"text": st.text("ab", min_size=1), "label": st.sampled_from("ab")},
+    "entailment": {"premise": st.just("a"), "hypothesis": st.just("b"), "label": st.sampled_from("ab")},
+    "multiple_choice": {
+        "document": st.just("a"),
+        "question": st.just(""),
+        "choices": st.just(["x", "y"]),
+        "label": st.integers(0, 1),
+    },
+    "token_classification": {
+        "words": st.just(["x", "y"]),
+        "label": st.lists(st.sampled_from("AB"), min_size=2, max_size=2),
+    },
+}
+CELLS = st.sampled_from(["a", "b", "A", "1", "2", "-1", "", " ", "0.5", "[1]", '["a", "b"]'])
+VALUES = (
+    CELLS,
+    st.text(max_size=3),
+    st.integers(-2, 3),
+    st.floats(),
+    st.booleans(),
+    st.dates(),
+    st.binary(max_size=3),
+)
+LISTS = (st.lists(CELLS, max_size=3), st.lists(st.integers(-1, 2), max_size=2), st.lists(st.lists(CELLS, max_size=2)))
+ANY = [kind for one in (*VALUES, *LISTS) for kind in (one, one | st.none())] + [st.none(), st.just({"a": 1})]
+
+
+@given(data=st.data())
+def test_rows_of_any_columns_are_loaded_or_refused_in_one_sentence(data, tmp_path_factory):
+    input_format, n = data.draw(st.sampled_from(sorted(GOOD))), data.draw(st.integers(2, 6))
+    columns = {name: data.draw(st.lists(one, min_size=n, max_size=n)) for name, one in GOOD[input_format].items()}
+    for name in data.draw(st.sets(st.sampled_from([*columns, "idx", "subset"]), max_size=2)):
+        columns[name] = data.draw(st.sampled_from(ANY).flatmap(lambda one: st.lists(one, min_size=n, max_size=n)))
+    settings = data.draw(st.fixed_dictionaries({}, optional={"label_names": st.just(["a", "b"])}))
+    folder = tmp_path_factory.mktemp("any")
+    pq.write_table(pa.table(columns), folder / "train.parquet")
+    with mock.patch("datasets.config.HF_DATASETS_CACHE", folder / "cache"):
+        try:
+            task = task_from_files(folder / "train.parquet", input_format=input_format, **settings).resolved()
+            rows = [task.load(split) for split in ("train", "validation")]
+        except GPT1Error as error:
+            assert "\n" not in str(error) and str(error).startswith("train.parquet")
+            return
+    assert task.is_complete and sum(map(len, rows)) == n
