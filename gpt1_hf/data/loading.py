@@ -1,5 +1,7 @@
 """Opening a data set: from a local copy with the Hub repository's layout, else from the Hub."""
 
+import codecs
+import csv
 import lzma
 import re
 import sys
@@ -8,12 +10,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 from datasets import (
     Dataset,
+    Features,
     IterableDataset,
+    Value,
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
@@ -138,10 +143,147 @@ def open_dataset(
         if path.exists():
             raise unreadable(f"the split {split!r} of {name!r}", error) from error
         reason, remedy = _not_from_the_hub(error, hub_id, config, split)
-        raise GPT1Error(
+        kind = MissingSplitError if "Unknown split" in str(error) else GPT1Error
+        raise kind(
             f"cannot load {name!r}: it is not in {data_dir or 'the current folder'}, and {reason}: "
             f"{remedy and remedy + ', or '}give --data_dir (or GPT1_DATA_DIR) a folder with a local copy"
         ) from error
+
+
+# Files of a user's own rows -> what separates the cells; JSON and Parquet have none.
+ROW_FILES = {".csv": ",", ".tsv": "\t", ".json": None, ".jsonl": None, ".parquet": None}
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+
+
+def open_file(path: str | Path) -> Dataset:
+    """
+    Open a user's file of rows.
+
+    Args:
+        path (`str` or `Path`):
+            `.csv` (cells separated by commas), `.tsv` (by tabs), `.jsonl`, `.json` or `.parquet`; text is UTF-8, with
+            or without a byte order mark. All cells of CSV and TSV files are strings, as they stand in the file.
+
+    Raises:
+        GPT1Error: if it is missing, empty, or not what its name says; it names the line.
+    """
+    path = check_file(path)
+    status = path.stat()
+    return _open_file(path, status.st_mtime_ns, status.st_size)
+
+
+def check_file(path: str | Path) -> Path:
+    """Raise if a user's file of rows is missing, empty or of an unknown format."""
+    path = Path(path)
+    if path.suffix.lower() not in ROW_FILES:
+        raise GPT1Error(f"{path} has an unknown format: give a file that ends in {', '.join(ROW_FILES)}")
+    if not path.is_file():
+        raise GPT1Error(f"there is no file {path}")
+    if not path.stat().st_size:
+        raise GPT1Error(f"{path} is empty")
+    return path
+
+
+@lru_cache(maxsize=8)
+def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
+    kind = path.suffix.lower()
+    source: dict = {"path": BUILDERS.get(kind, "csv"), "data_files": [str(path)], "split": "train"}
+    if kind != ".parquet":
+        _check_encoding(path)
+    if ROW_FILES[kind]:
+        header, quoting = _check_table(path, ROW_FILES[kind])
+        source |= {
+            "sep": ROW_FILES[kind],
+            "quoting": quoting,
+            "encoding": "utf-8-sig",
+            "keep_default_na": False,  # "NA", "None" and "null" are words
+            "features": Features({name: Value("string") for name in header}),
+        }
+    try:
+        return load_dataset(**source)
+    except LOAD_ERRORS as error:
+        raise unreadable(str(path), error) from error
+
+
+def _check_encoding(path: Path):
+    """Raise if a text file is not UTF-8."""
+    decoder, line = codecs.getincrementaldecoder("utf-8-sig")(), 1
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise GPT1Error(f"{path} is UTF-16: save it as UTF-8")
+        file.seek(0)
+        while block := file.read(1 << 20):
+            try:
+                text = decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line += block.count(b"\n", 0, error.start)
+                raise GPT1Error(f"{path}: line {line} is not UTF-8: save the file as UTF-8") from error
+            line += text.count("\n")
+    if decoder.getstate()[0]:
+        raise GPT1Error(f"{path}: line {line} is not UTF-8, or was cut off: save the file as UTF-8")
+
+
+def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
+    """
+    Read a CSV or TSV file once, without keeping it.
+
+    Returns:
+        Its column names, and how its cells are quoted.
+
+    Raises:
+        GPT1Error: if the header or a row is wrong; it names the line.
+    """
+    quoting = csv.QUOTE_MINIMAL if separator == "," or _is_quoted(path, separator) else csv.QUOTE_NONE
+    limit = csv.field_size_limit(1 << 30)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+            header = next((row for row in reader if row), [])
+            _check_header(path, header, separator)
+            n_rows = 0
+            for row in reader:
+                n_rows += bool(row)
+                if row and len(row) != len(header):
+                    raise GPT1Error(
+                        f"{path}: line {reader.line_num} has {len(row)} cells, but the header has {len(header)} "
+                        f"({', '.join(header)}): quote cells that hold {_SEPARATORS[separator]}"
+                    )
+            if not n_rows:
+                raise GPT1Error(f"{path} has no rows{', only a header' if header else ''}")
+    except csv.Error as error:
+        raise GPT1Error(f"{path}: line {reader.line_num} is damaged ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
+    return [name or f"Unnamed: {index}" for index, name in enumerate(header)], quoting  # as pandas names them
+
+
+def _check_header(path: Path, header: list[str], separator: str):
+    for name in header:
+        if name and header.count(name) > 1:
+            raise GPT1Error(f"{path}: the header has the column {name!r} {header.count(name)} times")
+    other = next((mark for mark in _SEPARATORS if mark != separator and mark in "".join(header)), None)
+    if len(header) == 1 and other:
+        raise GPT1Error(
+            f"{path}: the cells are separated by {_SEPARATORS[other]}, not {_SEPARATORS[separator]} (the header is "
+            f"{header[0]!r}): save it with commas as .csv, or with tabs as .tsv"
+        )
+
+
+def _is_quoted(path: Path, separator: str) -> bool:
+    """
+    Whether quotation marks around a cell are no part of it, as spreadsheets write them. Data sets in TSV mostly quote
+    nothing, which shows in a cell that begins with a quotation mark and does not end with one.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        n_cells = file.readline().count(separator)
+        for line in file:
+            if '"' not in line or line.count(separator) != n_cells:  # a quoted cell may hold tabs and new lines
+                continue
+            for cell in line.rstrip("\r\n").split(separator):
+                inner = cell[1:-1].replace('""', "")
+                if cell.startswith('"') and (len(cell) < 2 or cell[-1] != '"' or '"' in inner):
+                    return False
+    return True
 
 
 def unreadable(what: str, error: BaseException, fault: str = "it is missing, empty or damaged") -> GPT1Error:

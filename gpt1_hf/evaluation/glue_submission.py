@@ -10,7 +10,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ..errors import GPT1Error, UsageError
 from ..files import replacing
 from ..settings import default_data_dir
 from ..tasks import Task, load_task
-from ..tasks.glue import GLUE
 from ..training_record import row_length, trained_on
 from .results import RESULTS
 from .task_scores import encode_rows, open_fine_tuned, predict, write_predictions
@@ -73,16 +72,19 @@ FILES = [
     # The diagnostic set, which the MultiNLI model predicts.
     GlueFile("AX", "mnli", 1104, "contradiction", "ax", has_names=True),
 ]
-DIAGNOSTIC = Task(
-    **GLUE,
+DIAGNOSTIC = replace(
+    load_task("mnli"),
     id="ax",
     config="ax",
-    input_format="entailment",
-    columns={"premise": "premise", "hypothesis": "hypothesis"},
-    label_names=load_task("mnli").label_names,
     metric="matthews_correlation",
     paper=None,
+    prior=None,
     splits=("test",),
+    code=None,
+    subsets={},
+    pooled=True,
+    sizes={},
+    notes="",
 )
 
 

@@ -1,43 +1,55 @@
-"""The benchmarks: one file per family of data sets, which holds a task's whole truth.
+"""Tasks: the paper's benchmarks, and a user's own data in the same form.
 
-This folder is the list of tasks: every [`Task`] that a module's `TASKS` names can be loaded by its id.
+Each `.yaml` file of this folder is a built-in task: the folder is the list. Modules beside them hold what YAML cannot
+say, such as Story Cloze's split.
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
+from functools import cache
 
 from ..errors import UsageError
 from ..settings import nearest
+from .definition import FOLDER, describe, read_task, task_from_files
 from .task import Task
+
+
+_read_built_in = cache(lambda path: read_task(path, built_in=True))
 
 
 def all_tasks(zero_shot: bool = False) -> dict[str, Task]:
     """
-    The tasks of every family.
+    The built-in tasks.
 
     Args:
         zero_shot (`bool`, *optional*, defaults to `False`):
-            Whether to include those that nothing is fine-tuned for.
+            Whether to include those that nothing is fine-tuned on.
 
     Returns:
         `dict`: task id -> [`Task`].
     """
-    families = [module.name for module in iter_modules(__path__) if module.name != "task"]
-    tasks = [task for family in families for task in import_module(f".{family}", __name__).TASKS]
+    tasks = [_read_built_in(path) for path in sorted(FOLDER.glob("*.yaml"))]
     return {task.id: task for task in tasks if zero_shot or task.input_format}
 
 
 def load_task(task_id: str) -> Task:
     """
-    Look up a task by its id.
+    Look up a built-in task by its id, or read a task of your own from its YAML file.
+
+    Args:
+        task_id (`str`):
+            Id, or the path of a file that ends in `.yaml` or `.yml`.
 
     Raises:
-        UsageError: if there is no such task.
+        UsageError: if there is no such task or file, or the file does not describe a task.
     """
+    if str(task_id).endswith((".yaml", ".yml")):
+        return read_task(task_id)
     tasks = all_tasks(zero_shot=True)
     if task_id not in tasks:
-        raise UsageError(f"there is no task {task_id!r}{nearest(task_id, tasks)} (tasks: {', '.join(sorted(tasks))})")
+        raise UsageError(
+            f"there is no task {task_id!r}{nearest(task_id, tasks)} (tasks: {', '.join(sorted(tasks))}; a task of "
+            "your own is a YAML file)"
+        )
     return tasks[task_id]
 
 
-__all__ = ["Task", "all_tasks", "load_task"]
+__all__ = ["Task", "all_tasks", "describe", "load_task", "task_from_files"]

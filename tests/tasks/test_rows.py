@@ -1,4 +1,4 @@
-"""The tasks: real data and packaged samples in canonical columns, and what is wrong with files that do not fit."""
+"""Rows of the built-in tasks: real data and samples in canonical columns, and errors for files that do not fit."""
 
 import csv
 import re
@@ -11,26 +11,10 @@ from helpers.data import STORY_COLUMNS, write_jsonl, write_stories
 from sklearn.model_selection import train_test_split
 
 from gpt1_hf.errors import GPT1Error, MissingSplitError
-from gpt1_hf.evaluation.metrics import METRICS
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS
 from gpt1_hf.tasks import Task, all_tasks, load_task
 
 
-# The paper's Tables 2 to 4: format, metric, and by the part of the split its number and the best before it.
-PAPER = {
-    "snli": ("entailment", "accuracy", {"": (89.9, 89.3)}),
-    "mnli": ("entailment", "accuracy", {"_matched": (82.1, 80.6), "_mismatched": (81.4, 80.1)}),
-    "qnli": ("entailment", "accuracy", {"": (88.1, 82.3)}),
-    "rte": ("entailment", "accuracy", {"": (56.0, 61.7)}),
-    "scitail": ("entailment", "accuracy", {"": (88.3, 83.3)}),
-    "race": ("multiple_choice", "accuracy", {"": (59.0, 53.3), "_middle": (62.9, 60.2), "_high": (57.4, 50.3)}),
-    "story_cloze": ("multiple_choice", "accuracy", {"": (86.5, 77.6)}),
-    "mrpc": ("similarity", "f1", {"": (82.3, 86.0)}),
-    "qqp": ("similarity", "f1", {"": (70.3, 66.1)}),
-    "stsb": ("similarity", "pearson", {"": (82.0, 81.0)}),
-    "sst2": ("classification", "accuracy", {"": (91.3, 93.2)}),
-    "cola": ("classification", "matthews_correlation", {"": (45.4, 35.0)}),
-}
 # Labels of the validation rows of those data sets that the folder has whole.
 VALIDATION = {
     "cola": {1: 721, 0: 322},
@@ -67,50 +51,6 @@ def load_rows(folder, task_id: str, rows: list[dict], split: str = "train", conf
     task = load_task(task_id)
     write_jsonl(folder / task.dataset / (config or task.config) / f"{split}.jsonl", rows)
     return task.load(split, str(folder))
-
-
-class TestTable:
-    def test_every_task_is_consistent(self, task):
-        assert all_tasks(zero_shot=True)[task.id] is task
-        for metric in (task.metric, *task.other_metrics):
-            assert metric in METRICS
-        assert len(set(task.label_names)) == len(task.label_names)
-        assert bool(task.score_range) != (len(task.label_names) >= 2)
-        assert set(task.scored_splits) <= set(task.splits)
-        assert task.notes.endswith(".")
-
-    def test_there_are_twelve_and_one_for_zero_shot_only(self):
-        assert all_tasks().keys() == PAPER.keys()
-        assert all_tasks(zero_shot=True).keys() - PAPER.keys() == {"dpr"}
-        assert load_task("dpr").input_format is None
-
-    @pytest.mark.parametrize("task_id", PAPER)
-    def test_the_papers_numbers_are_those_of_its_tables(self, task_id):
-        task = load_task(task_id)
-        input_format, metric, numbers = PAPER[task_id]
-        assert (task.input_format, task.metric) == (input_format, metric)
-        parts = {name.removeprefix("validation"): subset for name, subset in task.parts("validation").items()}
-        assert {name: task.numbers(subset) for name, subset in parts.items()} == numbers
-        assert (task.paper, task.prior) == next(iter(numbers.values()))
-
-    def test_a_subset_is_a_split_of_its_own(self):
-        assert load_task("mnli").parts("validation_matched") == {"validation_matched": "matched"}
-        assert load_task("mnli").numbers("mismatched") == (81.4, 80.1)
-
-    @pytest.mark.parametrize(("wrong", "near"), [("coal", "cola"), ("sst-2", "sst2"), ("sst", "sst2")])
-    def test_an_unknown_task_names_the_nearest(self, wrong, near):
-        with pytest.raises(GPT1Error, match=f"no task '{wrong}'; did you mean {near}\\?.*cola, dpr, mnli"):
-            load_task(wrong)
-
-    @pytest.mark.parametrize("wrong", ["xyzzy", "", None])
-    def test_a_task_far_from_all_gets_the_list_only(self, wrong):
-        with pytest.raises(GPT1Error, match="no task .*cola, dpr, mnli") as error:
-            load_task(wrong)
-        assert "did you mean" not in str(error.value)
-
-    def test_a_task_must_have_the_columns_of_its_format(self):
-        with pytest.raises(ValueError, match="entailment"):
-            Task("x", "someone/x", "entailment", {"text": "sentence"}, ("no", "yes"), "accuracy", 50.0)
 
 
 class TestRealData:

@@ -1,0 +1,284 @@
+"""What a task on a user's own data leaves unsaid, inferred from its training rows."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from datasets import Dataset
+
+from ..console import note
+from ..data.loading import check_file, reading_bars
+from ..errors import GPT1Error, MissingSplitError, UsageError
+from .rows import (
+    as_number,
+    check_label_type,
+    check_no_gaps,
+    find_layout,
+    is_list,
+    open_split,
+    parse_lists,
+    where,
+)
+from .task import LABEL_METRICS, SPLITS, Task
+
+
+VALIDATION_SHARE = 0.1
+# More different labels than this, and than half of the rows, are not classes but texts, ids or scores.
+MANY_LABELS = 100
+MOST_SHOWN = 12
+
+_resolved: dict[tuple, Task] = {}
+
+
+def resolve(task: Task, data_dir: str | None) -> Task:
+    """See [`Task.resolved`]. The answer is kept until a data file changes."""
+    stamps = [
+        (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in map(check_file, task.files.values())
+    ]
+    key = (json.dumps(asdict(task), sort_keys=True), data_dir, *stamps)
+    if key not in _resolved:
+        _resolved[key] = _resolve(task, data_dir)
+    return _resolved[key]
+
+
+@reading_bars()
+def _resolve(task: Task, data_dir: str | None) -> Task:
+    rows, place = open_split(task, "train", data_dir), where(task, "train")
+    if not len(rows):
+        raise GPT1Error(f"{place} has no rows")
+    if len(rows) < 2:
+        raise GPT1Error(f"{place} has one row, too few to train on")
+    layout = find_layout(task, rows, place)
+    own = [name for names in layout.values() for name in ((names,) if isinstance(names, str) else names)]
+    rows, column, said = rows.select_columns(own), layout["label"], []
+    task = _with_labels(task, rows, layout, place)
+    if task.labels == "scores":
+        low, high = task.score_range
+        limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
+        said.append(f"scores{limits}, in column {column!r}")
+    else:
+        shown = ", ".join(task.label_names[:MOST_SHOWN]) + (", ..." if len(task.label_names) > MOST_SHOWN else "")
+        kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels, "labels")
+        said.append(f"{len(task.label_names)} {kind}, in column {column!r}: {shown}")
+    if not task.metric:
+        task = replace(task, metric=LABEL_METRICS[task.labels][0])
+    if task.metric not in LABEL_METRICS[task.labels]:
+        raise UsageError(
+            f"task {task.id}: the metric {task.metric} is not for labels: {task.labels}; use "
+            f"{' or '.join(LABEL_METRICS[task.labels])}"
+        )
+    if "f1" in (task.metric, *task.other_metrics) and len(task.label_names) != 2:
+        raise UsageError(
+            f"task {task.id}: the metric f1 is for two classes, and {place} has {len(task.label_names)}: use accuracy"
+        )
+    said.append(f"metric {task.metric}")
+    if not task.splits:
+        task = _with_splits(task, data_dir)
+        if task.validation_share:
+            said.append(f"{task.validation_share:.0%} of the training rows are held out for validation")
+    note(f"task {task.id}: {'; '.join(said)}")
+    return task
+
+
+def _with_splits(task: Task, data_dir: str | None) -> Task:
+    """Whether the data has a validation split, or some of the training rows are held out."""
+    if task.files:
+        splits = tuple(split for split in SPLITS if split == "validation" or split in task.files)
+        lacks_validation = "validation" not in task.files
+    else:
+        splits, lacks_validation = SPLITS, False
+        if not task.validation_share:
+            try:
+                open_split(task, "validation", data_dir)
+            except MissingSplitError:
+                lacks_validation = True
+    share = task.validation_share or (VALIDATION_SHARE if lacks_validation else None)
+    return replace(task, splits=splits, validation_share=share)
+
+
+def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) -> Task:
+    """Kind, names and ids of the labels, or the range of the scores."""
+    column = layout["label"]
+    kind = task.labels
+    if kind is None and is_list(rows, column):
+        kind = "multiple"
+    if kind in ("multiple", "tags"):
+        rows = parse_lists(rows, column, place)
+        lists = rows[column][:]
+        for index, labels in enumerate(lists):
+            if labels is None or any(_is_gap(label) for label in labels):
+                raise GPT1Error(f"{place}: row {index}, column {column!r} holds an empty label: {labels!r}")
+            if any(isinstance(label, list | dict) for label in labels):
+                raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are not labels")
+        labels = [(label, index) for index, labels in enumerate(lists) for label in labels]
+        names = getattr(getattr(rows.features[column], "feature", None), "names", None)
+    else:
+        check_label_type(rows, column, place)
+        check_no_gaps(rows, column, place, is_label=True)
+        values = rows[column][:]
+        for index, value in enumerate(values):
+            if _is_gap(value):
+                raise GPT1Error(f"{place}: row {index}, column {column!r} is empty ({value!r})")
+        labels = list(zip(values, range(len(values)), strict=True))
+        names = getattr(rows.features[column], "names", None)
+    first: dict[Any, int] = {}  # label -> its first row
+    for label, index in labels:
+        first.setdefault(label, index)
+    if kind is None:
+        kind = "classes"
+        numbers = [as_number(label) for label in first]
+        is_named = names is not None or task.label_names or task.label_ids
+        if not is_named and None not in numbers and any(number % 1 for number in numbers):
+            kind = "scores"
+    task = replace(task, labels=kind)
+    if kind == "scores":
+        return _with_range(task, first, place, column)
+    if task.label_ids:
+        return task
+    if names is not None:  # the data's own classes, as ids
+        if task.label_names and task.label_names != tuple(names):
+            raise GPT1Error(f"{place}: the labels are named {names}, but the task's are {list(task.label_names)}")
+        return replace(task, label_names=tuple(names), label_ids={str(index): index for index in range(len(names))})
+    if task.input_format == "multiple_choice":
+        return _with_choices(task, rows, layout, first, place)
+    first = {str(label): index for label, index in first.items()}
+    if task.label_names:
+        return replace(task, label_ids=_ids_of_names(task.label_names, first, place, column))
+    if "-1" in first and task.drop_unlabelled:
+        del first["-1"]
+    _check_label_set(first, len(rows), place, column)
+    names = _in_order(first)
+    return replace(task, label_names=names, label_ids={name: index for index, name in enumerate(names)})
+
+
+def _is_gap(label: Any) -> bool:
+    return label is None or (isinstance(label, float) and math.isnan(label)) or str(label).strip() == ""
+
+
+def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
+    """Labels sorted; numbers by their size."""
+    if all(as_number(label) is not None for label in labels):
+        return tuple(sorted(labels, key=lambda label: (as_number(label), label)))
+    return tuple(sorted(labels))
+
+
+def _check_label_set(first: dict[str, int], n_rows: int, place: str, column: str):
+    """Raise if labels, each with its first row, cannot be the classes of a task."""
+    if not first:
+        raise GPT1Error(f"{place}: no row has a label in column {column!r}")
+    if len(first) < 2:
+        raise GPT1Error(
+            f"{place}: all rows have the same label in column {column!r}, {next(iter(first))!r}: a task needs at "
+            "least two"
+        )
+    if "-1" in first:
+        raise GPT1Error(
+            f"{place}: row {first['-1']}, column {column!r} has the label -1, which may mean unlabelled: give "
+            "drop_unlabelled: true, or label_names"
+        )
+    similar: dict[Any, str] = {}
+    for label in first:
+        number = as_number(label)
+        key = " ".join(label.split()).casefold() if number is None else number
+        if key in similar:
+            other = similar[key]
+            raise GPT1Error(
+                f"{place}: the labels {other!r} (row {first[other]}) and {label!r} (row {first[label]}) in column "
+                f"{column!r} differ only in case, blanks or how the number is written: make them one, or name both "
+                "in label_names"
+            )
+        similar[key] = label
+    words = [label for label in first if as_number(label) is None]
+    numbers = [label for label in first if as_number(label) is not None]
+    if words and numbers:
+        raise GPT1Error(
+            f"{place}: column {column!r} mixes numbers and words: {numbers[0]!r} in row {first[numbers[0]]}, "
+            f"{words[0]!r} in row {first[words[0]]}; if all are labels, give label_names"
+        )
+    if len(first) > MANY_LABELS and len(first) > n_rows / 2:
+        raise GPT1Error(
+            f"{place}: column {column!r} has {len(first):,} different labels in {n_rows:,} rows: give another "
+            "label_column, or labels: scores"
+        )
+
+
+def _ids_of_names(names: Sequence[str], first: dict[str, int], place: str, column: str) -> dict[str, int]:
+    """Class id of each label in the data, which is a name or the name's number."""
+    by_name = {name: index for index, name in enumerate(names)}
+    by_number = {str(index): index for index in range(len(names))}
+    labels = {label: index for label, index in first.items() if label != "-1" or label in by_name}
+    if set(labels) <= set(by_name):
+        return by_name
+    if set(labels) <= set(by_number):
+        return by_number
+    unknown = next(label for label in labels if label not in by_name)
+    raise GPT1Error(
+        f"{place}: row {labels[unknown]}, column {column!r} has the label {unknown!r}, which is none of the "
+        f"label_names {', '.join(names)}"
+    )
+
+
+def _with_range(task: Task, first: dict[Any, int], place: str, column: str) -> Task:
+    scores = []
+    for label, index in first.items():
+        score = as_number(label)
+        if score is None:
+            raise GPT1Error(f"{place}: row {index}, column {column!r}: {label!r} is not a score")
+        scores.append(score)
+    if len(set(scores)) < 2:
+        raise GPT1Error(f"{place}: all rows have the same score in column {column!r}, {scores[0]:g}")
+    return task if task.score_range else replace(task, score_range=(-math.inf, math.inf))
+
+
+def _with_choices(task: Task, rows: Dataset, layout: dict[str, Any], first: dict[Any, int], place: str) -> Task:
+    """How the label names the right choice: by number from 0 or 1, by letter, or by the choice's column."""
+    own, column = layout["choices"], layout["label"]
+    if isinstance(own, str):
+        rows = parse_lists(rows, own, place)
+        lengths = {}
+        for index, choices in enumerate(rows[own][:]):
+            lengths.setdefault(len(choices or ()), index)
+        if len(lengths) > 1:
+            (n, row), (other, other_row), *_ = lengths.items()
+            raise GPT1Error(
+                f"{place}: row {row} has {n} choices in column {own!r} and row {other_row} has {other}: every row "
+                "needs equally many"
+            )
+        (n_choices,) = lengths
+        columns: tuple[str, ...] = ()
+    else:
+        n_choices, columns = len(own), own
+    if n_choices < 2:
+        raise GPT1Error(f"{place}: each row has {n_choices} choices: a multiple choice needs at least two")
+    if task.label_names and len(task.label_names) != n_choices:
+        raise GPT1Error(
+            f"{place}: each row has {n_choices} choices, but there are {len(task.label_names)} label_names"
+        )
+    labels = {str(label): index for label, index in first.items() if str(label) != "-1"}
+    letters = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:n_choices])
+    from_zero, from_one = (tuple(str(start + n) for n in range(n_choices)) for start in (0, 1))
+    if task.label_names and set(labels) <= set(task.label_names):
+        styles = [task.label_names]
+    else:
+        known = (from_zero, from_one, letters, tuple(letter.lower() for letter in letters), columns)
+        styles = [style for style in dict.fromkeys(known) if style and set(labels) <= set(style)]
+    if not styles:
+        nearest_style = max(known, key=lambda style: len(set(labels) & set(style)))
+        unknown = next(label for label in labels if label not in nearest_style)
+        raise GPT1Error(
+            f"{place}: row {labels[unknown]}, column {column!r}: {unknown!r} names none of the {n_choices} choices: "
+            f"give their numbers from 0 or 1, letters from A{', or columns' if columns else ''}"
+        )
+    if len(styles) > 1:
+        raise GPT1Error(
+            f"{place}: column {column!r} holds {', '.join(labels)}, which may count from 0 or from 1: give "
+            f"label_names: {_quoted(from_zero)} or {_quoted(from_one)}"
+        )
+    names = task.label_names or styles[0]
+    return replace(task, label_names=names, label_ids={label: index for index, label in enumerate(styles[0])})
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return json.dumps(list(names))

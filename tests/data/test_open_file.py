@@ -1,0 +1,106 @@
+"""A user's file of rows: what is read, and one sentence with the line where it cannot be."""
+
+import json
+
+import pytest
+from datasets import Dataset, Value
+
+from gpt1_hf.data.loading import open_file
+from gpt1_hf.errors import GPT1Error
+
+
+ROWS = [
+    {"text": 'He said "no", twice.', "label": "1"},
+    {"text": "NA", "label": "2"},
+    {"text": "two\nlines", "label": "1"},
+]
+
+
+def write(path, kind: str, rows=ROWS):
+    path = path.with_suffix(f".{kind}")
+    data = Dataset.from_list(rows)
+    if kind == "parquet":
+        data.to_parquet(path)
+    elif kind == "json":
+        path.write_text(json.dumps(rows))
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        data.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_each_kind_of_file_holds_the_same_rows(tmp_path, kind):
+    assert open_file(write(tmp_path / "x", kind)).to_list() == ROWS
+
+
+def test_cells_are_strings_as_they_stand(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b,c\n01,1.0,NaN\nTrue,null,\n")
+    rows = open_file(tmp_path / "x.csv")
+    assert rows.to_list() == [{"a": "01", "b": "1.0", "c": "NaN"}, {"a": "True", "b": "null", "c": ""}]
+    assert [*rows.features.values()] == [Value("string")] * 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, kind):
+    path = write(tmp_path / "x", kind)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert open_file(path).to_list() == ROWS
+
+
+def test_a_tsv_without_quoting_keeps_its_quotation_marks(tmp_path):
+    (tmp_path / "x.tsv").write_text('text\tlabel\n"No," he said.\ta\nIt is 5" long.\tb\n"\tc\n')
+    assert open_file(tmp_path / "x.tsv")["text"][:] == ['"No," he said.', 'It is 5" long.', '"']
+
+
+def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"text,label\r\na,1\r\n\r\nb,2\r\n")
+    assert open_file(tmp_path / "x.csv").to_list() == [{"text": "a", "label": "1"}, {"text": "b", "label": "2"}]
+
+
+def test_an_index_without_a_name_is_a_column(tmp_path):
+    (tmp_path / "x.csv").write_text(",text\n0,a\n1,b\n")
+    assert open_file(tmp_path / "x.csv").column_names == ["Unnamed: 0", "text"]
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    assert len(open_file(write(tmp_path / "x", "csv"))) == 3
+    assert len(open_file(write(tmp_path / "x", "csv", ROWS[:1]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "", "is empty"),
+        ("x.txt", "a", "unknown format: give a file that ends in .csv, .tsv"),
+        ("x.csv", "text;label\na;1\n", "separated by semicolons, not commas .*'text;label'"),
+        ("x.csv", "text\tlabel\na\t1\n", "separated by tabs, not commas"),
+        ("x.tsv", "text,label\na,1\n", "separated by commas, not tabs"),
+        ("x.csv", "text,text\na,1\n", "the header has the column 'text' 2 times"),
+        ("x.csv", "text,label\na,1\nb,c,2\n", r"line 3 has 3 cells, but the header has 2 \(text, label\)"),
+        ("x.csv", "text,label\na,1\nb\n", "line 3 has 1 cells, but the header has 2"),
+        ("x.csv", 'text,label\n"a,1\n', "line 2 is damaged"),
+        ("x.csv", "text,label\na,1\ncaf\xe9,2\n".encode("latin-1"), "line 3 is not UTF-8"),
+        ("x.jsonl", '{"text": "a"}\n{"text": "caf\xe9"}\n'.encode("latin-1"), "line 2 is not UTF-8"),
+        ("x.csv", "text,label\na,1\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("x.csv", b"text,label\na,1\nb\xc3", "line 3 is not UTF-8, or was cut off"),
+        ("x.jsonl", '{"text": "a"}\n{"text": "b"', "cannot read .*x.jsonl"),
+        ("x.json", "5", "cannot read .*x.json"),
+        ("x.parquet", "text", "cannot read .*x.parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(GPT1Error, match=message) as error:
+        open_file(path)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(GPT1Error, match="there is no file .*x.csv"):
+        open_file(tmp_path / "x.csv")
+    (tmp_path / "y.csv").mkdir()
+    with pytest.raises(GPT1Error, match="there is no file .*y.csv"):
+        open_file(tmp_path / "y.csv")
