@@ -1,178 +1,72 @@
-"""Checkpoints to rely on: which one is whole, whether it is of this run, and where a run goes on.
+"""Exact resume: a run that was interrupted continues to the losses and weights of one that was not.
 
-A checkpoint is whole when it has a list of its files with their digests, which is written last. Until then, and when a
-file is not what the list says, it is passed over for the one before.
+A checkpoint is whole when it has a manifest: the list of its files with their digests, which is written last. A
+checkpoint without one, or whose files differ from it, is skipped in favour of the one before.
 """
 
-import functools
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
+from ..checkpoints.loading import new_model
 from ..console import note
-from ..data.token_stream import TokenStream
-from ..errors import GPT1Error
-from ..files import check_writable, write_json
+from ..errors import GPT1Error, Terminated
+from ..files import check_writable, write_json, writing
+from .publishing import PublishingTrainer
+from .run_folder import Identity, RunFolder, resumes, training_identity
 
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"  # in every checkpoint, written last: its files and the settings it was trained with
-TRAINED = "trained.json"  # in the output folder of a run whose model is saved, until all that follows is done
-RUN = "run.json"  # in the output folder of a finished run, written last: its settings
-LOCK = "run.lock"  # in the output folder of every run, locked as long as the run lasts
-# Seconds to wait for a lock: a killed run's data loaders, which have inherited it, notice within five.
-PATIENCE = 10
-
-# Settings that may change between two sittings of one run: where things are, what is shown, measured and kept, and how
-# the work is spread. Everything else changes what is learnt. (Of corpus and tokenizer the content is compared.)
-FREE = re.compile(
-    "corpus.*|validation_corpus|data_dir|tokens_dir|tokenizer|output_dir|seeds|save_.*|checkpoints_per_decade|eval_.*|"
-    "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|(bf|fp)16_full_eval|"
-    "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
-    "greater_is_better|log.*|disable_tqdm|report_to|run_name|project|trackio_.*|hub_.*|push_to_hub|debug|local_rank|"
-    "resume_from_checkpoint|restore_callback_states.*|enable_jit_checkpoint|dataloader_(?!drop_last).*|use_c.*|tf32|"
-    "torch_.*|(use_)?liger_.*|(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|"
-    "accelerator_config|auto_find_batch_size"
+MANIFEST = "manifest.json"
+# Private methods and attributes of transformers' Trainer that `GPT1Trainer` and its bases override, call, read or set.
+# If a release renames one, ours would silently stop working; `test_private_hooks.py` reports it.
+PRIVATE_HOOKS = (
+    "_finalize_training",
+    "_get_eval_sampler",
+    "_get_output_dir",
+    "_get_train_sampler",
+    "_globalstep_last_logged",
+    "_issue_warnings_after_load",
+    "_maybe_log_save_evaluate",
+    "_push_from_checkpoint",
+    "_run_epoch",
+    "_save",
+    "_save_checkpoint",
+    "_set_signature_columns_if_needed",
+    "_signature_columns",
+    "_total_loss_scalar",
+    "_tr_loss",
 )
 
 
-def run_settings(args: TrainingArguments, passed_over: re.Pattern, **more: Any) -> dict[str, Any]:
-    """The settings of a run but those whose names match, and others, as JSON has them."""
-    kept = {name: value for name, value in args.to_dict().items() if not passed_over.fullmatch(name)}
-    return json.loads(json.dumps({**kept, **more}, default=str))
-
-
-def changed_settings(settings: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ, or that only one of two runs has."""
-    return [name for name in {**settings, **earlier} if settings.get(name) != earlier.get(name)]
-
-
-def training_settings(args: TrainingArguments) -> dict[str, Any]:
-    """The settings of a run that decide what is learnt."""
-    rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return run_settings(args, FREE, **{"rows per update": rows_per_update})
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of a tokenizer's whole definition."""
-    definition = tokenizer.backend_tokenizer.to_str() + ("fix_text" if getattr(tokenizer, "fix_text", False) else "")
-    return hashlib.sha256(definition.encode()).hexdigest()[:16]
-
-
-def stream_digest(stream: TokenStream) -> str:
-    """Digest of a token stream: its tokens and where its documents end, wherever its text came from."""
-    digest = hashlib.sha256(stream.tokens)
-    digest.update(json.dumps(stream.document_ends).encode())
-    return digest.hexdigest()[:16]
-
-
-def check_settings(settings: dict[str, Any], earlier: dict[str, Any], where: str | Path):
+def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
     """
-    Refuse to go on with another run's checkpoint.
-
-    Raises:
-        GPT1Error: if a setting that both name differs.
-    """
-    changed = [name for name in changed_settings(settings, earlier) if name in settings and name in earlier]
-    if changed:
-        differences = ", ".join(f"{name} was {earlier[name]} and is {settings[name]} now" for name in changed[:4])
-        raise GPT1Error(
-            f"{where} is of a run with other settings ({differences}): give it the same ones, or another --output_dir"
-        )
-
-
-@contextmanager
-def hold(folder: str | Path, name: str = LOCK) -> Iterator[None]:
-    """
-    Keep an output folder to oneself. The system lets go of it when the process ends, however it ends.
+    List a checkpoint's files once all of them are on disk.
 
     Args:
-        folder (`str` or `Path`):
-            Folder; it is made if it is not there.
-        name (`str`, *optional*, defaults to `"run.lock"`):
-            Name of the file that is locked.
-
-    Raises:
-        GPT1Error: if another process holds it, or it cannot be written.
+        folder (`Path`):
+            The checkpoint.
+        settings (`dict`):
+            What decides what the run learns, see [`training_identity`].
+        has_state (`bool`):
+            Whether training can resume from it.
     """
-    check_writable(folder)
-    os.makedirs(folder, exist_ok=True)
-    lock = FileLock(Path(folder) / name, timeout=PATIENCE)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise GPT1Error(
-            f"another process is at work in {folder}: wait until it has ended, or give another --output_dir"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def alone(run: Callable) -> Callable:
-    """Decorator of a function of settings, for one run at a time in their `output_dir`. One process locks for all."""
-
-    @functools.wraps(run)
-    def locked(args: TrainingArguments, *more, **named):
-        if args.process_index:
-            return run(args, *more, **named)
-        with hold(args.output_dir):
-            return run(args, *more, **named)
-
-    return locked
-
-
-def note_trained(args: TrainingArguments, settings: dict[str, Any], found: dict[str, Any]):
-    """Note in a run's folder, whose model is saved, with what settings it was trained, and what training found."""
-    write_json(Path(args.output_dir) / TRAINED, {"settings": settings, "found": found})
-
-
-def found_in_training(args: TrainingArguments, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """
-    What the training of a run found whose model is saved, but that ended before its scores, card and push were done;
-    `None` if there is something to train. Every process has to call this; one looks, for all.
-    """
-    file, found = Path(args.output_dir) / TRAINED, None
-    if args.process_index == 0 and file.is_file() and str(args.resume_from_checkpoint).lower() in ("none", "true"):
-        trained = json.loads(file.read_text(encoding="utf-8"))
-        if not changed_settings(settings, trained["settings"]):
-            found = trained["found"]
-            note(f"the model in {args.output_dir} is trained already; it is scored")
-    return broadcast_object_list([found])[0] if args.world_size > 1 else found
-
-
-def forget_trained(args: TrainingArguments):
-    """All of a run is done, or its training begins anew."""
-    if args.process_index == 0:
-        (Path(args.output_dir) / TRAINED).unlink(missing_ok=True)
-
-
-def what_is_saved(args: TrainingArguments) -> str:
-    """What to say when a run ends after its training."""
-    return f"the model is saved in {args.output_dir}, and the same command scores it"
-
-
-def how_to_go_on(args: TrainingArguments) -> str:
-    """The command that takes up a run's last checkpoint."""
-    is_asked = str(args.resume_from_checkpoint).lower() == "true"
-    return "the same command" if is_asked else "the same command with --resume_from_checkpoint true"
-
-
-def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
-    """List a checkpoint's files, once all are on the disk; `has_state`: whether training can go on from it."""
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with file.open("rb") as content:
@@ -183,7 +77,7 @@ def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any] | None:
-    """Manifest of a checkpoint, or `None` where there is none that can be read."""
+    """Manifest of a checkpoint, or `None` if it is missing or unreadable."""
     try:
         manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -195,7 +89,7 @@ def damage(folder: str | Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; `None` if it is whole."""
     manifest = read_manifest(folder)
     if manifest is None:
-        return f"its saving was not finished (there is no {MANIFEST} that can be read)"
+        return f"it was not saved completely ({MANIFEST} is missing or unreadable)"
     for name, expected in manifest["files"].items():
         file = Path(folder) / name
         if not file.is_file():
@@ -204,8 +98,13 @@ def damage(folder: str | Path) -> str | None:
             return f"{name} has {file.stat().st_size} of {expected['size']} bytes"
         with file.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != expected["sha256"]:
-                return f"{name} is damaged (its SHA-256 is another)"
+                return f"{name} is damaged (its SHA-256 differs)"
     return None if manifest["has_state"] else "it has weights only (save_only_model)"
+
+
+def update_of(checkpoint: Path) -> int:
+    """Number of updates after which a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -220,95 +119,329 @@ def remove_checkpoints(output_dir: str | Path):
         shutil.rmtree(checkpoint)
 
 
-def update_of(checkpoint: Path) -> int:
-    """Number of updates after which a checkpoint was saved."""
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that is whole; warns of each one after it."""
+    """The latest checkpoint that is whole. Warns about each later one."""
     for checkpoint in checkpoints(output_dir):
-        wrong = damage(checkpoint)
-        if wrong is None:
+        if (wrong := damage(checkpoint)) is None:
             return checkpoint
-        logger.warning(f"{checkpoint} is passed over: {wrong}")
+        logger.warning(f"{checkpoint} is skipped: {wrong}")
     return None
 
 
 def rotate(current: Path, limit: int | None, best: str | None):
     """
-    Delete the oldest checkpoints beside one that was just saved, which stays.
+    Delete the oldest checkpoints.
 
-    What is not whole, or of later updates than the current one (it was passed over, or the run was sent back), goes
-    first and does not count.
+    Checkpoints that are not whole, or that are later than the current one (they were skipped, or the run was sent
+    back), are deleted first and do not count.
 
     Args:
         current (`Path`):
-            The checkpoint that was just saved, and is whole.
+            The checkpoint that was just saved. It is whole, and kept.
         limit (`int`, *optional*):
-            How many to keep; all, if there is no limit.
+            How many to keep. Default: all.
         best (`str`, *optional*):
-            Another one that stays.
+            Another checkpoint to keep.
     """
     if not limit or limit < 1:
         return
-    # By its name: the path is the one that output_dir had when it was noted.
-    stays = {current, current.parent / Path(best).name} if best else {current}
-    kept = len(stays)
+    # Compared by name: the path has the output_dir of the time when it was noted.
+    keep = {current, current.parent / Path(best).name} if best else {current}
+    n_kept = len(keep)
     for checkpoint in checkpoints(current.parent):
-        if checkpoint in stays:
+        if checkpoint in keep:
             continue
-        usable = update_of(checkpoint) < update_of(current) and (checkpoint / MANIFEST).is_file()
-        if usable and kept < limit:
-            kept += 1
+        is_usable = update_of(checkpoint) < update_of(current) and (checkpoint / MANIFEST).is_file()
+        if is_usable and n_kept < limit:
+            n_kept += 1
         else:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def resume_point(args: TrainingArguments, settings: dict[str, Any] | None = None) -> str | None:
+def resume_point(args: TrainingArguments, identity: Identity) -> str | None:
     """
-    The checkpoint that a run goes on from. Every process has to call this; one looks, for all.
+    The checkpoint that a run resumes from. Every process has to call this; the main one looks.
 
     Args:
         args (`TrainingArguments`):
-            `resume_from_checkpoint` is a checkpoint, or `true` for the last whole one in `output_dir`, if there is
-            one; without it, or with `false`, training begins anew.
-        settings (`dict`, *optional*):
-            Settings of the run; defaults to its [`training_settings`].
+            `resume_from_checkpoint` is a checkpoint, or `true` for the last whole one in `output_dir`, if any. Without
+            it, or with `false`, training starts from the beginning.
+        identity ([`Identity`]):
+            What decides what the run learns.
 
     Raises:
-        GPT1Error: if the checkpoint is of other settings, if one that is named is not whole, or if training is to
-        begin anew among the checkpoints of an earlier run.
+        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is not whole, or
+            if training is to start from the beginning where an earlier run left checkpoints.
     """
-    found = [find_resume_point(args, settings or training_settings(args)) if args.process_index == 0 else None]
+    found = [find_resume_point(args, identity) if args.process_index == 0 else None]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
 
 
-def find_resume_point(args: TrainingArguments, settings: dict[str, Any]) -> str | None:
+def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None:
     """See [`resume_point`]."""
-    wish = args.resume_from_checkpoint
-    choice = str(wish).lower()
-    if choice == "none":
+    wanted = args.resume_from_checkpoint
+    if str(wanted).lower() == "none":
         return None
-    if choice == "false":
+    if str(wanted).lower() == "false":
         if found := checkpoints(args.output_dir):
             raise GPT1Error(
-                f"training is to begin anew (resume_from_checkpoint: false), but {found[0]} is of an earlier run: "
-                "delete the checkpoints there, or give another --output_dir"
+                f"resume_from_checkpoint is false, but {found[0]} belongs to an earlier run: delete its checkpoints, "
+                "or use another --output_dir"
             )
         return None
-    if choice == "true":
+    if resumes(args):
         checkpoint = last_whole_checkpoint(args.output_dir)
         if checkpoint is None:
             return None
     else:
-        checkpoint = Path(wish)
+        checkpoint = Path(wanted)
         if not checkpoint.is_dir():
-            raise GPT1Error(f"there is no checkpoint {wish} (resume_from_checkpoint)")
+            raise GPT1Error(f"resume_from_checkpoint: there is no checkpoint {wanted}")
         if not (checkpoint / MANIFEST).is_file():
-            logger.warning(f"{wish} has no {MANIFEST}: whether it is whole, and of this run, cannot be told")
-            return str(wish)
+            logger.warning(f"{wanted} has no {MANIFEST}: it may be damaged, or belong to another run")
+            return str(wanted)
         if wrong := damage(checkpoint):
-            raise GPT1Error(f"training cannot go on from {wish}: {wrong}")
-    check_settings(settings, read_manifest(checkpoint)["settings"], checkpoint)
+            raise GPT1Error(f"training cannot resume from {wanted}: {wrong}")
+    identity.check(read_manifest(checkpoint)["settings"], checkpoint)
     return str(checkpoint)
+
+
+def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
+    """
+    Save the trained model with all its weights, even if training shards them. Every process has to call this; the main
+    one writes.
+
+    Args:
+        trainer (`Trainer`):
+            Trainer of the model.
+        auto_class (`type`):
+            Auto class of the model, such as `AutoModelForCausalLM`.
+        folder (`str`):
+            Folder to write.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            Type of the saved weights. The configuration always says fp32, so that whoever loads the model by default
+            computes and trains in fp32.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.is_world_process_zero():
+        model = new_model(auto_class, trainer.accelerator.unwrap_model(trainer.model).config)
+        model.load_state_dict(weights)
+        model.config.use_cache = True  # the Trainer switched it off
+        with writing(folder):
+            model.to(dtype).save_pretrained(folder)
+            if dtype != torch.float32:
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(folder)
+
+
+class ResumableTrainer(PublishingTrainer):
+    """
+    A `Trainer` that resumes exactly: to the same losses and weights as without the interruption, even if it falls
+    between two log lines, and with several processes.
+
+    A checkpoint counts once its manifest is written, and no older one is deleted before that. SIGTERM and Ctrl-C end
+    training after the current update, with a checkpoint and [`Terminated`]; a second Ctrl-C ends it at once.
+    (transformers' `enable_jit_checkpoint` saves three seconds later, possibly between the backward pass and the
+    optimizer's step, does not let processes agree on the update, and returns as if training were done.)
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.identity = training_identity(self.args)  # for the manifests
+        self.how_to_resume = "`train` with `resume_from_checkpoint`"
+        self._resumed_from: Path | None = None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._signal, self._is_ending, self._saved_at = 0, False, None
+        self._host_group: dist.ProcessGroup | None = None
+        if self.args.should_save:  # now, since a full disk would cost the whole training at its end
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            check_writable(self.args.output_dir, sum(weight.numel() * weight.element_size() for weight in trained))
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, over all sittings."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def check_losses(self):
+        """Raise if training has failed since the last call. Called before anything is logged, saved or evaluated."""
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._signal, self._is_ending, self._saved_at = 0, False, None
+        if self._resumed_from is not None and self.is_world_process_zero():
+            note(f"training resumes from {self._resumed_from}")
+        if self.args.world_size > 1 and self._host_group is None:
+            self._host_group = dist.new_group(backend="gloo")  # processes talk without waiting for their devices
+
+        with self._signals():
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self.check_losses()
+        if self._is_ending:
+            cause = "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
+            raise Terminated(
+                f"{cause} ended training after update {self.state.global_step}; {self.how_to_resume} resumes from "
+                f"{self._checkpoint_folder()}",
+                self._signal,
+            )
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and the first Ctrl-C end training after the current update."""
+
+        def end(number, _):
+            if number == self._signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = number
+            if number == signal.SIGINT and self.is_world_process_zero():
+                # Not by `print`, which the signal may have interrupted.
+                os.write(2, b"\nCtrl-C: training ends after this update, with a checkpoint; again: at once\n")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, or someone else's
+            numbers.append(signal.SIGINT)
+        before = {number: signal.signal(number, end) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _got_signal(self) -> bool:
+        """Whether SIGTERM or Ctrl-C reached any process."""
+        if self._host_group is not None:
+            number = torch.tensor(int(self._signal))
+            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._host_group)
+            self._signal = number.item()
+        return bool(self._signal)
+
+    def _run_epoch(self, *args, **kwargs):
+        self._resume_progress()
+        if self.state.global_step >= self.state.max_steps:
+            return  # resumed from the last checkpoint; transformers would train one more update
+        # accelerate's `set_epoch` misses the sampler of a data loader that skips batches of several processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while sampler is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(kwargs["epoch"])
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args, **kwargs):
+        self._resume_progress()  # if the last epoch was already done
+        return super()._finalize_training(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result):
+        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def progress(self) -> dict[str, Any]:
+        """What transformers' checkpoints lack: the losses since the last log line, and the time spent so far."""
+        return {
+            "processes": self.args.world_size,
+            "seconds": self.seconds,
+            "loss": self._tr_loss.item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+        }
+
+    def restore_progress(self, progress: dict[str, Any]):
+        """Restore what [`progress`] returned; it is empty if the checkpoint has none."""
+        if progress:
+            self._seconds_before = progress["seconds"]
+            self._tr_loss += progress["loss"]
+            self._total_loss_scalar = progress["logged_loss"]
+            self._globalstep_last_logged = progress["logged_at"]
+
+    def _resume_progress(self):
+        if self._resumed_from is None:
+            return
+        checkpoint, self._resumed_from, progress = self._resumed_from, None, {}
+        file = checkpoint / f"progress_{self.args.process_index}.json"
+        if file.is_file():
+            progress = json.loads(file.read_text(encoding="utf-8"))
+            if progress["processes"] != self.args.world_size:
+                logger.warning(
+                    f"{checkpoint} was saved by {progress['processes']} processes and training resumes with "
+                    f"{self.args.world_size}: dropout and rounding will differ from an uninterrupted run"
+                )
+        else:
+            logger.warning(f"{checkpoint} has no {file.name}: the next logged losses lack the updates before it")
+        self.restore_progress(progress)
+
+    def _checkpoint_folder(self, trial=None) -> Path:
+        return Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+
+    def _save_checkpoint(self, model, trial):
+        folder, args = self._checkpoint_folder(trial), self.args
+        # transformers would delete old checkpoints before this one is known to be whole.
+        limit, args.save_total_limit = args.save_total_limit, None
+        # The last checkpoint of an interrupted run is there to resume from.
+        weights_only, args.save_only_model = args.save_only_model, args.save_only_model and not self._is_ending
+        is_whole = False
+        earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
+        left = f"{earlier[0]} is unchanged" if earlier else "there is no earlier checkpoint"
+        try:
+            with writing(folder, f"{left}; make room and run the command again"):
+                if args.should_save:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                write_json(folder / f"progress_{args.process_index}.json", self.progress())
+                self.accelerator.wait_for_everyone()
+                if args.should_save:
+                    write_manifest(folder, self.identity.content, has_state=not args.save_only_model)
+            is_whole = True
+        finally:
+            args.save_total_limit, args.save_only_model = limit, weights_only
+            if args.should_save and not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
+        if args.should_save:
+            rotate(folder, limit, self.state.best_model_checkpoint)
+        self._saved_at = self.state.global_step
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None):
+        super()._save(output_dir, state_dict)
+        # A pickle of the settings, including the Hub's token; nothing reads it.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        control = self.control
+        if self._is_ending:  # this is the call at the end of an epoch, which may be incomplete
+            is_due = self.state.epoch.is_integer() and (control.should_log or control.should_evaluate)
+            control.should_log = control.should_evaluate = control.should_save = is_due
+        elif self._got_signal():
+            self._is_ending = control.should_training_stop = control.should_save = True
+        elif self._saved_at == self.state.global_step:
+            control.should_save = False
+        if control.should_log or control.should_save or control.should_evaluate:
+            self.check_losses()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+
+def save_rest(trainer: ResumableTrainer, run: RunFolder, processing, details: dict[str, Any]):
+    """
+    Save what belongs beside the weights, which are saved first: nothing that fails later may cost them.
+
+    Args:
+        trainer ([`ResumableTrainer`]):
+            Trainer of the model.
+        run ([`RunFolder`]):
+            Where to save it.
+        processing (processor or tokenizer):
+            It has a `save_pretrained`.
+        details (`dict`):
+            What training found.
+    """
+    if trainer.is_world_process_zero():
+        with writing(run.path):
+            processing.save_pretrained(run.path)
+            trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
+            run.note_trained(details)
+    trainer.accelerator.wait_for_everyone()

@@ -18,7 +18,7 @@ from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.training.arguments import REFUSED, FinetuneArguments, PretrainArguments
 from gpt1_hf.training.finetune import finetune
 from gpt1_hf.training.pretrain import pretrain
-from gpt1_hf.training.resume import TRAINED
+from gpt1_hf.training.run_folder import TRAINED
 
 
 # What works, in runs of several settings at once: none of them may cost the trained model, or change its scores.

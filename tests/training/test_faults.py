@@ -15,17 +15,17 @@ import torch
 from helpers.runs import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
 
 import gpt1_hf.checkpoints.conversion
+import gpt1_hf.training.exact_resume
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
-import gpt1_hf.training.trainer
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
 from gpt1_hf.analysis.plan.plan import Plan, carry_out
-from gpt1_hf.analysis.plan.run import RECORD
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
-from gpt1_hf.training import resume
-from gpt1_hf.training.resume import hold, last_whole_checkpoint
+from gpt1_hf.training import exact_resume, run_folder
+from gpt1_hf.training.exact_resume import last_whole_checkpoint
+from gpt1_hf.training.run_folder import PLAN_RECORD, lock
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,19 +131,19 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
-    trainer, finetuning = gpt1_hf.training.trainer, gpt1_hf.training.finetune
+    saving, finetuning = gpt1_hf.training.exact_resume, gpt1_hf.training.finetune
     steps = [
         # trap, and the checkpoints after it
         (halfway("optimizer.pt", 2), [2]),
         (before(GPT1Trainer, "training_step", 5, KILL), [2, 4]),
-        (before(trainer, "write_manifest", 6, KILL), [2, 4, 6]),
-        (before(trainer, "rotate", 8, KILL), [4, 6, 8]),
+        (before(saving, "write_manifest", 6, KILL), [2, 4, 6]),
+        (before(saving, "rotate", 8, KILL), [4, 6, 8]),
         (within(finetuning, "save_whole"), [10, 12]),
         (within(finetuning, "write_predictions"), [10, 12]),
     ]
     for number, (trap, left) in enumerate(steps):
         assert run_in_child(argv(tmp_path), trap) == -KILL, number
-        assert sorted(map(resume.update_of, resume.checkpoints(tmp_path))) == left, number
+        assert sorted(map(exact_resume.update_of, exact_resume.checkpoints(tmp_path))) == left, number
         assert not (tmp_path / "results.json").exists()
     assert run_in_child(argv(tmp_path)) == 0
     assert_same_run(tmp_path, uninterrupted)
@@ -175,7 +175,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_with(
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
     spoil(tmp_path / "checkpoint-12")
     assert main(argv(tmp_path)) == 0
-    assert f"checkpoint-12 is passed over: {said}" in caplog.text
+    assert f"checkpoint-12 is skipped: {said}" in caplog.text
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -192,7 +192,8 @@ def test_data_that_changed_since_are_named(argv, data, uninterrupted, tmp_path, 
     change_a_word(other)
     assert run_in_child(argv(run, data_dir=other)) == 1
     assert re.search(
-        r"checkpoint-10 is of a run with other settings \(training rows was \w+ and is \w+ now\)", last_line(capfd)
+        r"checkpoint-10 belongs to a run with different settings \(training rows was \w+ and is \w+ now\)",
+        last_line(capfd),
     )
     assert (run / "checkpoint-10" / "optimizer.pt").exists()
 
@@ -202,24 +203,24 @@ def test_two_runs_in_one_folder(argv, tmp_path, monkeypatch, capsys):
     ready, never = context.Event(), context.Event()
 
     def at_work():
-        with hold(tmp_path):
+        with lock(tmp_path):
             ready.set()
             never.wait()
 
     other = context.Process(target=at_work)
     other.start()
     assert ready.wait(30)
-    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.1)
     for command in (argv(tmp_path), ["pretrain", "--corpus", "x", "--tokenizer", "x", "--output_dir", str(tmp_path)]):
         assert main(command) == 1
         message = capsys.readouterr().err.strip()
         assert message.endswith(
-            f"another process is at work in {tmp_path}: wait until it has ended, or give another --output_dir"
+            f"another process is working in {tmp_path}: wait until it ends, or use another --output_dir"
         )
     other.kill()
     other.join()
-    with hold(tmp_path):  # the file is there still, and locks nobody out
-        assert (tmp_path / resume.LOCK).exists()
+    with lock(tmp_path):  # the file is there still, and locks nobody out
+        assert (tmp_path / run_folder.LOCK).exists()
 
 
 def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninterrupted, tmp_path, capfd):
@@ -227,7 +228,7 @@ def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninter
     with mounted(tmp_path / "disk", size * 3 // 2) as disk:
         assert run_in_child(argv(disk)) == 1
         assert re.fullmatch(
-            r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is left as it was; make room .*",
+            r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is unchanged; make room .*",
             last_line(capfd),
         )
         assert last_whole_checkpoint(disk).name == "checkpoint-2"
@@ -245,10 +246,10 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     def trap():  # in the second task only
         finetune_once = gpt1_hf.training.finetune.finetune_once
 
-        def noted(args, task, rows):
+        def noted(run, task, rows):
             if task.id == "rte":
                 rte["trap"]()
-            return finetune_once(args, task, rows)
+            return finetune_once(run, task, rows)
 
         gpt1_hf.training.finetune.finetune_once = noted
 
@@ -258,7 +259,7 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     written = (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns
     capfd.readouterr()
     assert run_in_child(command) == 0
-    assert "cola, seed 42: finished before" in capfd.readouterr().err
+    assert "cola, seed 42: already finished" in capfd.readouterr().err
     assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola", "rte"}
     assert (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns == written
 
@@ -269,11 +270,11 @@ def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, c
     command = argv(tmp_path / "run", data_dir=other, seeds=2, max_steps=1, save_strategy="no")
     assert main(command) == 0
     assert main(command) == 0
-    assert capsys.readouterr().err.count("finished before") == 2
+    assert capsys.readouterr().err.count("already finished") == 2
     change_a_word(other)
     assert main(command) == 0
-    assert "other settings (data): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().err
+    assert "different settings (data was " in caplog.text
+    assert "already finished" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -312,12 +313,12 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
 
 
 def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, monkeypatch):
-    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.1)
     run = Plan.read(write_plan()).runs()[0]
-    with hold(run.folder, RECORD + ".lock"):
+    with lock(run.folder, PLAN_RECORD + ".lock"):
         (missing,) = carry_out([run]).values()
-    assert "another process is at work" in missing
-    assert run.state == "to do" and not (run.folder / RECORD).exists()
+    assert "another process is working" in missing
+    assert run.state == "to do" and not (run.folder / PLAN_RECORD).exists()
 
 
 def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):

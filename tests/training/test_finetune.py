@@ -178,11 +178,11 @@ def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsy
     """Seed 43 diverges: it is named, the others go on; later only it is run, unless the settings are others."""
     train, trained = finetuning.finetune_once, []
 
-    def fails(args, task, rows):
-        trained.append(args.seed)
-        if args.seed == 43:
+    def fails(run, task, rows):
+        trained.append(run.args.seed)
+        if run.args.seed == 43:
             raise FloatingPointError("the training loss is nan at update 3")
-        return train(args, task, rows)
+        return train(run, task, rows)
 
     monkeypatch.setattr(finetuning, "finetune_once", fails)
     args = arguments(base_model, tmp_path, task="cola", seeds=3, num_train_epochs=0.1)
@@ -199,14 +199,14 @@ def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsy
     again = finetune(dataclasses.replace(args, logging_steps=7))
     assert [result.seed for result in again] == [42, 43, 44]
     err = capsys.readouterr().err
-    assert "seed 42: finished before" in err
-    assert "seed 43: finished" not in err
+    assert "seed 42: already finished" in err
+    assert "seed 43: already finished" not in err
     assert {r.seed: r.value for r in again if r.seed != 43} == {r.seed: r.value for r in results}
 
     caplog.clear()
     finetune(dataclasses.replace(args, seeds=2, learning_rate=1e-3))
-    assert "other settings (learning_rate): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().err
+    assert "different settings (learning_rate was " in caplog.text
+    assert "already finished" not in capsys.readouterr().err
 
     monkeypatch.setattr(finetuning, "finetune_once", fails)
     with pytest.raises(FloatingPointError):
@@ -335,10 +335,10 @@ def test_a_run_is_made_anew_where_its_base_model_was_trained_again(base_model, t
     args = arguments(str(base), tmp_path, task="sst2", max_steps=1)
     finetune(args, resume=True)
     finetune(args, resume=True)
-    assert "finished before" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     model = AutoModelForCausalLM.from_pretrained(base)
     model.transformer.h[0].ln_1.weight.data += 1
     model.save_pretrained(base)
     (result,) = finetune(args, resume=True)
-    assert "finished before" not in capsys.readouterr().err and "other settings (weights)" in caplog.text
+    assert "already finished" not in capsys.readouterr().err and "different settings (weights was " in caplog.text
     assert result.details["epochs"] < 1

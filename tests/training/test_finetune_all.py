@@ -50,14 +50,14 @@ def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys)
     copy_sample("mrpc", data)
     train, trained = finetuning.finetune_once, []
 
-    def noted(args, task, rows):
+    def noted(run, task, rows):
         trained.append(task.id)
-        return train(args, task, rows)
+        return train(run, task, rows)
 
     monkeypatch.setattr(finetuning, "finetune_once", noted)
     assert main(argv) == 0
     assert trained == ["mrpc"]
-    assert "cola, seed 42: finished before" in capsys.readouterr().err
+    assert "cola, seed 42: already finished" in capsys.readouterr().err
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 
@@ -71,7 +71,7 @@ def test_bad_settings_end_at_once(base_model, tmp_path, capsys):
     assert main(command("no/such/model", tmp_path)) == 1
     assert "no/such/model" in capsys.readouterr().err
     assert main(command(base_model, tmp_path, "--data_dir", str(tmp_path))) == 1
-    assert "no task could be run; the first, cola, since cannot load" in capsys.readouterr().err
+    assert "no task could be run; the first, cola: cannot load" in capsys.readouterr().err
     assert not (tmp_path / "all" / "results.json").exists()
 
 
