@@ -8,7 +8,7 @@ import yaml
 
 from ..errors import UsageError
 from ..resources import PACKAGE, UNREADABLE
-from ..settings import LEAST, check_ranges, nearest
+from ..settings import POSITIVE, check_ranges, nearest
 from .flags import Parser, check, read_fields
 
 
@@ -83,7 +83,7 @@ def analyze_plan(action: str, argv: list[str]):
     )
     args, rest = parser.parse_known_args(argv)
     overrides = read_overrides(rest, parser.flags())
-    check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
+    check_ranges(args, {"tokens_per_second": (POSITIVE, 1e18)})
 
     from ..analysis.plan.execute import analyze
 

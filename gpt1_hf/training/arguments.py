@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
-from ..settings import LEAST, MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
 
 
 logger = logging.get_logger(__name__)
@@ -28,29 +28,29 @@ RANGES = {
     "data_seed": (0, 2**32 - 1),
     "learning_rate": (0.0, 1e6),
     "label_smoothing_factor": (0.0, 1.0),
-    "num_train_epochs": (LEAST, 1e9),
-    "max_steps": (-1, MOST),
+    "num_train_epochs": (POSITIVE, 1e9),
+    "max_steps": (-1, NO_LIMIT),
     "weight_decay": (0.0, 1e6),
     "max_grad_norm": (0.0, 1e30),
     "neftune_noise_alpha": (0.0, 1e6),
-    "per_device_train_batch_size": (1, MOST),
-    "per_device_eval_batch_size": (1, MOST),
-    "gradient_accumulation_steps": (1, MOST),
+    "per_device_train_batch_size": (1, NO_LIMIT),
+    "per_device_eval_batch_size": (1, NO_LIMIT),
+    "gradient_accumulation_steps": (1, NO_LIMIT),
     "seeds": (1, 10_000),
-    "max_train_examples": (1, MOST),
-    "max_length": (2, MOST),
-    "max_validation_tokens": (2, MOST),
+    "max_train_examples": (1, NO_LIMIT),
+    "max_length": (2, NO_LIMIT),
+    "max_validation_tokens": (2, NO_LIMIT),
     "dropout": (0.0, 1.0),
     "classifier_dropout": (0.0, 1.0),
     "lora_dropout": (0.0, 1.0),
     "lora_r": (1, 2**16),
     "lm_coef": (0.0, 1e6),
     "checkpoints_per_decade": (0, 1000),
-    "hidden_size": (1, MOST),
-    "num_hidden_layers": (0, MOST),
-    "num_attention_heads": (1, MOST),
-    "lstm_size": (1, MOST),
-    "max_position_embeddings": (2, MOST),
+    "hidden_size": (1, NO_LIMIT),
+    "num_hidden_layers": (0, NO_LIMIT),
+    "num_attention_heads": (1, NO_LIMIT),
+    "lstm_size": (1, NO_LIMIT),
+    "max_position_embeddings": (2, NO_LIMIT),
     "initializer_range": (0.0, 1e3),
 }
 # Settings of `TrainingArguments` with which a run of the commands would fail, some after hours, or be another one than

@@ -190,7 +190,7 @@ def test_the_commands(base_model, texts, tmp_path, capsys):
     assert main([*run, "--task", "stsb", "--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "s")]) == 2
     assert "label_smoothing_factor spreads a label over the classes" in capsys.readouterr().err
     assert main([*run, "--task", "cola", "--label_smoothing_factor", "1.5"]) == 2
-    assert "label_smoothing_factor is a number from 0" in capsys.readouterr().err
+    assert "label_smoothing_factor must be at least 0" in capsys.readouterr().err
 
 
 def test_pre_training(base_model, texts, tmp_path):
