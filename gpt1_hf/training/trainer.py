@@ -24,7 +24,7 @@ from .arguments import check_metric, drop_missing_precision
 from .cpu_kernels import speed_up
 from .exact_resume import ResumableTrainer, checkpoints
 from .layerwise_lr import decay_by_layer
-from .progress import Lines, OneBar
+from .progress import LogLines, TrainingBar
 
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class GPT1Trainer(ResumableTrainer):
             if type(callback) in (PrinterCallback, ProgressCallback):  # a notebook's stays
                 self.remove_callback(callback)
                 has_bar = isinstance(callback, ProgressCallback) and not no_bars()
-                self.add_callback(OneBar() if has_bar else Lines())
+                self.add_callback(TrainingBar() if has_bar else LogLines())
         if self.compute_metrics in (None, mean_loss) and not isinstance(self.eval_dataset, dict):
             check_metric(self.args, ("perplexity",) if self.compute_metrics else ())
         self._loss_terms: dict[str, torch.Tensor] = {}

@@ -270,7 +270,7 @@ def test_checkpoints_of_adapters_resume(base_model, tmp_path):
 
 
 def test_bad_input_is_named(base_model, config, tokenizer, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="peft is lora or nothing, not 'dora'"):
+    with pytest.raises(ValueError, match="peft must be lora, or left out, not 'dora'"):
         arguments(base_model, tmp_path, peft="dora")
     with pytest.raises(ValueError, match="from_scratch"):
         arguments(base_model, tmp_path, from_scratch=True)

@@ -109,7 +109,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     cases = {
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
-        "seeds must be at least 1 and at most 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
+        "seeds must be at least 1, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
         "learning_rate must be at least 0 and at most 1": [
             "finetune",
             "--task",
@@ -162,14 +162,14 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     ("argv", "message"),
     [
         ("finetun", "there is no command 'finetun'; did you mean finetune?"),
-        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0 and at most 1,000,000, not -1.0"),
+        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0, not -1.0"),
         (
             "finetune --task cola --neftune_noise_alpha -1",
-            "neftune_noise_alpha must be at least 0 and at most 1,000,000, not -1.0",
+            "neftune_noise_alpha must be at least 0, not -1.0",
         ),
         (
             "finetune --task cola --num_train_epochs 0",
-            "num_train_epochs must be above 0 and at most 1,000,000,000, not 0",
+            "num_train_epochs must be above 0, not 0",
         ),
         ("finetune --task cola --lora_r 8", "give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),

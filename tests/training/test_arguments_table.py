@@ -253,10 +253,13 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
         (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be made: "),
         (["--lr_scheduler_type", "warmup_stable_decay"], "lr_scheduler_type warmup_stable_decay with "),
         (["--lr_scheduler_kwargs", '{"foo": 1}'], "lr_scheduler_type linear with lr_scheduler_kwargs {'foo': 1} "),
-        (["--metric_for_best_model", "acuracy"], "metric_for_best_model is loss or matthews_correlation here, not "),
+        (
+            ["--metric_for_best_model", "acuracy"],
+            "metric_for_best_model must be loss or matthews_correlation here, not ",
+        ),
         (
             ["--metric_for_best_model", "matthews_correlation", "--prediction_loss_only", "true"],
-            "metric_for_best_model is loss here, not 'matthews_correlation'",
+            "metric_for_best_model must be loss here, not 'matthews_correlation'",
         ),
     ],
 )
@@ -273,4 +276,4 @@ def test_the_best_perplexity_is_the_lowest(base_model, tmp_path, capsys):
     assert args.greater_is_better is False
     argv = ["pretrain", "--corpus", "x.txt", "--tokenizer", base_model, "--metric_for_best_model", "accuracy"]
     assert main([*argv, "--output_dir", str(tmp_path / "run")]) == 2
-    assert "metric_for_best_model is loss or perplexity here, not 'accuracy'" in capsys.readouterr().err
+    assert "metric_for_best_model must be loss or perplexity here, not 'accuracy'" in capsys.readouterr().err
