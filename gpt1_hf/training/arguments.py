@@ -36,8 +36,8 @@ RANGES = {
     "num_train_epochs": (POSITIVE, NO_LIMIT),
     "max_steps": (-1, NO_LIMIT),
 }
-# Settings of `TrainingArguments` with which a run would fail, sometimes after hours, or silently do something else: when
-# they are refused, and why.
+# Settings of `TrainingArguments` with which a run would fail, sometimes after hours, or silently do something else:
+# when they are refused, and why.
 REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     "auto_find_batch_size": (
         lambda args: args.auto_find_batch_size,
@@ -222,8 +222,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     held_out_share: float = field(
         default=0.0,
         metadata={
-            "help": "For choosing settings: hold out this share of the training rows, the last ones, and score on them "
-            "instead of the validation split."
+            "help": "For choosing settings: hold out this share of the training rows, the last ones, and score on "
+            "them instead of the validation split."
         },
     )
     max_length: int | None = field(
@@ -244,9 +244,7 @@ class FinetuneArguments(GPT1TrainingArguments):
     lm_coef: float = field(default=0.5, metadata={"help": "Weight of the auxiliary language-model loss (§4.1: 0.5)."})
     plain_regression: bool = field(
         default=False,
-        metadata={
-            "help": "Learn scores (STS-B) by squared error, not as a distribution over bins like the released code."
-        },
+        metadata={"help": "Learn scores (STS-B) by squared error, not as the released code's distribution over bins."},
     )
     classifier_dropout: float = field(default=0.1, metadata={"help": "Dropout before the task head (§4.1: 0.1)."})
     dropout: float = field(
@@ -255,8 +253,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     peft: str | None = field(
         default=None,
         metadata={
-            "help": "lora: train only adapters, the head and the special tokens; needs a learning rate about ten times "
-            "higher. Default: train the whole model."
+            "help": "lora: train only adapters, the head and the special tokens; needs a learning rate about ten "
+            "times higher. Default: train the whole model."
         },
     )
     lora_r: int = field(default=16, metadata={"help": "Rank of LoRA's matrices."})
@@ -272,9 +270,7 @@ class FinetuneArguments(GPT1TrainingArguments):
             raise UsageError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
-            raise UsageError(
-                f"output_dir is the base model {self.model}, which the adapter needs: use another --output_dir"
-            )
+            raise UsageError(f"the adapter needs its base model, {self.model}, kept: use another --output_dir")
         refuse(self)
         if self.push_to_hub and self.seeds > 1:
             raise UsageError("push_to_hub is for one seed: push the run that you choose with `gpt1 push` afterwards")
@@ -299,7 +295,7 @@ class PretrainArguments(GPT1TrainingArguments):
     )
     max_validation_tokens: int | None = field(
         default=None,
-        metadata={"help": "Score only this many tokens of the held-out text, the first ones. Default: all."},
+        metadata={"help": "Score only the first tokens of the held-out text, this many. Default: all."},
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(

@@ -101,8 +101,8 @@ class PublishingTrainer(Trainer):
         **kwargs,
     ) -> Upload | None:
         """
-        Like transformers', but it sends what `gpt1 push` sends: no pickles, predictions or optimizer states. One commit
-        has the whole new model. Returns when the upload is complete, even with `blocking=False`.
+        Like transformers', but it sends what `gpt1 push` sends: no pickles, predictions or optimizer states. One
+        commit has the whole new model. Returns when the upload is complete, even with `blocking=False`.
         """
         args = self.args
         self.callback_handler.on_push_begin(args, self.state, self.control)

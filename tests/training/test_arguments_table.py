@@ -255,7 +255,7 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
         (["--lr_scheduler_kwargs", '{"foo": 1}'], "lr_scheduler_type linear with lr_scheduler_kwargs {'foo': 1} "),
         (
             ["--metric_for_best_model", "acuracy"],
-            "metric_for_best_model must be loss or matthews_correlation here, not ",
+            "metric_for_best_model must be loss or matthews_correlation here",
         ),
         (
             ["--metric_for_best_model", "matthews_correlation", "--prediction_loss_only", "true"],
