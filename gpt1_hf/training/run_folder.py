@@ -10,6 +10,7 @@ The folder holds, in the order in which a run writes them:
   folder has both and the settings are those of the run.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -17,7 +18,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +88,27 @@ class Identity:
     """
 
     def __init__(self, args: TrainingArguments, neutral: str, facts: dict[str, Any]):
-        self.neutral = re.compile(neutral)
-        self.defaults = {
-            field.name: field.default if field.default_factory is MISSING else field.default_factory()
-            for field in fields(args)
-        }
-        settings = {name: value for name, value in args.to_dict().items() if not self.neutral.fullmatch(name)}
-        self.content: dict[str, Any] = json.loads(json.dumps({**settings, **facts}, default=str))
+        self.args, self.neutral = args, re.compile(neutral)
+        self.content = as_json({**self._settings_of(args), **facts})
+
+    def _settings_of(self, args: TrainingArguments) -> dict[str, Any]:
+        return {name: value for name, value in args.to_dict().items() if not self.neutral.fullmatch(name)}
+
+    @functools.cached_property
+    def _defaults(self) -> dict[str, Any]:
+        args = type(self.args)(output_dir=self.args.output_dir, use_cpu=self.args.use_cpu)
+        return as_json(self._settings_of(args))
 
     def is_same(self, name: str, earlier: dict[str, Any]) -> bool:
         """Whether a setting or fact is the same in another run's content."""
+        is_fact = name not in {field.name for field in fields(self.args)}
         if name in self.content and name in earlier:
-            is_unknown = self.content[name] is None and name not in self.defaults  # a fact, and its files are gone
+            is_unknown = is_fact and self.content[name] is None  # the files are gone
             return is_unknown or self.content[name] == earlier[name]
-        # Only one side has it: it is new, or no longer exists, in one of two versions of this package or transformers.
-        if name not in self.defaults or self.neutral.fullmatch(name):
+        # Only one run has it: another version of transformers or of this package lacks it.
+        if is_fact or self.neutral.fullmatch(name):
             return True
-        return {**earlier, **self.content}[name] == self.defaults[name]
+        return {**earlier, **self.content}[name] == self._defaults[name]
 
     def differences(self, earlier: dict[str, Any]) -> str:
         """How this run differs from another run's content, for a message; empty if it does not."""
@@ -124,10 +129,15 @@ class Identity:
             )
 
 
-def training_identity(args: TrainingArguments, **facts: Any) -> Identity:
+def as_json(content: dict[str, Any]) -> dict[str, Any]:
+    """Content as it is after it was written and read."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def training_identity(args: TrainingArguments) -> Identity:
     """What decides what a run learns; it goes into the manifest of every checkpoint."""
     rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update, **facts})
+    return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update})
 
 
 @dataclass
@@ -140,9 +150,9 @@ class RunFolder:
     training: Identity  # what the weights depend on
 
     @classmethod
-    def of_pretraining(cls, args: TrainingArguments, **facts: Any) -> "RunFolder":
+    def of_pretraining(cls, args: TrainingArguments) -> "RunFolder":
         """A pre-training run; its results depend on what its training depends on."""
-        identity = training_identity(args, **facts)
+        identity = training_identity(args)
         return cls(args, PRETRAINING_SETTINGS, identity, identity)
 
     @classmethod
