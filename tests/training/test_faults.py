@@ -1,4 +1,4 @@
-"""Fine-tuning, alone, of all tasks and in plans, that is killed, damaged, out of disk or doubled: nothing is lost."""
+"""Fine-tuning (single, all tasks, plans) that is killed, damaged, out of disk or started twice: nothing is lost."""
 
 import json
 import multiprocessing
@@ -61,7 +61,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def argv(base_model, data):
-    """Command line of a run; settings of its own on top of those above."""
+    """Makes the command line of a run: the settings above, with changes."""
 
     def argv(output_dir, **changes) -> list[str]:
         settings = {"model": base_model, "data_dir": data, **SETTINGS, **changes, "output_dir": output_dir}
@@ -78,7 +78,7 @@ def uninterrupted(argv, tmp_path_factory):
 
 
 def after(seconds: float):
-    """Trap: the process is ended, as by SIGKILL, after so many seconds of its own work."""
+    """Trap: end the process, as SIGKILL would, after this many seconds of CPU time."""
 
     def trap():
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -88,7 +88,7 @@ def after(seconds: float):
 
 
 def within(owner, name: str):
-    """Trap: SIGKILL comes when a function has done its work, before its caller hears of it; the last file is torn."""
+    """Trap: send SIGKILL when a function returns, before its caller continues."""
 
     def trap():
         function = getattr(owner, name)
@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
             if status == 0:
                 break
             killed += 1
-            if (folder / "results.json").exists():  # killed while it wrote its cards: what it found is whole
+            if (folder / "results.json").exists():  # killed while it wrote its cards: its results are complete
                 assert_same_run(folder, uninterrupted)
         else:
             assert run_in_child(argv(folder)) == 0
@@ -150,7 +150,7 @@ def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, un
 
 
 @pytest.mark.slow
-def test_adapters_go_on_too(argv, tmp_path):
+def test_adapters_resume(argv, tmp_path):
     pytest.importorskip("peft")
     assert run_in_child(argv(tmp_path / "whole", peft="lora")) == 0
     trap = before(GPT1Trainer, "training_step", 7, KILL)
@@ -168,9 +168,7 @@ def test_adapters_go_on_too(argv, tmp_path):
     ],
     ids=["truncated", "flipped"],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_with(
-    argv, uninterrupted, tmp_path, caplog, spoil, said
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(argv, uninterrupted, tmp_path, caplog, spoil, said):
     for update in (10, 12):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
     spoil(tmp_path / "checkpoint-12")
@@ -184,7 +182,7 @@ def change_a_word(data):
     file.write_text(file.read_text().replace('." ', '!" ').replace(" the ", " some "))
 
 
-def test_data_that_changed_since_are_named(argv, data, uninterrupted, tmp_path, capfd):
+def test_changed_data_is_named(argv, data, uninterrupted, tmp_path, capfd):
     other = tmp_path / "data"
     shutil.copytree(data, other)
     run = tmp_path / "run"
@@ -219,11 +217,11 @@ def test_two_runs_in_one_folder(argv, tmp_path, monkeypatch, capsys):
         )
     other.kill()
     other.join()
-    with lock(tmp_path):  # the file is there still, and locks nobody out
+    with lock(tmp_path):  # the file still exists, but does not lock anybody out
         assert (tmp_path / run_folder.LOCK).exists()
 
 
-def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninterrupted, tmp_path, capfd):
+def test_a_run_that_filled_a_small_disk_resumes_with_more_room(argv, uninterrupted, tmp_path, capfd):
     size = sum(file.stat().st_size for file in (uninterrupted / "checkpoint-12").rglob("*")) // 1024
     with mounted(tmp_path / "disk", size * 3 // 2) as disk:
         assert run_in_child(argv(disk)) == 1
@@ -237,7 +235,7 @@ def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninter
         assert_same_run(disk, uninterrupted)
 
 
-def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, capfd):
+def test_all_tasks_resume_where_they_were_killed(argv, tmp_path, monkeypatch, capfd):
     few = {task_id: all_tasks()[task_id] for task_id in ("cola", "rte")}
     monkeypatch.setattr(tasks, "all_tasks", lambda zero_shot=False: few)
     command = argv(tmp_path, task="all", num_train_epochs=1)
@@ -264,7 +262,7 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     assert (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, caplog, capsys):
+def test_a_finished_task_with_changed_data_is_trained_again(argv, data, tmp_path, caplog, capsys):
     other = tmp_path / "data"
     shutil.copytree(data, other)
     command = argv(tmp_path / "run", data_dir=other, seeds=2, max_steps=1, save_strategy="no")
@@ -278,7 +276,7 @@ def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
+def test_a_plan_resumes_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
     few = {"models": {"transformer": {}}, "tasks": {"cola": None}, "variants": {"full": {"model": "transformer"}}}
     runs = Plan.read(write_plan(**few)).runs()
@@ -297,7 +295,7 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
 
     assert carried_out(before(GPT1Trainer, "training_step", 1, KILL)) == -KILL
     assert [run.state for run in runs] == ["stopped", "to do"]
-    # The model is finished, and the plan has not noted it.
+    # The model is finished, but the plan has not recorded it.
     assert carried_out(within(gpt1_hf.training.pretrain, "push_run")) == -KILL
     assert [run.state for run in runs] == ["stopped", "to do"]
     written = (runs[0].folder / "model.safetensors").stat().st_mtime_ns
@@ -312,7 +310,7 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written
 
 
-def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, monkeypatch):
+def test_a_run_that_another_process_works_on_is_left_alone(write_plan, monkeypatch):
     monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.1)
     run = Plan.read(write_plan()).runs()[0]
     with lock(run.folder, PLAN_RECORD + ".lock"):

@@ -1,4 +1,4 @@
-"""What is trained is saved before anything else, and Ctrl-C saves as SIGTERM does; the same command goes on."""
+"""The model is saved before anything else happens, Ctrl-C saves like SIGTERM, and the same command resumes."""
 
 import errno
 import json
@@ -93,7 +93,7 @@ AFTER_TRAINING = [
 @pytest.mark.parametrize(
     ("command", "module", "name", "error", "said"), AFTER_TRAINING, ids=lambda value: str(value)[:40]
 )
-def test_what_fails_after_training_is_done_again_by_itself(
+def test_only_the_part_that_failed_after_training_is_repeated(
     command, module, name, error, said, request, tmp_path, monkeypatch, capsys
 ):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
@@ -117,26 +117,26 @@ def test_what_fails_after_training_is_done_again_by_itself(
     assert all(torch.equal(weight, weights[key]) for key, weight in load_file(folder / "model.safetensors").items())
 
 
-def test_other_settings_are_trained_anew(finetuning, tmp_path, monkeypatch):
+def test_different_settings_are_trained_from_the_beginning(finetuning, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(gpt1_hf.training.finetune, "predict", failing(RuntimeError("out of memory")))
         with pytest.raises(RuntimeError):
             main(finetuning(tmp_path))
-    monkeypatch.setattr(GPT1Trainer, "train", failing(RuntimeError("trained anew")))
+    monkeypatch.setattr(GPT1Trainer, "train", failing(RuntimeError("trained again")))
     for more in (("--seed", "7"), ("--resume_from_checkpoint", "false")):
-        with pytest.raises(RuntimeError, match="trained anew"):
+        with pytest.raises(RuntimeError, match="trained again"):
             main(finetuning(tmp_path, *more))
 
 
-def test_a_sampled_row_short_of_a_batch_is_scored_too(finetuning, tmp_path):
-    """`dataloader_drop_last` is of training rows."""
+def test_an_incomplete_last_batch_is_scored(finetuning, tmp_path):
+    """`dataloader_drop_last` applies to training rows."""
     assert main(finetuning(tmp_path, "--dataloader_drop_last", "true", "--per_device_eval_batch_size", "7")) == 0
     assert json.loads((tmp_path / "results.json").read_text())[0]["n_examples"] == 32
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["finetuning", "pretraining"])
-def test_a_signal_saves_and_says_how_to_go_on(command, number, request, tmp_path, capfd):
+def test_a_signal_saves_and_says_how_to_resume(command, number, request, tmp_path, capfd):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
     whole = tmp_path / "whole"
     assert run_in_child(argv(whole)) == 0
@@ -153,7 +153,7 @@ def test_a_signal_saves_and_says_how_to_go_on(command, number, request, tmp_path
     assert all(torch.equal(weight, expected[key]) for key, weight in load_file(folder / "model.safetensors").items())
 
 
-def test_a_run_that_saves_weights_only_is_gone_on_with(pretraining, tmp_path):
+def test_a_run_that_saves_weights_only_resumes(pretraining, tmp_path):
     more = ("--save_only_model", "true")
     folder = tmp_path / "run"
     assert run_in_child(pretraining(folder, *more), before(GPT1Trainer, "training_step", 1, signal.SIGINT)) == 130
@@ -161,7 +161,7 @@ def test_a_run_that_saves_weights_only_is_gone_on_with(pretraining, tmp_path):
     assert run_in_child(pretraining(folder, *more)) == 0
 
 
-def test_a_disk_without_room_for_the_weights_is_told_before_training(finetuning, tmp_path, monkeypatch, capsys):
+def test_a_disk_without_room_for_the_weights_is_reported_before_training(finetuning, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(GPT1Trainer, "train", failing(AssertionError("it is trained")))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     assert main(finetuning(tmp_path / "run")) == 1
@@ -197,7 +197,7 @@ def test_a_second_ctrl_c_ends_at_once(finetuning, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("command", ["finetuning", "pretraining"])
-def test_ctrl_c_while_it_is_scored(command, request, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_during_scoring(command, request, tmp_path, monkeypatch, capsys):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
     scores = {
         "finetuning": (gpt1_hf.training.finetune, "predict"),
@@ -210,8 +210,8 @@ def test_ctrl_c_while_it_is_scored(command, request, tmp_path, monkeypatch, caps
     assert last == f"gpt1: Ctrl-C ended the scoring; the model is saved in {folder}, and the same command scores it"
 
 
-def test_plans_go_on(write_plan, capfd, monkeypatch):
-    """The advice is of the command that was given: `gpt1 analyze` has no --resume_from_checkpoint."""
+def test_plans_resume(write_plan, capfd, monkeypatch):
+    """The advice names the command that was called: `gpt1 analyze` has no --resume_from_checkpoint."""
     run = next(run for run in Plan.read(write_plan()).runs() if run.kind == "finetune")
     step = GPT1Trainer.training_step
 
@@ -237,7 +237,7 @@ def test_plans_go_on(write_plan, capfd, monkeypatch):
             run.do()
 
 
-def test_the_demonstration_goes_on(tmp_path, monkeypatch, capfd):
+def test_the_demo_resumes(tmp_path, monkeypatch, capfd):
     arguments = gpt1_hf.inside.demo.FinetuneArguments
 
     def short(**settings):
@@ -262,7 +262,7 @@ def test_the_demonstration_goes_on(tmp_path, monkeypatch, capfd):
     assert main(argv) == 0
     assert trained == ["pre-trained"] * 3 + ["from-scratch"] * 3
     assert not list(tmp_path.glob("*/checkpoint-*"))
-    # A whole one is done again.
+    # A finished demo runs again.
     assert main(argv) == 0
     assert trained[6:] == ["pre-trained"] * 3 + ["from-scratch"] * 3
 

@@ -1,4 +1,4 @@
-"""Private methods and attributes of transformers' Trainer that ours build on: a test names what a release loses."""
+"""Private methods and attributes of transformers' Trainer that ours use: a test names those that a release drops."""
 
 import ast
 import inspect
@@ -41,7 +41,7 @@ def test_trainer_still_has(name):
     assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
 
 
-def test_the_list_is_whole():
+def test_the_list_is_complete():
     assert set(PRIVATE_HOOKS) == {name for name in used_names() if is_of_trainer(name)}
     assert list(PRIVATE_HOOKS) == sorted(PRIVATE_HOOKS)
 

@@ -40,7 +40,7 @@ def test_one_bar_on_a_terminal(base_model, tmp_path, monkeypatch, capsys):
     assert err.count("'loss': '") == 2
 
 
-def test_quiet_is_quiet_on_a_terminal_too(base_model, tmp_path, monkeypatch, capfd):
+def test_quiet_is_also_quiet_on_a_terminal(base_model, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
     try:
         assert main(["--quiet", *command(base_model, tmp_path)]) == 0
@@ -51,7 +51,7 @@ def test_quiet_is_quiet_on_a_terminal_too(base_model, tmp_path, monkeypatch, cap
     assert "loss" not in err and "train_runtime" not in err and "it/s" not in err
 
 
-def test_quiet_leaves_the_logs_out(capsys):
+def test_quiet_hides_the_logs(capsys):
     try:
         be_quiet(True)
         LogLines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 1.0})

@@ -1,4 +1,4 @@
-"""Runs that are killed, ended, damaged or out of disk: each goes on to the losses and weights of one that was not."""
+"""Runs that are killed, interrupted, damaged or out of disk resume to the losses and weights of one that was not."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def no_measuring():
-    """The machine's peak, which nothing here asks for, takes longer than a run."""
+    """Measuring the machine's peak, which no test here needs, takes longer than a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
         yield
@@ -61,7 +61,7 @@ def corpus(texts, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def argv(corpus, base_model, tmp_path_factory):
-    """Command line of a run; settings of its own on top of those above."""
+    """Makes the command line of a run: the settings above, with changes."""
     tokens = str(tmp_path_factory.mktemp("tokens"))
 
     def argv(output_dir, **changes) -> list[str]:
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uni
     assert [entry["epoch"] for entry in log_of(tmp_path)][3:8:4] == [1, 2]
 
 
-def test_log_lines_that_a_break_falls_between_are_the_same(argv, tmp_path):
+def test_log_lines_around_an_interruption_are_the_same(argv, tmp_path):
     settings = {"logging_steps": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 20}
     settings |= {"eval_strategy": "steps", "eval_steps": 3}
     assert main(argv(tmp_path / "whole", **settings)) == 0
@@ -124,7 +124,7 @@ def test_log_lines_that_a_break_falls_between_are_the_same(argv, tmp_path):
 
 
 @pytest.mark.parametrize("update", [3, 4, 9])
-def test_sigterm_saves_after_the_update_and_the_same_command_goes_on(argv, uninterrupted, tmp_path, capfd, update):
+def test_sigterm_saves_after_the_update_and_the_same_command_resumes(argv, uninterrupted, tmp_path, capfd, update):
     trap = before(GPT1Trainer, "training_step", update - 1, signal.SIGTERM)
     assert run_in_child(argv(tmp_path, save_steps=100), trap) == 128 + signal.SIGTERM
     assert damage(tmp_path / f"checkpoint-{update}") is None
@@ -158,7 +158,7 @@ def test_a_finished_run_is_not_trained_again(argv, uninterrupted, monkeypatch, c
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_run_s_checkpoints_are_refused(argv, uninterrupted, tmp_path, capsys, changes, name, finished):
+def test_checkpoints_of_another_run_are_refused(argv, uninterrupted, tmp_path, capsys, changes, name, finished):
     shutil.copytree(uninterrupted / "checkpoint-8", tmp_path / "checkpoint-8")
     if finished:
         shutil.copy(uninterrupted / PRETRAINING_SETTINGS, tmp_path)
@@ -169,7 +169,7 @@ def test_another_run_s_checkpoints_are_refused(argv, uninterrupted, tmp_path, ca
     assert (tmp_path / "checkpoint-8" / "optimizer.pt").exists()
 
 
-def test_the_corpus_is_compared_by_what_it_holds(argv, corpus, uninterrupted, tmp_path, capsys):
+def test_the_corpus_is_compared_by_its_content(argv, corpus, uninterrupted, tmp_path, capsys):
     run, moved = tmp_path / "run", tmp_path / "moved"
     shutil.copytree(uninterrupted / "checkpoint-8", run / "checkpoint-8")
     shutil.copytree(corpus, moved)
@@ -182,7 +182,7 @@ def test_the_corpus_is_compared_by_what_it_holds(argv, corpus, uninterrupted, tm
     assert "corpus was " in capsys.readouterr().err
 
 
-def test_beginning_anew_wants_a_folder_without_checkpoints(argv, uninterrupted, capsys):
+def test_starting_from_the_beginning_needs_a_folder_without_checkpoints(argv, uninterrupted, capsys):
     assert main(argv(uninterrupted, resume_from_checkpoint="false")) == 1
     assert "resume_from_checkpoint is false, but " in capsys.readouterr().err
 
@@ -197,7 +197,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, tmp_path, kind, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(uninterrupted, tmp_path, kind, caplog):
     for update in (8, 9):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
     assert last_whole_checkpoint(tmp_path).name == "checkpoint-9"
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, t
     assert len(caplog.records) == 1 and f"checkpoint-9 is skipped: {message}" in caplog.text
 
 
-def test_the_run_goes_on_from_the_one_before(argv, uninterrupted, tmp_path):
+def test_the_run_resumes_from_the_one_before(argv, uninterrupted, tmp_path):
     for update in (8, 9):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
     flip_a_bit(tmp_path / "checkpoint-9" / "optimizer.pt")
@@ -235,7 +235,7 @@ def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path
         ([2, 4, 6], 2, None, [4, 6]),
         ([2, 4, 6], None, None, [2, 4, 6]),
         ([2, -4, 6], 2, None, [2, 6]),  # 4 is not whole
-        ([4, 6, 7], 1, None, [6]),  # 7 was passed over
+        ([4, 6, 7], 1, None, [6]),  # 7 was skipped
         ([2, 4, 6], 2, 2, [2, 6]),
         ([2, 4, 6], 1, 2, [2, 6]),
     ]:
@@ -244,7 +244,7 @@ def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path
         assert left() == expected
 
 
-def test_a_disk_that_is_full_ends_the_run_in_one_sentence(argv, uninterrupted, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_ends_the_run_with_one_sentence(argv, uninterrupted, tmp_path, monkeypatch, capsys):
     save = torch.save
 
     def full(content, path, *args, **kwargs):
@@ -288,7 +288,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert_same_run(small_disk, uninterrupted)
 
 
-def test_an_output_folder_that_cannot_be_made_is_named_at_once(argv, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_made_is_reported_at_once(argv, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(argv(tmp_path / "file" / "run")) == 1
     message = capsys.readouterr().err.strip()
@@ -297,7 +297,7 @@ def test_an_output_folder_that_cannot_be_made_is_named_at_once(argv, tmp_path, c
     )
 
 
-def test_errors_of_other_kinds_are_not_taken_for_a_full_disk(argv, tmp_path, monkeypatch):
+def test_other_errors_are_not_reported_as_a_full_disk(argv, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of memory")
 
