@@ -110,7 +110,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
         "seeds must be at least 1, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
-        "learning_rate must be at least 0 and at most 1": [
+        "learning_rate must be at least 0, not nan": [
             "finetune",
             "--task",
             "cola",
@@ -175,7 +175,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),
         ("finetune --task cola --learning_rate much", "invalid float value: 'much'; --help lists the arguments"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --save_dtype float16", "invalid choice: 'float16'"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "from 2, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "must be at least 2, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size must be at least 1, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --hidden_size 10 --num_attention_heads 3", "gpt1: error: hidden_"),
         ("pretrain --corpus /no/where.txt --tokenizer gpt1-tiny", "there is no file or folder '/no/where.txt'"),
