@@ -109,8 +109,8 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
     cases = {
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
-        "seeds must be at least 1 and at most 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
-        "learning_rate must be at least 0 and at most 1": [
+        "seeds must be at least 1, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
+        "learning_rate must be at least 0, not nan": [
             "finetune",
             "--task",
             "cola",
@@ -162,20 +162,20 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
     ("argv", "message"),
     [
         ("finetun", "there is no command 'finetun'; did you mean finetune?"),
-        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0 and at most 1,000,000, not -1.0"),
+        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0, not -1.0"),
         (
             "finetune --task cola --neftune_noise_alpha -1",
-            "neftune_noise_alpha must be at least 0 and at most 1,000,000, not -1.0",
+            "neftune_noise_alpha must be at least 0, not -1.0",
         ),
         (
             "finetune --task cola --num_train_epochs 0",
-            "num_train_epochs must be above 0 and at most 1,000,000,000, not 0",
+            "num_train_epochs must be above 0, not 0",
         ),
         ("finetune --task cola --lora_r 8", "give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),
         ("finetune --task cola --learning_rate much", "invalid float value: 'much'; --help lists the arguments"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --save_dtype float16", "invalid choice: 'float16'"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "at least 2, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "must be at least 2, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size must be at least 1, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --hidden_size 10 --num_attention_heads 3", "gpt1: error: hidden_"),
         ("pretrain --corpus /no/where.txt --tokenizer gpt1-tiny", "there is no file or folder '/no/where.txt'"),

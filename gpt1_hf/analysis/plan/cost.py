@@ -78,7 +78,7 @@ def estimate(run: Run, tokens_per_second: float | None = None) -> Cost:
         tokens, shape = estimator(run)
         rate = tokens_per_second or measure(*shape)
     except GPT1Error as error:  # data or a tokenizer that is not here yet
-        return Cost(reason=run.told(error))
+        return Cost(reason=run.explain(error))
     return Cost(tokens, tokens / rate / 60)
 
 

@@ -254,7 +254,7 @@ def carry_out(runs: Sequence[Run], processes: Processes | None = None) -> dict[s
                 run.do()
             except RUN_ERRORS as error:
                 logger.error(f"{run.name} failed", exc_info=error)
-                missing[run.name] = run.told(error)
+                missing[run.name] = run.explain(error)
         processes.tell(run.name)
     if missing:
         note(f"{len(missing)} of {len(mine)} runs are not finished; the same command goes on with them:")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.results import RESULTS, Result
-from ...training.resume import checkpoints
-from ..plan.run import RECORD, read_record
+from ...training.exact_resume import checkpoints
+from ...training.run_folder import PLAN_RECORD, read_plan_record
 
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def collect(folder: str | Path) -> list[Record]:
     its own list is read once.
     """
     folder = Path(folder)
-    places = {path.parent for name in (RESULTS, RECORD) for path in folder.rglob(name)}
+    places = {path.parent for name in (RESULTS, PLAN_RECORD) for path in folder.rglob(name)}
     records, seen = [], set()
     for place in sorted(places, key=lambda place: (-len(place.parts), place)):
         results = []
@@ -65,7 +65,7 @@ def collect(folder: str | Path) -> list[Record]:
             if key not in seen:
                 results.append(as_result(row))
             seen.add(key)
-        run = read_record(place)
+        run = read_plan_record(place)
         if results or run:
             records.append(Record(place.relative_to(folder).as_posix(), results, run, read_log(place)))
     return sorted(records, key=lambda record: record.name)
