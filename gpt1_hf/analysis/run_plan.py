@@ -1,22 +1,21 @@
-"""One analysis from its plan to its tables and plots."""
+"""Run a plan, and write the tables and figures of its analysis."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
 
-from ...console import note
-from ...errors import GPT1Error
-from ..report.runs import Record, collect
-from ..report.sections import Section, write_section
-from .cost import estimate, format_plan, format_runs
-from .plan import Plan, carry_out, share
-from .workers import Processes
+from ..console import note
+from ..errors import GPT1Error
+from .plan.cost import estimate, format_plan, format_runs
+from .plan.plan import Plan, carry_out, share
+from .plan.workers import Worker
+from .report.runs import RunFolder, collect
+from .report.sections import Section, write_section
 
 
-def analyze(
-    section: Callable[[Sequence[Record]], Section],
+def run_plan(
+    section: Callable[[Sequence[RunFolder]], Section],
     config: str,
     tasks: Sequence[str] | None = None,
     output_dir: str | None = None,
@@ -27,39 +26,39 @@ def analyze(
     shard: str | None = None,
 ):
     """
-    Carry out a plan, and write what the analysis makes of its runs.
+    Run what is left to do of a plan, and write its `analysis.md` and `figures/`.
 
     Args:
         section (`Callable`):
-            Makes tables and figures of runs.
+            Makes the analysis's tables and figures from its runs.
         config (`str`):
-            The plan's YAML.
+            The plan's YAML: a file, or the name of a shipped recipe.
         tasks, output_dir, models_dir, overrides (*optional*):
             See [`Plan.read`].
         dry_run (`bool`, *optional*, defaults to `False`):
-            Whether only to print the plan and its cost.
+            Whether to print the plan and its cost instead.
         tokens_per_second (`float`, *optional*):
-            Rate to reckon the cost with.
+            Training rate for the cost. Default: measured.
         shard (`str`, *optional*):
-            `i/n`, to do a part of it.
+            `i/n`, to do one of n parts.
 
     Raises:
         GPT1Error: if the plan is wrong, or some of its runs are not finished.
     """
     plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
     runs = plan.runs()
-    processes = Processes.join(shard)
+    worker = Worker.join(shard)
     if dry_run:
-        if processes.is_first:
-            disable_progress_bars()  # of reading the data, between the lines
-            mine = share(runs, processes)
-            print(format_runs(mine), flush=True)  # at once; what it costs takes its time
+        if worker.is_first:
+            disable_progress_bars()  # reading the data would print them between the lines
+            mine = share(runs, worker)
+            print(format_runs(mine), flush=True)  # at once: the estimate takes its time
             print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
-        processes.wait_for_all()
+        worker.wait_for_all()
         return
-    missing = carry_out(runs, processes)
-    processes.wait_for_all()
-    if processes.is_first:
-        note(f"written to {write_section(section(collect(plan.output_dir)), Path(plan.output_dir))}")
-    if missing:
-        raise GPT1Error(f"{len(missing)} runs are not finished: {', '.join(missing)}")
+    unfinished = carry_out(runs, worker)
+    worker.wait_for_all()
+    if worker.is_first:
+        note(f"written to {write_section(section(collect(plan.output_dir)), plan.output_dir)}")
+    if unfinished:
+        raise GPT1Error(f"{len(unfinished)} runs are not finished: {', '.join(unfinished)}")

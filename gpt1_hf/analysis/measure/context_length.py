@@ -1,22 +1,23 @@
-"""Measure what context is worth: perplexity on text, and a fine-tuned model's accuracy, at several lengths."""
+"""Evaluate models at several context lengths: perplexity on text, and a fine-tuned model's accuracy."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..checkpoints.loading import open_config
-from ..console import note
-from ..errors import GPT1Error, UsageError
-from ..evaluation.evaluate import EvaluateArguments, evaluate
-from ..evaluation.results import Result, write_results
-from ..settings import default_data_dir
-from .report.figures import Figure, Series
-from .report.runs import Record, labels
-from .report.sections import Section, Table, write_section
+from ...checkpoints.loading import open_config
+from ...console import note
+from ...errors import GPT1Error, UsageError
+from ...evaluation.evaluate import EvaluateArguments, evaluate
+from ...evaluation.results import Result, write_results
+from ...settings import default_data_dir
+from ..report.analyses.context_length import section
+from ..report.runs import RunFolder
+from ..report.sections import write_section
 
 
 logger = logging.getLogger(__name__)
+
+REQUIRED = [("text_file", "finetuned")]
 
 
 @dataclass
@@ -26,8 +27,12 @@ class Arguments:
     model: str = field(
         default="gpt1-tiny", metadata={"help": "Language model for the text: folder, Hub id, or gpt1-tiny."}
     )
-    text_file: str | None = field(default=None, metadata={"help": "Text, as of `gpt1 evaluate`: perplexity."})
-    finetuned: str | None = field(default=None, metadata={"help": "Model fine-tuned for the task: its metric."})
+    text_file: str | None = field(
+        default=None, metadata={"help": "Text to measure perplexity on, as in gpt1 evaluate."}
+    )
+    finetuned: str | None = field(
+        default=None, metadata={"help": "Model fine-tuned for the task, to measure its metric."}
+    )
     task: str = field(default="race", metadata={"help": "Task id of the fine-tuned model."})
     split: str | None = field(default=None, metadata={"help": "Split of text and task. Default: validation."})
     sample: bool = field(default=False, metadata={"help": "Score the task's small labelled sample in the package."})
@@ -45,19 +50,19 @@ class Arguments:
     )
 
 
-def analyze(args: Arguments) -> list[Result]:
+def measure(args: Arguments) -> list[Result]:
     """
-    Evaluate models with less and less context.
+    Evaluate models at each context length.
 
-    Text is read in windows of each length; each token but a document's first is scored once, with half a window before
-    it on average. Rows of a task are cut to each length as they are in fine-tuning. Nothing is trained anew: a model
-    that was fine-tuned at one length is asked what it makes of shorter ones.
+    Text is read in windows of that length: each token but a document's first is scored once, with half a window before
+    it on average. Rows of a task are cut to that length as in fine-tuning. Nothing is trained: a model that was
+    fine-tuned at one length is evaluated at all of them.
 
     Returns:
         list of [`Result`], with `context_length` in their details; also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if there is neither text nor a fine-tuned model.
+        UsageError: if neither text nor a fine-tuned model is given.
     """
     sources = []
     if args.text_file:
@@ -65,7 +70,7 @@ def analyze(args: Arguments) -> list[Result]:
     if args.finetuned:
         sources.append({"model": args.finetuned, "task": args.task, "sample": args.sample})
     if not sources:
-        raise UsageError("analyze context-length needs --text_file, or --finetuned (a model) and --task, or both")
+        raise UsageError("analyze context-length needs --text_file, or --finetuned and --task, or both")
     results = []
     for source in sources:
         for length in usable_lengths(source["model"], args.lengths):
@@ -74,12 +79,13 @@ def analyze(args: Arguments) -> list[Result]:
             found = evaluate(EvaluateArguments(max_length=length, output_dir=str(own_dir), **settings))
             results += [replace(result, details={**result.details, "context_length": length}) for result in found]
     write_results(args.output_dir, results)
-    note(f"written to {write_section(section([Record('context-length', results, {}, [])]), Path(args.output_dir))}")
+    path = write_section(section([RunFolder("context-length", results)]), args.output_dir)
+    note(f"written to {path}")
     return results
 
 
 def usable_lengths(model: str, lengths: list[int]) -> list[int]:
-    """The lengths that a model has positions for, in order; the others are warned of."""
+    """The lengths that fit into a model's context, sorted. A warning names the others."""
     if min(lengths) < 2:
         raise UsageError(f"lengths are numbers of tokens from 2, not {min(lengths)}")
     context = open_config(model).max_position_embeddings
@@ -88,45 +94,5 @@ def usable_lengths(model: str, lengths: list[int]) -> list[int]:
         logger.warning(f"model {model!r} has a context of {context}: not run at {', '.join(map(str, longer))}")
     usable = sorted(set(lengths) - set(longer))
     if not usable:
-        raise GPT1Error(f"model {model!r} has a context of {context}, and all of the lengths are longer")
+        raise GPT1Error(f"model {model!r} has a context of {context}, and all of the lengths are longer: shorten them")
     return usable
-
-
-def section(records: Sequence[Record]) -> Section:
-    """
-    Table and figures of each metric by the length of the context.
-
-    Args:
-        records (list of [`Record`]):
-            Runs; those of other analyses are passed over.
-    """
-    curves: dict[str, dict[str, dict[int, float]]] = {}
-    measured = [
-        result for record in records for result in record.results if result.details.get("context_length") is not None
-    ]
-    short = labels(str(result.model) for result in measured)
-    for result in measured:
-        length = result.details["context_length"]
-        if result.metric != "bits_per_character":  # the same curve as the perplexity's
-            line = f"{result.task} {result.split}, {short[str(result.model)]}"
-            curves.setdefault(result.metric, {}).setdefault(line, {})[length] = result.value
-    lengths = sorted({length for lines in curves.values() for line in lines.values() for length in line})
-    rows = [
-        [name, metric, *(f"{line[length]:.2f}" if length in line else "not run" for length in lengths)]
-        for metric, lines in curves.items()
-        for name, line in lines.items()
-    ]
-    figures = [
-        Figure(
-            f"context_length_{metric}",
-            f"{metric.replace('_', ' ').capitalize()} by context length",
-            "context length (tokens)",
-            metric.replace("_", " "),
-            [Series(name, sorted(line.items())) for name, line in lines.items()],
-            log_x=True,
-            few_x=True,
-        )
-        for metric, lines in curves.items()
-    ]
-    table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths)], rows)
-    return Section("Context length", [table] if rows else [], figures, note="" if rows else "not run")
