@@ -63,7 +63,7 @@ def test_the_written_folder_is_a_space(tmp_path):
     assert len(front["short_description"]) <= 60 and front["license"] == "mit"
     assert not list(folder.rglob("__pycache__"))
     assert (folder / "gpt1_hf" / "assets" / "gpt1-tiny" / "model.safetensors").is_file()
-    with pytest.raises(GPT1Error, match="is not empty: give a new folder"):
+    with pytest.raises(GPT1Error, match="empty folder"):
         write_space(folder)
 
 
