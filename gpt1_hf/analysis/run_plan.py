@@ -10,12 +10,12 @@ from ..errors import GPT1Error
 from .plan.cost import estimate, format_plan, format_runs
 from .plan.plan import Plan, carry_out, share
 from .plan.workers import Worker
-from .report.runs import RunFolder, collect
+from .report.runs import CollectedRun, collect
 from .report.sections import Section, write_section
 
 
 def run_plan(
-    section: Callable[[Sequence[RunFolder]], Section],
+    section: Callable[[Sequence[CollectedRun]], Section],
     config: str,
     tasks: Sequence[str] | None = None,
     output_dir: str | None = None,

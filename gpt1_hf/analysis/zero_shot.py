@@ -50,8 +50,8 @@ SENTIMENTS = ("negative", "positive")  # the two words, in the order of SST-2's 
 @dataclass
 class Answers:
     """
-    A heuristic's scores for rows: one for each class, or one to compare with a threshold; minus infinity without a token
-    to score. `cut` says which rows were longer than the context.
+    A heuristic's scores for rows: one for each class, or one to compare with a threshold. Without a token to score it
+    is minus infinity. `cut` says which rows were longer than the context.
     """
 
     scores: list[list[float]]

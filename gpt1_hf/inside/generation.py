@@ -186,12 +186,12 @@ def sample(
         raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to continue")
     settings = complete_settings(given, lm)
     # If both are given, transformers uses max_new_tokens.
-    asked = n_prompt + settings["max_new_tokens"] if "max_new_tokens" in settings else settings["max_length"]
-    context = getattr(lm.config, "max_position_embeddings", asked)
-    if asked > context and not lm._is_stateful:
+    wanted = n_prompt + settings["max_new_tokens"] if "max_new_tokens" in settings else settings["max_length"]
+    context = getattr(lm.config, "max_position_embeddings", wanted)
+    if wanted > context and not lm._is_stateful:
         raise GPT1Error(
-            f"the prompt is {n_prompt} tokens long, which with {asked - n_prompt} new ones is more than the model's "
-            f"context of {context}: shorten the prompt, or ask for at most max_new_tokens {context - n_prompt}"
+            f"the prompt is {n_prompt} tokens long, which with {wanted - n_prompt} new ones is more than the model's "
+            f"context of {context}: shorten the prompt, or set max_new_tokens to at most {context - n_prompt}"
             if n_prompt < context
             else f"the prompt is {n_prompt} tokens long, which fills the model's context of {context}: shorten it"
         )

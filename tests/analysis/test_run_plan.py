@@ -108,7 +108,7 @@ def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_b
     assert asked[-1][1] == torch.float32
 
 
-def test_data_that_are_not_there_are_asked_for_once(write_plan, monkeypatch, tmp_path):
+def test_missing_data_are_looked_up_once(write_plan, monkeypatch, tmp_path):
     path = write_plan(tasks={"cola": {"seeds": 3}}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
     asked = []
 

@@ -11,7 +11,7 @@ from ...evaluation.evaluate import EvaluateArguments, evaluate
 from ...evaluation.results import Result, write_results
 from ...settings import default_data_dir
 from ..report.analyses.context_length import section
-from ..report.runs import RunFolder
+from ..report.runs import CollectedRun
 from ..report.sections import write_section
 
 
@@ -79,7 +79,7 @@ def measure(args: Arguments) -> list[Result]:
             found = evaluate(EvaluateArguments(max_length=length, output_dir=str(own_dir), **settings))
             results += [replace(result, details={**result.details, "context_length": length}) for result in found]
     write_results(args.output_dir, results)
-    path = write_section(section([RunFolder("context-length", results)]), args.output_dir)
+    path = write_section(section([CollectedRun("context-length", results)]), args.output_dir)
     note(f"written to {path}")
     return results
 

@@ -18,7 +18,7 @@ from ...tasks import load_task
 from ...training.snapshots import FOLDER
 from ...training_record import rows_digest
 from ..report.analyses.zero_shot import section
-from ..report.runs import RunFolder
+from ..report.runs import CollectedRun
 from ..report.sections import write_section
 from ..zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
 
@@ -104,7 +104,7 @@ def measure(args: Arguments) -> list[Result]:
             results.append(replace(result, details=details))
     print(table(results))
     write_results(args.output_dir, results)
-    path = write_section(section([RunFolder("zero-shot", results)]), args.output_dir)
+    path = write_section(section([CollectedRun("zero-shot", results)]), args.output_dir)
     note(f"written to {path}")
     return results
 

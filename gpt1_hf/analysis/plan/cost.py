@@ -60,7 +60,7 @@ class Cost:
 
 class Update(NamedTuple):
     """
-    A training update whose rate is asked for: what is trained (`head` is `pretrain`, `finetune`, or `finetune without
+    A training update to measure: what is trained (`head` is `pretrain`, `finetune`, or `finetune without
     the auxiliary loss`), on a batch of shape `(rows, length)`, where, and in which autocast type.
     """
 

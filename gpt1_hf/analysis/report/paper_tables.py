@@ -7,7 +7,7 @@ from ...evaluation.results import Result
 from ...evaluation.seeds import mean_and_deviation
 from ...tasks import load_task
 from .paper import GLUE_PAPER, GLUE_PRIOR, TABLES, Column
-from .runs import RunFolder, scores, short_names
+from .runs import CollectedRun, scores, short_names
 from .sections import Section, Table
 
 
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """
     The paper's tables, with a column for each model that was wholly fine-tuned with the auxiliary objective, and one
     for the same model from scratch.

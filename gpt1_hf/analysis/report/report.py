@@ -15,7 +15,7 @@ from ...files import write_text
 from ...resources import ASSETS
 from . import analyses, paper_tables
 from .figures import Figure, Series, draw
-from .runs import RunFolder, collect
+from .runs import CollectedRun, collect
 from .sections import Section, Table, escape, write_figures
 
 
@@ -81,7 +81,7 @@ def report(runs_dir: str | Path, output_dir: str | Path | None = None) -> Path:
     return folder / "report.html"
 
 
-def build(runs: Sequence[RunFolder], title: str) -> Report:
+def build(runs: Sequence[CollectedRun], title: str) -> Report:
     """Make the report of some runs."""
     states = [run.plan.get("state", "finished") for run in runs]
     counts = [f"{states.count(state)} {state}" for state in ("finished", "failed", "stopped") if state in states]
@@ -100,7 +100,7 @@ def build(runs: Sequence[RunFolder], title: str) -> Report:
     return Report(title, " ".join(summary), sections, commands)
 
 
-def pretraining(runs: Sequence[RunFolder]) -> Section:
+def pretraining(runs: Sequence[CollectedRun]) -> Section:
     """The pre-training runs: size, tokens, held-out perplexity, and their losses."""
     rows, series = [], []
     for run in runs:
@@ -133,7 +133,7 @@ def pretraining(runs: Sequence[RunFolder]) -> Section:
     return Section("Pre-training", [table], [Figure("pretraining_loss", "Training loss of the models", *axes, series)])
 
 
-def finetuning_losses(runs: Sequence[RunFolder]) -> Section:
+def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
     """Loss curves of fine-tuning: a figure for each task, with one seed of each setting."""
     tasks: dict[str, dict[str, Series]] = {}
     for run in runs:
@@ -152,7 +152,7 @@ def finetuning_losses(runs: Sequence[RunFolder]) -> Section:
 RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", "seed"]
 
 
-def other_results(runs: Sequence[RunFolder]) -> Section:
+def other_results(runs: Sequence[CollectedRun]) -> Section:
     """Results of neither training nor an analysis, such as those of `gpt1 evaluate`."""
     rows = []
     for run in runs:
@@ -178,7 +178,7 @@ def settings_text(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
-def all_runs(runs: Sequence[RunFolder]) -> Section:
+def all_runs(runs: Sequence[CollectedRun]) -> Section:
     """Every run with its settings, time and hardware."""
     rows = []
     for run in runs:

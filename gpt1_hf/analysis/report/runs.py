@@ -18,7 +18,7 @@ STATE = "trainer_state.json"  # transformers' own name
 
 
 @dataclass
-class RunFolder:
+class CollectedRun:
     """
     A run, as its folder describes it.
 
@@ -54,7 +54,7 @@ class RunFolder:
         return [(entry["step"], entry["loss"]) for entry in self.log if "loss" in entry and "step" in entry]
 
 
-def collect(folder: str | Path) -> list[RunFolder]:
+def collect(folder: str | Path) -> list[CollectedRun]:
     """
     Read all runs below a folder, sorted by name. The `results.json` of a run over several seeds or parts repeats the
     results of the folders below it: these are read once.
@@ -72,7 +72,7 @@ def collect(folder: str | Path) -> list[RunFolder]:
             seen.add(key)
         plan = read_record(place)
         if results or plan:
-            runs.append(RunFolder(place.relative_to(folder).as_posix(), results, plan, read_log(place)))
+            runs.append(CollectedRun(place.relative_to(folder).as_posix(), results, plan, read_log(place)))
     return sorted(runs, key=lambda run: run.name)
 
 
@@ -120,7 +120,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return []
 
 
-def scores(runs: Iterable[RunFolder]) -> Iterator[tuple[RunFolder, Result]]:
+def scores(runs: Iterable[CollectedRun]) -> Iterator[tuple[CollectedRun, Result]]:
     """Results of fine-tuned models on their evaluation splits, each with its run."""
     for run in runs:
         for result in run.results:

@@ -12,7 +12,7 @@ from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM
 from gpt1_hf.analysis.measure import zero_shot as module
 from gpt1_hf.analysis.measure.zero_shot import checkpoints, curves
 from gpt1_hf.analysis.report.analyses.zero_shot import section
-from gpt1_hf.analysis.report.runs import RunFolder
+from gpt1_hf.analysis.report.runs import CollectedRun
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.results import Result
 
@@ -139,7 +139,7 @@ def test_the_picture_has_a_line_a_task_and_architecture():
         for updates in (0, 10, 1000)
         for result in fake(task, architecture, updates, updates / 1250)
     ]
-    (figure,) = section([RunFolder("curves", results)]).figures
+    (figure,) = section([CollectedRun("curves", results)]).figures
     assert [(line.label, line.dashed) for line in figure.series] == [
         ("cola, runs/lstm", True),
         ("cola, runs/transformer", False),

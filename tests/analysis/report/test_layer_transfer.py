@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification
 
 from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM
 from gpt1_hf.analysis.report.analyses import layer_transfer
-from gpt1_hf.analysis.report.runs import RunFolder
+from gpt1_hf.analysis.report.runs import CollectedRun
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.results import Result
 from gpt1_hf.training.arguments import FinetuneArguments
@@ -102,7 +102,7 @@ def test_the_curve_is_the_means_over_seeds():
         for seed, value in enumerate(values):
             details = {"transfer_layers": n_layers, "from_scratch": False}
             row = Result("sst2", split, "accuracy", value, 10, 91.3, "m", seed, details)
-            runs.append(RunFolder(f"{n_layers}-{split}-{seed}", [row]))
+            runs.append(CollectedRun(f"{n_layers}-{split}-{seed}", [row]))
     (table,), (figure,) = layer_transfer.section(runs).tables, layer_transfer.section(runs).figures
     assert table.headers == ["task", "split", "0", "2"]
     assert table.rows == [

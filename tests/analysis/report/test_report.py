@@ -13,7 +13,7 @@ from gpt1_hf.analysis.report.analyses import ablations, auxiliary
 from gpt1_hf.analysis.report.analyses import zero_shot as zero_shot_section
 from gpt1_hf.analysis.report.figures import Figure, Series, draw, standalone
 from gpt1_hf.analysis.report.report import build, report
-from gpt1_hf.analysis.report.runs import RunFolder, collect, short_names
+from gpt1_hf.analysis.report.runs import CollectedRun, collect, short_names
 from gpt1_hf.analysis.report.sections import Table, escape
 from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import analyses
@@ -102,7 +102,7 @@ def test_finetune_all_shows_the_same_numbers():
             task, split, metric, *numbers = (cell.strip() for cell in line.split("|")[1:6])
             if metric == load_task(task).metric:
                 shown.add((task, split.partition("_")[2] or None, *numbers))
-    tables = paper_tables.section([RunFolder("all", results)]).tables
+    tables = paper_tables.section([CollectedRun("all", results)]).tables
     columns = [column for table in paper.TABLES.values() for column in table]
     reported = [row for table in tables for row in table.rows if row[0] != "GLUE"]
     assert shown == {(c.task, c.subset, row[2], row[3]) for c, row in zip(columns, reported, strict=True)}

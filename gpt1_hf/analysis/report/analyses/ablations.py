@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....tasks import load_task
 from ..paper import ABLATIONS, TABLE_5
-from ..runs import RunFolder, scores
+from ..runs import CollectedRun, scores
 from ..sections import Section, Table, signed
 
 
@@ -23,7 +23,7 @@ NOTE = (
 )
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """Table 5: for each variant, the paper's row and ours."""
     values = {variant: task_values(runs, variant) for variant in ABLATIONS}
     # Averages are comparable only over the same tasks: those that every variant with a result has.
@@ -54,7 +54,7 @@ def section(runs: Sequence[RunFolder]) -> Section:
     )
 
 
-def task_values(runs: Sequence[RunFolder], variant: str) -> dict[str, list[float]]:
+def task_values(runs: Sequence[CollectedRun], variant: str) -> dict[str, list[float]]:
     """Task -> a variant's values, one for each seed. MultiNLI's two sets count as one: their mean."""
     found: dict[tuple[str, str], list[float]] = {}
     for run, result in scores(runs):
@@ -64,7 +64,7 @@ def task_values(runs: Sequence[RunFolder], variant: str) -> dict[str, list[float
     return {task: [mean(values) for (own, _), values in found.items() if own == task] for task in TABLE_5}
 
 
-def is_ablation(run: RunFolder) -> bool:
+def is_ablation(run: CollectedRun) -> bool:
     """Whether a plan's run belongs to the table: the runs of a plan that sweeps a setting have longer names."""
     return len(run.plan["name"].split("/")) == 4
 

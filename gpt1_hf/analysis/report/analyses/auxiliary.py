@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....tasks import all_tasks
 from ..figures import Figure, Series
-from ..runs import RunFolder, scores
+from ..runs import CollectedRun, scores
 from ..sections import Section, Table, signed
 
 
 VARIANTS = ("with_auxiliary", "without_auxiliary")
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """Score of each task with and without the objective, by the number of training rows."""
     tasks = all_tasks()
     # (task, training rows) -> variant -> run -> values: one, or MultiNLI's two

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from ..figures import Figure, Series
-from ..runs import RunFolder, short_names
+from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """Table and figures of each metric by context length."""
     results = [result for run in runs for result in run.results if result.details.get("context_length") is not None]
     names = short_names(str(result.model) for result in results)

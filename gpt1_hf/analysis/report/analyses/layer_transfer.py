@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....tasks import all_tasks
 from ..figures import Figure, Series
-from ..runs import RunFolder
+from ..runs import CollectedRun
 from ..sections import Section, Table
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """Table and figure of accuracy by the number of transferred blocks."""
     tasks = all_tasks()
     values: dict[tuple[str, str], dict[int, list[float]]] = {}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ....evaluation.results import Result
 from ..figures import Figure, Series
-from ..runs import RunFolder, short_names
+from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
 
 
@@ -13,7 +13,7 @@ from ..sections import Section, Table
 CHECKPOINT = re.compile(r"/?(checkpoint|trajectory/update)-(\d+)/?$")
 
 
-def section(runs: Sequence[RunFolder]) -> Section:
+def section(runs: Sequence[CollectedRun]) -> Section:
     """Table of the last checkpoints, and figure of all."""
     curves: dict[tuple[str, str], dict[float, Result]] = {}
     scores: dict[tuple[str, str], str] = {}
