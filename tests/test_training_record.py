@@ -228,7 +228,7 @@ class TestRowsOfTheSplit:
         assert row["n_examples"] == 7 and row["details"]["max_examples"] == 7
         assert "7 (sample)" in capsys.readouterr().out
         assert main([*argv[:-1], "0", "--output_dir", str(tmp_path)]) == 2
-        assert "max_examples is a number from 1, not 0" in capsys.readouterr().err
+        assert "max_examples must be at least 1, not 0" in capsys.readouterr().err
 
     def test_of_documents(self, base_model, texts, tmp_path):
         (tmp_path / "texts").mkdir()

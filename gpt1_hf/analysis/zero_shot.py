@@ -36,7 +36,7 @@ from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, check_ranges, default_data_dir
 from ..tasks import load_task
 from ..training_record import check_tokenizer, rows_digest
 
@@ -296,7 +296,7 @@ class ZeroShotArguments:
             sample = "sample" if self.sample else None
             parts = (self.tokenizer, self.split, sample)
             self.output_dir = default_folder("zero_shot", self.task, self.model, *parts)
-        check_ranges(self, {"max_examples": (1, MOST), "max_length": (2, MOST), "batch_size": (1, MOST)})
+        check_ranges(self, {"max_examples": (1, NO_LIMIT), "max_length": (2, NO_LIMIT), "batch_size": (1, NO_LIMIT)})
 
 
 def zero_shot(args: ZeroShotArguments) -> list[Result]:

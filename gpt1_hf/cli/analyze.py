@@ -8,7 +8,7 @@ import yaml
 
 from ..errors import UsageError
 from ..resources import PACKAGE, UNREADABLE
-from ..settings import LEAST, check_ranges, nearest
+from ..settings import POSITIVE, check_ranges, nearest
 from .flags import Parser, check, read_constant, read_fields
 
 
@@ -82,7 +82,7 @@ def plan(action: str, help_line: str, argv: list[str]):
     parser.add_argument("--shard", metavar="I/N", help="Do part I of N equal parts of the plan, such as 1/2.")
     args, rest = parser.parse_known_args(argv)
     overrides = read_overrides(rest, parser.flags())
-    check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
+    check_ranges(args, {"tokens_per_second": (POSITIVE, 1e18)})
 
     from ..analysis.run_plan import run_plan
 

@@ -6,7 +6,7 @@ import sys
 from ..console import no_bars
 from ..errors import GPT1Error
 from ..files import writing
-from ..settings import MOST, check_ranges
+from ..settings import NO_LIMIT, check_ranges
 from .flags import Parser, read_constant
 
 
@@ -48,7 +48,7 @@ def main(argv: list[str]):
         return
 
     if args.action == "train":
-        check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, MOST)})
+        check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, NO_LIMIT)})
 
     from ..data.token_stream import read_pieces
     from ..files import check_writable

@@ -11,7 +11,7 @@ from ..console import note
 from ..data.sampling import spaced
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, check_ranges, default_data_dir
 from ..tasks import load_task
 from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
@@ -29,11 +29,11 @@ from .task_scores import (
 
 
 RANGES = {
-    "stride": (1, MOST),
-    "max_characters": (1, MOST),
-    "max_length": (2, MOST),
-    "max_examples": (1, MOST),
-    "batch_size": (1, MOST),
+    "stride": (1, NO_LIMIT),
+    "max_characters": (1, NO_LIMIT),
+    "max_length": (2, NO_LIMIT),
+    "max_examples": (1, NO_LIMIT),
+    "batch_size": (1, NO_LIMIT),
 }
 
 

@@ -12,9 +12,9 @@ from ..evaluation.metrics import score
 from ..evaluation.results import RESULTS, Result, write_results
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments
+from ..training.exact_resume import remove_checkpoints
 from ..training.finetune import finetune_once
-from ..training.finished import finished_results
-from ..training.resume import forget_trained, remove_checkpoints
+from ..training.run_folder import RunFolder, finetuning_facts
 from .generation import generate
 
 
@@ -60,8 +60,9 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
             resume_from_checkpoint="true",
         )
         with interruptible("the demonstration", "the same command resumes it"):
-            results += finished_results(args, task) or finetune_once(args, task, rows)
-        forget_trained(args)
+            run = RunFolder.of_finetuning(args, finetuning_facts(args, task))
+            results += run.finished_results() or finetune_once(run, task, rows)
+        run.close()
         remove_checkpoints(args.output_dir)  # saved by an interruption
     write_results(output_dir, results)
 

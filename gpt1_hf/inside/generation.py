@@ -15,15 +15,15 @@ from transformers.generation import (
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..errors import GPT1Error
-from ..settings import LEAST, MOST, check_ranges
+from ..settings import NO_LIMIT, POSITIVE, check_ranges
 
 
 RANGES = {
     "temperature": (0.0, 1e6),
-    "top_p": (LEAST, 1.0),
-    "max_new_tokens": (1, MOST),
-    "max_length": (1, MOST),
-    "num_return_sequences": (1, MOST),
+    "top_p": (POSITIVE, 1.0),
+    "max_new_tokens": (1, NO_LIMIT),
+    "max_length": (1, NO_LIMIT),
+    "num_return_sequences": (1, NO_LIMIT),
     "seed": (0, 2**32 - 1),
 }
 # Settings that neither the caller nor the model's `generation_config.json` gives.

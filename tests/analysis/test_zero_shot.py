@@ -361,8 +361,8 @@ class TestCommand:
         out = ["--model", base_model, "--output_dir", str(tmp_path)]
         cases = {
             "race, sst2, not mnli": ["--task", "mnli", *out],
-            "max_examples is a number from 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
-            "max_length is a number from 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
+            "max_examples must be at least 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
+            "max_length must be at least 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
         }
         for message, argv in cases.items():
             assert main(["zero-shot", *argv]) == 2

@@ -1,4 +1,4 @@
-"""What pre-training leaves behind on its way: log-spaced weights, their perplexities, the curve, held-out losses."""
+"""What pre-training writes on its way: log-spaced weights, their perplexities, the loss curve, held-out losses."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def test_a_hook_without_a_trajectory_is_refused(texts, base_model, tmp_path):
         pretrain(arguments(texts, base_model, tmp_path, "run"), lambda model, update: {})
 
 
-def test_rows_of_later_updates_are_written_anew(tmp_path):
+def test_a_trajectory_is_read(tmp_path):
     (tmp_path / "trajectory.jsonl").write_text('{"update": 0}\n{"update": 1}\n')
     assert read_trajectory(tmp_path) == [{"update": 0}, {"update": 1}]
     assert read_trajectory(tmp_path / "elsewhere") == []
@@ -104,7 +104,7 @@ def test_the_curve_is_drawn(texts, base_model, tmp_path):
     assert evaluations[0]["eval_perplexity"] == pytest.approx(math.exp(evaluations[0]["eval_loss"]))
 
 
-def test_without_matplotlib_one_sentence_says_so(tmp_path, monkeypatch, caplog):
+def test_missing_matplotlib_is_reported_in_one_sentence(tmp_path, monkeypatch, caplog):
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.ticker"):
         monkeypatch.setitem(sys.modules, module, None)
     plot_losses([{"step": 1, "loss": 2.0}], [], 5.0, tmp_path / "loss.png")

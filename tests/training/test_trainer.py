@@ -109,7 +109,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         assert float(entry["loss"]) == pytest.approx(terms, abs=2e-4)
 
 
-def test_decay_spares_biases_and_gains(config, processor, rows, tmp_path):
+def test_biases_and_gains_do_not_decay(config, processor, rows, tmp_path):
     config.vocab_size = len(processor.tokenizer)
     model = GPT1ForSequenceClassification(config)
     trainer = GPT1Trainer(model, arguments(tmp_path), processing_class=processor, train_dataset=rows)
@@ -135,7 +135,7 @@ def test_paper_values_are_the_defaults(tmp_path):
     assert args.report_to == []
 
 
-def test_spans_are_drawn_with_replacement_one_corpus_an_epoch(config, tmp_path):
+def test_spans_are_drawn_with_replacement_one_corpus_per_epoch(config, tmp_path):
     spans = RandomSpans(stream(np.arange(1000, dtype=np.uint16) % 50), length=16)
     trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path, seed=3), train_dataset=spans)
     starts = list(trainer._get_train_sampler())
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(c
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
+def test_a_jump_of_the_loss_gives_a_warning(config, tmp_path, caplog):
     trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path))
     for update, loss in enumerate([5.0] * 9 + [6.9, 5.2, 5.1, 6.6, 7.2], start=1):
         trainer.state.global_step = update
@@ -178,7 +178,7 @@ def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
     ]
 
 
-def test_of_several_gpus_one_process_uses_one(config, processor, rows, tmp_path, caplog):
+def test_one_process_uses_one_of_several_gpus(config, processor, rows, tmp_path, caplog):
     args = arguments(tmp_path)
     args._n_gpu = 2
     trainer = GPT1Trainer(GPT1ForSequenceClassification(config), args, processing_class=processor, train_dataset=rows)

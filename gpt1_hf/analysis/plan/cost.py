@@ -86,7 +86,7 @@ def estimate(run: Run, tokens_per_second: float | None = None) -> Cost:
         tokens, update = _pretraining(run) if run.kind == "pretrain" else _finetuning(run)
         rate = tokens_per_second or training_rate(update)
     except GPT1Error as error:  # the data or the tokenizer are not there yet
-        return Cost(reason=run.told(error))
+        return Cost(reason=run.explain(error))
     return Cost(tokens, tokens / rate / 60)
 
 

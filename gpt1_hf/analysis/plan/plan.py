@@ -259,7 +259,7 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
                 run.do()
             except RUN_ERRORS as error:
                 logger.error(f"{run.name} failed", exc_info=error)
-                unfinished[run.name] = run.told(error)
+                unfinished[run.name] = run.explain(error)
         worker.announce(run.name)
     if unfinished:
         note(f"{len(unfinished)} of {len(mine)} runs are not finished; the same command resumes them:")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.results import RESULTS, Result
-from ...training.resume import checkpoints
-from ..plan.run import RECORD, read_record
+from ...training.exact_resume import checkpoints
+from ...training.run_folder import PLAN_RECORD, read_plan_record
 
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def collect(folder: str | Path) -> list[CollectedRun]:
     results of the folders below it: these are read once.
     """
     folder = Path(folder)
-    places = {path.parent for name in (RESULTS, RECORD) for path in folder.rglob(name)}
+    places = {path.parent for name in (RESULTS, PLAN_RECORD) for path in folder.rglob(name)}
     runs, seen = [], set()
     for place in sorted(places, key=lambda place: (-len(place.parts), place)):
         results = []
@@ -70,7 +70,7 @@ def collect(folder: str | Path) -> list[CollectedRun]:
             if key not in seen:
                 results.append(as_result(row))
             seen.add(key)
-        plan = read_record(place)
+        plan = read_plan_record(place)
         if results or plan:
             runs.append(CollectedRun(place.relative_to(folder).as_posix(), results, plan, read_log(place)))
     return sorted(runs, key=lambda run: run.name)

@@ -10,12 +10,12 @@ import yaml
 
 from gpt1_hf.analysis.plan import run as run_module
 from gpt1_hf.analysis.plan.plan import Plan, carry_out, share
-from gpt1_hf.analysis.plan.run import RECORD
 from gpt1_hf.analysis.plan.workers import Worker
 from gpt1_hf.cli.analyze import is_plan
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
+from gpt1_hf.training.run_folder import PLAN_RECORD
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_failed_runs_are_named_and_the_rest_goes_on(write_plan, done, capsys):
         "finetune/cola/lstm/seed-43": "its model, pretrain/lstm, is not finished",
         "finetune/sst2/lstm/seed-42": "its model, pretrain/lstm, is not finished",
     }
-    record = json.loads((runs[1].folder / RECORD).read_text())
+    record = json.loads((runs[1].folder / PLAN_RECORD).read_text())
     assert (record["state"], record["error"]) == ("failed", "no luck")
     out = capsys.readouterr().err
     assert "5 of 8 runs are not finished" in out
@@ -258,4 +258,4 @@ def test_what_an_error_advises_is_what_a_plan_takes(write_plan):
     model, *_, run = Plan.read(write_plan()).runs()
     error = GPT1Error("give --data_dir,\nor --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix")
     expected = "give --{}.data_dir, or --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix"
-    assert (model.told(error), run.told(error)) == (expected.format("pretrain"), expected.format("finetune"))
+    assert (model.explain(error), run.explain(error)) == (expected.format("pretrain"), expected.format("finetune"))
