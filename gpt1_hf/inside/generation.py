@@ -191,7 +191,7 @@ def sample(
     if wanted > context and not lm._is_stateful:
         raise GPT1Error(
             f"the prompt is {n_prompt} tokens long, which with {wanted - n_prompt} new ones is more than the model's "
-            f"context of {context}: shorten the prompt, or set max_new_tokens to at most {context - n_prompt}"
+            f"context of {context}: shorten the prompt, or give at most max_new_tokens {context - n_prompt}"
             if n_prompt < context
             else f"the prompt is {n_prompt} tokens long, which fills the model's context of {context}: shorten it"
         )

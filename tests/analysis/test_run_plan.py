@@ -256,4 +256,4 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
         (result,) = json.loads((record.parent / "results.json").read_text())
         # Each run is one process's: its batches are not spread.
         assert result["details"]["batch_size"] == 32
-    assert run.stdout.count("[1/") == 2 and run.stdout.count("analysis.md") == 1
+    assert run.stderr.count("[1/") == 2 and run.stderr.count("analysis.md") == 1
