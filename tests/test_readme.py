@@ -71,7 +71,7 @@ NOT_RUN = {
 }
 # Command -> the function that it calls after parsing its arguments.
 CALLS = {
-    "analyze": "gpt1_hf.analysis.plan.execute.analyze",
+    "analyze": "gpt1_hf.analysis.run_plan.run_plan",
     "convert": "gpt1_hf.checkpoints.conversion.convert",
     "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
     "export": "gpt1_hf.checkpoints.export.export",
@@ -89,8 +89,8 @@ CALLS = {
 }
 # Start of a command whose arguments select another function -> that function.
 CALLS_BY_ARGUMENTS = {
-    "analyze context-length": "gpt1_hf.analysis.context_length.analyze",
-    "analyze zero-shot": "gpt1_hf.analysis.zero_shot_curves.analyze",
+    "analyze context-length": "gpt1_hf.analysis.measure.context_length.measure",
+    "analyze zero-shot": "gpt1_hf.analysis.measure.zero_shot.measure",
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.inside.space.write_space",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",

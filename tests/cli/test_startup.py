@@ -25,8 +25,8 @@ REFERENCES = (
     "gpt1_hf.evaluation.evaluate.EvaluateArguments",
     "gpt1_hf.evaluation.glue_submission.SubmitArguments",
     "gpt1_hf.analysis.zero_shot.ZeroShotArguments",
-    "gpt1_hf.analysis.zero_shot_curves.Arguments",
-    "gpt1_hf.analysis.context_length.Arguments",
+    "gpt1_hf.analysis.measure.zero_shot.Arguments",
+    "gpt1_hf.analysis.measure.context_length.Arguments",
 )
 # Starts like the console script. Its last line is the exit status and the slow libraries that were imported.
 SCRIPT = """
