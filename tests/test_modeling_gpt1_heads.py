@@ -25,9 +25,9 @@ from gpt1_hf import (
     GPT1ForTokenClassification,
     GPT1LSTMConfig,
     GPT1LSTMForSequenceClassification,
-    modeling_gpt1,
+    modeling_gpt1_heads,
 )
-from gpt1_hf.modeling_gpt1 import linear_cross_entropy
+from gpt1_hf.modeling_gpt1_heads import linear_cross_entropy
 
 
 # The loss that never holds all logits
@@ -40,7 +40,7 @@ def weighted_sum(states, weight, targets, token_weights):
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 def test_chunked_loss_equals_the_loss_of_all_logits(rows, monkeypatch):
-    monkeypatch.setattr(modeling_gpt1, "LOGITS_PER_CHUNK", 11 * rows)
+    monkeypatch.setattr(modeling_gpt1_heads, "LOGITS_PER_CHUNK", 11 * rows)
     torch.manual_seed(0)
     states, weight = torch.randn(7, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
     targets, token_weights = torch.randint(0, 11, (7,)), torch.rand(7)
@@ -501,7 +501,9 @@ def test_labels_that_do_not_fit_are_refused_and_say_nothing_of_the_problem(head)
         model = GPT1LSTMForSequenceClassification(GPT1LSTMConfig(**sizes))
     ids = random_ids(2, 5)
     for labels in (torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([0.5, 1.0]), torch.tensor([1])):
-        with pytest.raises(ValueError, match="do not fit logits of shape .* a class id for each row.*, as floats"):
+        with pytest.raises(
+            ValueError, match="do not fit logits of shape .* class id for each row, or a float for each logit"
+        ):
             model(ids, labels=labels)
         assert model.config.problem_type is None
     model(ids, labels=torch.tensor([2, 1]))

@@ -20,7 +20,7 @@ from gpt1_hf import (
     GPT1LSTMModel,
 )
 from gpt1_hf.hardware import has_half_precision
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 VOCAB, HIDDEN, UNITS = 61, 12, 20

@@ -22,7 +22,8 @@ from gpt1_hf import (
     GPT1TrainingArguments,
 )
 from gpt1_hf.data.batching import common_prefix
-from gpt1_hf.modeling_gpt1 import CACHE, Branches, GPT1Model
+from gpt1_hf.modeling_gpt1 import GPT1Model
+from gpt1_hf.modeling_gpt1_heads import CACHE, Branches
 
 
 SIDES = pytest.mark.parametrize("side", ["right", "left"])

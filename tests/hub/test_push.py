@@ -29,7 +29,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub.upload import card_for, model_files, upload
 
 
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
+CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}
 LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
@@ -127,8 +127,8 @@ def test_a_push_over_another_model_leaves_nothing_of_it(hub, client, model):
     # `from_pretrained` prefers model.safetensors to an index: whichever is left over would be read.
     for folder in (model, shards):
         assert client("push", folder, "anna/changed")["status"] == 0
-        weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - {"modeling_gpt1.py"}
-        assert weights == {path.name for path in folder.glob("model*")} - {"modeling_gpt1.py"}
+        weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - CODE
+        assert weights == {path.name for path in folder.glob("model*")} - CODE
         assert "notes/plan.txt" in hub.files("anna/changed")
 
 
