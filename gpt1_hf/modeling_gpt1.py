@@ -180,9 +180,9 @@ class GPT1MLP(nn.Module):
 
     def __init__(self, config: GPT1Config):
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)  # type: ignore[arg-type]
         self.act_fn = ACT2FN[config.hidden_act]
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)  # type: ignore[arg-type]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
@@ -253,13 +253,13 @@ class GPT1Model(GPT1PreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        branch_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        branch_ids: torch.Tensor | None = None,
         use_cache: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -303,12 +303,12 @@ class GPT1Model(GPT1PreTrainedModel):
             check_keywords(self, kwargs)
         if branch_ids is not None and (position_ids is None or cache is not None or not self.takes_branches):
             raise ValueError("branch_ids need position_ids, no cache, and eager, sdpa or flex attention")
-        inputs_embeds = self._embed(input_ids, inputs_embeds)
+        hidden_states = self._embed(input_ids, inputs_embeds)
         # The caller's positions mark packed rows, if there is no cache. Default positions are not passed: without
         # them the mask stays implicit, which fast attention kernels need.
         causal_mask = create_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=hidden_states,
             attention_mask=attention_mask,
             # The positions of branches also restart, but a branch sees the prefix before it.
             position_ids=position_ids if branch_ids is None else None,
@@ -319,9 +319,8 @@ class GPT1Model(GPT1PreTrainedModel):
             cache = DynamicCache(config=self.config)
         cache = without_checkpointing(self, cache)
         if position_ids is None:
-            position_ids = default_positions(inputs_embeds, attention_mask, cache)
+            position_ids = default_positions(hidden_states, attention_mask, cache)
 
-        hidden_states = inputs_embeds
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
         # A rank of vLLM's pipeline (vLLM's transformers/base.py) has an identity in place of each block that another

@@ -107,6 +107,20 @@ def check_keywords(model: PreTrainedModel, keywords: dict[str, Any]):
         logger.warning_once(f"{problem}: it has no effect unless the attention function in use reads it")
 
 
+def input_shape(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Size:
+    """
+    Shape of the input in tokens, `(batch, seq)` or `(batch, rows, seq)`.
+
+    Raises:
+        ValueError: unless exactly one of the two inputs is passed.
+    """
+    if input_ids is not None and inputs_embeds is None:
+        return input_ids.shape
+    if inputs_embeds is not None and input_ids is None:
+        return inputs_embeds.shape[:-1]
+    raise ValueError("pass exactly one of input_ids and inputs_embeds")
+
+
 class GPT1FamilyPreTrainedModel(PreTrainedModel):
     """Features and weight initialization that both architectures share."""
 
@@ -123,8 +137,7 @@ class GPT1FamilyPreTrainedModel(PreTrainedModel):
 
     def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         """Token embeddings `(batch, seq, hidden)` of exactly one of the two inputs."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        input_shape(input_ids, inputs_embeds)
         return self.tokens_embed(input_ids) if inputs_embeds is None else inputs_embeds
 
 
@@ -266,13 +279,13 @@ class CausalLMHead(GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
@@ -348,8 +361,8 @@ class GPT1TaskOutput(SequenceClassifierOutputWithPast):
             The language-model term: the mean over examples of each sequence's mean token loss, in nats.
     """
 
-    task_loss: torch.FloatTensor | None = None
-    lm_loss: torch.FloatTensor | None = None
+    task_loss: torch.Tensor | None = None
+    lm_loss: torch.Tensor | None = None
 
 
 def packed_sequences(position_ids: torch.Tensor) -> torch.Tensor | None:
@@ -461,16 +474,16 @@ class TaskHead:
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        branch_starts: torch.LongTensor | None = None,
+        branch_starts: torch.Tensor | None = None,
         cache: Cache | None = None,
         smoothing: float = 0.0,
         **kwargs: Unpack[TransformersKwargs],
@@ -512,8 +525,8 @@ class TaskHead:
         cache = one_cache(cache, past_key_values)
         branches = None
         if branch_starts is not None:
-            shape = (inputs_embeds if input_ids is None else input_ids).shape[:2]
-            branches = Branches.find(branch_starts, self._token_mask(input_ids, attention_mask), shape)
+            token_mask = self._token_mask(input_ids, attention_mask)
+            branches = Branches.find(branch_starts, token_mask, input_shape(input_ids, inputs_embeds))
             position_ids = branches.position_ids
             if self.base_model.takes_branches:
                 kwargs["branch_ids"], use_cache = branches.ids, False
@@ -523,7 +536,7 @@ class TaskHead:
                     for tensor in (input_ids, branches.is_token.long(), token_type_ids, position_ids, inputs_embeds)
                 )
                 branches = None
-        shape = inputs_embeds.shape[:-1] if input_ids is None else input_ids.shape
+        shape = input_shape(input_ids, inputs_embeds)
         n_rows = shape[1] if len(shape) == 3 else 1
         if len(shape) == 3:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = (
@@ -544,9 +557,9 @@ class TaskHead:
         token_mask = self._token_mask(input_ids, attention_mask)
         if token_mask is not None:
             token_mask = token_mask[:, -hidden_states.shape[1] :]  # without the cached tokens
-        sequences = None  # for packed rows: the index of each token's sequence
+        sequences: torch.Tensor | Branches | None = None  # for packed rows: the index of each token's sequence
         if branches is not None:
-            n_rows, sequences = branch_starts.shape[1], branches
+            n_rows, sequences = branches.starts.shape[1], branches
         elif position_ids is not None and attention_mask is None and cache is None:
             sequences = packed_sequences(position_ids)
             if sequences is not None:
@@ -576,6 +589,10 @@ class TaskHead:
             **{CACHE: getattr(outputs, CACHE)},
             **losses,
         )
+
+    def _logits(self, hidden_states: torch.Tensor, token_mask, sequences, n_rows: int) -> torch.Tensor:
+        """Logits from the states `(batch * n_rows, seq, hidden)`."""
+        raise NotImplementedError
 
     def _token_mask(self, input_ids, attention_mask) -> torch.Tensor | None:
         """Which positions hold a token: the mask or, without one, every id but the padding token's."""
@@ -643,7 +660,7 @@ class TaskHead:
             states, targets, token_weights = (part.flatten(0, 1) for part in parts)
         else:
             states, targets, token_weights = (part[scored] for part in parts)
-        return linear_cross_entropy(states, self.get_input_embeddings().weight, targets, token_weights)
+        return linear_cross_entropy(states, self.base_model.get_input_embeddings().weight, targets, token_weights)
 
 
 class SequenceClassificationHead(TaskHead):

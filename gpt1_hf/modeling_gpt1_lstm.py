@@ -100,7 +100,7 @@ class Sequences(NamedTuple):
 
 
 def find_sequences(
-    is_token: torch.Tensor | None, position_ids: torch.Tensor | None, shape: torch.Size
+    is_token: torch.Tensor | None, position_ids: torch.Tensor | None, hidden_states: torch.Tensor
 ) -> Sequences | None:
     """
     Find the sequences of a batch.
@@ -111,8 +111,8 @@ def find_sequences(
         position_ids (`torch.LongTensor` of shape `(batch or 1, seq)`, *optional*):
             Positions, which mark the sequences of packed rows: a position that is not its left neighbour's plus one
             starts a new sequence (as in transformers' `find_packed_sequence_indices`).
-        shape (`torch.Size`):
-            `(batch, seq)`.
+        hidden_states (`torch.Tensor` of shape `(batch, seq, hidden)`):
+            States of the batch, for its shape and device.
 
     Returns:
         [`Sequences`], or `None` if each row is one sequence without padding.
@@ -121,7 +121,7 @@ def find_sequences(
     if (is_token is None or is_token.all()) and (restarts is None or not restarts.any()):
         return None
     if is_token is None:
-        is_token = torch.ones(shape, dtype=torch.bool, device=position_ids.device)
+        is_token = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
     starts = is_token & (is_token.cumsum(-1) == 1)  # (batch, seq), each row's first token
     if restarts is not None:
         starts[:, 1:] |= is_token[:, 1:] & restarts
@@ -229,12 +229,12 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -269,7 +269,7 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
         """
         check_keywords(self, kwargs)
         cache = one_cache(cache, past_key_values)
-        inputs_embeds = self._embed(input_ids, inputs_embeds)
+        hidden_states = self._embed(input_ids, inputs_embeds)
         if attention_mask is not None and attention_mask.dim() != 2:
             raise ValueError(
                 f"attention_mask has the shape {tuple(attention_mask.shape)}: an LSTM needs the shape (batch, seq)"
@@ -281,11 +281,10 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             cache = DynamicCache(config=self.config)
         cache = without_checkpointing(self, cache)
 
-        seq_len = inputs_embeds.shape[1]
-        is_token = None if attention_mask is None else attention_mask[:, -seq_len:].to(inputs_embeds.device).bool()
-        sequences = find_sequences(is_token, position_ids if is_packable else None, inputs_embeds.shape[:2])
+        seq_len = hidden_states.shape[1]
+        is_token = None if attention_mask is None else attention_mask[:, -seq_len:].to(hidden_states.device).bool()
+        sequences = find_sequences(is_token, position_ids if is_packable else None, hidden_states)
 
-        hidden_states = inputs_embeds
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
         hidden_states = self.drop(hidden_states)

@@ -209,7 +209,7 @@ class GPT1Processor(ProcessorMixin):
             sequences += row_sequences
             truncated.append(is_cut)
 
-        encoding = {"input_ids": sequences, "attention_mask": [[1] * len(sequence) for sequence in sequences]}
+        encoding: Any = {"input_ids": sequences, "attention_mask": [[1] * len(sequence) for sequence in sequences]}
         if not return_truncated:
             self.warn(len(truncated), sum(truncated), empty)
         if padding or return_tensors:
@@ -328,7 +328,7 @@ class GPT1Processor(ProcessorMixin):
             return [[*start, *row[0][:budget], *extract]], len(row[0]) > budget
         budget = max_length - 3
         is_cut = len(row[0]) + len(row[1]) > budget
-        first, second = truncate_pair(*row, budget) if is_cut else row
+        first, second = truncate_pair(row[0], row[1], budget) if is_cut else row
         orders = [(first, second), (second, first)] if self.input_format == "similarity" else [(first, second)]
         return [[*start, *one, *delimiter, *other, *extract] for one, other in orders], is_cut
 

@@ -101,7 +101,7 @@ def _characters_map(replacements: dict[str, str]) -> bytes:
     holds the byte that leads to it, and the exclusive or of its index with its children's base; the child of byte 0 is
     a leaf, which holds the place of the NUL-ended replacement in the text that follows.
     """
-    texts, places, root = bytearray(), {}, {}
+    texts, places, root = bytearray(), dict[str, int](), dict[int, Any]()
     for character, replacement in replacements.items():
         if replacement not in places:
             places[replacement] = len(texts)
@@ -387,7 +387,7 @@ class GPT1Tokenizer(TokenizersBackend):
                 ) from error
         vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges_file.read_text(encoding="utf-8").split("\n")
-        merges = [tuple(line.split()) for line in lines[1:] if line]  # the first line is a version header
+        merges = [(left, right) for left, right in map(str.split, filter(None, lines[1:]))]  # after a version header
         model = models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD)
         return cls._from_pipeline(_pipeline(model), model_max_length, **kwargs)
 

@@ -55,7 +55,6 @@ NOT_RUN = {
     "gpt1 quantize": "needs torchao, an extra; tests/checkpoints/test_quantization.py",
     "gpt1 space": "serves until it is ended; tests/inside/test_space.py clicks through it",
     "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_glue_submission.py",
-    "gpt1 tokenizer rules": "writes a file of the package; tests/tokenization_rules/test_generate.py",
     "hf auth login": "asks for a token",
     "make": "the project's continuous integration runs it; test-lowest: at hand",
     "pytest": "these tests",
@@ -87,7 +86,6 @@ OTHER_CALLS = {
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.inside.space.write_space",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",
-    "tokenizer rules": "gpt1_hf.tokenization_rules.generate.write",
 }
 # Has the shell say what it would run: lines continued, variables and loops filled in, comments left out.
 SAY = "set -eu\nPATH=\n" + "\n".join(f"{name}() {{ printf '%q ' {name} \"$@\"; echo; }}" for name in PROGRAMS)
