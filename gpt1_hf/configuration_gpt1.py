@@ -21,6 +21,7 @@ from .processing_gpt1 import GPT1Processor
 """
 
 
+@strict
 class GPT1FamilyConfig(PreTrainedConfig):
     """
     Common base of the family's configurations. It validates what the heads read, rejects other models' folders, and
@@ -33,6 +34,23 @@ class GPT1FamilyConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["cache", "past_key_values", "hidden_states", "attentions", "task_loss", "lm_loss"]
     # Model types of other folders that this class can read.
     _other_model_types: ClassVar[tuple[str, ...]] = ()
+
+    vocab_size: int = 40478
+    hidden_size: int = 768
+    max_position_embeddings: int = 512
+    embd_pdrop: float | int = 0.1
+    resid_pdrop: float | int = 0.1
+    classifier_dropout: float | int = 0.1
+    initializer_range: float = 0.02
+    lm_coef: float | int = 0.5
+    regression_bins: int | None = None
+    both_orders: bool = False
+    trained_on: dict | None = None
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = True
 
     @classmethod
     def _code(cls) -> dict[str, Path]:
@@ -170,29 +188,13 @@ class GPT1Config(GPT1FamilyConfig):
     }
     base_model_fsdp_plan = {"tokens_embed": "free_full_weight", "h.*": "free_full_weight"}
 
-    vocab_size: int = 40478
-    hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int | None = None
-    max_position_embeddings: int = 512
     position_embedding_type: Literal["learned", "sinusoidal", "none"] = "learned"
     hidden_act: str = "gelu_pytorch_tanh"
-    embd_pdrop: float | int = 0.1
     attn_pdrop: float | int = 0.1
-    resid_pdrop: float | int = 0.1
-    classifier_dropout: float | int = 0.1
     layer_norm_epsilon: float = 1e-5
-    initializer_range: float = 0.02
-    lm_coef: float | int = 0.5
-    regression_bins: int | None = None
-    both_orders: bool = False
-    trained_on: dict | None = None
-    use_cache: bool = True
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
         if (afn := kwargs.pop("afn", None)) is not None:

@@ -69,24 +69,8 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
     }
     base_model_fsdp_plan = {"tokens_embed": "free_full_weight", "h.*": "free_full_weight"}
 
-    vocab_size: int = 40478
-    hidden_size: int = 768
     lstm_size: int = 2048
     num_hidden_layers: int = 1
-    max_position_embeddings: int = 512
-    embd_pdrop: float | int = 0.1
-    resid_pdrop: float | int = 0.1
-    classifier_dropout: float | int = 0.1
-    initializer_range: float = 0.02
-    lm_coef: float | int = 0.5
-    regression_bins: int | None = None
-    both_orders: bool = False
-    trained_on: dict | None = None
-    use_cache: bool = True
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    tie_word_embeddings: bool = True
 
     @property
     def layer_types(self) -> list[str]:
