@@ -1,4 +1,4 @@
-"""The configuration: the paper's sizes, OpenAIGPT's names, refusals, and what a saved folder says of the family."""
+"""The configuration: the paper's sizes, OpenAIGPT's names, rejected values, and the content of saved folders."""
 
 import ast
 import json

@@ -87,7 +87,7 @@ def test_what_is_pushed_and_what_is_not(hub, client, model):
 
     answer = client("push", model, "anna/first", "--commit_message", "the first")
     assert answer["status"] == 0, answer
-    assert "pushed 9 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
+    assert "pushed 10 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
     sent = hub.files("anna/first")
     assert sent.keys() == FILES | CODE | {"model.safetensors", ".gitattributes"}
     for name in sent.keys() - {"README.md", ".gitattributes"}:
