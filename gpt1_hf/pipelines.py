@@ -200,7 +200,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
         if truncation not in (True, "longest_first") or settings.keys() - {"padding"}:
             raise ValueError(
                 "a GPT-1's text-classification pipeline always truncates to max_length, the longer text of a pair "
-                f"first: remove {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
+                f"first, and has no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
             )
         row = cut(self.model, self.processor, self._row(inputs), max_length)
         return {"row": dict(row)}
