@@ -208,7 +208,8 @@ class TestCode:
         """Nor does anything ask whether it should be."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
-        for name in ("configuration_gpt1", "modeling_gpt1", "processing_gpt1", "tokenization_gpt1"):
+        files = ("configuration_gpt1", "modeling_gpt1", "modeling_gpt1_heads", "processing_gpt1", "tokenization_gpt1")
+        for name in files:
             (folder / f"{name}.py").write_text(code)
         path = folder / "config.json"
         config = json.loads(path.read_text())

@@ -29,7 +29,9 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..files import check_new, new_folder
-from ..modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
+from ..modeling_gpt1 import GPT1ForCausalLM
+from ..modeling_gpt1_heads import CACHE
+from ..registration import family_classes
 from ..resources import model_path
 from .conversion import LANGUAGE_MODELS
 from .loading import open_config, open_model, open_processor, open_tokenizer
@@ -127,7 +129,8 @@ def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
         GPT1Error: if the class does not belong to this package.
     """
     name = (config.architectures or LANGUAGE_MODELS)[0]
-    heads = {head.__name__: head for head in AUTO_CLASSES.values()} | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
+    classes = {own.__name__: own for auto, own in family_classes(GPT1Config).items() if auto.startswith("AutoModel")}
+    heads = classes | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
     if name not in heads:
         raise GPT1Error(f"{model} holds a {name}, which is not one of {', '.join(heads)}")
     return heads[name]

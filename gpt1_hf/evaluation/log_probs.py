@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import Cache, PreTrainedModel
 
 from ..console import no_bars
-from ..modeling_gpt1 import CACHE
+from ..modeling_gpt1_heads import CACHE
 
 
 # Number of logits to convert to fp32 log-probabilities at once: 64 MiB for any vocabulary.

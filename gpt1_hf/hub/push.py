@@ -131,7 +131,7 @@ def check_loads(folder: Path):
             "tokenizer that belongs to the model"
         )
     own_class = (config.architectures or [None])[0]
-    autos = {model_class.__name__: auto for auto, model_class in type(config).auto_classes().items()}
+    autos = {reference.split(".")[1]: auto for auto, reference in type(config).auto_classes.items()}
     if own_class not in autos:
         raise GPT1Error(
             f"{folder / 'config.json'} names the architecture {own_class}, not one of {', '.join(autos)}: "

@@ -28,7 +28,7 @@ from gpt1_hf.analysis.zero_shot import (
 )
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 WINDOW = 64

@@ -26,7 +26,7 @@ from gpt1_hf.checkpoints import export as export_module
 from gpt1_hf.checkpoints.export import export
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 has_onnx = pytest.mark.skipif(

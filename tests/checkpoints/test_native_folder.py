@@ -154,6 +154,6 @@ def test_the_token_to_pad_with(tokenizer, native):
         pad = processor.tokenizer.convert_tokens_to_ids(expected)
         assert batch["input_ids"][0][-1] == pad and batch["attention_mask"][0][-1] == 0
         assert max(max(row) for row in batch["input_ids"]) < len(processor.tokenizer)
-    with pytest.raises(ValueError, match="has no token to pad with: set its pad_token"):
+    with pytest.raises(ValueError, match="has no padding token: set its pad_token"):
         GPT1Processor(without_padding(tokenizer))
     assert open_tokenizer(native).pad_token == "<unk>"

@@ -196,7 +196,7 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
         ("space --port 99999999", "port must be at least 1 and at most 65,535, not 99999999"),
         ("tokenizer train --corpus TEXT --output_dir TEXT", "cannot write"),
         ("tokenizer train --corpus TEXT --output_dir t --model_max_length -1", "model_max_length must be at least 2"),
-        ("tokenizer convert . --output_dir t", "has no vocabulary: neither encoder_bpe_40000.json and"),
+        ("tokenizer convert . --output_dir t", "has no vocabulary: it contains neither encoder_bpe_40000.json and"),
         ("zero-shot", "zero-shot needs --task (Task id: cola"),
         ("zero-shot --task sst", "did you mean sst2?"),
         ("recipes copy finetune/cola no/where.yaml", "cannot write no/where.yaml"),

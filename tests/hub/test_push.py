@@ -28,7 +28,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub.upload import card_for, model_files, upload
 
 
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
+CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}
 LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
@@ -86,7 +86,7 @@ def test_what_is_pushed_and_what_is_not(hub, client, model):
 
     answer = client("push", model, "anna/first", "--commit_message", "the first")
     assert answer["status"] == 0, answer
-    assert "pushed 9 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
+    assert "pushed 10 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
     sent = hub.files("anna/first")
     assert sent.keys() == FILES | CODE | {"model.safetensors", ".gitattributes"}
     for name in sent.keys() - {"README.md", ".gitattributes"}:
@@ -126,8 +126,8 @@ def test_a_push_over_another_model_leaves_nothing_of_it(hub, client, model):
     # `from_pretrained` prefers model.safetensors to an index: whichever is left over would be read.
     for folder in (model, shards):
         assert client("push", folder, "anna/changed")["status"] == 0
-        weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - {"modeling_gpt1.py"}
-        assert weights == {path.name for path in folder.glob("model*")} - {"modeling_gpt1.py"}
+        weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - CODE
+        assert weights == {path.name for path in folder.glob("model*")} - CODE
         assert "notes/plan.txt" in hub.files("anna/changed")
 
 

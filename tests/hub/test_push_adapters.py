@@ -27,6 +27,7 @@ SENT = {
     "config.json",
     "configuration_gpt1.py",
     "modeling_gpt1.py",
+    "modeling_gpt1_heads.py",
     "processing_gpt1.py",
     "processor_config.json",
     "tokenizer.json",
