@@ -422,7 +422,9 @@ class TestSecrets:
 
     def test_a_plan_does_not_note_it(self, write_plan, tmp_path):
         for key in ("hub_token", "push_to_hub_token"):
-            with pytest.raises(GPT1Error, match=f"{key} does not belong in a plan, which records its settings: set HF_TOKEN"):
+            with pytest.raises(
+                GPT1Error, match=f"{key} does not belong in a plan, which records its settings: set HF_TOKEN"
+            ):
                 Plan.read(write_plan(finetune={key: TOKEN})).runs()
 
     @pytest.mark.parametrize("word", [f"--hub_tokn={TOKEN}", f"--hub_tokens={TOKEN}"])
