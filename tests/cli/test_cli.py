@@ -189,7 +189,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         ("analyze context-length --text_file TEXT --lengths 0", "numbers of tokens from 2, not 0"),
         ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second must be above 0"),
         ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is no YAML value"),
-        ("quantize gpt1-tiny --sample --output_dir q", "give --task or --text_file, too"),
+        ("quantize gpt1-tiny --sample --output_dir q", "also give --task or --text_file"),
         ("generate 日本語", "no character that the tokenizer knows"),
         ("generate house --top_p 0", "top_p must be above 0 and at most 1, not 0.0"),
         ("generate house --num_return_sequences 0", "num_return_sequences must be at least 1, not 0"),
