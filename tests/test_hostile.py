@@ -179,7 +179,7 @@ class TestCode:
         assert main(["convert", str(release), "--output_dir", str(tmp_path / "out")]) == 1
         (release / "params_0.npy").write_bytes(pickle.dumps(Bomb(traces)))
         assert main(["convert", str(release), "--output_dir", str(tmp_path / "out")]) == 1
-        assert capsys.readouterr().err.count("params_0.npy is damaged or is no array") == 2
+        assert capsys.readouterr().err.count("params_0.npy is damaged or not an array") == 2
 
     @pytest.mark.parametrize("opener", ["language model", "whole model", "adapter"])
     def test_weights_are_not_unpickled(self, base_model, tmp_path, traces, opener, monkeypatch):
@@ -287,7 +287,7 @@ class TestNames:
     @pytest.mark.parametrize("name", [*CLIMBING[:7], "a/b/c", "owner/..", "owner/na me"])
     def test_of_repositories(self, base_model, name, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        with pytest.raises(GPT1Error, match="cannot be the name of a repository"):
+        with pytest.raises(GPT1Error, match="is not a valid repository name"):
             upload(base_model, name)
 
     @pytest.mark.parametrize("name", ["../../x", "..", ".", "/etc"])

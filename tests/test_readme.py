@@ -79,7 +79,7 @@ CALLS = {
     "generate": "gpt1_hf.inside.generation.generate",
     "pretrain": "gpt1_hf.training.pretrain.pretrain",
     "push": "gpt1_hf.hub.push.push",
-    "quantize": "gpt1_hf.checkpoints.quantization.quantize",
+    "quantize": "gpt1_hf.evaluation.quantization_cost.quantize_and_score",
     "recipes": "gpt1_hf.cli.recipes.listing",
     "report": "gpt1_hf.analysis.report.report.report",
     "space": "gpt1_hf.inside.space.serve",
