@@ -1,4 +1,4 @@
-"""Opening a data set: a local copy laid out as the Hub repository first, then the Hub."""
+"""Opening a data set: a local copy laid out as the Hub repository first, then the Hub; or a user's file of rows."""
 
 import codecs
 import csv

@@ -151,7 +151,7 @@ def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
     if "idx" in rows.column_names and not task.built_in:  # a user's may hold anything
         rows = rows.remove_columns("idx")
     if "idx" not in rows.column_names:
-        rows = rows.add_column("idx", list(range(len(rows))))
+        rows = rows.add_column("idx", np.arange(len(rows)))
     lists = [name for name in list_columns(task, layout) if isinstance(name, str)]
     for own in lists:
         rows = parse_lists(rows, own, where)
