@@ -229,6 +229,7 @@ def list_columns(task: Task, layout: Columns) -> list[str]:
 
 
 def is_list(rows: Dataset, column: str) -> bool:
+    """Whether a column holds a list in each row."""
     kind = rows.features.arrow_schema.field(column).type
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
