@@ -1,7 +1,7 @@
-# Everything from nothing: `make demo` and `make test` need Python >= 3.11 and no more.
+# `make demo` and `make test` set everything up; they need only Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests to run, all by default, and the processes that share them: make test TESTS=tests/cli JOBS=4
+# TESTS: the tests to run, by default all; JOBS: the number of processes. Example: make test TESTS=tests/cli JOBS=4
 TESTS ?=
 JOBS ?= 2
 
@@ -13,24 +13,25 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
-# torch is the tested one everywhere: of the lowest, 2.6.0, and of the newest not every machine can install a build.
+# Every environment has the tested torch: not every machine can install the lowest version (2.6.0) or the newest.
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
-# With the newest that it allows, whatever they are today.
+# With the newest versions that pyproject.toml allows today.
 test-newest: .venv-newest/installed
 	.venv-newest/bin/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
-# Folders saved with one version of transformers, loaded with another.
+# Load folders with one version of transformers that another version saved.
 test-versions: .venv/installed .venv-lowest/installed
 	GPT1_OTHER_PYTHON=.venv-lowest/bin/python $(BIN)/python -m pytest -m slow tests/test_remote_code_versions.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/installed: pyproject.toml constraints.txt
 	$(call new_venv,.venv,--constraint constraints.txt)
@@ -41,7 +42,7 @@ lint: .venv/installed
 .venv-newest/installed: pyproject.toml
 	$(call new_venv,.venv-newest,--upgrade torch==$(TORCH))
 
-# $(1): folder, $(2): what pip is told beside the package
+# $(1): the environment's folder; $(2): further arguments of `pip install`
 define new_venv
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpt1_hf needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 $(PYTHON) -m venv $(1)

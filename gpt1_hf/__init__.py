@@ -1,8 +1,8 @@
 """GPT-1 (Radford et al., 2018) for the Hugging Face ecosystem.
 
-Importing the package registers the model family with transformers' Auto classes, a pipeline for multiple choice, and
-one for text classification that reads with the model's processor. Everything above the family (training, evaluation)
-is imported when it is first asked for. Nothing here touches the network.
+Importing the package registers the model family with transformers' Auto classes, and two pipelines: one for multiple
+choice, and one for text classification that uses the model's processor. Everything above the family, such as training
+and evaluation, is imported on first use. Importing the package does not use the network.
 """
 
 import sys
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .training.arguments import GPT1TrainingArguments
     from .training.trainer import GPT1Trainer
 
-# Public name -> module that defines it, imported on first use.
+# Public name -> module that defines it, which is imported on first use.
 _HOMES = {
     "GPT1Config": "configuration_gpt1",
     "GPT1DataCollator": "data.batching",
@@ -79,13 +79,13 @@ def __dir__() -> list[str]:
 def _is_the_command() -> bool:
     """Whether this process is `gpt1 ...` or `python -m gpt1_hf ...`."""
     started = sys.argv[0] if sys.argv else ""
-    if started == "-m":  # Python is looking for the module that it is to run
+    if started == "-m":  # Python is still looking for the module to run
         return f"-m {__name__} " in " ".join([*sys.orig_argv, ""])
     return Path(started).name in ("gpt1", "gpt1.exe")
 
 
-# transformers and torch take seconds to import. The command does without them until it has read its arguments: its
-# `--help` and errors of usage come at once. Whatever loads models imports `registration.py` itself.
+# transformers and torch take seconds to import. The command imports them only after parsing its arguments, so `--help`
+# and usage errors appear at once. Modules that load models import `registration.py` themselves.
 AS_COMMAND = _is_the_command()
 if not AS_COMMAND:
     import_module(".registration", __name__)

@@ -1,4 +1,4 @@
-"""What a command tells beside its result: progress, and where it writes. It goes to standard error."""
+"""Messages of a command other than its result, such as progress. They go to standard error."""
 
 import signal
 import sys
@@ -12,17 +12,17 @@ _settings = {"quiet": False}
 
 
 def be_quiet(quiet: bool):
-    """Leave notes out from now on, or tell them again (`--quiet`)."""
+    """Turn notes and progress bars off or on (`--quiet`)."""
     _settings["quiet"] = quiet
 
 
 def no_bars() -> bool:
-    """Whether progress bars are left out: they are for terminals."""
+    """Whether progress bars are off: with `--quiet`, or if standard error is not a terminal."""
     return _settings["quiet"] or not sys.stderr.isatty()
 
 
 def note(text: str):
-    """Tell something, unless the command is to be quiet."""
+    """Print a message, unless `--quiet` is set."""
     if not _settings["quiet"]:
         print(text, file=sys.stderr, flush=True)
 
@@ -30,16 +30,16 @@ def note(text: str):
 @contextmanager
 def interruptible(what: str, how: str) -> Iterator[None]:
     """
-    Turn Ctrl-C into a word on how it goes on.
+    Turn Ctrl-C into a message that says how to resume.
 
     Args:
         what (`str`):
-            What Ctrl-C ends here.
+            What Ctrl-C interrupts.
         how (`str`):
-            How it goes on.
+            How to resume.
 
     Raises:
-        Terminated: if it came.
+        Terminated: on Ctrl-C.
     """
     try:
         yield

@@ -4,26 +4,26 @@ import signal
 
 
 class GPT1Error(ValueError):
-    """Bad input. The message is one sentence that names the thing and the fix; the command line prints just that."""
+    """Bad input. The message is one sentence with the problem and the fix; the command line prints only that."""
 
 
 class UsageError(GPT1Error):
-    """A command that is called wrongly: an unknown flag or key, a value that a setting does not take."""
+    """A wrong call of a command: an unknown flag or key, or an invalid value."""
 
 
 class MissingSplitError(GPT1Error):
-    """A local copy of a data set lacks one of its splits, which need not stop what can be done with the others."""
+    """A local copy of a data set lacks a split. The other splits may still be usable."""
 
 
 class Terminated(Exception):
     """
-    A run that a signal ended in good order.
+    A run that a signal ended cleanly.
 
     Args:
         message (`str`):
-            What has ended, where it is saved, and how it goes on.
+            What ended, where it is saved, and how to resume.
         number (`int`, *optional*, defaults to `SIGTERM`):
-            The signal; Ctrl-C is `SIGINT`. The command line's exit status is 128 and this.
+            Number of the signal (Ctrl-C is `SIGINT`). The command's exit status is 128 plus this number.
     """
 
     def __init__(self, message: str, number: int = signal.SIGTERM):

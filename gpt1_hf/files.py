@@ -1,4 +1,4 @@
-"""Writing files and folders: whole or not at all, with one sentence where they cannot be written."""
+"""Writing files and folders: whole or not at all, with a one-sentence error where they cannot be written."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 
 from safetensors import SafetensorError
@@ -18,18 +18,18 @@ from .errors import GPT1Error
 
 def default_folder(command: str, what: str | None, model: str, *parts: str | None) -> str:
     """
-    Where a command's results go unless it is told: a folder for each thing that is measured, so that no result takes
-    the place of another's.
+    Default `output_dir` of a command. Each combination of command, task and model has its own folder, so that no
+    result overwrites another.
 
     Args:
         command (`str`):
             Name of the command's folder below `runs`.
         what (`str`, *optional*):
-            Task, or text.
+            Task or text file.
         model (`str`):
             Folder, Hub id, or embedded model.
         parts (`str`, *optional*):
-            What else tells results apart; `None` is left out.
+            Further settings that the results depend on; `None` is skipped.
 
     Returns:
         `str`: such as `runs/evaluate/cola/gpt1-tiny/test`.
@@ -39,121 +39,77 @@ def default_folder(command: str, what: str | None, model: str, *parts: str | Non
 
 
 def _folder_name(name: str) -> str:
-    """A path or Hub id as the name of one folder, another for each."""
+    """Turn a path or Hub id into a folder name, a different one for each."""
     plain = re.sub(r"[^\w.+=,@-]+", "--", name).strip("-.")[-80:]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def check_writable(folder: str | Path, size: int = 0):
     """
-    See that files can be written into a folder, or, if it is not there yet, where it would be made. It is not made.
+    Raise if files cannot be written into a folder, or if it cannot be created. It is not created.
 
     Args:
         folder (`str` or `Path`):
             The folder.
         size (`int`, *optional*, defaults to 0):
-            Bytes that have to fit into it.
+            Bytes that must fit.
 
     Raises:
-        GPT1Error: if not.
+        GPT1Error: names the folder and the reason.
     """
     place = Path(folder).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    with writing(folder, "give another --output_dir"):
+    with writing(folder, "choose another --output_dir"):
         TemporaryFile(dir=place).close()
         free = shutil.disk_usage(place).free
     if free < size:
         raise GPT1Error(
-            f"{folder} has room for {free / 1e6:,.1f} MB, and the trained weights take {size / 1e6:,.1f} MB: make "
-            "room, or give another --output_dir"
+            f"{folder} has {free / 1e6:,.1f} MB of free space, but the trained weights need {size / 1e6:,.1f} MB: "
+            "free some space, or choose another --output_dir"
         )
 
 
 def check_new(folder: str | Path):
-    """Raise if a folder is there already and holds something."""
+    """Raise if a folder exists and is not empty."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GPT1Error(f"{folder} exists and is not an empty folder: give another one, or remove it first")
+        raise GPT1Error(f"{folder} exists and is not an empty folder: choose another one, or remove it first")
 
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """
-    A folder to write into, which takes its place when the block ends; if it ends in an error, nothing is left.
-
-    Args:
-        folder (`str` or `Path`):
-            Folder to make, new or empty.
+    Like [`replacing`], for a folder that must be new or empty. The block writes into an existing, empty folder.
 
     Raises:
-        GPT1Error: if it is there already and holds something.
+        GPT1Error: if the folder exists and is not empty, or cannot be written.
     """
-    output = Path(folder)
-    check_new(output)
-    check_writable(output.parent)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workplace:
-        unfinished = Path(workplace) / output.name
-        unfinished.mkdir()  # with the usual permissions, unlike the folder around it
+    check_new(folder)
+    check_writable(Path(folder).parent)
+    with replacing(folder) as unfinished:
+        unfinished.mkdir()
         yield unfinished
-        if output.exists():
-            output.rmdir()  # not everywhere does one folder take the place of another
-        unfinished.rename(output)
-
-
-@contextmanager
-def writing(path: str | Path, consequence: str = "make room, or choose another folder") -> Iterator[None]:
-    """
-    Turn what is raised where a file cannot be written (full disk, read-only folder) into one sentence.
-
-    Args:
-        path (`str` or `Path`):
-            What is being written.
-        consequence (`str`, *optional*):
-            What is left, and what to do.
-
-    Raises:
-        GPT1Error: if it could not be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise GPT1Error(f"cannot write {path} ({os.strerror(error.errno)}): {consequence}") from error
-    except SafetensorError as error:
-        raise GPT1Error(f"cannot write {path} ({str(error).split(': ')[-1]}): {consequence}") from error
-    except RuntimeError as error:
-        # torch.save does not say why; this is its C++ writer's file, in the message of a write that was cut short.
-        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
-            raise
-        raise GPT1Error(f"cannot write {path} (a write was cut short; is the disk full?): {consequence}") from error
-    except Exception as error:
-        # The library tokenizers has no type of its own for a file that it cannot write.
-        if type(error) is not Exception or "(os error " not in str(error):
-            raise
-        raise GPT1Error(f"cannot write {path} ({str(error).split(' (os error')[0]}): {consequence}") from error
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """
-    A path to write a file or a folder to. It takes the place of `path` when the block ends, so that a reader finds the
-    old one or the whole new one; if the block ends in an error, the old one stays.
+    Yield a temporary path to write a file or a folder to. It replaces `path` when the block ends, so that a reader
+    finds the old content or all of the new. If the block raises, the old content stays.
 
     Args:
         path (`str` or `Path`):
-            File or folder to replace, or to make. Its parent folder is made where it is missing.
+            File or folder to replace or create. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    _remove(unfinished)
+    _remove(unfinished)  # left by a process that was killed
     try:
         yield unfinished
-        if unfinished.is_dir():  # which cannot replace a folder that holds something
-            _remove(path)
+        if unfinished.is_dir():
+            _remove(path)  # os.replace does not replace a folder that is not empty
         os.replace(unfinished, path)
     finally:
         _remove(unfinished)
@@ -173,5 +129,39 @@ def write_text(path: str | Path, text: str):
 
 
 def write_json(path: str | Path, content: Any):
-    """Write JSON in one step, see [`replacing`]."""
+    """Write a JSON file in one step, see [`replacing`]."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def writing(path: str | Path, advice: str = "free some space, or choose another folder") -> Iterator[None]:
+    """
+    Turn the errors of a failed write (full disk, read-only folder) into one sentence.
+
+    Args:
+        path (`str` or `Path`):
+            What is being written.
+        advice (`str`, *optional*):
+            What is left on disk, and what to do.
+
+    Raises:
+        GPT1Error: if it could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise GPT1Error(f"cannot write {path} ({os.strerror(error.errno)}): {advice}") from error
+    except SafetensorError as error:
+        raise GPT1Error(f"cannot write {path} ({str(error).split(': ')[-1]}): {advice}") from error
+    except RuntimeError as error:
+        # torch.save gives no reason; these words name the C++ writer of the file.
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} (the write was incomplete; is the disk full?): {advice}") from error
+    except Exception as error:
+        # The library tokenizers raises plain `Exception` for a file that it cannot write.
+        if type(error) is not Exception or "(os error " not in str(error):
+            raise
+        raise GPT1Error(f"cannot write {path} ({str(error).split(' (os error')[0]}): {advice}") from error

@@ -1,11 +1,11 @@
 """The LSTM that the paper compares GPT-1 with (Radford et al., 2018, §5: "a single layer 2048 unit LSTM").
 
-Everything else is as in GPT-1, so that every analysis runs on it unchanged: token ids in, states of the embeddings'
-width out, a softmax tied to the embeddings, the same heads and outputs. An LSTM layer is `nn.LSTM` (cuDNN on a GPU),
-its output projected to the embeddings' width. Padding on either side is cut out before the LSTM reads a row, and the
-sequences of a packed row are read apart. Shapes in comments name their axes: `(batch, seq, hidden)`.
+Everything else equals GPT-1, so every analysis runs on it unchanged: token ids as input, states of the embeddings'
+width as output, a softmax tied to the embeddings, the same heads and outputs. A block is an `nn.LSTM` (cuDNN on a GPU)
+and a projection to the embeddings' width. The LSTM skips padding on either side, and reads each sequence of a packed
+row separately. Comments give shapes by the names of their axes: `(batch, seq, hidden)`.
 
-This file travels to the Hub beside every checkpoint; it imports nothing of the package but its siblings.
+This file travels to the Hub beside every checkpoint. It imports nothing from the package but files that travel too.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 from transformers import initialization as init
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,9 +25,10 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1_lstm import GPT1LSTMConfig
-from .modeling_gpt1 import (
+from .modeling_gpt1_heads import (
     CACHE,
     CausalLMHead,
+    GPT1FamilyPreTrainedModel,
     MultipleChoiceHead,
     SequenceClassificationHead,
     TokenClassificationHead,
@@ -39,11 +40,11 @@ from .modeling_gpt1 import (
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):
     """
-    The state of one LSTM layer after the last token, in the place of keys and values: the output h as `keys`, the
-    memory cells c as `values`, both `(batch, lstm)`.
+    State of one LSTM layer after the last token, stored as keys and values: the output h as `keys` and the memory
+    cells c as `values`, both of shape `(batch, lstm)`.
     """
 
-    # Under this name `DynamicCache(config=...)`, and so `generate`, finds the class (configuration: `layer_types`).
+    # `DynamicCache(config=...)`, and so `generate`, finds the class by this name (see the config's `layer_types`).
     _layer_type = "gpt1_lstm"
 
     def __init__(self, **kwargs):
@@ -67,71 +68,71 @@ class GPT1LSTMCacheLayer(CacheLayerMixin):
         return self.cumulative_length
 
     def get_max_length(self) -> int:
-        return -1  # none
+        return -1  # unlimited
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cumulative_length + query_length, 0
 
 
-# A state has one size however long the text is, so that it serves as a static cache too.
+# The state's size does not depend on the length of the text, so the same class is also the static cache.
 STATIC_LAYER_TYPE_MAPPING[GPT1LSTMCacheLayer._layer_type] = GPT1LSTMCacheLayer
 
 
 class Sequences(NamedTuple):
     """
-    Where the sequences of a batch lie that has padding or packed rows. In reading order, row by row.
+    Sequences of a batch with padding or packed rows, in reading order, row by row.
 
     Args:
-        real (`torch.BoolTensor` of shape `(batch, seq)`):
-            Which positions hold a token.
+        is_token (`torch.BoolTensor` of shape `(batch, seq)`):
+            Whether a position holds a token.
         lengths (`list[int]`):
             Number of tokens of each sequence.
         rows (`torch.LongTensor` of shape `(n_sequences,)`):
-            Row of the batch that each lies in.
+            Row of each sequence.
         last (`torch.BoolTensor` of shape `(n_sequences,)`):
-            Whether each is the last of its row, whose state the row goes on from.
+            Whether a sequence is the last of its row. Its state is the one that the row keeps.
     """
 
-    real: torch.Tensor
+    is_token: torch.Tensor
     lengths: list[int]
     rows: torch.Tensor
     last: torch.Tensor
 
 
 def find_sequences(
-    real: torch.Tensor | None, position_ids: torch.Tensor | None, shape: torch.Size
+    is_token: torch.Tensor | None, position_ids: torch.Tensor | None, hidden_states: torch.Tensor
 ) -> Sequences | None:
     """
     Find the sequences of a batch.
 
     Args:
-        real (`torch.BoolTensor` of shape `(batch, seq)`, *optional*):
-            Which positions hold a token; `None` if all do.
+        is_token (`torch.BoolTensor` of shape `(batch, seq)`, *optional*):
+            Whether a position holds a token; `None` if all do.
         position_ids (`torch.LongTensor` of shape `(batch or 1, seq)`, *optional*):
-            Positions, to find the sequences of packed rows by: one that does not follow its left neighbour's starts a
-            new sequence (as transformers' `find_packed_sequence_indices`).
-        shape (`torch.Size`):
-            `(batch, seq)`.
+            Positions, which mark the sequences of packed rows: a position that is not its left neighbour's plus one
+            starts a new sequence (as in transformers' `find_packed_sequence_indices`).
+        hidden_states (`torch.Tensor` of shape `(batch, seq, hidden)`):
+            States of the batch, for its shape and device.
 
     Returns:
-        [`Sequences`], or `None` if each row is one sequence from end to end.
+        [`Sequences`], or `None` if each row is one sequence without padding.
     """
     restarts = None if position_ids is None else position_ids.diff(dim=-1) != 1  # (batch or 1, seq - 1)
-    if (real is None or real.all()) and (restarts is None or not restarts.any()):
+    if (is_token is None or is_token.all()) and (restarts is None or not restarts.any()):
         return None
-    if real is None:
-        real = torch.ones(shape, dtype=torch.bool, device=position_ids.device)
-    starts = real & (real.cumsum(-1) == 1)  # (batch, seq), each row's first token
+    if is_token is None:
+        is_token = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
+    starts = is_token & (is_token.cumsum(-1) == 1)  # (batch, seq), each row's first token
     if restarts is not None:
-        starts[:, 1:] |= real[:, 1:] & restarts
-    first = starts[real].nonzero().squeeze(-1)  # (n_sequences,), index among the tokens
-    lengths = first.diff(append=real.sum().view(1)).tolist()
+        starts[:, 1:] |= is_token[:, 1:] & restarts
+    first = starts[is_token].nonzero().squeeze(-1)  # (n_sequences,), index among the tokens
+    lengths = first.diff(append=is_token.sum().view(1)).tolist()
     rows = starts.nonzero()[:, 0]
-    return Sequences(real, lengths, rows, last=rows.diff(append=rows.new_full((1,), -1)) != 0)
+    return Sequences(is_token, lengths, rows, last=rows.diff(append=rows.new_full((1,), -1)) != 0)
 
 
 class GPT1LSTMBlock(GradientCheckpointingLayer):
-    """An LSTM, and a projection of its output to the embeddings' width."""
+    """An LSTM and a projection of its output to the embeddings' width."""
 
     def __init__(self, config: GPT1LSTMConfig, layer_idx: int):
         super().__init__()
@@ -150,48 +151,46 @@ class GPT1LSTMBlock(GradientCheckpointingLayer):
         if sequences is None:
             output, state = self.lstm(hidden_states, state)  # (batch, seq, lstm); two of (1, batch, lstm)
         else:
-            output, state = self._read_apart(hidden_states, sequences, state)
+            output, state = self._read_sequences(hidden_states, sequences, state)
         if cache is not None:
             h, c = state
             cache.update(h.squeeze(0), c.squeeze(0), self.layer_idx, hidden_states.shape[1])
         return self.proj(self.dropout(output))
 
     def _past_state(self, hidden_states, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """State before the first token, twice `(1, batch, lstm)`: the cache's, or zero."""
+        """State before the first token, h and c of shape `(1, batch, lstm)`: from the cache, or zero."""
         past = None if cache is None else cache.layers[self.layer_idx]
         if past is None or not past.get_seq_length():
             zeros = hidden_states.new_zeros(1, hidden_states.shape[0], self.lstm.hidden_size)
             return zeros, zeros
-        # Under autocast the state may have come out in another type than the embeddings'.
+        # Under autocast, the state's dtype may differ from that of the embeddings.
         return past.keys.unsqueeze(0).to(hidden_states.dtype), past.values.unsqueeze(0).to(hidden_states.dtype)
 
-    def _read_apart(self, hidden_states, sequences: Sequences, state):
-        """As `self.lstm`, reading each of the sequences from its first token to its last, and nothing else."""
-        real, lengths, rows, last = sequences
+    def _read_sequences(self, hidden_states, sequences: Sequences, state):
+        """As `self.lstm`, but reads each sequence separately and skips padding."""
+        is_token, lengths, rows, last = sequences
         result = hidden_states.new_zeros(*hidden_states.shape[:2], self.lstm.hidden_size)
         if not lengths:
             return result, state
-        # The first sequence of a row starts from the row's own state; others come up only where that is zero.
-        packed = pack_sequence(hidden_states[real].split(lengths), enforce_sorted=False)
+        # All sequences of a row start from the row's state. Rows with several sequences have no cache: it is zero.
+        packed = pack_sequence(hidden_states[is_token].split(lengths), enforce_sorted=False)
         output, ends = self.lstm(packed, tuple(part[:, rows] for part in state))
         result = result.to(output.data.dtype)
-        result[real] = torch.cat(unpack_sequence(output))
-        # Rows of nothing but padding keep the state they had.
+        result[is_token] = torch.cat(unpack_sequence(output))
+        # Rows that contain only padding keep their state.
         state = tuple(
             part.to(end.dtype).index_copy(1, rows[last], end[:, last]) for part, end in zip(state, ends, strict=True)
         )
         return result, state
 
 
-class GPT1LSTMPreTrainedModel(PreTrainedModel):
-    """What every class of the LSTM shares: which hooks it supports, how weights are drawn."""
+class GPT1LSTMPreTrainedModel(GPT1FamilyPreTrainedModel):
+    """Features of every LSTM class, and how their weights are initialized."""
 
     config: GPT1LSTMConfig
     base_model_prefix = "model"
-    supports_gradient_checkpointing = True
     _is_stateful = True
     _no_split_modules = ["GPT1LSTMBlock"]
-    _skip_keys_device_placement = ["cache", "past_key_values"]
     _can_record_outputs = {"hidden_states": GPT1LSTMBlock}
 
     @torch.no_grad()
@@ -202,19 +201,16 @@ class GPT1LSTMPreTrainedModel(PreTrainedModel):
                 if name.startswith("weight"):
                     init.normal_(parameter, mean=0.0, std=self.config.initializer_range)
                 elif name.startswith("bias_ih"):
-                    # Gates in the order input, forget, cell, output. A forget gate that starts open lets gradients
-                    # through from the first update on (Jozefowicz et al., 2015, §3.1.2).
+                    # The order of the gates is input, forget, cell, output. A forget gate that starts open lets
+                    # gradients through from the first update on (Jozefowicz et al., 2015, §3.1.2).
                     size = module.hidden_size
                     open_forget_gate = torch.zeros_like(parameter)
                     open_forget_gate[size : 2 * size] = 1.0
                     init.copy_(parameter, open_forget_gate)
-        # The base class reads 0.0 as "unset" and draws with 0.02 (modeling_utils.py, `initializer_range or 0.02`).
-        elif self.config.initializer_range == 0.0 and isinstance(module, nn.Linear | nn.Embedding):
-            init.zeros_(module.weight)
 
 
 class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
-    """The LSTM without a head: token ids in, the projected states out."""
+    """The LSTM without a head. It maps token ids to the last block's projected states."""
 
     def __init__(self, config: GPT1LSTMConfig):
         super().__init__(config)
@@ -224,27 +220,21 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.tokens_embed
-
-    def set_input_embeddings(self, value: nn.Embedding):
-        self.tokens_embed = value
-
     @property
     def takes_branches(self) -> bool:
-        """A branch would have to go on from the prefix's last state, which `nn.LSTM` gives of whole rows only."""
+        """False: a branch would need the state after its prefix, but `nn.LSTM` returns only the state after a row."""
         return False
 
     @merge_with_config_defaults
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -254,38 +244,36 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 Token ids; exactly one of `input_ids` and `inputs_embeds` is given.
             attention_mask (`torch.Tensor` of shape `(batch, past + seq)`, *optional*):
-                1 for tokens, 0 for padding, which the LSTM does not read.
+                1 for tokens, 0 for padding, which the LSTM skips.
             token_type_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                Rows of the *token* embedding that are added to each position, as in GPT-1.
+                Ids whose *token* embeddings are added to each position, as in GPT-1.
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                An LSTM needs none. Without mask and cache, a position that does not follow its left neighbour's starts
-                a new sequence of a packed row, read from a state of zero.
+                Marks of packed rows, as the LSTM uses no positions: if there is no mask and no cache, a position that
+                is not its left neighbour's plus one starts a new sequence, read from a zero state.
             past_key_values, cache (`Cache`, *optional*):
-                State after earlier tokens, made by `DynamicCache(config=model.config)`: two names of one argument.
+                State after earlier tokens, created with `DynamicCache(config=model.config)`. The two are names of the
+                same argument.
             inputs_embeds (`torch.FloatTensor` of shape `(batch, seq, hidden)`, *optional*):
-                Token embeddings in place of ids.
+                Token embeddings instead of ids.
             use_cache (`bool`, *optional*):
-                Whether to return `past_key_values`; defaults to the config's.
+                Whether to return the cache; defaults to the config's value.
 
         Returns:
-            `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`, meaningless at padding.
+            `BaseModelOutputWithPast` with `last_hidden_state` of shape `(batch, seq, hidden)`, undefined at padding.
 
         Raises:
-            ValueError: if both or neither of the inputs or both names of the cache are given, the mask is not
-            two-dimensional, or the cache is another model's, or holds tokens while blocks are computed twice
-            (activation checkpointing).
-            TypeError: if an argument is unknown and resembles a known one, or is one of the heads'.
+            ValueError: if both or neither of the inputs, or both names of the cache, are passed; if the mask is not
+                two-dimensional; or if the cache belongs to another model or holds tokens during activation
+                checkpointing.
+            TypeError: if an unknown argument resembles a known one or belongs to a head.
         """
         check_keywords(self, kwargs)
         cache = one_cache(cache, past_key_values)
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        hidden_states = self._embed(input_ids, inputs_embeds)
         if attention_mask is not None and attention_mask.dim() != 2:
             raise ValueError(
-                f"attention_mask has the shape {tuple(attention_mask.shape)}: an LSTM takes one of shape (batch, seq)"
+                f"attention_mask has the shape {tuple(attention_mask.shape)}: an LSTM needs the shape (batch, seq)"
             )
-        if inputs_embeds is None:
-            inputs_embeds = self.tokens_embed(input_ids)
         is_packable = attention_mask is None and cache is None
         if cache is not None:
             self._check_cache(cache)
@@ -293,11 +281,10 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             cache = DynamicCache(config=self.config)
         cache = without_checkpointing(self, cache)
 
-        seq_len = inputs_embeds.shape[1]
-        real = None if attention_mask is None else attention_mask[:, -seq_len:].to(inputs_embeds.device).bool()
-        sequences = find_sequences(real, position_ids if is_packable else None, inputs_embeds.shape[:2])
+        seq_len = hidden_states.shape[1]
+        is_token = None if attention_mask is None else attention_mask[:, -seq_len:].to(hidden_states.device).bool()
+        sequences = find_sequences(is_token, position_ids if is_packable else None, hidden_states)
 
-        hidden_states = inputs_embeds
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
         hidden_states = self.drop(hidden_states)
@@ -306,14 +293,14 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=hidden_states, **{CACHE: cache})
 
     def _check_cache(self, cache: Cache):
-        # By name: in a process that also loaded this file as remote code, there are two such classes.
-        kinds = [type(layer).__name__ for layer in cache.layers]
-        if kinds != [GPT1LSTMCacheLayer.__name__] * len(self.h):
-            raise ValueError("the cache is not this model's: make it with DynamicCache(config=model.config)")
+        # Compared by name, because there are two such classes if this file is also loaded as remote code.
+        names = [type(layer).__name__ for layer in cache.layers]
+        if names != [GPT1LSTMCacheLayer.__name__] * len(self.h):
+            raise ValueError("the cache belongs to another model: create it with DynamicCache(config=model.config)")
 
 
 class GPT1LSTMForCausalLM(CausalLMHead, GPT1LSTMPreTrainedModel, GenerationMixin):
-    """The LSTM with the language-model head, its weights tied to the token embeddings."""
+    """The LSTM with the language-model head, whose weights are tied to the token embeddings."""
 
     base_class = GPT1LSTMModel
     _tied_weights_keys = {"lm_head.weight": "model.tokens_embed.weight"}
@@ -333,22 +320,13 @@ class GPT1LSTMForMultipleChoice(MultipleChoiceHead, GPT1LSTMPreTrainedModel):
 
 
 class GPT1LSTMForTokenClassification(TokenClassificationHead, GPT1LSTMPreTrainedModel):
-    """The LSTM with a label for each token."""
+    """The LSTM for token classification, which is not in the paper."""
 
     base_class = GPT1LSTMModel
 
 
-# As of GPT-1: the language models whose labels `Trainer` has to shift.
+# `Trainer` shifts the labels of these classes, see `modeling_gpt1.py`.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["gpt1_lstm"] = "GPT1LSTMForCausalLM"
-
-# What the LSTM answers to; the package registers it, `config.json` carries it as `auto_map`.
-AUTO_CLASSES: dict[str, type[GPT1LSTMPreTrainedModel]] = {
-    "AutoModel": GPT1LSTMModel,
-    "AutoModelForCausalLM": GPT1LSTMForCausalLM,
-    "AutoModelForMultipleChoice": GPT1LSTMForMultipleChoice,
-    "AutoModelForSequenceClassification": GPT1LSTMForSequenceClassification,
-    "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
-}
 
 __all__ = [
     "GPT1LSTMForCausalLM",

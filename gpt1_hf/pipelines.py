@@ -1,8 +1,7 @@
-"""
-`pipeline("multiple-choice")`, which transformers lacks, and its `pipeline("text-classification")` with the processor.
+"""Two pipelines: `"multiple-choice"`, which transformers lacks, and `"text-classification"` with GPT-1's processor.
 
-Both make a row's sequences with the model's [`GPT1Processor`] and batch them with [`GPT1DataCollator`], so that their
-answers are those of `gpt1 evaluate`.
+Both build sequences with the model's [`GPT1Processor`] and batch them with [`GPT1DataCollator`], so that they predict
+what `gpt1 evaluate` predicts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,13 @@ from .training_record import check_tokenizer, row_length
 
 
 def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of a batch; the library makes a list only of what is in one of several."""
+    """The rows of a batch. The library passes a single row without a list."""
     return [rows] if isinstance(rows, Mapping) else rows
 
 
 def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch of a processor's rows."""
-    from .data.batching import GPT1DataCollator  # above the family, which is all that importing the package loads
+    """Collate a processor's rows into a batch."""
+    from .data.batching import GPT1DataCollator  # lazy: importing the package loads only the family
 
     return GPT1DataCollator(processor)(rows)
 
@@ -40,7 +39,7 @@ def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[st
 def cut(
     model: PreTrainedModel, processor: GPT1Processor, row: Mapping[str, Any], max_length: int | None
 ) -> BatchEncoding:
-    """What a processor makes of a row, cut to a length, or else to that of `gpt1 evaluate`."""
+    """Process a row, cut to `max_length` or else to the length that `gpt1 evaluate` uses."""
     if max_length is None:
         max_length = row_length(model.config, processor.tokenizer)
     return processor(row, max_length=max_length)
@@ -50,7 +49,7 @@ class MultipleChoicePipeline(Pipeline):
     """
     Answers rows with a multiple-choice model and its [`GPT1Processor`].
 
-    Rows have the processor's columns: `document`, `choices` (two texts or more) and, where there is one, `question`.
+    Rows have the processor's columns: `document`, `choices` (two or more texts) and optionally `question`.
 
     Example:
 
@@ -62,10 +61,10 @@ class MultipleChoicePipeline(Pipeline):
 
     Args:
         top_k (`int`, *optional*, defaults to 1):
-            Answers to return, the most probable first; `None` returns all. Unless it is 1, they are a list.
+            Number of answers to return, most probable first; `None` returns all. Unless it is 1, the result is a list.
         max_length (`int`, *optional*):
-            Longest sequence in tokens; defaults to that of the model's training, or else to the shorter of its context
-            and its tokenizer's.
+            Longest sequence in tokens; defaults to the length in the model's training or, if unknown, to the smaller
+            of the model's and the tokenizer's context lengths.
     """
 
     _load_processor = True
@@ -76,19 +75,19 @@ class MultipleChoicePipeline(Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         name = self.model.name_or_path
-        # Not by its class: of a folder on the Hub it may be the one that lies there.
+        # The class is not checked, because a Hub folder may come with its own copy of it.
         if (own_format := getattr(self.processor, "input_format", None)) != "multiple_choice":
             raise ValueError(
-                f"the multiple-choice pipeline needs a processor of that format, but the one of {name!r} has the "
-                f"format {own_format!r}: give it a model that was fine-tuned for RACE or Story Cloze"
+                f"the multiple-choice pipeline needs a multiple_choice processor, but {name!r} has the format "
+                f"{own_format!r}: use a model that was fine-tuned for RACE or Story Cloze"
             )
         check_tokenizer(self.model.config, self.processor.tokenizer, name)
 
     def _sanitize_parameters(self, **settings):
         if unknown := settings.keys() - {"top_k", "max_length"}:
             raise ValueError(
-                f"the multiple-choice pipeline has no setting {', '.join(sorted(unknown))}: it has top_k and "
-                "max_length, and takes document, question and choices as one dictionary"
+                f"the multiple-choice pipeline has no setting {', '.join(sorted(unknown))}: its settings are top_k "
+                "and max_length, and document, question and choices belong in one dictionary"
             )
         preprocess = {name: settings[name] for name in ("max_length",) if name in settings}
         postprocess = {name: settings[name] for name in ("top_k",) if name in settings}
@@ -96,11 +95,11 @@ class MultipleChoicePipeline(Pipeline):
 
     def __call__(self, inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]], **settings):
         """
-        Answer a row, a list of rows, or whatever else the library's pipelines iterate over.
+        Answer a row, a list of rows, or any other iterable that the library's pipelines accept.
 
         Returns:
-            `dict` with `answer`, its `index` among the choices, and `score`, its probability; or, by `top_k`, a list
-            of them. For several rows, a list of these.
+            `dict` with `answer`, its `index` among the choices, and `score`, its probability; with `top_k` other than
+            1, a list of them. For several rows, a list of these results.
 
         Raises:
             ValueError: if a text is missing or empty, or rows of one batch have unequal numbers of choices.
@@ -108,26 +107,26 @@ class MultipleChoicePipeline(Pipeline):
         return super().__call__(inputs, **settings)
 
     def save_pretrained(self, save_directory: str | PathLike, **kwargs):
-        """Save model and processor; the library's own would save neither the processor nor a pipeline that loads."""
+        """Save model and processor. The library's own method saves no processor, so its folder would not load."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def preprocess(self, inputs: Mapping[str, Any], max_length: int | None = None) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
-            raise ValueError(f"give rows as dictionaries with document, question and choices, not {inputs!r}")
+            raise ValueError(f"pass rows as dictionaries with document, question and choices, not {inputs!r}")
         row = cut(self.model, self.processor, inputs, max_length)
         return {"row": dict(row), "choices": list(inputs["choices"])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         rows = listed(model_inputs["row"])
         if len({len(row["input_ids"]) for row in rows}) > 1:
-            raise ValueError("rows of a batch need equally many choices: set batch_size=1")
+            raise ValueError("the rows of a batch need equal numbers of choices: set batch_size=1")
         batch = self._ensure_tensor_on_device(collated(self.processor, rows), self.device)
         return {"logits": self.model(**batch, use_cache=False).logits, "choices": model_inputs["choices"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = 1) -> dict[str, Any] | list:
         if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k is {top_k}: give at least 1, or None for all answers")
+            raise ValueError(f"top_k is {top_k}: set it to at least 1, or to None for all answers")
         scores = model_outputs["logits"][0].float().softmax(-1)  # (choices,)
         order = torch.argsort(scores, descending=True, stable=True).tolist()
         choices = model_outputs["choices"]
@@ -142,15 +141,15 @@ PIPELINE_REGISTRY.register_pipeline(
 
 class GPT1TextClassificationPipeline(TextClassificationPipeline):
     """
-    transformers' text classification, but that the texts of a GPT-1 go through its [`GPT1Processor`].
+    transformers' text classification, in which the texts for a GPT-1 pass through its [`GPT1Processor`].
 
-    transformers' own gives the model what its tokenizer makes of a text or a pair. That is one sequence, where the
-    similarity format has two (both orders, paper §3.3), and it takes the one score of a regression for a logit. This
-    class takes the place of transformers' at `import gpt1_hf`; for other models, and for a GPT-1 whose tokenizer is of
-    no processor, it is the same.
+    transformers' own class passes the tokenizer's output to the model. That is a single sequence, but the similarity
+    format needs two (both orders, paper §3.3). It also treats the score of a regression as a logit. `import gpt1_hf`
+    replaces the class in transformers' registry. For other models, and for a GPT-1 whose tokenizer was not saved by a
+    processor, the behavior stays the same.
 
     The input is a text, or a pair as `{"text": ..., "text_pair": ...}` or in the processor's columns (`premise` and
-    `hypothesis`; `text_a` and `text_b`). What is too long is cut, as the processor does.
+    `hypothesis`; `text_a` and `text_b`). The processor cuts texts that are too long.
 
     Example:
 
@@ -162,10 +161,10 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
 
     Args:
         max_length (`int`, *optional*):
-            Longest sequence in tokens; defaults to that of the model's training, or else to the shorter of its context
-            and its tokenizer's.
+            Longest sequence in tokens; defaults to the length in the model's training or, if unknown, to the smaller
+            of the model's and the tokenizer's context lengths.
         top_k, function_to_apply (*optional*):
-            As in transformers' class. Of a score nothing is made, unless it is asked for.
+            As in transformers' class. By default, the score of a regression is returned unchanged.
     """
 
     def __init__(self, **kwargs):
@@ -176,7 +175,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
             return
         if input_format == "multiple_choice":
             raise ValueError(
-                f"the tokenizer of {self.model.name_or_path!r} is of the multiple-choice format: use "
+                f"the tokenizer of {self.model.name_or_path!r} has the multiple-choice format: use "
                 'pipeline("multiple-choice")'
             )
         self.processor = GPT1Processor(self.tokenizer, input_format)
@@ -184,11 +183,11 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
         check_tokenizer(self.model.config, self.tokenizer, self.model.name_or_path)
 
     def check_model_type(self, supported_models):
-        if not isinstance(self.model.config, GPT1FamilyConfig):  # transformers' list does not have registered classes
+        if not isinstance(self.model.config, GPT1FamilyConfig):  # transformers' list lacks registered classes
             super().check_model_type(supported_models)
 
     def save_pretrained(self, save_directory: str | PathLike, **kwargs):
-        """Save the model and its processor, or else its tokenizer."""
+        """Save the model and its processor or, without one, its tokenizer."""
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory, **kwargs)
@@ -196,23 +195,23 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
     def preprocess(self, inputs: Any, **settings) -> dict[str, Any]:
         if self.processor is None:
             return super().preprocess(inputs, **settings)
-        # A row is padded with those of its batch, whatever `padding` says.
+        # Rows are padded with their batch, so `padding` has no effect.
         max_length, truncation = settings.pop("max_length", None), settings.pop("truncation", True)
         if truncation not in (True, "longest_first") or settings.keys() - {"padding"}:
             raise ValueError(
-                "a GPT-1's text-classification pipeline has its own cut (max_length tokens, of a pair the longer text "
-                f"first), and no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
+                "a GPT-1's text-classification pipeline always truncates to max_length, the longer text of a pair "
+                f"first, and has no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
             )
         row = cut(self.model, self.processor, self._row(inputs), max_length)
         return {"row": dict(row)}
 
     def _row(self, inputs: Any) -> dict[str, str]:
-        """An input in the processor's columns."""
+        """Convert an input to the processor's columns."""
         columns = self.processor.columns
         if isinstance(inputs, str):
             inputs = {"text": inputs}
         elif isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], list) and len(inputs[0]) == 2:
-            inputs = dict(zip(("text", "text_pair"), inputs[0], strict=True))  # as transformers once took pairs
+            inputs = dict(zip(("text", "text_pair"), inputs[0], strict=True))  # transformers' former form of a pair
         if isinstance(inputs, Mapping) and set(columns) <= inputs.keys() and inputs.get("text_pair") is None:
             return {name: inputs[name] for name in columns}
         names = ("text", "text_pair")[: len(columns)]
@@ -236,5 +235,5 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
         return super().postprocess(model_outputs, function_to_apply=function_to_apply, **settings)
 
 
-# In the place of transformers' own, whose other entries (classes, default model) stay.
+# Replaces only transformers' class. The task's other entries (models, default) stay.
 PIPELINE_REGISTRY.supported_tasks["text-classification"]["impl"] = GPT1TextClassificationPipeline

@@ -1,6 +1,6 @@
-"""GPT-1's task-aware input transformations (paper §3.3): rows of text -> the token sequences that the heads read.
+"""GPT-1's task-aware input transformations (paper §3.3), from rows of text to the token sequences of the heads.
 
-This file travels to the Hub beside every checkpoint; it imports nothing of the package but its siblings.
+This file travels to the Hub beside every checkpoint. It imports nothing else from the package.
 """
 
 import copy
@@ -22,15 +22,15 @@ INPUT_FORMATS: dict[str, tuple[str, ...]] = {
     "similarity": ("text_a", "text_b"),
     "multiple_choice": ("document", "question", "choices"),
 }
-# The released code's tokens, in the order of their ids: start, delimiter, extract (train.py of
-# openai/finetune-transformer-lm), in the slots where the library keeps tokens of these roles.
+# The released code's tokens (train.py of openai/finetune-transformer-lm) in the order of their ids: start, delimiter,
+# extract. The keys are the library's attributes for tokens of these roles.
 TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": "_classify_"}
 
-CONTEXT = 512  # GPT-1's, in tokens
+CONTEXT = 512  # GPT-1's context length in tokens
 
 
 def as_lists(value: Any) -> Any:
-    """What a data set's format made of a value (of NumPy, PyTorch, pandas, Arrow, ...), as plain values and lists."""
+    """Convert a value of a data set's format (NumPy, PyTorch, pandas, Arrow, ...) to plain values and lists."""
     for name in ("tolist", "to_list", "to_pylist", "as_py"):
         if hasattr(value, name):
             value = getattr(value, name)()
@@ -41,7 +41,7 @@ def as_lists(value: Any) -> Any:
 
 
 def as_columns(rows: Any) -> Mapping[str, Any] | None:
-    """Columns of a data set, a data frame or an Arrow table, or of a mapping; `None` of anything else."""
+    """Columns of a data set, data frame, Arrow table or mapping; `None` for anything else."""
     names = getattr(rows, "column_names", getattr(rows, "columns", None))
     if isinstance(rows, Mapping) or names is None:
         return rows if isinstance(rows, Mapping) else None
@@ -50,14 +50,14 @@ def as_columns(rows: Any) -> Mapping[str, Any] | None:
 
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """
-    The token that a tokenizer pads with. One that has none, as transformers' `OpenAIGPTTokenizer`, pads as
-    [`GPT1Tokenizer`] does, with the unknown token, or else with the end token; `None`, if it has none of the three.
+    Padding token of a tokenizer. Without one, as in transformers' `OpenAIGPTTokenizer`, it is the unknown token as in
+    [`GPT1Tokenizer`], or else the end token. `None` if the tokenizer has none of the three.
     """
     return next((t for t in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token) if t is not None), None)
 
 
 def truncate_pair(first: list[int], second: list[int], budget: int) -> tuple[list[int], list[int]]:
-    """Cut the longer of two token lists, from its end, until both fit `budget` tokens."""
+    """Cut the end of the longer of two token lists until both fit into `budget` tokens."""
     if len(first) <= len(second):
         keep = min(len(first), budget // 2)
         return first[:keep], second[: budget - keep]
@@ -69,8 +69,8 @@ def truncate_question(
     document: list[int], question: list[int], answer: list[int], budget: int
 ) -> tuple[list[int], list[int], list[int]]:
     """
-    Cut the token lists of a choice until they fit `budget` tokens: the end of the document first, then the question
-    from its left, then the end of the answer. A token of each stays.
+    Cut the token lists of a choice until they fit into `budget` tokens: first the end of the document, then the start
+    of the question, then the end of the answer. At least one token of each remains.
     """
     document = document[: max(1, budget - len(question) - len(answer))]
     question = question[-max(1, budget - len(document) - len(answer)) :]
@@ -79,7 +79,7 @@ def truncate_question(
 
 class GPT1Processor(ProcessorMixin):
     """
-    Turns rows in canonical columns into token sequences for one of GPT-1's input formats.
+    Converts rows in canonical columns to token sequences of one of GPT-1's input formats.
 
     | format | columns | sequence |
     |---|---|---|
@@ -88,25 +88,25 @@ class GPT1Processor(ProcessorMixin):
     | `similarity` | text_a, text_b | start a delimiter b extract; start b delimiter a extract |
     | `multiple_choice` | document, question, choices | start document delimiter question delimiter choice extract |
 
-    Similarity makes two sequences of a row, multiple choice one for each choice. A question that is absent, `None` or
-    empty has no delimiter either, as in Story Cloze.
+    Similarity makes two sequences per row, and multiple choice makes one per choice. A question that is absent, `None`
+    or empty, as in Story Cloze, has no delimiter.
 
-    Its tokenizer is a copy of the given one with the start, delimiter and extract tokens added, and with the format as
-    its template, so that the saved tokenizer alone, in a plain `pipeline("text-classification")`, makes the same
-    sequences. A model needs `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for them.
-    Where the given one has no padding token, the copy pads with `<unk>`; where it has no `model_max_length`, the copy
-    has GPT-1's 512.
+    The processor's tokenizer is a copy of the one passed in, with the start, delimiter and extract tokens added. Its
+    template follows the format, so that the saved tokenizer alone makes the same sequences in a plain
+    `pipeline("text-classification")`. The model needs
+    `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for the new tokens. If the tokenizer has
+    no padding token, the copy pads with `<unk>`. If it has no `model_max_length`, the copy uses GPT-1's 512.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer, with or without the special tokens.
+            Tokenizer with or without the special tokens.
         input_format (`str`, *optional*, defaults to `"classification"`):
             One of the formats above.
         question_delimiter (`bool`, *optional*, defaults to `True`):
-            Whether a delimiter stands between document and question; the paper joins them without one (§3.3).
+            Whether a delimiter separates document and question. The paper joins them without one (§3.3).
 
     Raises:
-        ValueError: if there is no such format, or the tokenizer has no token to pad with.
+        ValueError: if the format is unknown, or the tokenizer has no token to pad with.
     """
 
     _auto_class = "AutoProcessor"
@@ -124,14 +124,14 @@ class GPT1Processor(ProcessorMixin):
         tokenizer.pad_token = padding_token(tokenizer)
         if tokenizer.pad_token is None:
             raise ValueError(
-                f"the tokenizer {tokenizer.name_or_path!r} has no token to pad with: set its pad_token to one of its "
+                f"the tokenizer {tokenizer.name_or_path!r} has no padding token: set its pad_token to one of its "
                 "tokens"
             )
-        if tokenizer.model_max_length > LARGE_INTEGER:  # it was saved without
+        if tokenizer.model_max_length > LARGE_INTEGER:  # not set
             tokenizer.model_max_length = CONTEXT
-        # Text that spells a special token is text. It is saved so, too.
+        # Text that spells a special token is split like other text. The setting is saved, too.
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
-        tokenizer.init_kwargs["input_format"] = input_format  # saved too, for the package's pipelines
+        tokenizer.init_kwargs["input_format"] = input_format  # saved for the package's pipelines
         start, delimiter, extract = TASK_TOKENS.values()
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{start} $A {extract}",
@@ -153,7 +153,7 @@ class GPT1Processor(ProcessorMixin):
 
     @property
     def has_several_sequences(self) -> bool:
-        """Whether a row makes several sequences, so that its `input_ids` are a list of lists."""
+        """Whether a row makes several sequences. Its `input_ids` are then a list of lists."""
         return self.input_format in ("similarity", "multiple_choice")
 
     def __call__(
@@ -169,34 +169,34 @@ class GPT1Processor(ProcessorMixin):
         """
         Args:
             rows (`dict`, or list of `dict`, *optional*):
-                One row, a list of rows, or a dictionary of columns as `Dataset.map(batched=True)` passes it. Columns
-                that the format does not read are ignored. The columns can be given as keyword arguments instead.
+                One row, a list of rows, or a dictionary of columns as in `Dataset.map(batched=True)`. Columns that the
+                format does not read are ignored. Columns can also be passed as keyword arguments.
             max_length (`int`, *optional*):
-                Longest sequence, special tokens included; defaults to the tokenizer's `model_max_length`. Of a pair
-                the longer text is cut, the same in both orders; of a multiple choice the document, then the question
-                from its left, then the answer. The special tokens and a token of each text always stay.
+                Longest sequence in tokens, special tokens included; defaults to the tokenizer's `model_max_length`. In
+                a pair, the longer text is cut, equally in both orders. In multiple choice, the end of the document is
+                cut first, then the start of the question, then the end of the answer. The special tokens and at least
+                one token of each text remain.
             padding (`bool` or `str`, *optional*, defaults to `False`):
                 As in the tokenizer's own call.
             return_tensors (`str`, *optional*):
-                `"pt"` for tensors, which needs `padding` unless the sequences are of one length.
+                `"pt"` for tensors, which need `padding` unless all sequences have the same length.
             return_truncated (`bool`, *optional*, defaults to `False`):
-                Whether to return `truncated`, one flag a row, instead of warning of truncated and empty rows.
+                Whether to return `truncated`, one flag per row, instead of warning about truncated and empty rows.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`: one list for one row, a list of lists for several;
-            as tensors, `(batch, seq)`. Where a row makes several sequences, a list of them is in the place of each,
-            and tensors are of shape `(batch, sequences, seq)`.
+            `BatchEncoding` with `input_ids` and `attention_mask`: a list for one row, a list of lists for several
+            rows, or tensors of shape `(batch, seq)`. If a row makes several sequences, each row is a list of them, and
+            tensors have the shape `(batch, sequences, seq)`.
 
         Raises:
-            ValueError: if a column is missing or holds something other than text, if a single text or any choice is
-                empty, if rows have unequal numbers of choices, or if `max_length` leaves no room for a token of each
-                text.
+            ValueError: if a column is missing or contains anything but text; if a single text or any choice is empty;
+                if rows have unequal numbers of choices; or if `max_length` leaves no room for a token of each text.
         """
         texts, is_single = self._texts(rows, columns)
         empty = self.count_empty(texts)
         if is_single and empty:
             raise ValueError(
-                f"empty text: give {' and '.join(self._needed)} at least one character that is not a space"
+                f"empty text: {' and '.join(self._needed)} must contain at least one character that is not a space"
             )
 
         max_length = self.tokenizer.model_max_length if max_length is None else max_length
@@ -209,7 +209,7 @@ class GPT1Processor(ProcessorMixin):
             sequences += row_sequences
             truncated.append(is_cut)
 
-        encoding = {"input_ids": sequences, "attention_mask": [[1] * len(sequence) for sequence in sequences]}
+        encoding: Any = {"input_ids": sequences, "attention_mask": [[1] * len(sequence) for sequence in sequences]}
         if not return_truncated:
             self.warn(len(truncated), sum(truncated), empty)
         if padding or return_tensors:
@@ -217,7 +217,7 @@ class GPT1Processor(ProcessorMixin):
                 encoding, padding=padding, max_length=max_length, return_tensors=return_tensors, verbose=False
             )
         if self.has_several_sequences and sequences:
-            n = len(sequences) // len(truncated)  # the same of every row
+            n = len(sequences) // len(truncated)  # equal for all rows
             encoding = {
                 name: values.reshape(-1, n, values.shape[-1])
                 if return_tensors
@@ -231,12 +231,12 @@ class GPT1Processor(ProcessorMixin):
         return BatchEncoding(encoding)
 
     def count_empty(self, columns: Mapping[str, Sequence[str]]) -> int:
-        """Number of rows in which a text is empty that should not be, of columns of text."""
+        """Number of rows, in columns of text, with an empty text that should not be empty."""
         texts = zip(*(columns[name] for name in self._needed), strict=True)
         return sum(any(not text.strip() for text in row) for row in texts)
 
     def warn(self, n_rows: int, n_truncated: int, n_empty: int):
-        """Log a warning of the rows that were cut, or that have no text; they are kept all the same."""
+        """Log a warning about rows that were cut or have no text. They are kept."""
         if n_truncated:
             logger.warning(f"{n_truncated} of {n_rows} rows were longer than the context and were cut")
         if n_empty:
@@ -244,26 +244,26 @@ class GPT1Processor(ProcessorMixin):
 
     @property
     def _needed(self) -> tuple[str, ...]:
-        """Columns whose texts should not be empty, but may be; a question may, a choice must not."""
+        """Columns whose texts should not be empty. A question may be empty, and a choice must not be."""
         return tuple(name for name in self.columns if name not in ("question", "choices"))
 
     def _texts(self, rows, columns: dict[str, Any]) -> tuple[dict[str, list], bool]:
-        """The format's columns as lists of texts (of lists of them, for choices), and whether it was one row."""
+        """The format's columns as lists of texts (lists of lists for choices), and whether the input was one row."""
         if rows is None:
             rows = columns
         elif columns:
-            raise ValueError(f"give rows or columns, not both; unknown arguments: {', '.join(columns)}")
+            raise ValueError(f"pass rows or columns, not both; unknown arguments: {', '.join(columns)}")
         rows = rows if (given := as_columns(rows)) is None else given
         if not isinstance(rows, Mapping):
             rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
             if not all(isinstance(row, Mapping) for row in rows):
-                raise ValueError(f"give rows with the columns {', '.join(self.columns)}, not bare texts")
+                raise ValueError(f"pass rows with the columns {', '.join(self.columns)}, not bare texts")
             rows = {name: [row.get(name) for row in rows] for name in self.columns}
         rows = {name: as_lists(rows[name]) if name in self.columns else None for name in rows}
         missing = [name for name in self.columns if name not in rows and name != "question"]
         if missing:
             raise ValueError(
-                f"the {self.input_format} format needs the column {missing[0]!r}; given: {', '.join(map(str, rows))}"
+                f"the {self.input_format} format needs the column {missing[0]!r}; found: {', '.join(map(str, rows))}"
             )
         is_single = not all(
             isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self._needed
@@ -273,7 +273,7 @@ class GPT1Processor(ProcessorMixin):
             del given["question"]
         for name, column in given.items():
             if not is_single and (isinstance(column, str) or not isinstance(column, Iterable)):
-                raise ValueError(f"column {name!r} holds one value, but {self._needed[0]!r} a list of several")
+                raise ValueError(f"column {name!r} holds a single value, but {self._needed[0]!r} a list")
         texts = {name: [column] if is_single else list(column) for name, column in given.items()}
         if "question" in self.columns:
             n_rows = len(texts["document"])
@@ -287,7 +287,7 @@ class GPT1Processor(ProcessorMixin):
                 if not isinstance(text, str):
                     raise ValueError(f"column {name!r} holds {text!r} in row {index}, which is not text")
         if len({len(column) for column in texts.values()}) > 1:
-            raise ValueError(f"the columns {', '.join(self.columns)} are of unequal length")
+            raise ValueError(f"the columns {', '.join(self.columns)} have unequal lengths")
         return texts, is_single
 
     def _check_choices(self, column: Sequence[Sequence[str]]):
@@ -300,21 +300,21 @@ class GPT1Processor(ProcessorMixin):
             if len(choices) != len(column[0]):
                 raise ValueError(
                     f"row {index} has {len(choices)} choices, but row 0 has {len(column[0])}: rows of a batch need "
-                    "equally many"
+                    "equal numbers of choices"
                 )
 
     def _tokenize(self, column: list) -> list:
-        """Token ids of each text of a column, in its own nesting."""
+        """Token ids of each text in a column, nested like the column."""
         if column and not isinstance(column[0], str):
             ids = iter(self._tokenize([text for texts in column for text in texts]))
             return [[next(ids) for _ in texts] for texts in column]
         if not column:
             return []
-        # Said again, for a tokenizer that was exchanged for another or changed since.
+        # Set here too, in case the tokenizer was replaced or changed.
         return self.tokenizer(column, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
 
     def _sequences(self, row: tuple, max_length: int) -> tuple[list[list[int]], bool]:
-        """Join the token lists of a row with the special tokens around them; whether anything had to be cut."""
+        """Sequences of a row, made of its token lists and the special tokens, and whether any of them was cut."""
         start, delimiter, extract = ([getattr(self.tokenizer, f"{name}_id")] for name in TASK_TOKENS)
         if self.input_format == "multiple_choice":
             document, question, choices = row
@@ -328,7 +328,7 @@ class GPT1Processor(ProcessorMixin):
             return [[*start, *row[0][:budget], *extract]], len(row[0]) > budget
         budget = max_length - 3
         is_cut = len(row[0]) + len(row[1]) > budget
-        first, second = truncate_pair(*row, budget) if is_cut else row
+        first, second = truncate_pair(row[0], row[1], budget) if is_cut else row
         orders = [(first, second), (second, first)] if self.input_format == "similarity" else [(first, second)]
         return [[*start, *one, *delimiter, *other, *extract] for one, other in orders], is_cut
 

@@ -1,4 +1,4 @@
-"""Where the files that come with the package are: recipes, card templates, embedded models, labelled samples."""
+"""Files shipped with the package: recipes, card templates, embedded models, labelled samples."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import yaml
 from .errors import UsageError
 
 
-# What PyYAML makes of bad files; the built-in ones are of values that are not what their tags say, or are too deep.
+# What PyYAML raises for bad files. Values that contradict their tags or nest too deeply cause the built-in errors.
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 PACKAGE = Path(__file__).resolve().parent
@@ -33,28 +33,26 @@ def find_recipe(name: str) -> Path:
     Find a recipe by path, or by its name among the shipped ones (`finetune/cola`, `recipes/finetune/cola.yaml`).
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if it does not exist.
     """
     if Path(name).is_file():
         return Path(name)
     for path in (recipes_dir() / f"{name}.yaml", recipes_dir() / name, recipes_dir().parent / name):
-        # Names of shipped recipes do not climb out of their folder.
+        # A name must not lead out of the recipes folder.
         if path.is_file() and path.resolve().is_relative_to(recipes_dir().resolve()):
             return path
-    raise UsageError(
-        f"there is no recipe {name!r}: give the path of a YAML file, or a name that `gpt1 recipes ls` prints"
-    )
+    raise UsageError(f"there is no recipe {name!r}: give the path of a YAML file, or a name from `gpt1 recipes ls`")
 
 
 def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
     """
-    Read a recipe, given as to [`find_recipe`].
+    Read a recipe, found by [`find_recipe`].
 
     Returns:
-        Its path, and its content.
+        `tuple`: its path and its content.
 
     Raises:
-        UsageError: if there is no such file, or it is not a mapping in valid YAML.
+        UsageError: if the file does not exist, or is not a mapping in valid YAML.
     """
     file = find_recipe(name)
     try:
@@ -70,12 +68,12 @@ def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
 def model_path(model: str) -> str:
     """`gpt1-tiny` -> its folder in the package; a folder or Hub id stays as it is. A folder on disk wins."""
     embedded = ASSETS / model
-    # Embedded models have plain names: `../x` is not looked for beside them.
+    # Only plain names are embedded models; `../x` is not.
     if embedded.parent == ASSETS and not Path(model).exists() and (embedded / "config.json").is_file():
         return str(embedded)
     return model
 
 
 def space_dir() -> Path:
-    """Folder of the demo that runs as a Hugging Face Space: inside an installed wheel, or at the top of a checkout."""
+    """Folder of the Hugging Face Space: inside an installed wheel, or at the top of a checkout."""
     return card_templates() / "space"

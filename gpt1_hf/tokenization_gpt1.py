@@ -1,13 +1,13 @@
 """GPT-1's tokenizer: clean-up, word splitting and byte-pair encoding, all inside `tokenizer.json`.
 
 GPT-1's text was cleaned by ftfy, standardised, split into words by spaCy, lower-cased, and encoded (paper §4.1). Here
-all of that is the normalizer's: spaCy reads text before it is lower-cased, so the places where it cuts are found by
-patterns that insert spaces, and lower-casing comes last. The patterns are generated from spaCy's tables, see
-`tokenization_rules/`. A saved tokenizer therefore loads with plain `AutoTokenizer` and needs no code of ours;
-[`GPT1Tokenizer`] adds the ways to make one (training on text, reading the original vocabulary), readable decoding, and
-the one step that a file cannot hold: ftfy's repair of mojibake, as the option `fix_text`.
+the normalizer does all of that. spaCy splits text before it is lower-cased, so patterns first insert a space at every
+cut, and lower-casing comes last. The patterns are generated from spaCy's tables (see `tokenization_rules/`). A saved
+tokenizer therefore loads with plain `AutoTokenizer`, without this package. [`GPT1Tokenizer`] adds training, reading
+the original vocabulary, readable decoding, and the one step that a file cannot express: ftfy's repair of mojibake, as
+the option `fix_text`.
 
-No checkpoint carries this file; it imports nothing of the package but the rules beside it.
+Checkpoints do not carry this file. It imports nothing from the package but the generated tables.
 """
 
 import json
@@ -35,15 +35,15 @@ logger = logging.getLogger(__name__)
 UNKNOWN = "<unk>"
 END_OF_WORD = "</w>"
 
-# Two names of one pair of files: OpenAI's, and the Hub's.
+# The two files' names in OpenAI's release and on the Hub.
 VOCABULARY_FILES = (("encoder_bpe_40000.json", "vocab_40000.bpe"), ("vocab.json", "merges.txt"))
 
-# What ftfy takes out: escape sequences of terminals, control characters, and what follows the `&` of its entity.
+# Text that ftfy removes: terminals' escape sequences, control characters, and the rest of an `&` entity.
 _REMOVED = "&\\Kamp;|\x1b\\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f]|" + "|".join(
     map(chr, [*range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)])
 )
-# The other common HTML entities, and quotes decoded as Windows-1252 or MacRoman; of the latter not those in texts with
-# a letter that MacRoman has not, as ftfy repairs a text as a whole or not at all.
+# Other common HTML entities, and quotes wrongly decoded as Windows-1252 or MacRoman. The MacRoman patterns skip texts
+# with a letter that MacRoman lacks, because ftfy repairs a whole text or nothing.
 _DECODED = {
     "&lt;": "<",
     "&gt;": ">",
@@ -52,7 +52,7 @@ _DECODED = {
     "\u201a\u00c4[\u00f4\u00f2](?<!\u0117.{0,200}\u201a\u00c4.)": "'",
 }
 
-# Words after a lone apostrophe that it belongs to, and those before it.
+# Words that take a separate apostrophe before them (elisions) or after them (pronouns).
 _ELIDED = "tis|tisn't|twas|twere|twill|twould|twixt|ud|ee|un|way|cause|bout|gainst|neath|specially|cept|fore|pon"
 _PRONOUNS = "i|you|he|she|it|we|they|that|there|these|this|those|what|when|where|who|why|how"
 _OPENS = (
@@ -62,15 +62,15 @@ _OPENS = (
 
 def _spaces_after_opening(mark: str, opens: str, closes: str) -> str:
     """
-    A pattern of the spaces after opening quotation marks: the first of a line, and the first after each closing one.
+    A pattern of the spaces after opening quotation marks: the first in a line, and the first after each closing mark.
 
-    It reads from left to right only, so that text that grows token by token keeps what it began with.
+    It reads only from left to right, so the beginning of a text stays the same while the text grows token by token.
     """
     before_opening, before_closing = (f"(?:[^{mark}\\n]|(?!{one}){mark})*+" for one in (opens, closes))
     return f"(?:(?:\\A|\\n){before_opening}|\\G{before_closing}{mark}{before_opening}){mark}\\K "
 
 
-# The spaces that readable text does not have, in text with one on either side of each word and punctuation mark.
+# Spaces to remove for readable text, from text with a space on either side of each word and punctuation mark.
 _CLEAN_UP = (
     _spaces_after_opening('"', '(?<= )"(?= )', '(?<= )"(?= )'),
     _spaces_after_opening("_", '(?<=[ "])_(?= )', '(?<=[ "])_(?= )'),
@@ -81,11 +81,11 @@ _CLEAN_UP = (
             " (?=(?:[,;:!?)\\]}%\"_']|/+|\\.\\.+|--+|'(?:s|re|ve|ll|d|m)|n'?t|ve) )",
             "(?<! \\.) (?=\\. (?!\\. ))",  # an ellipsis of several words keeps its spaces
             "(?<=[\\W_][(\\[{]) |(?<=/) |(?<=--) |(?<=[\"'_]\\.\\.\\.) ",
-            # A hyphen, but a dash after punctuation; two in a row are no `--`.
+            # A hyphen. After punctuation it is a dash, and two in a row are not `--`.
             '(?<![,;:.!?"\\-]) (?=- (?!- ))|(?<![,;:.!?"\\-] -)(?<= -) (?!- )',
             "(?<=[\\W_][$\u00a3\u20ac#]) (?=\\d)",
             "(?<=\\d ,) (?=\\d{3}(?!\\d)|\\d{0,2} ?\\z)",
-            f"(?<= (?:{_PRONOUNS})) (?=(?:d|ll|m|re|s) (?!- ))",  # as of "wed", which spaCy parts
+            f"(?<= (?:{_PRONOUNS})) (?=(?:d|ll|m|re|s) (?!- ))",  # as in "wed", which spaCy splits
             "(?<= can) (?=not )|(?<= gon) (?=na )|(?<= got) (?=ta )|(?<= (?:gim|lem)) (?=me )|(?<= y') (?=all )",
         )
     ),
@@ -95,13 +95,13 @@ _CLEAN_UP = (
 
 def _characters_map(replacements: dict[str, str]) -> bytes:
     """
-    A map of characters in SentencePiece's binary form, the one normalizer that replaces many of them in one pass.
+    A map of characters in SentencePiece's binary form, used by the only normalizer that replaces many in one pass.
 
-    It is a double-array trie (Aoe, 1989) over UTF-8 as darts-clone lays it out, after its size in bytes: each unit
-    holds the byte that leads to it, and the exclusive or of its index with its children's base; the child of byte 0 is
-    a leaf, which holds the place of the NUL-ended replacement in the text that follows.
+    The map starts with the size in bytes of a double-array trie (Aoe, 1989) over UTF-8, in darts-clone's layout. Each
+    unit holds the byte that leads to it, and the exclusive or of its index and its children's base. The child of byte
+    0 is a leaf with the offset of the NUL-terminated replacement in the text after the trie.
     """
-    texts, places, root = bytearray(), {}, {}
+    texts, places, root = bytearray(), dict[str, int](), dict[int, Any]()
     for character, replacement in replacements.items():
         if replacement not in places:
             places[replacement] = len(texts)
@@ -121,7 +121,7 @@ def _characters_map(replacements: dict[str, str]) -> bytes:
         while any(base ^ byte in taken for byte in node):
             base += 1
         while base | 255 >= len(units):
-            units += [0] * 256  # in whole blocks: a lookup of any byte stays inside
+            units += [0] * 256  # in whole blocks, so that any byte's lookup stays inside
         taken.update(base ^ byte for byte in node)
         units[place] |= (base ^ place) << 10 | (0 in node) << 8
         for byte, child in node.items():
@@ -133,7 +133,7 @@ def _characters_map(replacements: dict[str, str]) -> bytes:
 
 @cache
 def _normalizer() -> normalizers.Normalizer:
-    """From raw text to lower-case words between spaces. A line break is a word: GPT-1 has a token for it."""
+    """Convert raw text to lower-case words between spaces. A line break is a word: GPT-1 has a token for it."""
     is_word = re.compile(f"[{WORDS}]")
     characters = {c: c for c in map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]) if is_word.match(c)}
     characters = {c: is_word.sub(r" \g<0> ", fixed) for c, fixed in {**characters, **REPLACED}.items()}
@@ -147,10 +147,10 @@ def _normalizer() -> normalizers.Normalizer:
             normalizers.Prepend(" "),
             normalizers.Replace(Regex(r"\n(?:\s*\n)?"), " \n "),
             *(normalizers.Replace(Regex(pattern), " ") for pattern in WORD_CUTS),
-            # Lower-casing looks at one letter at a time, and a sigma at the end of a word is another one.
+            # A final sigma has its own lower-case letter, but `Lowercase` maps single letters without context.
             normalizers.Replace(Regex(r"\u03a3(?!\p{L})(?<=\p{L}\u03a3)"), "\u03c2"),
             normalizers.Lowercase(),
-            # An added token is looked for as it comes out of here: with no space around it, and one between its words.
+            # Added tokens are matched in the normalized text: no space around them, one between their words.
             normalizers.Replace(Regex("\\A +| +\\z|(?<= ) +"), ""),
         ]
     )
@@ -165,7 +165,7 @@ def _ftfy() -> Callable[[str], str]:
 
 
 def _without_surrogates(text: str) -> str:
-    """Halves of characters joined or replaced, as ftfy does: the library does not take them."""
+    """Join or replace surrogates as ftfy does, because the library rejects them."""
     if text.isascii():
         return text
     try:
@@ -176,7 +176,7 @@ def _without_surrogates(text: str) -> str:
 
 
 def _map_texts(function: Callable[[str], str], texts: Any) -> Any:
-    """Apply a function to a text, or to every text of nested lists; anything else is left to the library to refuse."""
+    """Apply a function to a text or every text in nested lists. The library rejects anything else."""
     if isinstance(texts, str):
         return function(texts)
     if isinstance(texts, list | tuple):
@@ -185,7 +185,7 @@ def _map_texts(function: Callable[[str], str], texts: Any) -> Any:
 
 
 def _alternatives(words: Iterable[str]) -> str:
-    """A pattern that is one of some words, which parts them letter by letter as there are thousands."""
+    """A pattern that matches any of the words, branching letter by letter because there are thousands."""
     branches: dict[str, list[str]] = {}
     for word in words:
         branches.setdefault(word[:1], []).append(word[1:])
@@ -196,14 +196,14 @@ def _alternatives(words: Iterable[str]) -> str:
 
 def readable_decoder(vocab: Iterable[str]) -> decoders.Decoder:
     """
-    The decoder that writes text as it is read: a space before each word, but not before punctuation and the like.
+    Decoder to readable text, with a space before each word but not before punctuation.
 
-    Text begins with a space too, unless what comes first takes none: put after a prompt it continues it. A token added
-    to the vocabulary is a word, though it has no `</w>` at its end.
+    The text also begins with a space, unless its first token takes none, so that it can continue a prompt. A token
+    added to the vocabulary is a whole word, although it does not end in `</w>`.
 
     Args:
         vocab (`Iterable[str]`):
-            Tokens of the vocabulary; by those without `</w>` the decoder tells a word's beginning from an added token.
+            Tokens of the vocabulary. Those without `</w>` are beginnings of words; other such tokens are added ones.
     """
     parts = [token for token in sorted(vocab) if token != UNKNOWN and not token.endswith(END_OF_WORD)]
     return decoders.Sequence(
@@ -232,41 +232,41 @@ class GPT1Tokenizer(TokenizersBackend):
     GPT-1's tokenization: byte-pair encoding over lower-cased words that end in `</w>` (paper §4.1), with the word
     splitting and clean-up of the original pipeline.
 
-    Base tokenizers add no special token to a text, and pad with `<unk>` (id 0), so that the original vocabulary needs
-    no new entry. Text that happens to spell a special token is split like any other. [`GPT1Processor`] adds the start,
-    delimiter and extract tokens that fine-tuning needs.
+    Base tokenizers add no special tokens to a text and pad with `<unk>` (id 0), so the original vocabulary needs no
+    new entries. Text that spells a special token is split like any other text. [`GPT1Processor`] adds the start,
+    delimiter and extract tokens for fine-tuning.
 
-    `decode` gives readable text: no space before punctuation, inside quotes and brackets, or around hyphens. Its first
-    word has a space before it, so that new text can be put after a prompt. Quotes are told apart by their order.
+    `decode` returns readable text, without spaces before punctuation, inside quotes and brackets, or around hyphens.
+    The text starts with a space, so that it can continue a prompt. The order of quotation marks decides which of them
+    open a quotation.
 
-    A token of `add_tokens` is a word of its own, wherever it stands. It is looked for in the text after clean-up and
-    lower-casing; one with capitals or punctuation needs `AddedToken(..., normalized=False)` to go from `tokenize` back
-    to its id. One that is spelled like a piece of a word in the vocabulary is that piece, and decoding joins it to the
-    next.
+    A token from `add_tokens` is always a separate word. It is matched after clean-up and lower-casing, so a token with
+    capitals or punctuation needs `AddedToken(..., normalized=False)` for `tokenize` to return it. A token that equals
+    a word piece of the vocabulary is that piece, and decoding joins it to the next one.
 
-    As padding and unknown characters share an id, an attention mask is what tells them apart: `generate(ids)` without
-    one takes unknown characters for padding, and `DataCollatorForLanguageModeling` learns neither.
+    Padding and unknown characters share an id, and only an attention mask distinguishes them: `generate(ids)` without
+    a mask treats unknown characters as padding, and `DataCollatorForLanguageModeling` learns neither.
 
     Args:
         fix_text (`bool`, *optional*, defaults to `False`):
-            Run `ftfy.fix_text` on every text first (needs the `exact` extra), which also repairs text that was decoded
-            in a wrong encoding. It is saved, but holds only where this class loads the tokenizer; and as the text is
-            another one then, `return_offsets_mapping` is an error.
+            Run `ftfy.fix_text` on every text first, which also repairs text that was decoded with the wrong encoding
+            (needs the `exact` extra). The option is saved, but only this class applies it. It changes the text, so
+            `return_offsets_mapping` raises an error.
     """
 
     @property
     def fix_text(self) -> bool:
-        """Whether ftfy reads every text first."""
+        """Whether `ftfy.fix_text` runs on every text first."""
         return bool(self.init_kwargs.get("fix_text", False))
 
     def prepare(self, text: str) -> str:
-        """A text as `tokenizer.json` takes it: repaired by ftfy with `fix_text`, else without halves of characters."""
+        """Prepare a text for `tokenizer.json`: repaired by ftfy with `fix_text`, otherwise without surrogates."""
         return _ftfy()(text) if self.fix_text else _without_surrogates(text)
 
     def _encode_plus(self, text, text_pair=None, return_offsets_mapping: bool = False, **kwargs) -> BatchEncoding:
         if self.fix_text and return_offsets_mapping:
             raise ValueError(
-                "offsets would point into the text that ftfy repaired, not into yours: load the tokenizer with "
+                "offsets would refer to the text repaired by ftfy, not to the original: load the tokenizer with "
                 "fix_text=False for return_offsets_mapping=True"
             )
         return super()._encode_plus(
@@ -277,12 +277,12 @@ class GPT1Tokenizer(TokenizersBackend):
         )
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False, **kwargs) -> list[str]:
-        """A text's tokens as the vocabulary spells them; the library's are added tokens as the text spells them."""
+        """Tokens as spelled in the vocabulary. The library spells added tokens as in the text."""
         encoding = self._encode_plus(text, pair, add_special_tokens=add_special_tokens, **kwargs)
         return self.convert_ids_to_tokens(encoding["input_ids"])
 
     def clean_up_tokenization(self, text: str) -> str:
-        """Take out the spaces that readable text does not have, which `decode` has done already."""
+        """Remove superfluous spaces from text. `decode` already does so."""
         return readable_decoder(()).decode([text + END_OF_WORD]).removeprefix(" ")
 
     @classmethod
@@ -299,11 +299,11 @@ class GPT1Tokenizer(TokenizersBackend):
 
         Args:
             texts (`Iterable[str]`):
-                Texts, read once, by way of a temporary file.
+                Texts. They are read once, into a temporary file.
             vocab_size (`int`, *optional*, defaults to 40478):
                 Size of the vocabulary: base characters, inside and at the end of a word, and merges.
             model_max_length (`int`, *optional*, defaults to 512):
-                Context length of the model it is meant for, in tokens.
+                Context length of the model, in tokens.
             show_progress (`bool`, *optional*, defaults to `True`):
                 Whether to show progress bars.
             length (`int`, *optional*):
@@ -313,8 +313,8 @@ class GPT1Tokenizer(TokenizersBackend):
             [`GPT1Tokenizer`].
 
         Raises:
-            ValueError: if the texts hold no word, or more characters than the vocabulary has entries. One that is
-            smaller than asked for, as the texts give no more, is warned of.
+            ValueError: if the texts contain no word, or more characters than the vocabulary has entries. If the texts
+                give fewer entries than `vocab_size`, training logs a warning.
         """
         tokenizer = _pipeline(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD))
         with TemporaryFile("w+", encoding="utf-8") as copy:
@@ -322,15 +322,15 @@ class GPT1Tokenizer(TokenizersBackend):
             for text in texts:
                 characters.update(unicodedata.normalize("NFC", text))
                 copy.write(json.dumps(_without_surrogates(text)) + "\n")
-            # Character by character, and once each: to normalize the whole text here would take as long as to train.
+            # Each character is normalized once, because normalizing all text here would take as long as training.
             alphabet = set().union(*map(tokenizer.normalizer.normalize_str, _without_surrogates("".join(characters))))
             if "\n" in characters:
-                alphabet.add("\n")  # alone it is stripped
+                alphabet.add("\n")  # a line break on its own is stripped
             if not alphabet - {"\n"}:
                 raise ValueError("the corpus has no text to learn a vocabulary from")
             copy.seek(0)
-            # The trainer numbers word ends in the order of a hash map, and the numbers break ties between merges:
-            # only word ends that it is given beforehand make two runs agree.
+            # The trainer numbers word ends in the order of a hash map, and these numbers break ties between merges.
+            # Two runs agree only if the word ends are passed as special tokens.
             word_ends = [character + END_OF_WORD for character in sorted(alphabet - {" "})]
             trainer = trainers.BpeTrainer(
                 vocab_size=vocab_size,
@@ -342,11 +342,11 @@ class GPT1Tokenizer(TokenizersBackend):
         size = tokenizer.get_vocab_size()
         if size > vocab_size:
             raise ValueError(
-                f"the corpus has base characters for {size} entries, more than vocab_size={vocab_size}: give it "
+                f"the base characters of the corpus need {size} entries, more than vocab_size={vocab_size}: use "
                 f"cleaner text, or vocab_size={size}"
             )
         if size < vocab_size:
-            logger.warning(f"the corpus has pairs to merge for {size} entries only, not for vocab_size={vocab_size}")
+            logger.warning(f"the corpus gives only {size} entries, fewer than vocab_size={vocab_size}")
         return cls._from_pipeline(_pipeline(tokenizer.model), model_max_length)  # without the trainer's special tokens
 
     @classmethod
@@ -356,38 +356,38 @@ class GPT1Tokenizer(TokenizersBackend):
 
         Args:
             source (`str` or `Path`):
-                Folder or Hub id with `encoder_bpe_40000.json` and `vocab_40000.bpe`, or with the same two as the Hub
-                names them, `vocab.json` and `merges.txt` (`openai-community/openai-gpt`).
+                Folder or Hub id with `encoder_bpe_40000.json` and `vocab_40000.bpe`, or with `vocab.json` and
+                `merges.txt`, their names on the Hub (`openai-community/openai-gpt`).
             model_max_length (`int`, *optional*, defaults to 512):
-                Context length of the model it is meant for, in tokens.
+                Context length of the model, in tokens.
             kwargs:
-                Further arguments of the class, `fix_text`.
+                Further arguments of the class, such as `fix_text`.
 
         Raises:
-            FileNotFoundError: if there is no folder of that name, or one of the two files is missing from it.
-            OSError: if the Hub has no such repository, or cannot be reached.
+            FileNotFoundError: if the folder does not exist or lacks one of the two files.
+            OSError: if the Hub has no such repository or cannot be reached.
         """
         if Path(source).is_dir():
             pairs = [tuple(Path(source) / name for name in names) for names in VOCABULARY_FILES]
             found = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
             if found is None:
                 names = ", nor ".join(" and ".join(names) for names in VOCABULARY_FILES)
-                raise FileNotFoundError(f"the folder {str(source)!r} has no vocabulary: neither {names}")
+                raise FileNotFoundError(f"the folder {str(source)!r} has no vocabulary: it contains neither {names}")
             vocabulary, merges_file = found
         else:
             try:
                 validate_repo_id(str(source))
                 vocabulary, merges_file = (Path(cached_file(str(source), name)) for name in VOCABULARY_FILES[1])
             except HFValidationError as error:
-                raise FileNotFoundError(f"there is no folder {str(source)!r}, and it is no Hub id either") from error
+                raise FileNotFoundError(f"{str(source)!r} is neither an existing folder nor a Hub id") from error
             except OSError as error:
                 files, reason = " and ".join(VOCABULARY_FILES[1]), str(error).strip().split("\n")[0].rstrip(".")
                 raise OSError(
-                    f"there is no folder {str(source)!r}, and the Hub did not give {files} of that id: {reason}"
+                    f"{str(source)!r} is not a folder, and the Hub did not return {files} for this id: {reason}"
                 ) from error
         vocab = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges_file.read_text(encoding="utf-8").split("\n")
-        merges = [tuple(line.split()) for line in lines[1:] if line]  # the first line is a version header
+        merges = [(left, right) for left, right in map(str.split, filter(None, lines[1:]))]  # after a version header
         model = models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, end_of_word_suffix=END_OF_WORD)
         return cls._from_pipeline(_pipeline(model), model_max_length, **kwargs)
 
@@ -404,7 +404,7 @@ class GPT1Tokenizer(TokenizersBackend):
         )
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
-        # The library's own class reads the file as it is, in a process that has never heard of this package.
+        # The library's own class reads the file without this package.
         config_file = Path(file_names[0])
         config = json.loads(config_file.read_text(encoding="utf-8"))
         config["tokenizer_class"] = TokenizersBackend.__name__

@@ -1,4 +1,4 @@
-"""`accelerate launch recipes/analyze.py ablations`: the same plan as `gpt1 analyze ablations`, its runs shared out."""
+"""`accelerate launch recipes/analyze.py ablations`: the same plan as `gpt1 analyze ablations`, divided."""
 
 import sys
 

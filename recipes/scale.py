@@ -1,6 +1,6 @@
-"""`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: the token stream of a run's training corpus.
+"""`python recipes/scale.py --tasks 8 --config recipes/pretrain/X.yaml`: build the token stream of a run's corpus.
 
-Built by datatrove in several processes (extra `scale`), before `gpt1 pretrain` with the same settings finds it. For
+datatrove (extra `scale`) builds it in several processes; `gpt1 pretrain` with the same settings then reuses it. For
 clusters see `gpt1_hf/data/datatrove_pipeline.py`.
 """
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.cli import told
+from gpt1_hf.cli import run_command
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.datatrove_pipeline import build_with_datatrove
 from gpt1_hf.errors import GPT1Error
@@ -18,8 +18,8 @@ from gpt1_hf.training.arguments import PretrainArguments
 
 def main(argv: list[str]):
     parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("--tasks", type=int, required=True, help="Shards, at most as many as the corpus has files.")
-    parser.add_argument("--workers", type=int, default=-1, help="Tasks at a time; all by default.")
+    parser.add_argument("--tasks", type=int, required=True, help="Shards, at most one per file of the corpus.")
+    parser.add_argument("--workers", type=int, default=-1, help="Tasks that run at the same time. Default: all.")
     tasks, rest = parser.parse_known_args(argv)
     args = parse(PretrainArguments, rest, "pretrain", __doc__)
     if not args.corpus or not args.tokenizer:
@@ -38,4 +38,4 @@ def main(argv: list[str]):
 
 
 if __name__ == "__main__":
-    sys.exit(told(lambda: main(sys.argv[1:])))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -1,14 +1,12 @@
-"""Shared pieces: no network, tiny models, in-memory data, and the folder of real data where there is one."""
+"""Shared fixtures: tiny models, generated texts, a local Hub, and the real data sets if they are available."""
 
 import os
 
-from helpers.data import TINY, WORDS
 
-
-# Before any import of the library: tests never reach for the network.
+# Set before the libraries are imported: tests never use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Models of two small layers take several times longer in two threads, which wait for each other, than in one.
+# Two threads are several times slower than one for tiny models.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
@@ -20,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 import yaml
+from helpers.data import TINY, WORDS
 from helpers.hub_client import TOKENS, started_client
 from helpers.hub_server import HubServer
 
@@ -27,7 +26,7 @@ from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 from gpt1_hf.evaluation import results
 
 
-# Cases of `test_properties.py`: few and always the same, or as many new ones as GPT1_TEST_CASES says.
+# `test_properties.py` runs a few fixed cases, or GPT1_TEST_CASES random ones.
 CASES = int(os.environ.get("GPT1_TEST_CASES", 0))
 hypothesis.settings.register_profile("few", max_examples=20, derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("thorough", max_examples=CASES or 1000, deadline=None, database=None)
@@ -36,7 +35,7 @@ hypothesis.settings.load_profile("thorough" if CASES else "few")
 
 @pytest.fixture(scope="session", autouse=True)
 def results_keep_their_schema():
-    """Whatever test it is that writes a `results.json`: it is as the schema says."""
+    """Validate every `results.json` that a test writes against the schema."""
     try:
         import jsonschema
     except ImportError:
@@ -57,16 +56,18 @@ def results_keep_their_schema():
 
 @pytest.fixture(scope="session")
 def data_dir() -> str:
-    """Folder with the real data sets; tests that ask for it are skipped where there is none."""
+    """Folder with the real data sets. Tests that need it are skipped without it."""
     folder = os.environ.get("GPT1_DATA_DIR")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("needs the real data sets: set GPT1_DATA_DIR to a folder laid out as the Hub's repositories are")
+        pytest.skip(
+            "needs the real data sets: set GPT1_DATA_DIR to a folder that is laid out like the Hub's repositories"
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
-    """A hundred paragraphs of nonsense in plain words, the same every time."""
+    """A hundred paragraphs of random words, the same in every run."""
     rng = random.Random(0)
     return [" ".join(rng.choices(WORDS, k=rng.randint(5, 60))) + "." for _ in range(100)]
 
@@ -78,7 +79,7 @@ def tokenizer(texts) -> GPT1Tokenizer:
 
 @pytest.fixture
 def config(tokenizer) -> GPT1Config:
-    """A two-layer GPT-1 without dropout."""
+    """Configuration of a two-layer GPT-1 without dropout."""
     return GPT1Config(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -110,22 +111,22 @@ def hub():
     """A Hub on localhost."""
     with HubServer(TOKENS) as server:
         yield server
-        # The token goes to the API, and nowhere else.
+        # The token is sent only to the API, never to the storage.
         assert not [path for _, path, token in server.requests if path.startswith("/storage/") and token]
 
 
 @pytest.fixture(scope="module")
 def client(hub, tmp_path_factory):
-    """Runs `gpt1` commands in a process whose Hub is that on localhost; see `started_client`."""
+    """Run `gpt1` commands in a process that uses the local Hub; see `started_client`."""
     home = tmp_path_factory.mktemp("client")
     with started_client(home, hub) as run:
         yield run
-    assert "Request" in (home / "log").read_text()  # the debug log of every request is there; it has no secret
+    assert "Request" in (home / "log").read_text()  # all requests are logged, and `started_client` looks for secrets
 
 
 @pytest.fixture
 def write_plan(tmp_path, base_model, texts):
-    """Write a plan of a transformer and an LSTM on two tasks, changed by the given keys; returns its path."""
+    """Write a plan with a transformer, an LSTM and two tasks, with some keys replaced; return its path."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(texts), encoding="utf-8")
 
@@ -159,7 +160,7 @@ def write_plan(tmp_path, base_model, texts):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """As in forked processes, which cannot use their parent's threads: another number rounds differently."""
+    """Use one thread, as forked processes do: another number of threads rounds differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

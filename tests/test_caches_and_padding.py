@@ -7,7 +7,7 @@ from transformers import ContinuousBatchingConfig, DynamicCache, GenerationConfi
 
 import gpt1_hf
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 VOCAB, LENGTH, PADDING = 97, 6, 3
@@ -143,7 +143,7 @@ def test_both_names_of_the_cache_are_one_argument(name):
     caches = [getattr(model(ids[..., :3], use_cache=True), CACHE) for _ in "ab"]
     found = [answer(model(ids[..., 3:], **{key: caches[i]})) for i, key in enumerate(("cache", "past_key_values"))]
     assert torch.equal(*found)
-    with pytest.raises(ValueError, match="two names of one argument"):
+    with pytest.raises(ValueError, match="two names of the same argument"):
         model(ids, cache=caches[0], past_key_values=caches[1])
 
 
@@ -185,7 +185,7 @@ def test_activation_checkpointing_refuses_a_cache_that_holds_tokens(name):
     model, ids = tiny(name).train(), ids_for(name)
     cache = getattr(model(ids), CACHE)
     model.activation_checkpointing_enable()
-    with pytest.raises(ValueError, match="activation checkpointing cannot add to it"):
+    with pytest.raises(ValueError, match="activation checkpointing cannot extend it"):
         model(ids, cache=cache)
     outputs = model(ids, labels=ids, use_cache=True)
     outputs.loss.backward()
@@ -218,7 +218,7 @@ def test_float_label_matrices_are_several_labels_and_one_label_is_a_score():
         assert_close(loss, expected, **CLOSE)
         assert model.config.problem_type == kind
     model = tiny("GPT1ForSequenceClassification")
-    with pytest.raises(ValueError, match="a class id for each row, as whole numbers, or a number for each logit"):
+    with pytest.raises(ValueError, match="an integer class id for each row, or a float for each logit"):
         model(ids, labels=torch.tensor([1.0, 0.0]))
 
 

@@ -1,6 +1,9 @@
-"""The configuration: the paper's sizes, OpenAIGPT's names, refusals, and what a saved folder says of the family."""
+"""The configuration: the paper's sizes, OpenAIGPT's names, rejected values, and the content of saved folders."""
 
+import ast
 import json
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +11,16 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GPT2Config, OpenAIGPTConfig
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model, GPT1Processor
+import gpt1_hf
+from gpt1_hf import (
+    GPT1Config,
+    GPT1ForCausalLM,
+    GPT1ForSequenceClassification,
+    GPT1LSTMConfig,
+    GPT1Model,
+    GPT1Processor,
+)
+from gpt1_hf.registration import family_classes
 
 
 AUTO_MAP = {
@@ -20,7 +32,7 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_gpt1.GPT1ForTokenClassification",
     "AutoProcessor": "processing_gpt1.GPT1Processor",
 }
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}
+CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -166,6 +178,27 @@ def test_every_saved_folder_has_the_whole_auto_map_and_its_code(model_class, tok
         assert {path.name for path in place.glob("*.py")} == CODE
     processor_config = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
     assert processor_config["auto_map"] == {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
+
+
+@pytest.mark.parametrize("config_class", [GPT1Config, GPT1LSTMConfig])
+def test_the_auto_map_names_the_classes_that_are_registered(config_class):
+    classes = family_classes(config_class)
+    for auto_class, own_class in classes.items():
+        module = own_class.__module__.removeprefix("gpt1_hf.")
+        assert config_class.auto_classes[auto_class] == f"{module}.{own_class.__name__}"
+        if hasattr(own_class, "config_class"):
+            assert own_class.config_class is config_class
+    assert classes["AutoConfig"] is config_class and classes["AutoProcessor"] is GPT1Processor
+    models = sys.modules[classes["AutoModel"].__module__].__all__
+    heads = {name for name in models if not name.endswith("PreTrainedModel")}
+    assert heads == {own.__name__ for auto, own in classes.items() if auto.startswith("AutoModel")}
+
+
+@pytest.mark.parametrize("module", ["configuration_gpt1", "configuration_gpt1_lstm"])
+def test_a_configuration_imports_no_model(module):
+    tree = ast.parse(Path(gpt1_hf.__file__).with_name(f"{module}.py").read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
+    assert imported <= {"configuration_gpt1"}
 
 
 def test_a_processor_alone_carries_its_code(tokenizer, tmp_path):

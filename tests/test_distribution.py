@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: built, installed where nothing else of the project is, and used."""
+"""The wheel and the source distribution are built, installed in an empty environment, and used."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*command, cwd, **environment) -> str:
-    """Output of a command that finds no checkout by its environment."""
+    """Output of a command that cannot find a checkout through its environment."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     result = subprocess.run(
         list(map(str, command)), cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=600
@@ -28,7 +28,7 @@ def run(*command, cwd, **environment) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, Path]:
-    """Source distribution, and the wheel that is built from it."""
+    """The source distribution, and the wheel built from it."""
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
@@ -42,7 +42,7 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_what_the_package_reads(built):
+def test_the_wheel_contains_the_files_that_the_package_reads(built):
     sdist, wheel = built
     names = zipfile.ZipFile(wheel).namelist()
     for path in (ROOT / "gpt1_hf").rglob("*"):
@@ -58,18 +58,18 @@ def test_the_wheel_holds_what_the_package_reads(built):
 
 
 @pytest.mark.slow
-def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
+def test_the_wheel_works_in_its_own_environment(built, tmp_path):
     _, wheel = built
     home = tmp_path / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", home, cwd=tmp_path)
     python = home / "bin" / "python"
-    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
-    # What the package needs is that of the running environment: a path, without the links to checkouts in it.
-    (own / "needs.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    # The dependencies are those of the running environment. A .pth file adds their folder, but no links to checkouts.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = (sys.executable, "-m", "pip", "--python", python)
     run(*pip, "install", "--no-deps", "--no-index", "--quiet", wheel, cwd=tmp_path)
-    where = run(python, "-c", "import gpt1_hf; print(gpt1_hf.__file__)", cwd=tmp_path).strip()
-    assert Path(where).is_relative_to(home)
+    location = run(python, "-c", "import gpt1_hf; print(gpt1_hf.__file__)", cwd=tmp_path).strip()
+    assert Path(location).is_relative_to(home)
 
     gpt1 = home / "bin" / "gpt1"
     assert "usage: gpt1 COMMAND" in run(gpt1, "--help", cwd=tmp_path)
@@ -80,19 +80,19 @@ def test_the_wheel_works_in_an_environment_of_its_own(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_installed_fits_together():
+def test_installed_versions_are_compatible():
     run(sys.executable, "-m", "pip", "check", cwd=ROOT)
 
 
-def test_the_lowest_versions_are_those_of_pyproject():
+def test_constraints_lowest_has_the_lower_bounds_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [Requirement(line) for line in [*project["dependencies"], *extras["test"]]]
-    own = next(need for need in named if need.name == project["name"])
-    named += [Requirement(line) for extra in own.extras for line in extras[extra]]
+    needed = [Requirement(line) for line in [*project["dependencies"], *extras["test"]]]
+    own = next(need for need in needed if need.name == project["name"])
+    needed += [Requirement(line) for extra in own.extras for line in extras[extra]]
     lowest = {
         need.name: f"{need.name}=={next(iter(need.specifier)).version}"
-        for need in named
+        for need in needed
         if need.name not in (project["name"], "torch")
     }
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()[1:]

@@ -1,4 +1,4 @@
-"""The embedded model: small, whole, offline, and it has learnt English."""
+"""gpt1-tiny, the model in the package, is small, complete, works offline and has learned English."""
 
 import json
 import math
@@ -20,14 +20,14 @@ PASSAGE = (
 )
 
 
-def test_it_is_small_and_has_all_its_parts():
+def test_the_folder_is_small_and_complete():
     files = {file.name: file.stat().st_size for file in FOLDER.iterdir() if file.is_file()}
     assert sum(files.values()) <= 9_000_000
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= set(files)
     assert not [name for name in files if name.endswith((".bin", ".pt"))]
 
 
-def test_a_name_finds_it_everywhere(tmp_path, monkeypatch):
+def test_the_name_works_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert model_path("gpt1-tiny") == str(FOLDER)
     assert model_path("someone/else") == "someone/else"
@@ -51,13 +51,13 @@ def test_it_generates_words(capsys):
     assert len(text.split()) > 20
 
 
-def test_embedded_models_have_plain_names():
+def test_only_a_plain_name_finds_the_model():
     assert Path(model_path("gpt1-tiny")) == FOLDER
     for name in ("samples/../gpt1-tiny", "../assets/gpt1-tiny", "./../gpt1-tiny"):
         assert model_path(name) == name
 
 
-def test_the_card_agrees_with_the_results():
+def test_the_card_shows_the_results():
     results = json.loads((FOLDER / "results.json").read_text())
     card = (FOLDER / "README.md").read_text()
     for result in results:
@@ -65,10 +65,10 @@ def test_the_card_agrees_with_the_results():
 
 
 @pytest.mark.slow
-def test_the_validation_books_score_is_the_one_published(data_dir, tmp_path):
+def test_the_published_score_is_reproduced(data_dir, tmp_path):
     published = {row["metric"]: row["value"] for row in json.loads((FOLDER / "results.json").read_text())}
     out = ["--output_dir", str(tmp_path)]
     assert main(["evaluate", "--model", "gpt1-tiny", "--text_file", "books", "--data_dir", data_dir, *out]) == 0
     measured = {row["metric"]: row["value"] for row in json.loads((tmp_path / "results.json").read_text())}
-    # The published number is of the fp32 weights that training ended with; the files hold them rounded to bf16.
+    # The published score belongs to the fp32 weights at the end of training; the files contain them rounded to bf16.
     assert measured["bits_per_character"] == pytest.approx(published["bits_per_character"], abs=0.005)

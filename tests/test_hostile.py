@@ -29,7 +29,7 @@ from gpt1_hf.analysis.report.report import report
 from gpt1_hf.analysis.zero_shot import Scorer
 from gpt1_hf.checkpoints.loading import open_causal_lm, open_config, open_model, open_tokenizer
 from gpt1_hf.cli import main
-from gpt1_hf.data.token_stream import encode_document
+from gpt1_hf.data.token_stream import encode_blocks
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.glue_submission import read_submission
 from gpt1_hf.hub.upload import explained, upload
@@ -119,7 +119,7 @@ class TestSpecialTokens:
     def test_prompts_corpora_and_scored_texts_cannot_either(self, source, config):
         evil = " ".join(["the", *SPELLINGS])
         specials = self.specials(source)
-        assert not specials & set(encode_document(source, evil))
+        assert not specials & set(sum(encode_blocks(source, evil), []))
         assert not specials & set(Scorer(None, source, 64).encode([evil])[0])
         asked = {}
 
@@ -208,7 +208,8 @@ class TestCode:
         """Nor does anything ask whether it should be."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
-        for name in ("configuration_gpt1", "modeling_gpt1", "processing_gpt1", "tokenization_gpt1"):
+        files = ("configuration_gpt1", "modeling_gpt1", "modeling_gpt1_heads", "processing_gpt1", "tokenization_gpt1")
+        for name in files:
             (folder / f"{name}.py").write_text(code)
         path = folder / "config.json"
         config = json.loads(path.read_text())
@@ -422,7 +423,7 @@ class TestSecrets:
 
     def test_a_plan_does_not_note_it(self, write_plan, tmp_path):
         for key in ("hub_token", "push_to_hub_token"):
-            with pytest.raises(GPT1Error, match=f"{key} is not for plans, which note their settings: set HF_TOKEN"):
+            with pytest.raises(GPT1Error, match=f"{key} does not belong in a plan, which records its settings: set HF_TOKEN"):
                 Plan.read(write_plan(finetune={key: TOKEN})).runs()
 
     @pytest.mark.parametrize("word", [f"--hub_tokn={TOKEN}", f"--hub_tokens={TOKEN}"])

@@ -14,10 +14,10 @@ from helpers.hub_client import OTHER_TOKEN, PACKAGE, TOKEN, error_of, hub_enviro
 from helpers.hub_server import File, Refused, Repo
 
 from gpt1_hf.cli import main
+from gpt1_hf.data.corpus import read_documents
 from gpt1_hf.data.loading import LOAD_ERRORS, open_dataset
-from gpt1_hf.data.token_stream import read_documents
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.hub_errors import refusal
+from gpt1_hf.hub_errors import load_failure
 from gpt1_hf.resources import model_path
 
 
@@ -43,25 +43,25 @@ def refusing(status: int, message: str = "", code: str | None = None, where: str
 FINE = {"train.jsonl": ROWS}
 # Name of a data set -> its repository, and what is said of it.
 BAD = {
-    "script": (repo({"script.py": "raise SystemExit"}), "a script.*give its copy in Parquet, .*@refs/convert/parquet"),
-    "empty": (repo({"README.md": "nothing"}), "not as they should be.*EmptyDatasetError"),
-    "binary": (repo({"README.md": "x", "x.bin": "x"}), "not as they should be.*DataFilesNotFoundError"),
-    "private": (repo(FINE, private=True), "no data set of that name, or it is private: check the name, log in"),
+    "script": (repo({"script.py": "raise SystemExit"}), "a script.*use its Parquet copy, .*@refs/convert/parquet"),
+    "empty": (repo({"README.md": "nothing"}), "not as expected.*EmptyDatasetError"),
+    "binary": (repo({"README.md": "x", "x.bin": "x"}), "not as expected.*DataFilesNotFoundError"),
+    "private": (repo(FINE, private=True), "no data set with this name, or it is private: check the name, log in"),
     "gated": (repo(FINE, gated=True), r"gated on the Hub: ask for access at http\S*/datasets/bert/gated and log in"),
     "busy": (repo(FINE, refuses=refusing(429)), r"too many requests \(429\): wait a few minutes"),
     "busy-file": (repo(FINE, refuses=refusing(429, where="train.jsonl")), r"too many requests \(429\)"),
-    "down": (repo(FINE, refuses=refusing(503)), r"a fault of its own \(503\): try again later"),
-    "down-file": (repo(FINE, refuses=refusing(500, where="train.jsonl")), r"a fault of its own \(500\)"),
+    "down": (repo(FINE, refuses=refusing(503)), r"an internal error \(503\): try again later"),
+    "down-file": (repo(FINE, refuses=refusing(500, where="train.jsonl")), r"an internal error \(500\)"),
     "disabled": (
         repo(FINE, refuses=refusing(403, "Access to this resource is disabled.")),
-        r"has shut it off \(Access to this resource is disabled\)",
+        r"has disabled it \(Access to this resource is disabled\)",
     ),
-    "forbidden": (repo(FINE, refuses=refusing(403, "Not from there.")), r"forbids it \(.*\): log in"),
-    "legal": (repo(FINE, refuses=refusing(451)), "has shut it off"),
+    "forbidden": (repo(FINE, refuses=refusing(403, "Not from there.")), r"denies access \(.*\): log in"),
+    "legal": (repo(FINE, refuses=refusing(451)), "has disabled it"),
     "teapot": (repo(FINE, refuses=refusing(418)), "the Hub answers 418"),
     "configs": (
         repo({"README.md": CONFIGS, "one.jsonl": ROWS, "two.jsonl": ROWS}),
-        "configurations one, two: get one by `hf download bert/configs --repo-type dataset",
+        "configurations one, two: download it with `hf download bert/configs --repo-type dataset",
     ),
     "test-only": (repo({"test.jsonl": ROWS}), "does not have the split 'train'"),
     "card": (repo({"README.md": "---\na: [\n---\n", **FINE}), "damaged or empty"),
@@ -84,7 +84,7 @@ BAD = {
 BAD_WHOLE = {
     "sizes": (
         repo({"README.md": INFO.format(dtype="string", splits=SPLIT.format("train", 700)), **FINE}),
-        "not as they should be.*NonMatchingSplitsSizesError",
+        "not as expected.*NonMatchingSplitsSizesError",
     ),
     "splits": (
         repo(
@@ -93,7 +93,7 @@ BAD_WHOLE = {
                 **FINE,
             }
         ),
-        "not as they should be.*ExpectedMoreSplitsError",
+        "not as expected.*ExpectedMoreSplitsError",
     ),
     "numbers": (
         repo({"README.md": INFO.format(dtype="int64", splits=SPLIT.format("train", 1)), **FINE}),
@@ -171,9 +171,9 @@ def test_the_copy_in_parquet_can_be_read(client):
 
 
 def test_tokens_and_their_lack_are_told_apart(client):
-    assert "no data set of that name, or it is private" in error_of(train(client, "bert/nothing"))
-    assert "no data set of that name, or it is private" in error_of(train(client, "bert/nothing", token=None))
-    assert "the Hub does not know the token: log in anew" in error_of(train(client, "bert/fine", token="hf_other"))
+    assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing"))
+    assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing", token=None))
+    assert "the Hub does not accept the token: log in again" in error_of(train(client, "bert/fine", token="hf_other"))
     assert train(client, "bert/private", token=OTHER_TOKEN)["status"] == 0
     assert train(client, "bert/gated", token=OTHER_TOKEN)["status"] == 0
 
@@ -181,8 +181,8 @@ def test_tokens_and_their_lack_are_told_apart(client):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bad name!", "cannot have such a name"),
-        ("a--b/c..d", "cannot have such a name"),
+        ("bad name!", "cannot have this name"),
+        ("a--b/c..d", "cannot have this name"),
         ("a/b/c/d", "damaged or empty|there is no file"),
         ("../x/y", "damaged or empty|there is no file"),
         ("csv", "there is no file or folder 'csv'"),
@@ -213,21 +213,21 @@ def test_every_command_that_reads_a_corpus(client, argv, tmp_path):
 
 # Name of a model -> what its repository changes, and what is said of it.
 MODELS = {
-    "private": ({"private": True}, "no model of that name, or it is private: check the name, log in"),
+    "private": ({"private": True}, "no model with this name, or it is private: check the name, log in"),
     "gated": ({"gated": True}, r"gated on the Hub: ask for access at http\S*\d/bert/gated and log in"),
     "busy": ({"refuses": refusing(429)}, r"too many requests \(429\): wait a few minutes"),
     # transformers takes weights that it is refused for weights that are not there, and asks for a conversion.
     "busy-weights": ({"refuses": refusing(429, where="model.safetensors")}, "the weights of model"),
-    "down": ({"refuses": refusing(500)}, r"a fault of its own \(500\): try again later"),
-    "forbidden": ({"refuses": refusing(403, "Not from there.")}, r"forbids it \(.*\): log in"),
+    "down": ({"refuses": refusing(500)}, r"an internal error \(500\): try again later"),
+    "forbidden": ({"refuses": refusing(403, "Not from there.")}, r"denies access \(.*\): log in"),
     "no-config": ({}, "model 'bert/no-config'|there is no config.json"),
     "no-tokenizer": ({}, "no tokenizer files|model 'bert/no-tokenizer'"),
     "no-weights": ({}, "the weights of model 'bert/no-weights'.*model.safetensors|the layout"),
     "damaged-config": ({}, "not a valid JSON file"),
     "damaged-weights": ({}, "the weights of model 'bert/damaged-weights'"),
     "damaged-tokenizer": ({}, "model 'bert/damaged-tokenizer'"),
-    "nothing": (None, "no model of that name, or it is private"),
-    "b--d": (None, "a model on the Hub cannot have such a name: check it"),
+    "nothing": (None, "no model with this name, or it is private"),
+    "b--d": (None, "a model on the Hub cannot have this name: check it"),
 }
 
 
@@ -276,14 +276,14 @@ def test_a_full_disk_is_told(client, hub):
     code = limit.format(1_000_000) + "try:\n" + re.sub("^", "    ", WHOLE, flags=re.M).replace("NAME", "large")
     code = code.replace("CONFIG", "None") + "\nfinally:\n    " + limit.format("resource.RLIM_INFINITY")
     message = error_of(client(code=code))
-    assert "there is no room for" in message and "set HF_HOME to a folder on another disk" in message
+    assert "there is not enough space for" in message and "set HF_HOME to a folder on another disk" in message
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_the_system_says_of_a_cache(number):
     outer = RuntimeError("An error occurred while generating the dataset")
     outer.__cause__ = OSError(number, "said", "/cache/x")
-    reason, remedy = refusal(outer, "a/b", "data set")
+    reason, remedy = load_failure(outer, "a/b", "data set")
     assert "/cache/x" in reason and "HF_HOME" in remedy
 
 
@@ -338,7 +338,7 @@ class TestFolders:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(f"text of {Path(name).name}")
         assert list(read_documents(str(tmp_path))) == ["text of a.TXT", "text of b.txt", "text of e.Txt"]
-        assert ": only .txt files are read; left out: c.md, g.MD, h and 1 more" in caplog.text
+        assert ": only .txt files are read; skipped: c.md, g.MD, h and 1 more" in caplog.text
         assert list(read_documents(str(tmp_path / "a.TXT"))) == ["text of a.TXT"]
 
     def test_rows_in_any_case_and_texts_beside_them(self, tmp_path, caplog):
@@ -348,12 +348,12 @@ class TestFolders:
         assert not caplog.text  # a card is no text that was forgotten
         (tmp_path / "more.txt").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
-        assert ": only files of rows are read; left out: more.txt" in caplog.text
+        assert ": only files of rows are read; skipped: more.txt" in caplog.text
 
     @pytest.mark.parametrize("name", ["a.md", "a.pdf", "a"])
     def test_a_folder_or_file_of_another_kind_names_what_is_read(self, tmp_path, name):
         (tmp_path / name).write_text("text")
         with pytest.raises(GPT1Error, match=rf"\(it holds {name}\): give a .txt file, a folder of them, or rows"):
             list(read_documents(str(tmp_path)))
-        with pytest.raises(GPT1Error, match=rf"{name} is of no known format: give a .txt file"):
+        with pytest.raises(GPT1Error, match=rf"{name} has an unknown format: give a .txt file"):
             list(read_documents(str(tmp_path / name)))

@@ -34,7 +34,7 @@ from torch.testing import assert_close
 from transformers import DynamicCache, OpenAIGPTConfig, OpenAIGPTLMHeadModel, StaticCache
 
 from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Model
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The task heads and the chunked language-model loss, against sums written out by hand."""
+"""The task heads and the chunked language-model loss, compared with sums computed by hand."""
 
 import pytest
 import torch
@@ -25,12 +25,12 @@ from gpt1_hf import (
     GPT1ForTokenClassification,
     GPT1LSTMConfig,
     GPT1LSTMForSequenceClassification,
-    modeling_gpt1,
+    modeling_gpt1_heads,
 )
-from gpt1_hf.modeling_gpt1 import linear_cross_entropy
+from gpt1_hf.modeling_gpt1_heads import linear_cross_entropy
 
 
-# The loss that never holds all logits
+# The chunked loss
 
 
 def weighted_sum(states, weight, targets, token_weights):
@@ -40,7 +40,7 @@ def weighted_sum(states, weight, targets, token_weights):
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 def test_chunked_loss_equals_the_loss_of_all_logits(rows, monkeypatch):
-    monkeypatch.setattr(modeling_gpt1, "LOGITS_PER_CHUNK", 11 * rows)
+    monkeypatch.setattr(modeling_gpt1_heads, "LOGITS_PER_CHUNK", 11 * rows)
     torch.manual_seed(0)
     states, weight = torch.randn(7, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
     targets, token_weights = torch.randint(0, 11, (7,)), torch.rand(7)
@@ -189,7 +189,7 @@ def test_classification_equals_the_sums_by_hand(lm_coef, side, num_labels):
         assert "task_loss" not in outputs and "lm_loss" not in outputs
 
 
-def test_without_a_mask_the_pad_token_tells_padding_on_the_right():
+def test_without_a_mask_the_pad_token_marks_padding_on_the_right():
     model = tiny_classifier(num_labels=3, pad_token_id=0)
     rows, labels = rows_and_labels()
     outputs = model(padded_rows(rows, "right")["input_ids"], labels=labels)
@@ -199,7 +199,7 @@ def test_without_a_mask_the_pad_token_tells_padding_on_the_right():
     assert_close(outputs.lm_loss, lm_loss, **CLOSE)
 
 
-def test_without_a_mask_the_pad_token_tells_padding_on_the_left():
+def test_without_a_mask_the_pad_token_marks_padding_on_the_left():
     # Without a mask the padding is attended to, so the states are the batch's own, not those of rows by themselves.
     model = tiny_classifier(num_labels=3, pad_token_id=0)
     rows, labels = rows_and_labels()
@@ -226,7 +226,7 @@ def test_without_a_mask_and_a_pad_token_every_position_counts():
     assert_close(outputs.loss, task_loss + 0.5 * lm_loss, **CLOSE)
 
 
-def test_the_mask_outranks_the_pad_token():
+def test_the_mask_takes_precedence_over_the_pad_token():
     model = tiny_classifier(num_labels=3, pad_token_id=0)
     row = random_ids(6)
     row[2] = row[5] = 0  # the pad token is <unk>, which a text can hold
@@ -260,7 +260,7 @@ def test_without_labels_there_is_no_loss():
     assert outputs.loss is None and outputs.task_loss is None and outputs.lm_loss is None
 
 
-def test_classification_of_embeddings_has_the_task_loss_alone():
+def test_classification_of_embeddings_has_only_the_task_loss():
     model = tiny_classifier(num_labels=3, pad_token_id=0)
     rows, labels = rows_and_labels()
     batch = padded_rows(rows, "right")
@@ -426,7 +426,7 @@ def test_packed_rows_may_hold_the_padding_token_as_the_unknown_one():
     assert_close(loss, by_hand(model, rows, labels)[2], **CLOSE)
 
 
-def test_two_packed_rows_are_read_one_after_the_other():
+def test_sequences_of_two_packed_rows_are_in_order():
     model = tiny_classifier(num_labels=3)
     rows = [random_ids(length, seed=length) for length in (3, 5, 6, 2)]
     labels = torch.tensor([0, 1, 2, 0])
@@ -494,14 +494,16 @@ def test_several_labels_and_several_scores():
 
 
 @pytest.mark.parametrize("head", ["transformer", "lstm"])
-def test_labels_that_do_not_fit_are_refused_and_say_nothing_of_the_problem(head):
+def test_labels_that_do_not_fit_are_rejected_and_leave_the_problem_type(head):
     model = tiny_classifier(num_labels=3)
     if head == "lstm":
         sizes = {"vocab_size": model.config.vocab_size, "hidden_size": 8, "lstm_size": 8, "num_labels": 3}
         model = GPT1LSTMForSequenceClassification(GPT1LSTMConfig(**sizes))
     ids = random_ids(2, 5)
     for labels in (torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([0.5, 1.0]), torch.tensor([1])):
-        with pytest.raises(ValueError, match="do not fit logits of shape .* a class id for each row.*, as floats"):
+        with pytest.raises(
+            ValueError, match="do not fit logits of shape .* class id for each row, or a float for each logit"
+        ):
             model(ids, labels=labels)
         assert model.config.problem_type is None
     model(ids, labels=torch.tensor([2, 1]))

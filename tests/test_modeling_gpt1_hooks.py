@@ -31,7 +31,7 @@ from gpt1_hf import (
     GPT1ForTokenClassification,
     GPT1Model,
 )
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 HEADS = [GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1ForMultipleChoice, GPT1ForTokenClassification]

@@ -1,9 +1,10 @@
-"""The LSTM against its formulas written out by hand, and against itself by another route: padding, packing, caches."""
+"""The LSTM compared with its formulas, and with itself under padding, packing and caches."""
 
 import json
 
 import pytest
 import torch
+from helpers.models import CLOSE, LENGTHS, VOCAB, mask_of, random_ids
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
@@ -20,13 +21,11 @@ from gpt1_hf import (
     GPT1LSTMModel,
 )
 from gpt1_hf.hardware import has_half_precision
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
-VOCAB, HIDDEN, UNITS = 61, 12, 20
-LENGTHS = (12, 9, 5)
+HIDDEN, UNITS = 12, 20
 NO_DROPOUT = {"embd_pdrop": 0.0, "resid_pdrop": 0.0, "classifier_dropout": 0.0}
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 LAYERS = pytest.mark.parametrize("layers", [1, 2])
 SIDES = pytest.mark.parametrize("side", ["right", "left"])
 
@@ -47,17 +46,6 @@ def randomize(model):
 
 def tiny_lm(layers=1, **changes) -> GPT1LSTMForCausalLM:
     return randomize(GPT1LSTMForCausalLM(tiny_config(layers, **changes)))
-
-
-def random_ids(*shape, seed=0) -> torch.Tensor:
-    """Token ids without 0, which serves as padding."""
-    return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def mask_of(side) -> torch.Tensor:
-    steps = torch.arange(max(LENGTHS)).expand(len(LENGTHS), -1)
-    lengths = torch.tensor(LENGTHS)[:, None]
-    return (steps < lengths if side == "right" else steps >= max(LENGTHS) - lengths).long()
 
 
 def padded_rows(side) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
@@ -147,7 +135,7 @@ def test_gpt_1_refuses_the_lstm_s_folder(tmp_path):
 
 @LAYERS
 @pytest.mark.parametrize("form", ["ids", "token_type_ids", "inputs_embeds"])
-def test_logits_and_state_are_those_of_the_formulas(layers, form):
+def test_logits_and_state_follow_the_formulas(layers, form):
     model, ids = tiny_lm(layers), random_ids(2, 7)
     embeddings = model.model.tokens_embed(ids)
     batch = {"inputs_embeds": embeddings} if form == "inputs_embeds" else {"input_ids": ids}
@@ -165,7 +153,7 @@ def test_logits_and_state_are_those_of_the_formulas(layers, form):
 
 
 @LAYERS
-def test_gradients_are_those_of_the_formulas_and_reach_every_parameter(layers):
+def test_gradients_follow_the_formulas_and_reach_every_parameter(layers):
     model, ids = tiny_lm(layers), random_ids(2, 7)
     model(ids, labels=ids).loss.backward()
     ours = gradients(model)
@@ -215,7 +203,7 @@ def test_padded_rows_equal_rows_on_their_own(layers, side):
 
 
 @SIDES
-def test_what_stands_in_the_padding_does_not_matter(side):
+def test_the_content_of_padding_does_not_matter(side):
     model = tiny_lm()
     ids, mask, _ = padded_rows(side)
     noise = torch.where(mask.bool(), ids, random_ids(*ids.shape, seed=3))
@@ -232,7 +220,7 @@ def test_holes_in_a_mask_are_skipped():
 
 
 @pytest.mark.parametrize("mask", [[[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]]])
-def test_a_row_of_nothing_but_padding_keeps_its_state(mask):
+def test_a_row_of_only_padding_keeps_its_state(mask):
     model, ids, more = tiny_lm(2), random_ids(2, 4), random_ids(2, 3, seed=1)
     mask = torch.tensor(mask)
     cache = getattr(model(ids), CACHE)
@@ -281,7 +269,7 @@ def test_padded_forward_in_steps_equals_one_forward(side, first):
     assert_close(torch.cat(parts, dim=1)[mask.bool()], full[mask.bool()], **CLOSE)
 
 
-def test_a_cache_is_made_only_where_it_is_wanted():
+def test_a_cache_is_created_only_on_request():
     model, ids = tiny_lm(), random_ids(1, 4)
     assert getattr(model(ids), CACHE).get_seq_length() == 4
     assert getattr(model(ids, use_cache=False), CACHE) is None
@@ -327,7 +315,7 @@ def test_left_padded_generation_equals_rows_on_their_own(options):
 
 
 @LAYERS
-def test_beams_take_their_state_along(layers):
+def test_beams_keep_their_state(layers):
     model, ids = tiny_lm(layers), random_ids(3, 6)
     options = {"num_beams": 4, "num_return_sequences": 4}
     beams = generate(model, ids, use_cache=False, **options)[0]
@@ -345,7 +333,7 @@ def test_samples_are_the_same_with_and_without_a_cache():
     assert len({tuple(row) for row in samples[0].tolist()}) == 6
 
 
-def test_generation_goes_on_from_a_state():
+def test_generation_continues_from_a_state():
     model, ids = tiny_lm(), random_ids(2, 6)
     cache = getattr(model(ids[:, :4]), CACHE)
     assert torch.equal(generate(model, ids, **{CACHE: cache})[0], generate(model, ids)[0])
@@ -357,7 +345,7 @@ def test_generation_from_embeddings_equals_generation_from_ids():
     assert torch.equal(sequences, generate(model, ids)[0][:, 6:])
 
 
-def test_there_is_no_longest_text():
+def test_the_length_of_a_text_is_unlimited():
     model, ids = tiny_lm(), random_ids(1, 14)
     assert model.config.max_position_embeddings == 16
     assert generate(model, ids)[0].shape == (1, 22)
@@ -400,7 +388,7 @@ def test_packed_rows_equal_separate_sequences(layers):
     assert_same_gradients(packed_gradients, gradients(model))
 
 
-def test_one_row_of_positions_serves_every_row():
+def test_one_row_of_positions_applies_to_every_row():
     model, ids, positions = tiny_lm(), random_ids(2, 6), torch.tensor([[0, 1, 2, 0, 1, 2]])
     logits = model(ids, position_ids=positions).logits
     assert torch.equal(logits, model(ids, position_ids=positions.expand(2, -1)).logits)
@@ -429,7 +417,7 @@ def test_as_in_gpt_1_rows_with_a_mask_or_a_past_are_not_packed(given):
 # Loss and logits
 
 
-def test_num_items_in_batch_is_what_the_loss_is_divided_by():
+def test_num_items_in_batch_divides_the_loss():
     model, ids = tiny_lm(), random_ids(2, 8)
     labels = ids.clone()
     labels[0, :5] = -100
@@ -445,7 +433,7 @@ def test_logits_to_keep_are_the_last_ones():
     assert_close(model(ids, logits_to_keep=torch.tensor([1, 4])).logits, full[:, [1, 4]], **CLOSE)
 
 
-def test_exactly_one_kind_of_input_is_taken():
+def test_exactly_one_kind_of_input_is_accepted():
     model = tiny_lm()
     with pytest.raises(ValueError, match="exactly one"):
         model()

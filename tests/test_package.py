@@ -1,7 +1,9 @@
 """Importing the package: what it registers, how much it loads, that it stays off the network."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import transformers
 
@@ -12,6 +14,17 @@ def test_every_public_name_is_there():
     for name in gpt1_hf.__all__:
         assert getattr(gpt1_hf, name) is not None
     assert gpt1_hf.__version__
+
+
+def test_type_checkers_see_every_public_name():
+    """`TYPE_CHECKING` imports each name from the module that it is loaded from at run time."""
+    package = Path(gpt1_hf.__file__).parent
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imported = {alias.name: node.module for node in block.body for alias in node.names}
+    assert imported == gpt1_hf._HOMES
+    assert sorted(imported) == gpt1_hf.__all__
+    assert (package / "py.typed").is_file()
 
 
 def test_auto_classes_know_the_family(config):

@@ -368,9 +368,9 @@ def test_multiple_choice_refuses_what_it_cannot_answer(saved):
         answer({"document": " ", "choices": ["a", "b"]})
     with pytest.raises(ValueError, match="needs the column 'choices'"):
         answer({"document": "It's night."})
-    with pytest.raises(ValueError, match="give rows as dictionaries"):
+    with pytest.raises(ValueError, match="pass rows as dictionaries"):
         answer("It's night.")
-    with pytest.raises(ValueError, match="give at least 1"):
+    with pytest.raises(ValueError, match="set it to at least 1"):
         answer(ROWS[0], top_k=0)
     with pytest.raises(ValueError, match="has no setting choices, document"):
         answer(ROWS[0], document="x", choices=["a"])

@@ -1,9 +1,9 @@
 """
-Every command and snippet of README.md is run as it is printed, in its order, in one folder, with a Hub on localhost;
-and every command of README.md and recipes/README.md has arguments that exist.
+Every command and snippet of README.md runs as printed, in order, in one folder, with a Hub on localhost. Every command
+of README.md and recipes/README.md has valid arguments. Every file that the documents name exists.
 
-A command that is new in README needs no line here if what `SMALL` adds to its like makes it small and offline; else it
-gets one, or, with the reason, one in `NOT_RUN`.
+A new command in README needs a line in `SMALL` if no existing line makes it small and offline. If it cannot run in a
+test, it needs a line in `NOT_RUN` with the reason.
 """
 
 import re
@@ -24,10 +24,18 @@ from gpt1_hf.resources import recipes_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RECIPES = ROOT / "README.md", ROOT / "recipes" / "README.md"
+DOCUMENTS = (
+    ".ci/run",
+    "CONTRIBUTING.md",
+    "README.md",
+    "SECURITY.md",
+    "recipes/README.md",
+    "recipes/results/README.md",
+)
 PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python", "source")
 
-# What makes a command small and offline, after its own arguments, of which it takes the place; the longest beginning
-# counts.
+# Start of a command -> arguments that make it small and offline. They follow its own arguments and override them. The
+# longest matching start counts.
 FINETUNE = "--sample --max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --disable_tqdm true"
 SMALL = {
     "accelerate launch": f"{FINETUNE} --use_cpu true",
@@ -48,23 +56,22 @@ SMALL = {
     "gpt1 zero-shot": "--sample",
     "python recipes/scale.py": "--tasks 2 --corpus my_texts --tokenizer gpt1-tiny --output_dir runs/scale",
 }
-# Why a command is not run; the beginning of it.
+# Start of a command -> why it is not run.
 NOT_RUN = {
-    "cd gpt1_hf": "goes with git clone",
+    "cd gpt1_hf": "belongs to git clone",
     "git clone": "needs the repository's address",
     "gpt1 quantize": "needs torchao, an extra; tests/checkpoints/test_quantization.py",
-    "gpt1 space": "serves until it is ended; tests/inside/test_space.py clicks through it",
+    "gpt1 space": "serves until it is stopped; tests/inside/test_space.py tests it",
     "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_glue_submission.py",
-    "gpt1 tokenizer rules": "writes a file of the package; tests/tokenization_rules/test_generate.py",
     "hf auth login": "asks for a token",
-    "make": "the project's continuous integration runs it; test-lowest: at hand",
+    "make": "continuous integration runs it",
     "pytest": "these tests",
-    "source": "goes with make",
+    "source": "belongs to make",
     "python tests/benchmarks": "measures for minutes, on models of the paper's size or the real data sets",
 }
-# Command -> the function that it calls once its arguments are read.
+# Command -> the function that it calls after parsing its arguments.
 CALLS = {
-    "analyze": "gpt1_hf.analysis.plan.execute.analyze",
+    "analyze": "gpt1_hf.analysis.run_plan.run_plan",
     "convert": "gpt1_hf.checkpoints.conversion.convert",
     "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
     "export": "gpt1_hf.checkpoints.export.export",
@@ -77,56 +84,56 @@ CALLS = {
     "report": "gpt1_hf.analysis.report.report.report",
     "space": "gpt1_hf.inside.space.serve",
     "submit": "gpt1_hf.evaluation.glue_submission.submit",
-    "tokenizer": "gpt1_hf.data.token_stream.read_pieces",
+    "tokenizer": "gpt1_hf.data.corpus.read_pieces",
     "zero-shot": "gpt1_hf.analysis.zero_shot.zero_shot",
 }
-# The same where the arguments decide.
-OTHER_CALLS = {
-    "analyze context-length": "gpt1_hf.analysis.context_length.analyze",
-    "analyze zero-shot": "gpt1_hf.analysis.zero_shot_curves.analyze",
+# Start of a command whose arguments select another function -> that function.
+CALLS_BY_ARGUMENTS = {
+    "analyze context-length": "gpt1_hf.analysis.measure.context_length.measure",
+    "analyze zero-shot": "gpt1_hf.analysis.measure.zero_shot.measure",
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.inside.space.write_space",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",
-    "tokenizer rules": "gpt1_hf.tokenization_rules.generate.write",
 }
-# Has the shell say what it would run: lines continued, variables and loops filled in, comments left out.
-SAY = "set -eu\nPATH=\n" + "\n".join(f"{name}() {{ printf '%q ' {name} \"$@\"; echo; }}" for name in PROGRAMS)
+# Makes the shell print the commands of a script instead of running them. It joins lines, expands variables and loops,
+# and drops comments.
+PRINTING = "set -eu\nPATH=\n" + "\n".join(f"{name}() {{ printf '%q ' {name} \"$@\"; echo; }}" for name in PROGRAMS)
 
 
 def blocks(file: Path) -> list[tuple[str, str]]:
-    """Language and text of each block of code, in order."""
+    """Language and text of each code block, in order."""
     return re.findall(
         r"^```(bash|python)\n(.*?)^```", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
 
 
 def commands(script: str) -> list[str]:
-    """The commands of a block, one a line. One of a program that is not in `PROGRAMS` is an error."""
-    said = subprocess.run(["/bin/bash", "-c", f"{SAY}\n{script}"], capture_output=True, text=True)
-    assert said.returncode == 0, f"{said.stderr}\n{script}"
-    return [line.strip() for line in said.stdout.splitlines()]
+    """The commands of a block. A program that is not in `PROGRAMS` is an error."""
+    printed = subprocess.run(["/bin/bash", "-c", f"{PRINTING}\n{script}"], capture_output=True, text=True)
+    assert printed.returncode == 0, f"{printed.stderr}\n{script}"
+    return [line.strip() for line in printed.stdout.splitlines()]
 
 
 def all_commands(file: Path) -> list[str]:
-    """The commands of the blocks, and those with arguments that are named in the text."""
+    """The commands in code blocks, and those with arguments in the text."""
     text = file.read_text(encoding="utf-8")
-    named = re.findall(r"`(gpt1 [^`]* --[^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    inline = re.findall(r"`(gpt1 [^`]* --[^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
     scripts = [script for language, script in blocks(file) if language == "bash"]
-    scripts += [" ".join(command.split()) for command in named]
+    scripts += [" ".join(command.split()) for command in inline]
     return [command for script in scripts for command in commands(script)]
 
 
-def entry(command: str, *tables: dict[str, str]) -> str:
-    """The longest beginning of a command that the tables have; nothing if they have none."""
+def matching_start(command: str, *tables: dict[str, str]) -> str:
+    """The longest key of the tables that starts the command, or an empty string."""
     return max((start for table in tables for start in table if command.startswith(start)), key=len, default="")
 
 
 class Called(Exception):
-    """The arguments were read, and the command is about to begin."""
+    """The arguments were parsed and the command is about to start."""
 
 
 @pytest.mark.parametrize("command", dict.fromkeys([*all_commands(README), *all_commands(RECIPES)]))
-def test_a_command_has_arguments_that_exist(command, monkeypatch, tmp_path):
+def test_a_command_has_valid_arguments(command, monkeypatch, tmp_path):
     def called(*args, **kwargs):
         raise Called
 
@@ -137,17 +144,24 @@ def test_a_command_has_arguments_that_exist(command, monkeypatch, tmp_path):
         configs = [word for word in argv if word.startswith("recipes/") and word.endswith(".yaml")]
         assert all((ROOT / name).is_file() for name in (script, *configs))
         flags = argv[argv.index(script) + 1 :]
-    if program == "accelerate":  # the script has the name of the command that it runs
+    if program == "accelerate":  # the script is named after its command
         program, argv = "gpt1", [Path(script).stem, *flags]
     if program == "gpt1":
         line = shlex.join(argv)
-        monkeypatch.setattr(OTHER_CALLS.get(entry(line, OTHER_CALLS)) or CALLS[argv[0]], called)
+        monkeypatch.setattr(CALLS_BY_ARGUMENTS.get(matching_start(line, CALLS_BY_ARGUMENTS)) or CALLS[argv[0]], called)
         with pytest.raises(Called):
             main(argv)
     elif program == "python":
         known = (ROOT / script).read_text(encoding="utf-8")
         flags = [flag for flag in flags if flag.startswith("--") and flag != "--config"]
         assert all(f'"{flag}"' in known for flag in flags), flags
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_document_names_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    paths = re.findall(r"\b(?:gpt1_hf|recipes|tests)/[a-z0-9_/]+\.(?:py|yaml)\b", text)
+    assert not [path for path in paths if not (ROOT / path).is_file()]
 
 
 def test_the_script_for_trainer_users_is_short():
@@ -158,7 +172,7 @@ def test_the_script_for_trainer_users_is_short():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, hub, base_model) -> Path:
-    """A folder as README's reader has it, and a Hub with a tiny `openai-community/openai-gpt`."""
+    """A reader's working folder, and a Hub with a tiny `openai-community/openai-gpt`."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "my_texts").mkdir()
     text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 50
@@ -181,7 +195,7 @@ def reader(place, hub):
 
 
 def steps() -> list[tuple[str, str]]:
-    """README's code in order: snippets, and commands one by one."""
+    """README's code in order: snippets and single commands."""
     found = []
     for language, text in blocks(README):
         found += [("python", text)] if language == "python" else [("bash", line) for line in commands(text)]
@@ -189,15 +203,15 @@ def steps() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(step for language, step in steps() if language == "bash"))
-def test_it_is_said_how_a_command_is_run(command):
-    assert entry(command, SMALL, NOT_RUN), f"SMALL says how it is made small, or NOT_RUN why it is not run: {command}"
+def test_every_command_is_small_or_has_a_reason_not_to_run(command):
+    assert matching_start(command, SMALL, NOT_RUN), f"add this command to SMALL or NOT_RUN: {command}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("language", "step"), steps(), ids=lambda text: text.strip().split("\n")[0][:60])
 def test_a_step_runs(language, step, place, reader, hub):
-    """In order: later steps read what earlier ones wrote."""
-    step = step.replace("NAME/", "anna/")  # whose token the reader has
+    """Later steps read the files of earlier ones."""
+    step = step.replace("NAME/", "anna/")  # the reader has anna's token
     environment = hub_environment(place, hub) | {"PYTHONPATH": str(ROOT), "HF_TOKEN": TOKEN}
 
     def run(*argv: str):
@@ -208,7 +222,7 @@ def test_a_step_runs(language, step, place, reader, hub):
 
     if language == "python":
         return run("-c", step)
-    start = entry(step, SMALL, NOT_RUN)
+    start = matching_start(step, SMALL, NOT_RUN)
     if start in NOT_RUN:
         pytest.skip(NOT_RUN[start])
     program, *argv = shlex.split(f"{step} {SMALL[start]}")

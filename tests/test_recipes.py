@@ -1,4 +1,4 @@
-"""Every shipped recipe is read by the real parser, and is listed where people look for it."""
+"""The real parser reads every shipped recipe, and recipes/README.md lists it."""
 
 import pytest
 import torch
@@ -21,18 +21,18 @@ def name(path):
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
-def test_recipe_is_read_as_it_is_written(path):
+def test_the_parser_keeps_every_value_of_a_recipe(path):
     kind = path.relative_to(recipes_dir()).parts[0]
     args = parse(ARGUMENTS[kind], ["--config", str(path)], kind, "")
     for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         read = getattr(args, key)
-        if key == "bf16":  # given up on a CPU without bf16 instructions
+        if key == "bf16":  # switched off on a CPU without bf16 instructions
             value = value and has_half_precision(torch.bfloat16, args.device)
         assert getattr(read, "value", read) == value, key
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
-def test_recipe_says_how_to_run_it(path):
+def test_a_recipe_starts_with_its_command(path):
     kind = path.relative_to(recipes_dir()).parts[0]
     head = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert head.startswith("# ")
@@ -54,7 +54,7 @@ def test_every_task_has_a_recipe_with_the_papers_values():
             assert getattr(args, key) == getattr(defaults, key), key
 
 
-def test_the_list_in_the_readme_is_the_folder():
+def test_readme_and_gpt1_recipes_list_every_recipe():
     readme = (recipes_dir() / "README.md").read_text(encoding="utf-8")
     assert RUNS
     for path in RUNS:

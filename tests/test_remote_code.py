@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub_client import PACKAGE, run_as_a_stranger
+from helpers.hub_client import PACKAGE, run_without_package
 from torch.testing import assert_close
 from transformers import (
     AutoConfig,
@@ -62,7 +62,7 @@ CLASSES = {
         "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
     },
 }
-CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "processing_gpt1.py"}}
+CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}}
 CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 # Folder -> what is loaded from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {
@@ -204,7 +204,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
 def stranger(folders, tmp_path_factory) -> dict:
     """What a process without the package reports of the folders; `saved` is where it saved everything again."""
     work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
-    report = run_as_a_stranger(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
+    report = run_without_package(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
     assert report["imported"] == []
     return {**report, "saved": saved}
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.hub_client import PACKAGE, run_as_a_stranger
+from helpers.hub_client import PACKAGE, run_without_package
 
 
 pytestmark = pytest.mark.slow
@@ -78,8 +78,8 @@ def test_folders_of_one_version_work_with_the_other(other, tmp_path):
     other = os.path.abspath(other)
     for saver, loader in ((sys.executable, other), (other, sys.executable)):
         folder = save(saver, tmp_path / f"by-{len(list(tmp_path.iterdir()))}")
-        version, expected = run_as_a_stranger(LOAD, folder, home=tmp_path / "home-saver", python=saver)
-        other_version, found = run_as_a_stranger(LOAD, folder, home=tmp_path / "home-loader", python=loader)
+        version, expected = run_without_package(LOAD, folder, home=tmp_path / "home-saver", python=saver)
+        other_version, found = run_without_package(LOAD, folder, home=tmp_path / "home-loader", python=loader)
         assert version != other_version
         for key, value in expected.items():
             if key.endswith("logits"):

@@ -1,4 +1,4 @@
-"""Choices with their common prefix computed once: the same logits, losses and gradients as of the rows apart."""
+"""A common prefix computed once for all choices gives the logits, losses and gradients of separate rows."""
 
 import random
 
@@ -22,7 +22,8 @@ from gpt1_hf import (
     GPT1TrainingArguments,
 )
 from gpt1_hf.data.batching import common_prefix
-from gpt1_hf.modeling_gpt1 import CACHE, Branches, GPT1Model
+from gpt1_hf.modeling_gpt1 import GPT1Model
+from gpt1_hf.modeling_gpt1_heads import CACHE, Branches
 
 
 SIDES = pytest.mark.parametrize("side", ["right", "left"])
@@ -123,7 +124,7 @@ def test_sharing_changes_neither_logits_losses_nor_gradients(processor, rows, si
 
 
 @pytest.mark.parametrize("changes", [{"position_embedding_type": "sinusoidal"}, {"position_embedding_type": "none"}])
-def test_sharing_knows_each_kind_of_positions(processor, rows, changes):
+def test_sharing_works_with_each_kind_of_positions(processor, rows, changes):
     model = tiny_model(processor, **changes)
     plain = run(model, GPT1DataCollator(processor, shared_prefix=False)(rows))
     assert_same(run(model, GPT1DataCollator(processor)(rows)), plain)
@@ -197,7 +198,7 @@ def test_gradient_checkpointing_and_a_common_dropout_mask(processor, rows):
 
 
 @SIDES
-def test_rows_are_taken_apart_for_a_model_that_cannot_share(processor, rows, side, monkeypatch):
+def test_a_model_that_cannot_share_reads_separate_rows(processor, rows, side, monkeypatch):
     processor.tokenizer.padding_side = side
     shared, plain = (GPT1DataCollator(processor, shared_prefix=shared)(rows) for shared in (True, False))
     lstm = tiny_lstm(processor)
@@ -228,7 +229,7 @@ def test_flex_attention_sees_the_same(processor, rows, monkeypatch):
     assert_close(outputs.loss, expected.loss, **CLOSE)
 
 
-def test_flash_attention_takes_no_branches(processor):
+def test_flash_attention_rejects_branches(processor):
     model = tiny_model(processor)
     assert model.transformer.takes_branches
     model.config._attn_implementation = "flash_attention_2"
@@ -245,7 +246,7 @@ def test_branch_ids_need_positions(processor):
 
 
 def test_the_rows_of_a_pair_can_share_a_prefix_too(processor, rows):
-    """`branch_starts` says where the rows of an example are, whatever the head makes of them."""
+    """`branch_starts` works for every head."""
     rows = [{**row, "input_ids": row["input_ids"][:2]} for row in rows]
     config = tiny_config(vocab_size=len(processor.tokenizer), max_position_embeddings=64, num_labels=3)
     model = randomize(GPT1ForSequenceClassification(config))

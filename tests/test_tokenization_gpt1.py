@@ -123,7 +123,7 @@ class TestTraining:
     def test_a_corpus_that_gives_fewer_entries_is_warned_of(self, texts, caplog):
         size = len(GPT1Tokenizer.train(texts, vocab_size=40478, show_progress=False))
         assert [record.message for record in caplog.records] == [
-            f"the corpus has pairs to merge for {size} entries only, not for vocab_size=40478"
+            f"the corpus gives only {size} entries, fewer than vocab_size=40478"
         ]
 
     def test_the_papers_size_is_base_characters_and_40000_merges(self):
@@ -256,14 +256,14 @@ class TestHub:
         assert done.returncode == 1 and Hub.asked
         assert "Traceback" not in done.stderr
         *_, message = done.stderr.splitlines()  # before it, torchao may tell of its kernels
-        assert "no folder 'someone/else', and the Hub did not give vocab.json and merges.txt" in message
+        assert "'someone/else' is not a folder, and the Hub did not return vocab.json and merges.txt" in message
 
     def test_a_hub_that_is_out_of_reach_is_one_sentence(self):
-        with pytest.raises(OSError, match="no folder 'someone/gpt', and the Hub did not give .* connect"):
+        with pytest.raises(OSError, match="'someone/gpt' is not a folder, and the Hub did not return .* connect"):
             GPT1Tokenizer.from_original("someone/gpt")  # offline, see conftest.py
 
     def test_a_folder_that_is_not_there_is_one_sentence(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="^there is no folder '.*/missing', and it is no Hub id either$"):
+        with pytest.raises(FileNotFoundError, match="^'.*/missing' is neither an existing folder nor a Hub id$"):
             GPT1Tokenizer.from_original(tmp_path / "missing")
 
 

@@ -128,7 +128,7 @@ def test_another_tokenizer_is_refused(models, model, tmp_path, kind):
 @pytest.mark.parametrize("names", [["positive", "negative"], ["neg", "pos"], ["negative", "neutral", "positive"]])
 def test_another_label_map_is_refused(model, tmp_path, names):
     change_config(model, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
-    with pytest.raises(GPT1Error, match="has the labels|do not belong together"):
+    with pytest.raises(GPT1Error, match="has the labels|its configuration says"):
         score(model, tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_other_rows_are_warned_of(models, base_model, tmp_path, caplog):
     write_jsonl(data / "validation.jsonl", records[:20])
     score(model, tmp_path, **here)
     assert "the rows of validation are not those that model" in caplog.text
-    assert "the rows of validation are those that model" in caplog.text and "was trained on" in caplog.text
+    assert "the rows of validation are the training rows of model" in caplog.text
 
 
 def test_a_model_without_a_record_is_scored_by_what_its_folder_says(models, model, tmp_path):
@@ -194,7 +194,7 @@ def test_the_pipeline_for_multiple_choice_checks_them_too(models, tmp_path):
     question = {"document": "the old lady spoke", "choices": ["the end", "a letter"]}
     assert pipeline("multiple-choice", model=folder)(question)["answer"] in question["choices"]
     other = GPT1Tokenizer.train([" ".join(WORDS[::-1])], vocab_size=120, model_max_length=64, show_progress=False)
-    with pytest.raises(ValueError, match="is not the one that it was trained with"):
+    with pytest.raises(ValueError, match="is not the one it was trained with"):
         pipeline("multiple-choice", model=folder, processor=GPT1Processor(other, "multiple_choice"))
     with pytest.raises(ValueError, match="of that format"):
         pipeline("multiple-choice", model=folder, processor=GPT1Processor(other, "entailment"))
@@ -228,7 +228,7 @@ class TestRowsOfTheSplit:
         assert row["n_examples"] == 7 and row["details"]["max_examples"] == 7
         assert "7 (sample)" in capsys.readouterr().out
         assert main([*argv[:-1], "0", "--output_dir", str(tmp_path)]) == 2
-        assert "max_examples is a number from 1, not 0" in capsys.readouterr().err
+        assert "max_examples must be at least 1, not 0" in capsys.readouterr().err
 
     def test_of_documents(self, base_model, texts, tmp_path):
         (tmp_path / "texts").mkdir()

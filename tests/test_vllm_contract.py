@@ -1,4 +1,4 @@
-"""What vLLM's Transformers modeling backend asks of a model, by a stand-in for it; vLLM itself is not run."""
+"""The requirements of vLLM's Transformers backend, tested with a stand-in. vLLM itself does not run."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def vllm_attention(module, query, key, value, attention_mask, attention_instance
 
 
 class Missing(nn.Identity):
-    """What other ranks of a pipeline compute."""
+    """A block that another rank of the pipeline computes."""
 
     def forward(self, *args, **kwargs):
         return args[0]
@@ -56,7 +56,7 @@ def model(request, monkeypatch) -> GPT1Model:
 
 @torch.no_grad()
 def run(model, instances, positions, **inputs) -> torch.Tensor:
-    """As vLLM calls a model: positions, its attention, a tuple back."""
+    """Call a model as vLLM does: with positions and vLLM's attention, for a tuple."""
     return model(
         **inputs, use_cache=False, position_ids=positions[None], attention_instances=instances, return_dict=False
     )[0]

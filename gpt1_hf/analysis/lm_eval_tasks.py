@@ -1,8 +1,8 @@
-"""What `recipes/lm_eval/*.yaml` call: rows and scores of the zero-shot tasks for lm-evaluation-harness.
+"""Functions for `recipes/lm_eval/*.yaml`: rows and scores of the zero-shot tasks for lm-evaluation-harness.
 
-The harness gives the loaders all of its `--model_args` and `--metadata`. It scores texts, and says the sum of a
-continuation's log-probabilities, not the number of its tokens: so the loaders count them, with the model's tokenizer.
-What is left of a difference to [`gpt1_hf.analysis.zero_shot`] is said in each YAML.
+lm_eval passes all of its `--model_args` and `--metadata` to the loaders. It returns the sum of a continuation's
+log-probabilities, but not the number of its tokens, so the loaders count them with the model's tokenizer. Each YAML
+names what still differs from [`gpt1_hf.analysis.zero_shot`].
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..checkpoints.loading import open_tokenizer
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error
 from ..settings import default_data_dir
 from ..tasks import load_task
@@ -36,13 +36,13 @@ def load_rows(
         data_dir (`str`, *optional*):
             Folder with local copies of data sets; `GPT1_DATA_DIR` by default.
         sample (`bool`, *optional*, defaults to `False`):
-            Whether to take the labelled sample in the package.
+            Whether to load the labelled sample in the package.
         max_examples (`int`, *optional*):
-            Take so many rows, evenly spaced in the split; the harness's `--limit` takes the first ones.
+            Number of rows, evenly spaced in the split. lm_eval's `--limit` takes the first ones instead.
     """
     split = split or ("validation" if sample else HEURISTICS[task_id].split)
     rows = load_task(task_id).load(split, data_dir or default_data_dir(), sample)
-    return rows.select(spaced(len(rows), max_examples))
+    return rows.select(evenly_spaced(len(rows), max_examples))
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
@@ -56,7 +56,7 @@ def load_sst2(**options) -> dict[str, Dataset]:
 
 
 def load_dpr(**options) -> dict[str, Dataset]:
-    """Definite pronouns: sentences up to each candidate in the pronoun's place, and what follows it."""
+    """Definite pronouns: the sentence up to each candidate in the pronoun's place, and the rest after it."""
 
     def split(row: dict) -> dict:
         before, after = split_at_pronoun(row["text"], row["pronoun"], row["choices"])
@@ -66,7 +66,7 @@ def load_dpr(**options) -> dict[str, Dataset]:
 
 
 def load_race(pretrained: str, tokenizer: str | None = None, **options) -> dict[str, Dataset]:
-    """RACE: `context` is document and question, `n_tokens` those of each choice after it."""
+    """RACE: `context` is document and question, `n_tokens` the number of tokens of each choice after it."""
     counter = open_tokenizer(tokenizer or pretrained)
 
     def count(row: dict) -> dict:
@@ -84,7 +84,7 @@ def score_race(row: dict, results: list[tuple[float, bool]]) -> dict[str, float]
 
 
 def load_cola(pretrained: str, tokenizer: str | None = None, **options) -> dict[str, Dataset]:
-    """CoLA: each sentence's `first` word and its `rest`, of the training rows too, which give the threshold."""
+    """CoLA: each sentence's `first` word and its `rest`. The training rows, which set the threshold, are included."""
     counter = open_tokenizer(tokenizer or pretrained)
 
     def cut(row: dict) -> dict:
@@ -100,18 +100,18 @@ def load_cola(pretrained: str, tokenizer: str | None = None, **options) -> dict[
 
 
 def score_cola(row: dict, results: list[tuple[float, bool]]) -> dict[str, tuple]:
-    """What the correlation is made of: mean token log-probability, label, and whether it is a training row."""
+    """Terms of the correlation: mean token log-probability, label, and whether it is a training row."""
     return {"mcc": (results[0][0] / row["n_tokens"], row["label"], row["is_train"])}
 
 
 def correlate_cola(rows: list[tuple[float, int, bool]]) -> float:
-    """Matthews correlation of the scored split, at the threshold that suits the training rows best."""
+    """Matthews correlation of the scored split, at the best threshold for the training rows."""
     from sklearn.metrics import matthews_corrcoef
 
     scores, labels, is_train = map(np.array, zip(*rows, strict=True))
     if is_train.all() or not is_train.any():
         raise GPT1Error(
-            "CoLA needs training rows and rows to score: give --metadata max_examples=N in the place of --limit"
+            "CoLA needs training rows and rows to score: give --metadata max_examples=N instead of --limit"
         )
     threshold, _ = best_threshold(scores[is_train], labels[is_train])
     return float(matthews_corrcoef(labels[~is_train], scores[~is_train] > threshold))

@@ -1,20 +1,20 @@
-"""Tasks without any training (paper §5, "Zero-shot Behaviors"): a language model's own probabilities as answers.
+"""Zero-shot tasks (paper §5, "Zero-shot Behaviors"): a language model's own probabilities answer, without training.
 
 | task | the row as text | score of a class |
 |---|---|---|
-| `cola` | the sentence | mean log-probability of its tokens, against the threshold that suits the training rows best |
+| `cola` | the sentence | mean log-probability of its tokens, against the best threshold for the training rows |
 | `sst2` | the sentence and "very" | log-probability of the next word being "negative" or "positive" |
 | `race` | document, question and an answer | mean log-probability of the answer's tokens |
 | `dpr` | the sentence, a candidate in place of its pronoun | mean log-probability of the tokens after the candidate |
 
-What the paper leaves open:
+The paper leaves some points open. Here:
 
-- The paper compares the probabilities of *tokens* in SST-2, and in the original vocabulary both words are one. In a
-  vocabulary that splits them, the whole word's probability is the product of its tokens', which is what is compared.
-  It is not divided by their number: the restriction is to two words, not to two ways of being split.
-- A row that is longer than the context is cut on its left, so that what is left is running text as in pre-training,
-  and what matters most to the prediction, the text just before it, stays. All answers to a question get the same cut.
-- The first token of a sentence has nothing before it, and is not scored.
+- On SST-2 whole words are compared. The paper compares *tokens*, and in its vocabulary both words are one token. Where
+  a vocabulary splits them, a word's probability is the product of its tokens' probabilities. It is not divided by
+  their number, because the choice is between two words, not between two ways to split them.
+- A row that is longer than the context loses its beginning. What remains is running text, as in pre-training, and
+  includes the text just before the prediction, which matters most. All answers to a question get the same cut.
+- The first token of a sentence has no context, and is not scored.
 """
 
 import logging
@@ -30,13 +30,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, check_ranges, default_data_dir
 from ..tasks import load_task
 from ..training_record import check_tokenizer, rows_digest
 
@@ -50,15 +50,8 @@ SENTIMENTS = ("negative", "positive")  # the two words, in the order of SST-2's 
 @dataclass
 class Answers:
     """
-    What a heuristic makes of rows.
-
-    Args:
-        scores (list of `list[float]`):
-            One a class, or one to be cut in two; minus infinity where there was nothing to score.
-        cut (`list[bool]`):
-            Which rows were longer than the context.
-        details (`dict`, *optional*):
-            What is worth knowing of the way they were scored.
+    A heuristic's scores for rows: one for each class, or one to compare with a threshold. Without a token to score it
+    is minus infinity. `cut` says which rows were longer than the context.
     """
 
     scores: list[list[float]]
@@ -81,7 +74,7 @@ class Scorer:
         batch_size (`int`, *optional*, defaults to 16):
             Rows per forward pass; the scores do not depend on it.
         desc (`str`, *optional*, defaults to `"scoring"`):
-            Name of the progress bars; `None` shows none.
+            Label of the progress bars; `None` hides them.
     """
 
     model: PreTrainedModel
@@ -91,12 +84,12 @@ class Scorer:
     desc: str | None = "scoring"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without special tokens, also where a text spells one."""
+        """Token ids without special tokens. A text that spells a special token is plain text."""
         encoding = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return encoding["input_ids"]
 
     def score_ends(self, beginnings: Sequence[str], texts: Sequence[str]) -> tuple[list[np.ndarray], list[bool]]:
-        """Log-probabilities of the tokens of each text that come after its beginning, and which texts were cut."""
+        """Log-probabilities of the tokens after each text's beginning, and which texts were cut."""
         sequences, n_scored, cut = [], [], []
         for beginning, ids in zip(self.encode(beginnings), self.encode(texts), strict=True):
             sequences.append(ids[-self.window :])
@@ -110,7 +103,7 @@ class Scorer:
         """Log-probabilities of the tokens of each choice after its context, and which rows were cut."""
         context_ids, choice_ids, cut = [], [], []
         for context, row in zip(contexts, choices, strict=True):
-            # Encoded together: where a tokenizer marks spaces, what follows one differs from what begins a text.
+            # Encoded together: some tokenizers encode a word after a space otherwise than at the beginning of a text.
             context, *texts = self.encode([context, *(f"{context} {choice}" for choice in row)])
             start = max(1, min(n_shared(context, ids) for ids in texts))
             ends = [ids[start:][: self.window - 1] for ids in texts]
@@ -126,8 +119,8 @@ def n_shared(first: Sequence[int], second: Sequence[int]) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def mean(log_probs: np.ndarray) -> float:
-    """Mean token log-probability; minus infinity of nothing."""
+def mean_log_prob(log_probs: np.ndarray) -> float:
+    """Mean token log-probability; minus infinity without any token."""
     return float(log_probs.mean(dtype=np.float64)) if len(log_probs) else -math.inf
 
 
@@ -135,7 +128,7 @@ def score_sentences(scorer: Scorer, rows: Dataset) -> Answers:
     """CoLA: the mean token log-probability of each sentence."""
     texts = rows["text"][:]
     log_probs, cut = scorer.score_ends([""] * len(rows), texts)
-    return Answers([[mean(row)] for row in log_probs], cut)
+    return Answers([[mean_log_prob(row)] for row in log_probs], cut)
 
 
 def score_sentiments(scorer: Scorer, rows: Dataset) -> Answers:
@@ -152,7 +145,7 @@ def score_answers(scorer: Scorer, rows: Dataset) -> Answers:
         f"{document} {question}" for document, question in zip(rows["document"][:], rows["question"][:], strict=True)
     ]
     log_probs, cut = scorer.score_choices(contexts, rows["choices"][:])
-    return Answers([[mean(choice) for choice in row] for row in log_probs], cut)
+    return Answers([[mean_log_prob(choice) for choice in row] for row in log_probs], cut)
 
 
 def score_referents(scorer: Scorer, rows: Dataset) -> Answers:
@@ -163,7 +156,7 @@ def score_referents(scorer: Scorer, rows: Dataset) -> Answers:
         beginnings += [before + candidate for candidate in row["choices"]]
         texts += [before + candidate + after for candidate in row["choices"]]
     log_probs, cut = scorer.score_ends(beginnings, texts)
-    scores, cuts = map(mean, log_probs), iter(cut)
+    scores, cuts = map(mean_log_prob, log_probs), iter(cut)
     return Answers(
         [[next(scores) for _ in row] for row in rows["choices"][:]],
         [any([next(cuts) for _ in row]) for row in rows["choices"][:]],
@@ -172,8 +165,8 @@ def score_referents(scorer: Scorer, rows: Dataset) -> Answers:
 
 def split_at_pronoun(sentence: str, pronoun: str, candidates: Sequence[str]) -> tuple[str, str]:
     """
-    What is before and after the pronoun in a sentence. Where it occurs more than once, it is the first that comes
-    after all candidates, which refers back to one of them.
+    The parts of a sentence before and after its pronoun. If the pronoun occurs more than once, the first occurrence
+    after all candidates is taken: that one refers back to them.
 
     Raises:
         GPT1Error: if the pronoun is not in the sentence.
@@ -196,15 +189,15 @@ class Heuristic:
         answer (`Callable`):
             Scores rows.
         label (`str`):
-            What the paper's figure calls the task.
+            The paper's name of the task in the figure.
         split (`str`):
             Split that is scored by default.
         random_guess (`float`):
-            What guessing scores, in percent: 0 on the scale.
+            Score of a random guess, in percent: 0 on the scale.
         source (`str`):
-            Where the best supervised result of the paper's time is from: 1 on the scale.
+            Source of the best supervised result of that time.
         best (`float`, *optional*):
-            That result, in percent; the task's own number, if it is the paper's.
+            That result, in percent: 1 on the scale. Default: the paper's own number.
     """
 
     answer: Callable[[Scorer, Dataset], Answers]
@@ -222,7 +215,7 @@ HEURISTICS = {
     "dpr": Heuristic(
         score_referents,
         "Winograd schema resolution",
-        "train",  # the larger split: nothing is trained on it
+        "train",  # the larger split; nothing is trained on it
         50.0,
         "Peng, Khashabi and Roth (2015), Solving Hard Coreference Problems (test)",
         76.4,
@@ -238,20 +231,20 @@ HEURISTICS = {
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """
-    Find where to cut scores into two classes.
+    Find the threshold that divides scores into two classes best.
 
     Args:
         scores (`np.ndarray` of shape `(n,)`):
             Scores.
         labels (`np.ndarray` of shape `(n,)`):
-            Classes, 1 for the rows that should be above.
+            Classes: 1 for the rows that should be above the threshold.
 
     Returns:
-        `tuple[float, float]`: threshold that gives the highest Matthews correlation, halfway between two scores, and
-        that correlation in percent.
+        `tuple[float, float]`: the threshold with the highest Matthews correlation, halfway between two scores; and
+        that correlation, in percent.
 
     Raises:
-        GPT1Error: if all scores are the same.
+        GPT1Error: if all scores are equal.
     """
     order = np.argsort(scores, kind="stable")
     scores, labels = scores[order], labels[order].astype(np.float64)
@@ -263,20 +256,20 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float
     correlation = (n * hits - above * positive) / np.sqrt(np.where(spread > 0, spread, np.inf))
     possible = np.flatnonzero(scores[1:] > scores[:-1])
     if not len(possible):
-        raise GPT1Error("all training rows have the same score: no threshold can divide them")
+        raise GPT1Error("all training rows have the same score, so no threshold divides them: score more rows")
     best = possible[correlation[possible].argmax()]
     return float((scores[best] + scores[best + 1]) / 2), 100 * float(correlation[best])
 
 
 @dataclass
 class ZeroShotArguments:
-    """A language model's answers to a task that it was not trained for."""
+    """A language model, and a task that it was not trained for."""
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
     task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2."})
     split: str | None = field(
-        default=None, metadata={"help": "Split to score. Default: validation; of dpr, which has none, train."}
+        default=None, metadata={"help": "Split to score. Default: validation; for dpr, which has none, train."}
     )
     sample: bool = field(default=False, metadata={"help": "Score the small labelled sample in the package."})
     data_dir: str | None = field(
@@ -284,7 +277,7 @@ class ZeroShotArguments:
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
     )
     max_examples: int | None = field(
-        default=None, metadata={"help": "Score so many rows, evenly spaced in the split. Default: all."}
+        default=None, metadata={"help": "Score this many rows, evenly spaced in the split. Default: all."}
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest sequence in tokens. Default: the model's context."}
@@ -294,7 +287,7 @@ class ZeroShotArguments:
         default=None,
         metadata={
             "help": "Where results.json and predictions.jsonl are written. Default: "
-            "runs/zero_shot/<task>/<model>, and below it for --split."
+            "runs/zero_shot/<task>/<model>, and a folder below it for each --split."
         },
     )
 
@@ -303,7 +296,7 @@ class ZeroShotArguments:
             sample = "sample" if self.sample else None
             parts = (self.tokenizer, self.split, sample)
             self.output_dir = default_folder("zero_shot", self.task, self.model, *parts)
-        check_ranges(self, {"max_examples": (1, MOST), "max_length": (2, MOST), "batch_size": (1, MOST)})
+        check_ranges(self, {"max_examples": (1, NO_LIMIT), "max_length": (2, NO_LIMIT), "batch_size": (1, NO_LIMIT)})
 
 
 def zero_shot(args: ZeroShotArguments) -> list[Result]:
@@ -311,14 +304,14 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     Score a language model on a task without training, and write `results.json` and `predictions.jsonl`.
 
     Returns:
-        list of [`Result`]: the task's metric, and the same on the scale of Figure 2, of the split and of its subsets;
-        none if the labels are hidden.
+        list of [`Result`]: for the split and each of its subsets, the task's metric, and the same on the scale of
+        Figure 2. Empty if the labels are hidden.
 
     Raises:
-        GPT1Error: if there is no heuristic for the task, or model or data are missing.
+        GPT1Error: if the task has no heuristic, or the model or the data are missing.
     """
     if args.task not in HEURISTICS:
-        given = f", not {load_task(args.task).id}" if args.task else ""  # of what is misspelt, what is like it
+        given = f", not {load_task(args.task).id}" if args.task else ""  # `load_task` raises for a misspelt id
         raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
     check_writable(args.output_dir)
     scorer = open_scorer(args)
@@ -333,7 +326,7 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
 
 
 def open_scorer(args: ZeroShotArguments) -> Scorer:
-    """Load model and tokenizer, onto the accelerator if there is one."""
+    """Load model and tokenizer, on the accelerator if there is one."""
     tokenizer, model = open_tokenizer(args.tokenizer or args.model), open_causal_lm(args.model).to(compute_device())
     check_tokenizer(model.config, tokenizer, args.model)
     window = args.max_length or getattr(model.config, "max_position_embeddings", 512)
@@ -341,14 +334,14 @@ def open_scorer(args: ZeroShotArguments) -> Scorer:
 
 
 def scored_rows(args: ZeroShotArguments) -> tuple[str, Dataset]:
-    """The split that is asked about, and its rows."""
+    """Name of the split to score, and its rows."""
     split = args.split or ("validation" if args.sample else HEURISTICS[args.task].split)
     rows = load_task(args.task).load(split, args.data_dir, args.sample)
-    return split, rows.select(spaced(len(rows), args.max_examples))
+    return split, rows.select(evenly_spaced(len(rows), args.max_examples))
 
 
 def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
-    """Answer a split of a task: its results, and the split's predictions as `gpt1 evaluate` writes them."""
+    """Score a split of a task. Returns its results, and its predictions as `gpt1 evaluate` writes them."""
     task, heuristic = load_task(args.task), HEURISTICS[args.task]
     split, rows = scored_rows(args)
     answers = heuristic.answer(scorer, rows)
@@ -363,11 +356,9 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         chosen = [int(np.argmax(row)) for row in answers.scores]
     n_cut, n_nothing = sum(answers.cut), sum(not all(map(math.isfinite, row)) for row in answers.scores)
     if n_cut:
-        logger.warning(
-            f"{n_cut} of {len(rows)} rows were longer than {scorer.window} tokens and were cut on their left"
-        )
+        logger.warning(f"{n_cut} of {len(rows)} rows were longer than {scorer.window} tokens and lost their beginning")
     if n_nothing:
-        logger.warning(f"{n_nothing} of {len(rows)} rows have a text without any token to score")
+        logger.warning(f"{n_nothing} of {len(rows)} rows have a text without a token to score")
     columns = {
         "id": rows["idx"][:],
         "label": rows["label"][:],
@@ -393,7 +384,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         best = heuristic.best or result.paper
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
         relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
-        # The paper's own zero-shot numbers are a curve in a figure; those of its tables are of fine-tuned models.
+        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
         result = replace(result, paper=None, prior=None, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}

@@ -1,8 +1,8 @@
 """OpenAI's release and transformers' OpenAIGPT checkpoints -> this package's layout, and back.
 
-OpenAI published GPT-1 as ten arrays of numbers that are cut up by a list of shapes (`openai/finetune-transformer-lm`,
-`train.py`); transformers' OpenAIGPT keeps query, key and value in one projection, and its projections transposed. What
-a conversion has written is loaded again and compared with its source on random tokens before it takes its place.
+OpenAI published GPT-1 as ten arrays of numbers and a list of shapes to cut them by (`openai/finetune-transformer-lm`,
+`train.py`). transformers' OpenAIGPT has one projection for query, key and value, and transposes all projections. A
+converted model is loaded again and compared with its source on random tokens before it is kept.
 """
 
 import json
@@ -27,15 +27,15 @@ from transformers.utils import cached_file
 from ..configuration_gpt1 import GPT1Config
 from ..errors import GPT1Error
 from ..files import check_new, new_folder
-from ..hub_errors import refusal
+from ..hub_errors import load_failure
 from ..modeling_gpt1 import GPT1ForCausalLM
 from ..resources import model_path
 from ..tokenization_gpt1 import VOCABULARY_FILES, GPT1Tokenizer
 from .loading import OPEN_ERRORS, open_config, open_model, open_tokenizer
 
 
-# Largest difference of two logits. Models are compared in fp64, where rounding explains 1e-13 or so; in fp32 it
-# explains a few 1e-5 already for gpt1-tiny, which could hide a small mistake.
+# Largest difference between two logits. In fp64, rounding causes about 1e-13. In fp32 it would cause a few 1e-5 for
+# gpt1-tiny, which could hide a small mistake.
 TOLERANCE = 1e-5
 
 LAYOUTS = ("gpt1", "openai-gpt")
@@ -43,8 +43,8 @@ RELEASE = "release"
 
 N_ARRAYS = 10  # params_0.npy to params_9.npy
 SHAPES = "params_shapes.json"
-HEAD_SIZE = 64  # the release does not say how many heads there are; the paper's 768 wide model has 12 (§4.1)
-# The release's order, which is that in which TensorFlow met the variables; first come the positions, then the tokens.
+HEAD_SIZE = 64  # not in the release; the paper's model has 12 heads and a width of 768 (§4.1)
+# Order of a block's arrays in the release: TensorFlow's order of creation. Positions and tokens precede the blocks.
 BLOCK = (
     "attn.c_attn.weight",
     "attn.c_attn.bias",
@@ -60,7 +60,7 @@ BLOCK = (
     "ln_2.bias",
 )
 
-# What both configurations have, by OpenAIGPTConfig's names.
+# Values that both configurations have, by OpenAIGPTConfig's names.
 SHARED_VALUES = (
     "vocab_size",
     "n_positions",
@@ -86,81 +86,70 @@ PROJECTIONS = {
     "mlp.up_proj": "mlp.c_fc",
     "mlp.down_proj": "mlp.c_proj",
 }
-TOKENIZER_FILES = ("tokenizer.json", VOCABULARY_FILES[1][0])  # either will do
+TOKENIZER_FILES = ("tokenizer.json", VOCABULARY_FILES[1][0])  # one of them is enough
 LANGUAGE_MODELS = ("GPT1ForCausalLM", "GPT1Model", "OpenAIGPTLMHeadModel", "OpenAIGPTModel")
 
 
 @dataclass
 class Conversion:
-    """
-    What a conversion did.
-
-    Args:
-        n_parameters (`int`):
-            Number of parameters of the model.
-        has_tokenizer (`bool`):
-            Whether the source had a tokenizer to go with it.
-        difference (`float`):
-            Largest absolute difference between the logits of the source and of the converted model, in fp64, on one
-            row of random tokens as long as the context.
-    """
+    """Result of [`convert`]."""
 
     n_parameters: int
-    has_tokenizer: bool
-    difference: float
+    has_tokenizer: bool  # whether the source had one
+    difference: float  # largest between the logits of source and converted model, in fp64, over one full context
 
 
 def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Conversion:
     """
-    Convert a language model, its configuration and its tokenizer. The weights keep their type.
+    Convert a language model, its configuration and its tokenizer. The weights keep their dtype.
 
     Args:
         source (`str` or `Path`):
-            Folder of OpenAI's release (`params_0.npy` to `params_9.npy` and `params_shapes.json`; the vocabulary is
-            read if it is there), or folder or Hub id of an OpenAIGPT or GPT-1 language model.
+            Folder of OpenAI's release (`params_0.npy` to `params_9.npy`, `params_shapes.json` and, optionally, the
+            vocabulary), or folder or Hub id of an OpenAIGPT or GPT-1 language model.
         output_dir (`str` or `Path`):
             Folder to write, new or empty.
         to (`str`, *optional*, defaults to `"gpt1"`):
-            Layout to write: `"gpt1"`, this package's, or `"openai-gpt"`, transformers' OpenAIGPT.
+            Layout to write: `"gpt1"` (this package's) or `"openai-gpt"` (transformers' OpenAIGPT).
 
     Returns:
         [`Conversion`].
 
     Raises:
-        GPT1Error: if the source is none of these, is damaged or lacks weights, the other layout cannot express it, or
-        the converted model computes something else. Nothing is left in `output_dir` then.
+        GPT1Error: if the source is something else, damaged or incomplete, the other layout cannot express it, or the
+        converted model computes something else. Nothing is left in `output_dir` then.
     """
     check_new(output_dir)
     source = model_path(str(source))
-    kind = _kind(source)
-    if to not in LAYOUTS or to == kind:
-        others = " or ".join(layout for layout in LAYOUTS if layout != kind)
-        raise GPT1Error(f"{source} is in the layout {kind!r} and can be converted to {others}, not to {to!r}")
+    layout = _layout(source)
+    if to not in LAYOUTS or to == layout:
+        others = " or ".join(other for other in LAYOUTS if other != layout)
+        raise GPT1Error(f"{source} has the layout {layout!r} and can be converted to {others}, not to {to!r}")
 
-    model, tokenizer = _read_release(Path(source)) if kind == RELEASE else _read_checkpoint(source, kind)
+    model, tokenizer = _read_release(Path(source)) if layout == RELEASE else _read_checkpoint(source, layout)
     n_parameters = model.num_parameters()
     if tokenizer is not None and len(tokenizer) > model.config.vocab_size:
         raise GPT1Error(
-            f"the tokenizer in {source} has {len(tokenizer)} entries, but the model embeds {model.config.vocab_size}: "
-            "they do not belong together"
+            f"the tokenizer in {source} has {len(tokenizer)} tokens, but the model only {model.config.vocab_size}: "
+            "use the tokenizer that belongs to the model"
         )
-    their_config = _their_config(model.config, source) if to == "openai-gpt" else None
+    openai_config = _openai_config(model.config, source) if to == "openai-gpt" else None
 
     with new_folder(output_dir) as folder:
-        if their_config is None:
+        if openai_config is None:
             model.save_pretrained(folder)
         else:
-            _theirs(model, their_config).save_pretrained(folder)
+            _to_openai(model, openai_config).save_pretrained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
             if to == "openai-gpt":
-                # Older versions of OpenAIGPTTokenizer know these two files only.
+                # Older versions of OpenAIGPTTokenizer read vocab.json and merges.txt only.
                 tokenizer.backend_tokenizer.model.save(str(folder))
-        del model  # two models in memory are enough
+        del model  # never more than two models in memory
 
-        expected = _logits(_reference(source, kind))
+        expected = _logits(_reference(source, layout))
         difference = (_logits(_open(str(folder), to)) - expected).abs().max().item()
-        if not difference <= TOLERANCE:  # nor is NaN
+        if not difference <= TOLERANCE:  # also true of NaN
             raise GPT1Error(
                 f"the converted model's logits differ from those of {source} by up to {difference:.1e}, more than "
                 f"{TOLERANCE:.0e}; nothing was saved"
@@ -168,66 +157,68 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
     return Conversion(n_parameters, tokenizer is not None, difference)
 
 
-def _kind(source: str) -> str:
-    """The layout of a source: one of [`LAYOUTS`], or the release."""
+def _layout(source: str) -> str:
+    """The layout of a source: one of `LAYOUTS`, or the release."""
     if not (Path(source) / "config.json").is_file() and any(Path(source).glob("params_*")):
         return RELEASE
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)
-        if not config:  # what the library makes of a folder without one
+        if not config:  # the library's answer for a folder without one
             raise FileNotFoundError("there is no config.json")
     except (*OPEN_ERRORS, ValueError) as error:
-        known = None if Path(source).exists() else refusal(error, source, "model")
+        known = None if Path(source).exists() else load_failure(error, source, "model")
         reason = ": ".join(known) if known else " ".join(str(error).split("\n")[0].split())
         raise GPT1Error(
-            f"{source} is neither a folder of OpenAI's release ({SHAPES}, params_0.npy to params_{N_ARRAYS - 1}.npy), "
-            f"nor a folder or Hub id of a GPT-1 or OpenAIGPT model that can be reached ({reason})"
+            f"{source} is neither a folder of OpenAI's release ({SHAPES}, params_0.npy to params_{N_ARRAYS - 1}.npy) "
+            f"nor a readable folder or accessible Hub id of a GPT-1 or OpenAIGPT model ({reason})"
         ) from error
-    kind = config.get("model_type")
-    if kind not in LAYOUTS:
-        raise GPT1Error(f"{source} holds a `{kind}` model; only `gpt1` and `openai-gpt` ones can be converted")
+    layout = config.get("model_type")
+    if layout not in LAYOUTS:
+        raise GPT1Error(f"{source} holds a `{layout}` model; only `gpt1` and `openai-gpt` models can be converted")
     for architecture in config.get("architectures") or ():
         if architecture not in LANGUAGE_MODELS:
             raise GPT1Error(
                 f"{source} holds a {architecture}; only language models can be converted, not task heads "
                 f"({', '.join(LANGUAGE_MODELS)})"
             )
-    return kind
+    return layout
 
 
-# Reading: every source becomes our model and its tokenizer
+# Reading: any source becomes this package's model and tokenizer
 
 
-def _read_checkpoint(source: str, kind: str) -> tuple[GPT1ForCausalLM, TokenizersBackend | None]:
-    """Load a checkpoint in either layout; the weight mapping in `modeling_gpt1.py` knows OpenAIGPT's."""
-    config = open_config(source) if kind == "gpt1" else _our_config(source)
+def _read_checkpoint(source: str, layout: str) -> tuple[GPT1ForCausalLM, TokenizersBackend | None]:
+    """Load a checkpoint in either layout; `modeling_gpt1.py` maps OpenAIGPT's weights."""
+    config = open_config(source) if layout == "gpt1" else _gpt1_config(source)
     tokenizer = None
-    # Where there are no files, AutoTokenizer makes up a tokenizer without a vocabulary.
+    # Without files, AutoTokenizer returns a tokenizer without a vocabulary.
     if any(cached_file(source, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES):
         tokenizer = open_tokenizer(source)
     if isinstance(tokenizer, OpenAIGPTTokenizer):
-        tokenizer = _our_tokenizer(tokenizer, source, config.max_position_embeddings)
+        tokenizer = _gpt1_tokenizer(tokenizer, source, config.max_position_embeddings)
         if config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id
     return open_model(GPT1ForCausalLM, source, config, dtype="auto", exact=True), tokenizer
 
 
-def _our_config(source: str) -> GPT1Config:
-    theirs = OpenAIGPTConfig.from_pretrained(source)
-    values = {name: getattr(theirs, name) for name in SHARED_VALUES}
-    return GPT1Config(**values, afn=theirs.afn, classifier_dropout=theirs.summary_first_dropout)
+def _gpt1_config(source: str) -> GPT1Config:
+    config = OpenAIGPTConfig.from_pretrained(source)
+    values = {name: getattr(config, name) for name in SHARED_VALUES}
+    return GPT1Config(**values, afn=config.afn, classifier_dropout=config.summary_first_dropout)
 
 
-def _our_tokenizer(theirs: OpenAIGPTTokenizer, source: str, model_max_length: int) -> GPT1Tokenizer:
-    """The same vocabulary with the word splitting of the original, which OpenAIGPTTokenizer only approaches."""
+def _gpt1_tokenizer(tokenizer: OpenAIGPTTokenizer, source: str, model_max_length: int) -> GPT1Tokenizer:
+    """The same vocabulary with the original word splitting, which OpenAIGPTTokenizer only approximates."""
     with TemporaryDirectory() as folder:
-        theirs.backend_tokenizer.model.save(folder)
-        ours = GPT1Tokenizer.from_original(folder, model_max_length=model_max_length)
-    ours.add_tokens([token for _, token in sorted(theirs.added_tokens_decoder.items())])
-    ours.add_special_tokens(theirs.special_tokens_map)
-    if ours.get_vocab() != theirs.get_vocab():
-        raise GPT1Error(f"the tokenizer in {source} numbers its added tokens in a way that cannot be carried over")
-    return ours
+        tokenizer.backend_tokenizer.model.save(folder)
+        converted = GPT1Tokenizer.from_original(folder, model_max_length=model_max_length)
+    converted.add_tokens([token for _, token in sorted(tokenizer.added_tokens_decoder.items())])
+    converted.add_special_tokens(tokenizer.special_tokens_map)
+    if converted.get_vocab() != tokenizer.get_vocab():
+        raise GPT1Error(
+            f"the ids of added tokens in the tokenizer of {source} cannot be preserved: remove added tokens"
+        )
+    return converted
 
 
 def _read_release(folder: Path) -> tuple[GPT1ForCausalLM, GPT1Tokenizer | None]:
@@ -240,7 +231,7 @@ def _read_release(folder: Path) -> tuple[GPT1ForCausalLM, GPT1Tokenizer | None]:
     names += [f"h.{layer}.{name}" for layer in range(config.num_hidden_layers) for name in BLOCK]
     weights = {}
     for name, array in zip(names, _release_arrays(folder), strict=True):
-        # Projections were one-dimensional convolutions of width 1: (1, in, out).
+        # Projections are one-dimensional convolutions of width 1: (1, in, out).
         weights[name] = torch.from_numpy(array.squeeze(0) if array.ndim == 3 else array)
     return GPT1ForCausalLM.from_pretrained(None, config=config, state_dict=weights), tokenizer
 
@@ -250,7 +241,7 @@ def _release_shapes(folder: Path) -> list[list[int]]:
     try:
         shapes = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise GPT1Error(f"{folder} lacks {SHAPES}: download it from OpenAI's release, beside the arrays") from error
+        raise GPT1Error(f"{folder} lacks {SHAPES}: download it from OpenAI's release, with the arrays") from error
     except ValueError as error:
         raise GPT1Error(f"{file} is not valid JSON: download it again") from error
     try:
@@ -265,8 +256,8 @@ def _release_shapes(folder: Path) -> list[list[int]]:
         fits = False
     if not fits:
         raise GPT1Error(
-            f"{file} does not list the shapes of a GPT-1: positions, tokens, and {len(BLOCK)} a layer, of one width "
-            f"that is a multiple of {HEAD_SIZE}"
+            f"{file} does not list the shapes of a GPT-1: positions, tokens, and {len(BLOCK)} arrays per layer, all "
+            f"of one width that is a multiple of {HEAD_SIZE}"
         )
     return shapes
 
@@ -283,7 +274,7 @@ def _release_config(folder: Path) -> GPT1Config:
 
 
 def _release_arrays(folder: Path) -> Iterator[np.ndarray]:
-    """The release's parameters, one in memory at a time: they lie end to end across the files, which stay on disk."""
+    """The release's parameters, one in memory at a time: they are laid end to end across the files."""
     shapes = _release_shapes(folder)
     parts, total = [], 0
     for index in range(N_ARRAYS):
@@ -294,7 +285,7 @@ def _release_arrays(folder: Path) -> Iterator[np.ndarray]:
             raise GPT1Error(f"{folder} lacks {file.name}: download it from OpenAI's release") from error
         except (ValueError, EOFError) as error:
             reason = str(error).split("\n")[0]
-            raise GPT1Error(f"{file} is damaged or is no array: download it again ({reason})") from error
+            raise GPT1Error(f"{file} is damaged or not an array: download it again ({reason})") from error
         if not isinstance(part, np.ndarray) or part.dtype.kind != "f":
             raise GPT1Error(f"{file} does not hold an array of floating-point numbers: download it again")
         parts.append((total, part.reshape(-1)))
@@ -302,7 +293,7 @@ def _release_arrays(folder: Path) -> Iterator[np.ndarray]:
     if total != (expected := sum(math.prod(shape) for shape in shapes)):
         raise GPT1Error(
             f"the arrays in {folder} hold {total:,} numbers, but {SHAPES} describes {expected:,}: one is damaged, or "
-            "they are of another model"
+            "they belong to another model, so download them again"
         )
     begin = 0
     for shape in shapes:
@@ -315,44 +306,44 @@ def _release_arrays(folder: Path) -> Iterator[np.ndarray]:
 # Writing OpenAIGPT's layout
 
 
-def _their_config(config: GPT1Config, source: str) -> OpenAIGPTConfig:
+def _openai_config(config: GPT1Config, source: str) -> OpenAIGPTConfig:
     """
-    The configuration of the OpenAIGPT that computes the same.
+    The configuration of the equivalent OpenAIGPT.
 
     Raises:
-        GPT1Error: if there is none.
+        GPT1Error: if OpenAIGPT cannot express the model.
     """
     obstacle = None
     if config.position_embedding_type != "learned":
-        obstacle = f"has {config.position_embedding_type!r} positions, and OpenAIGPT's are learned"
+        obstacle = f"has {config.position_embedding_type!r} positions, but OpenAIGPT's are learned"
     elif config.intermediate_size != 4 * config.hidden_size:
         obstacle = (
-            f"has an intermediate_size of {config.intermediate_size}, and OpenAIGPT's is four times the hidden_size, "
+            f"has an intermediate_size of {config.intermediate_size}, but OpenAIGPT's is four times the hidden_size, "
             f"{4 * config.hidden_size}"
         )
     elif config.hidden_act not in ACTIVATIONS:
-        obstacle = f"uses the activation {config.hidden_act!r}, and OpenAIGPT knows only {', '.join(ACTIVATIONS)}"
+        obstacle = f"uses the activation {config.hidden_act!r}, but OpenAIGPT has only {', '.join(ACTIVATIONS)}"
     if obstacle:
-        raise GPT1Error(f"{source} cannot be an OpenAIGPT: it {obstacle}")
+        raise GPT1Error(f"{source} cannot be converted to OpenAIGPT: it {obstacle}")
     values = {name: getattr(config, name) for name in SHARED_VALUES}
     return OpenAIGPTConfig(
         **values, afn=ACTIVATIONS[config.hidden_act], summary_first_dropout=config.classifier_dropout
     )
 
 
-def _theirs(ours: GPT1ForCausalLM, config: OpenAIGPTConfig) -> OpenAIGPTLMHeadModel:
-    """Our weights in an OpenAIGPT: query, key and value as one, projections stored (in, out)."""
-    weights, state = {}, ours.state_dict()
+def _to_openai(source: GPT1ForCausalLM, config: OpenAIGPTConfig) -> OpenAIGPTLMHeadModel:
+    """The weights in an OpenAIGPT: query, key and value as one projection, projections stored as (in, out)."""
+    weights, state = {}, source.state_dict()
     for key, tensor in state.items():
         if "attn.k_proj" in key or "attn.v_proj" in key:
             continue
         name = key
-        for projection, theirs in PROJECTIONS.items():
-            name = name.replace(projection, theirs)
+        for gpt1_name, openai_name in PROJECTIONS.items():
+            name = name.replace(gpt1_name, openai_name)
         if "attn.q_proj" in key:
             tensor = torch.cat([state[key.replace("q_proj", f"{part}_proj")] for part in "qkv"])
         weights[name] = tensor.T if name != key and tensor.dim() == 2 else tensor
-    model = OpenAIGPTLMHeadModel(config).to(ours.dtype)
+    model = OpenAIGPTLMHeadModel(config).to(source.dtype)
     model.load_state_dict(weights)
     return model
 
@@ -361,20 +352,20 @@ def _theirs(ours: GPT1ForCausalLM, config: OpenAIGPTConfig) -> OpenAIGPTLMHeadMo
 
 
 def _open(source: str, layout: str) -> PreTrainedModel:
-    """Load a checkpoint by the class that its layout belongs to, in fp64."""
+    """Load a checkpoint with the class of its layout, in fp64."""
     if layout == "gpt1":
         return open_model(GPT1ForCausalLM, source, open_config(source), dtype="float64")
     return open_model(OpenAIGPTLMHeadModel, source, OpenAIGPTConfig.from_pretrained(source), dtype="float64")
 
 
-def _reference(source: str, kind: str) -> PreTrainedModel:
+def _reference(source: str, layout: str) -> PreTrainedModel:
     """
-    The source as a model, in fp64, by a way of its own: a checkpoint by the class that it belongs to; the release as
-    an OpenAIGPT whose parameters, which come in the same order but for the embeddings, are filled one by one.
+    The source as a model in fp64, loaded independently of the conversion: a checkpoint with the class of its layout;
+    the release as an OpenAIGPT, whose parameters have the release's order except for the two embeddings.
     """
-    if kind != RELEASE:
-        return _open(source, kind)
-    model = OpenAIGPTLMHeadModel(_their_config(_release_config(Path(source)), source)).double()
+    if layout != RELEASE:
+        return _open(source, layout)
+    model = OpenAIGPTLMHeadModel(_openai_config(_release_config(Path(source)), source)).double()
     tokens, positions, *blocks = model.transformer.parameters()
     with torch.no_grad():
         for parameter, array in zip([positions, tokens, *blocks], _release_arrays(Path(source)), strict=True):
@@ -384,7 +375,7 @@ def _reference(source: str, kind: str) -> PreTrainedModel:
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel) -> torch.Tensor:
-    """The same random tokens, as many as the context holds, through a model: `(1, context, vocab)`."""
+    """Logits of one full context of random tokens, the same for every model: `(1, context, vocab)`."""
     shape = (1, model.config.max_position_embeddings)
     ids = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     return model.eval()(ids).logits

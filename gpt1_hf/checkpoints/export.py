@@ -1,12 +1,10 @@
-"""A model as a program: an ONNX graph for onnxruntime, or a `torch.export` program, of any batch size and length.
+"""A model as a program, for any batch size and length: an ONNX graph for onnxruntime, or a `torch.export` program.
 
-transformers' own exporters (`transformers.exporters`) trace it, write it and run it; this file says which inputs a
-model of this family takes and along which axes they may vary, and compares what was written with the model that it
-came from. Neither program needs this package to run.
+transformers' exporters (`transformers.exporters`) trace, write and run it. This file defines the inputs of the models,
+with their variable axes, and compares the exported program with its model. Neither program needs this package to run.
 
-`torch.export.load` unpickles what it finds beside a program (sample inputs, rare kinds of weights), so that a `.pt2`
-of unknown origin is as dangerous as any pickle. Here it reads what was written a moment before, and the files that are
-written hold no pickle.
+`torch.export.load` unpickles sample inputs and rare kinds of weights, so a `.pt2` file of unknown origin is as
+dangerous as any pickle. Here it only reads the file just written, and the files written contain no pickles.
 """
 
 import importlib.util
@@ -31,17 +29,19 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..files import check_new, new_folder
-from ..modeling_gpt1 import AUTO_CLASSES, CACHE, GPT1ForCausalLM
+from ..modeling_gpt1 import GPT1ForCausalLM
+from ..modeling_gpt1_heads import CACHE
+from ..registration import family_classes
 from ..resources import model_path
 from .conversion import LANGUAGE_MODELS
 from .loading import open_config, open_model, open_processor, open_tokenizer
 
 
 FORMATS = ("torch_export", "onnx")
-# What the format `onnx` imports.
+# Libraries that the format `onnx` needs.
 ONNX_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
-# Largest difference of two logits, as a share of the largest one. Both sides compute in fp32, each in its own order:
-# gpt1-tiny's differ by some 2e-6.
+# Largest difference between two logits, relative to the largest logit. Both sides use fp32, in different orders:
+# the logits of gpt1-tiny differ by about 2e-6.
 TOLERANCE = 1e-4
 
 BATCH, SEQUENCE = Dim("batch", min=1), Dim("sequence", min=1)
@@ -50,33 +50,21 @@ CHOICES, PAST, TOTAL = Dim("choices", min=1), Dim("past", min=0), Dim("total", m
 
 @dataclass
 class Export:
-    """
-    What an export did.
+    """Result of [`export`]."""
 
-    Args:
-        architecture (`str`):
-            Class that was exported.
-        inputs (`list[str]`):
-            Names of the inputs that the program takes; of a cache's, one for all.
-        n_cases (`int`):
-            Number of batches that were compared, of several sizes and lengths, with padding.
-        difference (`float`):
-            Largest absolute difference between the logits of the program and of the model.
-    """
-
-    architecture: str
-    inputs: list[str]
-    n_cases: int
-    difference: float
+    architecture: str  # class that was exported
+    inputs: list[str]  # names of the program's inputs; a cache counts as one
+    n_cases: int  # batches compared, of several sizes and lengths, with padding
+    difference: float  # largest between the logits of program and model
 
 
 def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: bool = False) -> Export:
     """
     Export a model in fp32, with its tokenizer (or processor) and configuration.
 
-    The program takes `input_ids` and `attention_mask`, as the tokenizer gives them, padded on either side, and returns
-    `logits`. With a cache it also takes `position_ids` and the keys and values of earlier tokens (none, at first), and
-    returns those of all tokens; `attention_mask` then spans both, and padding is on the left.
+    The program takes `input_ids` and `attention_mask` from the tokenizer, padded on either side, and returns `logits`.
+    With a cache it also takes `position_ids` and the keys and values of earlier tokens (initially none), and returns
+    those of all tokens; `attention_mask` then covers both, and padding is on the left.
 
     Args:
         model (`str`):
@@ -97,7 +85,7 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
     """
     check_new(output_dir)
     if format not in FORMATS:
-        raise GPT1Error(f"there is no export format {format!r}; choose one of {', '.join(FORMATS)}")
+        raise GPT1Error(f"unknown export format {format!r}: choose one of {', '.join(FORMATS)}")
     if format == "onnx" and (missing := [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]):
         raise GPT1Error(f"the format onnx needs {' and '.join(missing)}: pip install 'gpt1_hf[onnx]'")
     loaded = _open(model, use_cache)
@@ -108,11 +96,11 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
         exported.save_pretrained(folder)
         reader.save_pretrained(folder)
         del exported
-        # transformers 5.24 asks for trust in a file that it unpickles; this one was written just now.
+        # transformers 5.24 requires trust in a file that it unpickles; this one was just written.
         program = ExportedModel.from_pretrained(folder, device="cpu", trust_remote_code=True)
         n_cases, difference, largest = cases.compare(program)
-        del program  # it holds the weights' file open
-        if not difference <= TOLERANCE * largest:  # nor is NaN
+        del program  # it keeps the weights file open
+        if not difference <= TOLERANCE * largest:  # also true of NaN
             raise GPT1Error(
                 f"the exported program's logits differ from those of {model} by up to {difference:.1e}, more than "
                 f"{TOLERANCE:.0e} of the largest, {largest:.1f}; nothing was saved"
@@ -121,37 +109,36 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
 
 
 def _open(model: str, use_cache: bool) -> PreTrainedModel:
-    """Load a model, if it can be exported."""
+    """Load a model; raise if it cannot be exported."""
     config = open_config(model)
     if isinstance(config, GPT1LSTMConfig):
-        raise GPT1Error(
-            f"{model} is an LSTM, which torch.export writes out token by token, for one length only: give a GPT-1"
-        )
+        raise GPT1Error(f"{model} is an LSTM, which torch.export unrolls for a single length: give a GPT-1")
     if getattr(config, "quantization_config", None) is not None:
-        raise GPT1Error(f"{model} is quantized: export the model that it was made from")
+        raise GPT1Error(f"{model} is quantized: export the original model")
     head = saved_class(model, config)
     if use_cache and head is not GPT1ForCausalLM:
-        raise GPT1Error(f"{model} holds a {head.__name__}, and only a language model is exported with a cache")
+        raise GPT1Error(f"{model} holds a {head.__name__}, but only language models export a cache: drop --use_cache")
     return open_model(head, model, config).eval()
 
 
 def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
     """
-    Class that a checkpoint of a GPT-1 was saved from; the language model, if that had no head or was an OpenAIGPT.
+    Class of a saved GPT-1. For a model without a head, and for an OpenAIGPT, it is the language model.
 
     Raises:
-        GPT1Error: if it is none of this package's.
+        GPT1Error: if the class does not belong to this package.
     """
     name = (config.architectures or LANGUAGE_MODELS)[0]
-    heads = {head.__name__: head for head in AUTO_CLASSES.values()} | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
+    classes = {own.__name__: own for auto, own in family_classes(GPT1Config).items() if auto.startswith("AutoModel")}
+    heads = classes | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
     if name not in heads:
-        raise GPT1Error(f"{model} holds a {name}, which is none of {', '.join(heads)}")
+        raise GPT1Error(f"{model} holds a {name}, which is not one of {', '.join(heads)}")
     return heads[name]
 
 
 def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
-    """What makes a model's inputs of text: the processor that was saved with it, or its tokenizer."""
-    # Where there is none, AutoProcessor makes one up.
+    """What prepares a model's inputs: the processor saved with it, or else its tokenizer."""
+    # If there is none, AutoProcessor creates one.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
         return open_processor(model)
     return open_tokenizer(model)
@@ -160,23 +147,23 @@ def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
 def _trace(model: PreTrainedModel, cases: "Cases", format: str) -> ExportedModel:
     exporter = OnnxExporter() if format == "onnx" else DynamoExporter()
     config = exporter.config_class(dynamic=True, dynamic_shapes=cases.dynamic_shapes)
-    # Tracing takes a size of 0 or 1 for a special case, and would ask for 2 tokens or more of either kind.
+    # Tracing would treat sizes 0 and 1 as special cases, and require at least 2 new and 2 past tokens.
     with symbolic_shapes.patch(backed_size_oblivious=True):
         exported = exporter.export(model, {**cases.sample(), "use_cache": cases.use_cache}, config)
     if format == "torch_export":
-        # They would be pickled; and with them the loaded program refuses rows of one token, which it computes rightly.
+        # They would be pickled, and the loaded program would reject rows of one token, which it handles correctly.
         exported.program.example_inputs = None
     return exported
 
 
 class Cases:
-    """What a model takes: inputs and their variable axes, and batches of random tokens to trace and compare it on."""
+    """Inputs of a model, with their variable axes, and batches of random tokens to trace and compare it with."""
 
     def __init__(self, model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixin, use_cache: bool):
         self.model = model
         self.use_cache = use_cache
         self.generator = torch.Generator().manual_seed(0)
-        axis, self.rows = [], ()  # the axis between batch and sequence, if there is one, and its size in the cases
+        axis, self.rows = [], ()  # the axis between batch and sequence, if any, and its size
         if type(model).__name__.endswith("ForMultipleChoice"):
             axis, self.rows = [CHOICES], (3,)
         elif getattr(reader, "input_format", None) == "similarity":
@@ -186,42 +173,42 @@ class Cases:
         if use_cache:
             self.dynamic_shapes["attention_mask"] = {0: BATCH, 1: TOTAL}
             self.dynamic_shapes["position_ids"] = axes
-            # In the order in which a cache lists its tensors: keys and values of each layer.
+            # In the order of a cache's tensors: keys and values of each layer.
             self.dynamic_shapes["cache"] = [{0: BATCH, 2: PAST}] * (2 * model.config.num_hidden_layers)
 
     def sample(self) -> dict[str, Any]:
-        """Inputs to trace. All sizes differ: tracing could take equal ones for one and the same."""
+        """Inputs to trace. All sizes differ, since tracing could identify equal ones."""
         inputs = self._tokens(4, 7)
         if self.use_cache:
-            _, inputs["cache"] = self._read(self.model, inputs, (0, 2))
-            inputs = piece(inputs, 2, 7)
+            _, inputs["cache"] = self._run(self.model, inputs, (0, 2))
+            inputs = token_slice(inputs, 2, 7)
         return inputs
 
     @torch.no_grad()
     def compare(self, program: ExportedModel) -> tuple[int, float, float]:
-        """Number of batches compared, largest difference of the logits of a program, and the largest logit."""
+        """Number of comparisons, largest difference between the logits of program and model, and the largest logit."""
         context = self.model.config.max_position_embeddings
         differences, largest = [], 0.0
         for batch, length in ((1, 1), (1, 2), (3, 1), (2, 7), (5, context // 2), (2, context)):
             inputs = self._tokens(batch, length)
             expected = self.model(**inputs, use_cache=False).logits
             mask = inputs["attention_mask"].bool()
-            counted = mask if expected.shape[:-1] == mask.shape else ...  # what stands at padding means nothing
-            # With a cache the text is also read in two and in three pieces.
+            counted = mask if expected.shape[:-1] == mask.shape else ...  # logits at padding are meaningless
+            # With a cache, the text is also processed in two and in three parts.
             for cuts in (
                 {(0, length), (0, 1, length), (0, length // 2, length - 1, length)} if self.use_cache else [()]
             ):
                 if list(cuts) != sorted(set(cuts)):
                     continue
-                found = self._read(program, inputs, cuts)[0] if cuts else program(**inputs).logits
+                found = self._run(program, inputs, cuts)[0] if cuts else program(**inputs).logits
                 differences.append((found - expected)[counted].abs().max())
             largest = max(largest, expected.abs().max().item())
         return len(differences), torch.stack(differences).max().item(), largest  # NaN stays NaN
 
     def _tokens(self, batch: int, length: int) -> dict[str, Any]:
         """
-        Random tokens; all rows but the last are padded, each by another length: with a cache on the left, else in turn
-        on either side.
+        Random tokens. All rows but the last are padded to different lengths: on the left with a cache, else on
+        alternating sides.
         """
         shape = (batch, *self.rows, length)
         input_ids = torch.randint(self.model.config.vocab_size, shape, generator=self.generator)
@@ -239,8 +226,8 @@ class Cases:
         }
 
     @torch.no_grad()
-    def _read(self, model: PreTrainedModel | ExportedModel, inputs: dict[str, Any], cuts: tuple[int, ...]):
-        """Logits of a text that is read piece by piece, and the cache at the end."""
+    def _run(self, model: PreTrainedModel | ExportedModel, inputs: dict[str, Any], cuts: tuple[int, ...]):
+        """Process a text part by part; return all logits and the final cache."""
         config = self.model.config
         head_dim = config.hidden_size // config.num_attention_heads
         cache = DynamicCache(config=config)
@@ -249,14 +236,14 @@ class Cases:
             cache.update(keys, values, layer)
         logits = []
         for start, end in pairwise(cuts):
-            output = model(**piece(inputs, start, end), cache=cache)
+            output = model(**token_slice(inputs, start, end), cache=cache)
             cache = getattr(output, CACHE)
             logits.append(output.logits)
         return torch.cat(logits, dim=1), cache
 
 
-def piece(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
-    """Inputs for the tokens from `start` to `end`: their own part of all but the mask, which is of all up to `end`."""
+def token_slice(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
+    """Inputs for the tokens `start` to `end - 1`; the mask covers all tokens before `end`."""
     cuts = {"attention_mask": slice(0, end), "cache": None}
     return {
         name: value if (cut := cuts.get(name, slice(start, end))) is None else value[:, cut].contiguous()
@@ -266,7 +253,7 @@ def piece(inputs: dict[str, Any], start: int, end: int) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the steps that torch.onnx prints, and what the exporters have to say to their authors."""
+    """Hide the progress that torch.onnx prints, and the exporters' warnings."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -1,8 +1,7 @@
 """
-Opening checkpoints by name (folder, Hub id, or an embedded model) with errors that say what is wrong.
+Opening checkpoints by name: a folder, a Hub id, or an embedded model.
 
-Code that lies beside a checkpoint is not run, nor asked about; weights are read from safetensors, and nothing is
-unpickled.
+Code in a checkpoint's folder is never run. Weights are read from safetensors; nothing is unpickled.
 """
 
 import copy
@@ -27,11 +26,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .. import registration  # noqa: F401 (the Auto classes have to know the family)
+from .. import registration  # noqa: F401 (registers the Auto classes)
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
-from ..hub_errors import refusal
+from ..hub_errors import load_failure
 from ..processing_gpt1 import padding_token
 from ..resources import model_path
 from ..tokenization_gpt1 import readable_decoder
@@ -39,44 +38,44 @@ from ..training_record import trained_on
 from .lora import adapter_base, open_adapter
 
 
-# Of weights that are pickled only, transformers would ask a bot of the Hub for safetensors, in the repository's public
-# discussions; and where it is refused weights it takes them for such ones. Nothing is asked of the Hub but files.
+# If a repository has no safetensors, or the Hub does not send them, transformers asks a bot for a conversion in the
+# repository's public discussions. This package requests nothing but files.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
-# What the libraries make of a name, a network, a disk or a file. (That of a request is no OSError in all versions.)
+# What the libraries raise for a bad name, network, disk or file. (HTTPError is not an OSError in all versions.)
 OPEN_ERRORS = (OSError, HTTPError)
 
 
-def unreachable(model: str, what: str, error: Exception) -> GPT1Error:
-    """The error for a part of a model that cannot be had: what is wrong with the name, the Hub or the folder."""
-    advice = "give a folder that has one, a Hub id that can be reached, or gpt1-tiny"
+def load_error(model: str, part: str, error: Exception) -> GPT1Error:
+    """The error for a part of a model that cannot be loaded: what is wrong with the name, the Hub or the folder."""
+    advice = "give the folder of a saved model, an accessible Hub id, or gpt1-tiny"
     reason = str(error).strip().split("\n")[0]
     if Path(model).is_file():
         reason = "it is a file"
     elif Path(model).is_dir():
         reason = reason if (Path(model) / "config.json").is_file() else "the folder has no config.json"
-    elif known := refusal(error, model, "model"):
+    elif known := load_failure(error, model, "model"):
         reason, remedy = known
-        advice = f"{remedy}, or give a folder that has one, or gpt1-tiny"
-        return GPT1Error(f"cannot load the {what} of model {model!r}: there is no such folder, and {reason}: {advice}")
-    if reason.startswith("Couldn't instantiate the backend tokenizer"):  # all that the library says of missing files
-        reason = "it has no tokenizer files that can be read"
-    return GPT1Error(f"cannot load the {what} of model {model!r}: {advice} ({reason})")
+        advice = f"{remedy}, or give the folder of a saved model, or gpt1-tiny"
+        return GPT1Error(f"cannot load the {part} of model {model!r}: there is no such folder, and {reason}: {advice}")
+    if reason.startswith("Couldn't instantiate the backend tokenizer"):  # for any missing file
+        reason = "it has no readable tokenizer files"
+    return GPT1Error(f"cannot load the {part} of model {model!r}: {advice} ({reason})")
 
 
 def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
-    Load a tokenizer; one without a padding token pads with `<unk>`, see [`padding_token`].
+    Load a tokenizer. If it has no padding token, it pads with `<unk>`; see [`padding_token`].
 
     Raises:
-        GPT1Error: if there is none of that name.
+        GPT1Error: if it cannot be loaded.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path(model), trust_remote_code=False)
     except (*OPEN_ERRORS, ValueError) as error:
-        raise unreachable(model, "tokenizer", error) from error
+        raise load_error(model, "tokenizer", error) from error
     tokenizer.pad_token = padding_token(tokenizer)
-    # The library's OpenAIGPTTokenizer, and folders that earlier versions saved: a space between each two words.
+    # OpenAIGPTTokenizer, and folders of earlier versions, would put a space between all tokens.
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and isinstance(backend.decoder, decoders.BPEDecoder):
         added = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -86,56 +85,56 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def open_processor(model: str) -> ProcessorMixin | PreTrainedTokenizerBase:
     """
-    Load a processor, which of a model without one is its tokenizer.
+    Load a processor; for a model without one, its tokenizer.
 
     Raises:
-        GPT1Error: if there is none of that name.
+        GPT1Error: if it cannot be loaded.
     """
     try:
         return AutoProcessor.from_pretrained(model_path(model), trust_remote_code=False)
     except (*OPEN_ERRORS, ValueError) as error:
-        raise unreachable(model, "processor", error) from error
+        raise load_error(model, "processor", error) from error
 
 
 def open_config(model: str, **changes: Any) -> PreTrainedConfig:
     """
-    Load the configuration of a checkpoint of GPT-1 or of the LSTM, with some of its values changed.
+    Load the configuration of a GPT-1 or LSTM checkpoint, with some values changed.
 
     Args:
         model (`str`):
             Folder, Hub id, or embedded model.
         changes (*optional*):
-            New values; those that the architecture does not have (the LSTM has no `attn_pdrop`) are passed over.
+            New values. Unknown ones are ignored: an LSTM has no `attn_pdrop`.
 
     Raises:
-        GPT1Error: if there is none of that name.
-        ValueError: if it is of another model type.
+        GPT1Error: if it cannot be loaded.
+        ValueError: if it is another type of model.
     """
     try:
         config_dict, _ = PreTrainedConfig.get_config_dict(model_path(model))
         is_lstm = config_dict.get("model_type") == GPT1LSTMConfig.model_type
-        # GPT1Config also reads transformers' OpenAIGPT, and refuses the rest by name.
+        # GPT1Config also reads transformers' OpenAIGPT, and refuses all other types.
         return (GPT1LSTMConfig if is_lstm else GPT1Config).from_pretrained(model_path(model), **changes)
     except OPEN_ERRORS as error:
-        raise unreachable(model, "configuration", error) from error
+        raise load_error(model, "configuration", error) from error
 
 
 def _check_libraries(model: str, config: PreTrainedConfig):
-    """Raise if a checkpoint is quantized and what reads it is not installed."""
+    """Raise if a checkpoint is quantized and torchao is not installed."""
     if getattr(config, "quantization_config", None) is not None and importlib.util.find_spec("torchao") is None:
         raise GPT1Error(f"model {model!r} is quantized and needs the library torchao: pip install 'gpt1_hf[quantize]'")
 
 
 def _check_language_model(model: str, config: PreTrainedConfig):
-    """Raise if a checkpoint has a task head: it would be left out, and what is below it was trained for the task."""
+    """Raise if a checkpoint has a task head: loading would drop the head, and the rest was trained for the task."""
     record = trained_on(config)
     for name in config.architectures or (["a task head"] if record else []):
         if not re.search("Classification|MultipleChoice|QuestionAnswering|task head", name):
             continue
         task = f", fine-tuned on {record['task']}" if "task" in record else ""
         raise GPT1Error(
-            f"model {model!r} is no language model but one for a task ({name}{task}): `gpt1 evaluate --task` scores "
-            "it; give the language model that it was made from"
+            f"model {model!r} is not a language model but a task model ({name}{task}): score it with "
+            "`gpt1 evaluate --task`, or give the language model that it was fine-tuned from"
         )
 
 
@@ -144,7 +143,7 @@ def open_causal_lm(model: str) -> PreTrainedModel:
     Load a causal language model of any architecture, in fp32.
 
     Raises:
-        GPT1Error: if there is none of that name, or it was fine-tuned for a task.
+        GPT1Error: if it cannot be loaded, or was fine-tuned for a task.
     """
     from transformers import AutoModelForCausalLM
 
@@ -161,11 +160,11 @@ def open_causal_lm(model: str) -> PreTrainedModel:
     except GPT1Error:
         raise
     except (*OPEN_ERRORS, ValueError, SafetensorError) as error:
-        raise unreachable(model, "weights", error) from error
+        raise load_error(model, "weights", error) from error
 
 
 def compute_device() -> torch.device:
-    """The accelerator, if there is one."""
+    """The accelerator if there is one, else the CPU."""
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator()
     return torch.device("cpu")
@@ -173,8 +172,8 @@ def compute_device() -> torch.device:
 
 def new_model(auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
     """
-    Draw a new model in fp32, whatever type the configuration names: that of the weights it was saved with. Half
-    precision has no place for a small update of a weight near 1, so that training in it loses updates.
+    Create a model with new weights in fp32, whatever `dtype` the configuration has: that is the type of saved weights.
+    Training half-precision weights loses updates: a small change of a weight near 1 is rounded away.
 
     Args:
         auto_class (`type`):
@@ -194,25 +193,25 @@ def open_model(
     exact: bool = False,
 ) -> PreTrainedModel:
     """
-    Load the weights of a checkpoint of GPT-1 or of the LSTM; those of an adapter are merged into its base model.
+    Load a GPT-1 or LSTM checkpoint. An adapter is merged into its base model.
 
     Args:
         model_class (`type`):
-            Class to load, or an Auto class, which finds it by the configuration.
+            Class to load, or an Auto class.
         model (`str`):
             Folder, Hub id, or embedded model.
         config (`PreTrainedConfig`):
             Its configuration.
         new_head (`bool`, *optional*, defaults to `False`):
-            Whether the task head may be missing, or be another task's, to be trained.
+            Whether the task head may be missing or have another shape; it is then new, to be trained.
         dtype (`str`, *optional*, defaults to `"float32"`):
-            Type of the weights; `"auto"` is that of the checkpoint's files, which its configuration need not name.
+            Type of the weights; `"auto"` is the type in the checkpoint's files, even if its configuration has another.
         exact (`bool`, *optional*, defaults to `False`):
-            Whether the checkpoint may hold nothing that the class has no place for.
+            Whether weights that the class does not use are an error.
 
     Raises:
-        GPT1Error: if there is no such checkpoint, its files are damaged, or weights are missing from it, have another
-        size than the configuration says, or are left over where `exact` is set.
+        GPT1Error: if the checkpoint cannot be loaded, weights are missing or do not have the size that the
+        configuration says, or, with `exact`, weights are left over.
     """
     base = adapter_base(model)
     if base is not None:
@@ -222,20 +221,20 @@ def open_model(
     _check_libraries(model, config)
     if dtype == "auto" and getattr(config, "quantization_config", None) is None:
         config = copy.deepcopy(config)
-        config.dtype = None  # the library would take it for the files' type
+        config.dtype = None  # the library would prefer it to the files' type
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the table of missing weights; they are checked here
+    logging.set_verbosity_error()  # hides the table of missing weights, which are checked below
     try:
         loaded, info = model_class.from_pretrained(
             model_path(model),
             config=config,
             dtype=dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # checked here too
+            ignore_mismatched_sizes=True,  # checked below
             use_safetensors=True,
         )
     except (*OPEN_ERRORS, SafetensorError) as error:
-        raise unreachable(model, "weights", error) from error
+        raise load_error(model, "weights", error) from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not (new_head and key.startswith("classifier.")))
@@ -247,12 +246,12 @@ def open_model(
         if new_head and key.startswith("classifier."):
             continue
         raise GPT1Error(
-            f"model {model!r} has {key} of size {list(found)}, but its configuration asks for {list(expected)}: the "
-            "two do not belong together"
+            f"model {model!r} has {key} of size {list(found)}, but its configuration says {list(expected)}: use the "
+            "config.json that was saved with the weights"
         )
     if exact and (left_over := sorted(info["unexpected_keys"])):
         raise GPT1Error(
-            f"model {model!r} holds the weights {left_over[0]} ({len(left_over)} in all), for which its configuration "
-            f"has no place in a {model_class.__name__}"
+            f"model {model!r} has the weights {left_over[0]} ({len(left_over)} in all), which do not belong to a "
+            f"{model_class.__name__} with its configuration: use the config.json that was saved with the weights"
         )
     return loaded

@@ -1,7 +1,7 @@
-"""LoRA (Hu et al., 2021) with PEFT: defaults that also train what fine-tuning adds to a GPT-1; saved ones opened.
+"""LoRA (Hu et al., 2021) with PEFT: creating, saving and opening adapters.
 
-Under PEFT all weights of the base model are frozen. GPT-1's fine-tuning adds a head and three rows of the embedding
-matrix, the special tokens; an adapter that left those at random would read its answer off an untrained token.
+PEFT freezes all weights of the base model. Fine-tuning adds a head and the embeddings of three special tokens to a
+GPT-1, so an adapter must train these too: otherwise it would read its answer from an untrained token.
 """
 
 import copy
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
-from transformers.utils.peft_utils import find_adapter_config_file
+from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME, find_adapter_config_file
 
 from ..errors import GPT1Error
 from ..processing_gpt1 import TASK_TOKENS
@@ -27,10 +27,9 @@ from ..resources import model_path
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's name; it would unpickle others
-# Every linear layer of a block of GPT-1.
+# All linear layers of a GPT-1 block.
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-# The end of a class's name -> PEFT's name of what it does; it has none for multiple choice.
+# End of a class's name -> PEFT's task type. There is none for multiple choice.
 TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
     "ForSequenceClassification": "SEQ_CLS",
@@ -46,19 +45,18 @@ def lora_config(
     dropout: float = 0.1,
 ) -> "LoraConfig":
     """
-    A `LoraConfig` for a GPT-1 with any head: adapters on every linear layer of the blocks, and, trained whole, the
-    head and the embeddings of the special tokens.
+    A `LoraConfig` for a GPT-1 with any head: adapters on all linear layers of the blocks; the head and the embeddings
+    of the special tokens are trained in full.
 
     Args:
         model (`PreTrainedModel`):
-            GPT-1 that is to be adapted, its embeddings already resized for the special tokens.
+            GPT-1 to adapt, with its embeddings already resized for the special tokens.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Tokenizer, for the ids of start, delimiter and extract. Without one, or if it has none of them, no row of
-            the embeddings is trained.
+            Tokenizer, for the ids of the start, delimiter and extract tokens. Without them, no embedding is trained.
         r (`int`, *optional*, defaults to 16):
             Rank.
         alpha (`int`, *optional*, defaults to 32):
-            The adapters' output is scaled by `alpha / r`.
+            Scale: the adapters' output is multiplied by `alpha / r`.
         dropout (`float`, *optional*, defaults to 0.1):
             Dropout before the adapters.
 
@@ -66,14 +64,15 @@ def lora_config(
         `LoraConfig`, for `peft.get_peft_model`.
 
     Raises:
-        GPT1Error: if PEFT is not installed, or the model has no such layers (the LSTM).
+        GPT1Error: if PEFT is not installed, or the model has no such layers (an LSTM).
     """
     _check_peft()
     from peft import LoraConfig
 
     if not any(name.rsplit(".", 1)[-1] in TARGETS for name, _ in model.named_modules()):
         raise GPT1Error(
-            f"LoRA adapts the linear layers of GPT-1's blocks, and a {type(model).__name__} has none: train it whole"
+            f"LoRA adapts the linear layers of GPT-1's blocks, and a {type(model).__name__} has none: fine-tune it "
+            "without --peft"
         )
     vocab = tokenizer.get_vocab() if tokenizer is not None else {}
     rows = [vocab[token] for token in TASK_TOKENS.values() if token in vocab]
@@ -98,13 +97,13 @@ def add_lora(
     dropout: float = 0.1,
 ) -> "PeftModel":
     """
-    Freeze a model and add what [`lora_config`] says to it.
+    Freeze a model and add an adapter with the configuration of [`lora_config`].
 
     Args:
         model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`), r, alpha, dropout:
             As in [`lora_config`].
         base (`str`):
-            Folder, Hub id, or embedded model that `model` was loaded from; adapters are saved with its name.
+            Folder, Hub id, or embedded model that `model` was loaded from; saved with the adapter.
     """
     config = lora_config(model, tokenizer, r, alpha, dropout)
     from peft import get_peft_model
@@ -117,18 +116,18 @@ def add_lora(
 
 def save_adapter(model: "PeftModel", folder: str, state_dict: dict[str, torch.Tensor] | None = None):
     """
-    Save an adapter, and beside it the configuration of the whole model, for [`open_adapter`].
+    Save an adapter, with the configuration of the whole model for [`open_adapter`].
 
     Args:
         model (`PeftModel`):
             Model with the adapter.
         folder (`str`):
-            Where to save it.
+            Folder to save it in.
         state_dict (`dict`, *optional*):
-            The model's weights, where training has sharded them.
+            The model's weights, if training has sharded them.
     """
     with kept_card(folder):
-        # The three rows are in the adapter; PEFT would add the whole embedding matrix, since that has grown.
+        # The adapter contains the new embeddings. PEFT would add the whole matrix, because its size has changed.
         model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
     base = model.get_base_model()
     config = copy.deepcopy(base.config)
@@ -139,7 +138,7 @@ def save_adapter(model: "PeftModel", folder: str, state_dict: dict[str, torch.Te
 
 @contextmanager
 def kept_card(folder: str) -> Iterator[None]:
-    """Leave a folder's card as it is, also if there is none: PEFT writes into it, or a form to fill in."""
+    """Restore a folder's card afterwards: PEFT writes into it, or creates one to fill in."""
     card = Path(folder) / "README.md"
     written = card.read_bytes() if card.exists() else None
     try:
@@ -152,7 +151,7 @@ def kept_card(folder: str) -> Iterator[None]:
 
 
 def adapter_base(model: str) -> str | None:
-    """The base model of a saved adapter; `None` if a folder or Hub id holds none."""
+    """The base model of a saved adapter; `None` if a folder or Hub id is not an adapter."""
     file = find_adapter_config_file(model_path(model))
     if file is None:
         return None
@@ -173,18 +172,20 @@ def open_adapter(model: str, base: PreTrainedModel, config: PreTrainedConfig) ->
         model (`str`):
             Folder or Hub id of the adapter.
         base (`PreTrainedModel`):
-            Its base model with the adapter's kind of head; changed in place.
+            Its base model, with the adapter's type of head; changed in place.
         config (`PreTrainedConfig`):
-            Configuration that was saved beside the adapter.
+            Configuration saved with the adapter.
 
     Returns:
-        `PreTrainedModel`: a model as any other, without PEFT.
+        `PreTrainedModel`: a plain model, without PEFT.
     """
     _check_peft()
     from peft import PeftModel
 
-    if cached_file(model_path(model), ADAPTER_WEIGHTS, _raise_exceptions_for_missing_entries=False) is None:
-        raise GPT1Error(f"adapter {model!r} has no {ADAPTER_WEIGHTS}, and weights in other formats are not read")
+    if cached_file(model_path(model), ADAPTER_SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False) is None:
+        raise GPT1Error(
+            f"adapter {model!r} has no {ADAPTER_SAFE_WEIGHTS_NAME}: save it again, in the safetensors format"
+        )
     base.resize_token_embeddings(config.vocab_size, mean_resizing=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Found missing adapter keys")
@@ -192,11 +193,11 @@ def open_adapter(model: str, base: PreTrainedModel, config: PreTrainedConfig) ->
             return PeftModel.from_pretrained(base, model_path(model)).merge_and_unload()
         except (UserWarning, KeyError) as error:
             raise GPT1Error(
-                f"the adapter {model!r} lacks weights that its configuration names: save it again"
+                f"the adapter {model!r} lacks weights that its configuration requires: save it again"
             ) from error
         except (RuntimeError, SafetensorError) as error:
             raise GPT1Error(
-                f"the weights of the adapter {model!r} do not fit its base model, or are damaged"
+                f"the weights of the adapter {model!r} do not fit its base model, or are damaged: save it again"
             ) from error
 
 

@@ -1,7 +1,7 @@
-"""The command line: `gpt1 COMMAND ...`, one small file per command, each parses its arguments and calls one function.
+"""The command line, `gpt1 COMMAND ...`. A command is a small module that parses its arguments and calls one function.
 
-This folder is the list of commands: a module's docstring is its line in `gpt1 --help`, its `main(argv)` runs it. It
-imports what takes time (torch, transformers, ...) when it has parsed its arguments, not before.
+This folder is the list of commands. A module's docstring is its line in `gpt1 --help`, and its `main(argv)` runs it.
+It imports slow libraries (torch, transformers, ...) only after it has parsed its arguments.
 """
 
 import ast
@@ -19,13 +19,12 @@ from .. import AS_COMMAND
 from ..console import be_quiet, no_bars
 from ..errors import GPT1Error, Terminated, UsageError
 from ..settings import nearest
-from .flags import underscored
+from .flags import split_at_end_of_flags, with_underscores
 
 
-HELPERS = {"__init__", "flags", "parser"}
-# Modules whose `raise ValueError(...)` is a word to the user: the model family, which travels without `errors.py`, and
-# what in the libraries checks settings that are handed on to them.
-SPEAKERS = (
+# A `raise ValueError(...)` in these modules reports wrong input. They are the model family, which cannot import
+# `errors.py`, and the parts of libraries that check settings.
+MODULES_THAT_CHECK_INPUT = (
     "gpt1_hf.configuration_",
     "gpt1_hf.modeling_",
     "gpt1_hf.pipelines",
@@ -37,8 +36,8 @@ SPEAKERS = (
     "transformers.trainer",
     "transformers.training_args",
 )
-# What a machine or its user can put right: no room, no permission, too many open files, no network.
-SURROUNDINGS = {
+# Problems of the machine that the user can solve, such as a full disk or a missing permission.
+MACHINE_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
@@ -52,23 +51,23 @@ SURROUNDINGS = {
 
 
 def commands() -> dict[str, str]:
-    """Command -> one line of help, read from the files without importing them."""
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem not in HELPERS:
-            docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-            found[file.stem.replace("_", "-")] = docstring.split("\n")[0]
-    return found
+    """Command -> its line of help, read from the modules of this folder without importing them."""
+    lines = {}
+    for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body):
+            lines[file.stem.replace("_", "-")] = (ast.get_docstring(module) or "").split("\n")[0]
+    return lines
 
 
 def usage() -> str:
-    """What `gpt1 --help` prints."""
+    """Text of `gpt1 --help`."""
     lines = [f"  {name:<11} {line}" for name, line in commands().items()]
     return (
         "usage: gpt1 COMMAND [--help] [--quiet] ...\n       gpt1 --version\n\n"
         "GPT-1 for the Hugging Face ecosystem.\n\ncommands:\n" + "\n".join(lines) + "\n\n"
-        "Results go to standard output, all else to standard error; --quiet leaves progress out. Exit status: 0 done, "
-        "1 failed, 2 called wrongly."
+        "`gpt1 COMMAND --help` lists the arguments of a command. Results go to standard output, everything else to\n"
+        "standard error; --quiet hides progress. The exit status is 0 for success, 1 for failure, 2 for wrong usage."
     )
 
 
@@ -78,16 +77,16 @@ def main(argv: list[str] | None = None) -> int:
 
     Args:
         argv (`list[str]`, *optional*):
-            Its name and its arguments. Default: the process's own.
+            Name of the command and its arguments. Defaults to the arguments of the process.
 
     Returns:
-        `int`: the exit status. 0: done; 1: failed; 2: called wrongly, by a flag, a key of a YAML, or a value that a
-        setting does not take. Of failure and wrong use, one sentence on standard error says what to do.
+        `int`: the exit status: 0 for success, 1 for failure, 2 for wrong usage, such as an unknown flag, an unknown
+        key in a YAML file, or a value that a setting does not take. A failure or wrong usage prints one sentence to
+        standard error.
     """
-    argv = underscored(sys.argv[1:] if argv is None else argv)
-    end = argv.index("--") if "--" in argv else len(argv)
-    quiet = "--quiet" in argv[:end]
-    argv = [word for word in argv[:end] if word != "--quiet"] + argv[end:]
+    flags, texts = split_at_end_of_flags(with_underscores(sys.argv[1:] if argv is None else argv))
+    quiet = "--quiet" in flags
+    argv = [word for word in flags if word != "--quiet"] + texts
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -97,63 +96,65 @@ def main(argv: list[str] | None = None) -> int:
     command = argv[0]
     if command not in commands():
         print(
-            f"gpt1: error: there is no command {command!r}{nearest(command, commands())}; `gpt1 --help` lists them",
+            f"gpt1: error: there is no command {command!r}{nearest(command, commands())}; `gpt1 --help` lists all "
+            "commands",
             file=sys.stderr,
         )
         return 2
-    return told(lambda: import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:]), quiet)
+    return run_command(lambda: import_module(f".{command.replace('-', '_')}", __name__).main(argv[1:]), quiet)
 
 
-def told(run: Callable[[], None], quiet: bool = False) -> int:
+def run_command(run: Callable[[], None], quiet: bool = False) -> int:
     """
-    Run a command and return its exit status. What is wrong with its input is told in one sentence; an exception that
-    is none of the known causes is a bug, and keeps its traceback.
+    Run a command and return its exit status. An error with a known cause is printed as one sentence. Any other
+    exception is a bug and keeps its traceback.
     """
     be_quiet(quiet)
     if AS_COMMAND and no_bars():
-        # The libraries, which are not imported yet, read these when they are.
+        # The libraries read these when they are imported, which is later.
         for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
-    if (registration := sys.modules.get("gpt1_hf.registration")) is not None:  # else it does so by itself
-        registration.hide_weight_bars()
+    if (registration := sys.modules.get("gpt1_hf.registration")) is not None:
+        registration.hide_weight_bars()  # if it is imported later, it does so itself
     try:
         run()
     except Terminated as end:
         print(f"gpt1: {end}", file=sys.stderr)
-        return 128 + end.signal  # as a shell tells of it
+        return 128 + end.signal  # as shells report it
     except KeyboardInterrupt:
         print("gpt1: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if (reason := one_sentence(error)) is None:
+        if (message := error_message(error)) is None:
             raise
-        print(f"gpt1: error: {reason}", file=sys.stderr)
+        print(f"gpt1: error: {message}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
-def one_sentence(error: Exception) -> str | None:
-    """What to tell a user of an exception; `None` if it may be a bug."""
+def error_message(error: Exception) -> str | None:
+    """One sentence for the user about an exception, or `None` if the exception may be a bug."""
     if not isinstance(error, GPT1Error | FloatingPointError):
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, StrictDataclassError
 
-        if isinstance(error, JSONDecodeError | UnicodeDecodeError):  # no file of text or JSON is read but a user's
+        if isinstance(error, JSONDecodeError | UnicodeDecodeError):  # only files of the user are read as JSON or text
             return f"a file is damaged: {error}"
-        known = isinstance(error, StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled)
-        known = known or (isinstance(error, OSError) and error.errno in SURROUNDINGS)
-        if not known and not spoken(error):
+        is_known = isinstance(error, StrictDataclassError | HfHubHTTPError | OfflineModeIsEnabled)
+        is_machine_error = isinstance(error, OSError) and error.errno in MACHINE_ERRORS
+        if not (is_known or is_machine_error or reports_wrong_input(error)):
             return None
         if isinstance(error, StrictDataclassError) and error.__cause__:
-            error = error.__cause__  # a configuration's own; it is wrapped in the name of the check
+            error = error.__cause__  # the configuration's own error, without the name of the check around it
     return " ".join(str(error).split())
 
 
-def spoken(error: Exception) -> bool:
-    """Whether a `raise` of one of `SPEAKERS` made an exception, and not something that went wrong in it."""
+def reports_wrong_input(error: Exception) -> bool:
+    """Whether a `raise` statement in one of `MODULES_THAT_CHECK_INPUT` raised an exception on purpose."""
     if not isinstance(error, ValueError | OSError | ImportError):
         return False
-    place = error.__traceback__
-    while place.tb_next is not None:
-        place = place.tb_next
-    line = linecache.getline(place.tb_frame.f_code.co_filename, place.tb_lineno)
-    return line.lstrip().startswith("raise ") and place.tb_frame.f_globals["__name__"].startswith(SPEAKERS)
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    line = linecache.getline(frame.f_code.co_filename, traceback.tb_lineno)
+    return line.lstrip().startswith("raise ") and frame.f_globals["__name__"].startswith(MODULES_THAT_CHECK_INPUT)

@@ -1,4 +1,4 @@
-"""Run one of the paper's analyses: results, tables and pictures."""
+"""Run one of the paper's analyses: results, tables and figures."""
 
 import ast
 from collections.abc import Iterable
@@ -8,87 +8,86 @@ import yaml
 
 from ..errors import UsageError
 from ..resources import PACKAGE, UNREADABLE
-from ..settings import LEAST, check_ranges, nearest
-from .flags import Parser, check, read_fields
+from ..settings import POSITIVE, check_ranges, nearest
+from .flags import Parser, check, read_constant, read_fields
 
 
-# Action -> module of `gpt1_hf.analysis`: its docstring's first line is the action's in `gpt1 analyze --help`, its
-# function `analyze` takes its dataclass `Arguments`.
-ACTIONS = {
-    "context-length": "context_length",
-    "zero-shot": "zero_shot_curves",
-}
-# Of their settings, one of each tuple has to be given.
-REQUIRED = {
-    "context-length": [("text_file", "finetuned")],
-    "zero-shot": [("run", "lstm_run")],
-}
-# The same of analyses that are plans of training runs: recipes/analysis/<module>.yaml. The module's function `section`
-# makes tables and pictures of the runs.
-PLANS = {
-    "ablations": "report.ablations",
-    "auxiliary": "report.auxiliary",
-    "layer-transfer": "report.layer_transfer",
-}
+# Each file here is an analysis; the first line of its docstring is its help.
+ANALYSES = PACKAGE / "analysis" / "report" / "analyses"
+# Analyses with a file of the same name here score models. The others are plans of training runs.
+MEASURED = PACKAGE / "analysis" / "measure"
 
 
 def main(argv: list[str]):
     parser = Parser("analyze", __doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    modules = ACTIONS | PLANS
-    for action in sorted(modules):
-        actions.add_parser(action, help=first_line(modules[action]), add_help=False)
+    helps = analyses()
+    for action, line in helps.items():
+        actions.add_parser(action, help=line, add_help=False)
     action = parser.parse_args(argv[:1]).action
-    if action in PLANS:
-        analyze_plan(action, argv[1:])
-        return
-    module, command, line = f"gpt1_hf.analysis.{ACTIONS[action]}", f"analyze {action}", first_line(ACTIONS[action])
-    check(f"{module}.Arguments", argv[1:], command, line, REQUIRED[action])
+    if is_plan(action):
+        plan(action, helps[action], argv[1:])
+    else:
+        measure(action, helps[action], argv[1:])
+
+
+def analyses() -> dict[str, str]:
+    """Name of each analysis -> its line of help, read without importing it."""
+    helps = {}
+    for file in sorted(ANALYSES.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        helps[file.stem.replace("_", "-")] = docstring.split("\n")[0]
+    return helps
+
+
+def is_plan(action: str) -> bool:
+    """Whether an analysis is a plan of training runs."""
+    return not (MEASURED / f"{action.replace('-', '_')}.py").is_file()
+
+
+def measure(action: str, help_line: str, argv: list[str]):
+    """Read the settings of an analysis that scores models, and run it."""
+    module, command = f"gpt1_hf.analysis.measure.{action.replace('-', '_')}", f"analyze {action}"
+    check(f"{module}.Arguments", argv, command, help_line, read_constant(f"{module}.REQUIRED"))
 
     from .parser import parse
 
     analysis = import_module(module)
-    analysis.analyze(parse(analysis.Arguments, argv[1:], command, line))
+    analysis.measure(parse(analysis.Arguments, argv, command, help_line))
 
 
-def first_line(name: str) -> str:
-    """First line of a module's docstring, read without importing it."""
-    source = (PACKAGE / "analysis" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)).split("\n")[0]
-
-
-def analyze_plan(action: str, argv: list[str]):
-    """Read a plan's flags, and carry it out."""
-    recipe = action.replace("-", "_")
+def plan(action: str, help_line: str, argv: list[str]):
+    """Read the flags of an analysis that is a plan, and run it."""
+    name = action.replace("-", "_")
     parser = Parser(
         f"analyze {action}",
-        first_line(PLANS[action]),
-        epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of a kind: "
+        help_line,
+        epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of that kind: "
         "--finetune.num_train_epochs 1 --pretrain.max_steps 100.",
     )
     parser.add_argument(
         "--config",
-        default=f"analysis/{recipe}",
-        help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{recipe}",
+        default=f"analysis/{name}",
+        help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{name}",
     )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids, in place of the plan's.")
-    parser.add_argument("--output_dir", help="Where runs, tables and plots go, in place of the plan's folder.")
-    parser.add_argument("--models_dir", help="Where the pre-training runs go, in place of the plan's folder.")
-    parser.add_argument("--dry_run", action="store_true", help="Print the plan and what it will cost, and stop.")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids, instead of the plan's.")
+    parser.add_argument("--output_dir", help="Where runs, tables and figures go, instead of the plan's folder.")
+    parser.add_argument("--models_dir", help="Where the pre-training runs go, instead of the plan's folder.")
+    parser.add_argument("--dry_run", action="store_true", help="Print the plan and its estimated cost, and stop.")
     parser.add_argument(
-        "--tokens_per_second", type=float, help="Rate that --dry_run reckons with. Default: measured here and now."
+        "--tokens_per_second",
+        type=float,
+        help="Training rate for the estimate of --dry_run. Default: measured on this machine.",
     )
-    parser.add_argument(
-        "--shard", metavar="I/N", help="Do one of n equal parts of the plan, counted from 1, such as 1/2."
-    )
+    parser.add_argument("--shard", metavar="I/N", help="Do part I of N equal parts of the plan, such as 1/2.")
     args, rest = parser.parse_known_args(argv)
     overrides = read_overrides(rest, parser.flags())
-    check_ranges(args, {"tokens_per_second": (LEAST, 1e18)})
+    check_ranges(args, {"tokens_per_second": (POSITIVE, 1e18)})
 
-    from ..analysis.plan.execute import analyze
+    from ..analysis.run_plan import run_plan
 
-    analyze(
-        import_module(f"gpt1_hf.analysis.{PLANS[action]}").section,
+    run_plan(
+        import_module(f"gpt1_hf.analysis.report.analyses.{name}").section,
         config=args.config,
         tasks=args.tasks,
         output_dir=args.output_dir,
@@ -102,13 +101,13 @@ def analyze_plan(action: str, argv: list[str]):
 
 def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dict[str, object]]:
     """
-    `--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`, as YAML would read the values.
+    Read `--finetune.KEY VALUE` and `--pretrain.KEY VALUE`, also with `=`. Values are YAML.
 
     Args:
         rest (`list[str]`):
             What is left of the command line.
         others (`Iterable[str]`, *optional*):
-            The plan's own flags, one of which may have been meant.
+            The command's own flags, to suggest one for an unknown flag.
     """
     classes = {"finetune": "FinetuneArguments", "pretrain": "PretrainArguments"}
     keys = {kind: read_fields(f"gpt1_hf.training.arguments.{name}") for kind, name in classes.items()}
@@ -129,5 +128,5 @@ def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dic
         try:
             overrides[kind][key] = yaml.safe_load(value)
         except UNREADABLE as error:
-            raise UsageError(f"{flag} {value!r} is no YAML value: put quotes around what is text") from error
+            raise UsageError(f"{flag} {value!r} is no YAML value: put quotes around text") from error
     return overrides

@@ -4,13 +4,13 @@ from .flags import Parser, read_constant
 
 
 def main(argv: list[str]):
-    parser = Parser("convert", f"{__doc__} The result is compared with its source on random tokens before it is kept.")
+    parser = Parser("convert", f"{__doc__} The result is kept only if its logits equal the source's on random tokens.")
     parser.add_argument(
         "source",
-        help="Folder of OpenAI's release (params_0.npy to params_9.npy, params_shapes.json and, if it is there, the "
-        "vocabulary); or folder or Hub id of a language model: openai-community/openai-gpt, gpt1-tiny.",
+        help="Folder of OpenAI's release (params_0.npy to params_9.npy, params_shapes.json and, optionally, the "
+        "vocabulary); or folder or Hub id of a language model, such as openai-community/openai-gpt.",
     )
-    parser.add_argument("--output_dir", required=True, help="Where to save the model; a new or empty folder.")
+    parser.add_argument("--output_dir", required=True, help="Folder to save the model in, new or empty.")
     parser.add_argument(
         "--to",
         choices=read_constant("gpt1_hf.checkpoints.conversion.LAYOUTS"),
@@ -23,6 +23,6 @@ def main(argv: list[str]):
 
     result = convert(args.source, args.output_dir, args.to)
     print(f"{result.n_parameters / 1e6:.1f} M parameters saved in {args.output_dir}")
-    print(f"largest difference to the source's logits: {result.difference:.1e}")
+    print(f"largest difference from the source's logits: {result.difference:.1e}")
     if not result.has_tokenizer:
-        print("the source has no tokenizer: `gpt1 tokenizer convert` reads OpenAI's vocabulary")
+        print("the source has no tokenizer: convert OpenAI's vocabulary with `gpt1 tokenizer convert`")

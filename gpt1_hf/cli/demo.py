@@ -1,4 +1,4 @@
-"""See it work: fine-tune the embedded model on a small sample, in under two minutes, offline."""
+"""See it work: fine-tune the packaged model on a small sample, offline, in under two minutes."""
 
 from .flags import Parser
 

@@ -1,4 +1,4 @@
-"""Export a model to ONNX or torch.export, compared with the model before it is kept."""
+"""Export a model to ONNX or torch.export, and compare the program with the model before keeping it."""
 
 from .flags import Parser, read_constant
 
@@ -6,22 +6,22 @@ from .flags import Parser, read_constant
 def main(argv: list[str]):
     parser = Parser("export", __doc__)
     parser.add_argument("model", help="Model with any head: folder, Hub id, or gpt1-tiny.")
-    parser.add_argument("--output_dir", required=True, help="Where to save the program; a new or empty folder.")
+    parser.add_argument("--output_dir", required=True, help="Folder to save the program in, new or empty.")
     parser.add_argument(
         "--format",
         choices=read_constant("gpt1_hf.checkpoints.export.FORMATS"),
         default="onnx",
-        help="Default: onnx, which needs the extra `onnx`.",
+        help="Format; `onnx` needs the extra `onnx`. Default: onnx.",
     )
     parser.add_argument(
         "--use_cache",
         action="store_true",
-        help="Of a language model: keys and values of earlier tokens are an input, those of all tokens an output.",
+        help="For a language model: take keys and values of earlier tokens as input, and return those of all tokens.",
     )
     args = parser.parse_args(argv)
 
     from ..checkpoints.export import export
 
     result = export(args.model, args.output_dir, args.format, args.use_cache)
-    print(f"{result.architecture} saved in {args.output_dir}; its inputs: {', '.join(result.inputs)}")
-    print(f"largest difference to the model's logits, in {result.n_cases} comparisons: {result.difference:.1e}")
+    print(f"{result.architecture} saved in {args.output_dir}; inputs: {', '.join(result.inputs)}")
+    print(f"largest difference from the model's logits in {result.n_cases} comparisons: {result.difference:.1e}")

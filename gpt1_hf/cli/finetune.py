@@ -1,4 +1,4 @@
-"""Fine-tune a pre-trained model on a benchmark task, or on all of them."""
+"""Fine-tune a pre-trained model on one task, or on all tasks."""
 
 from .flags import check
 
@@ -22,6 +22,8 @@ def main(argv: list[str]):
     runs = []
     for task_id in all_tasks():
         recipe = recipes_dir() / "finetune" / f"{task_id}.yaml"
-        own = [*argv, "--task", task_id, "--output_dir", f"{args.output_dir}/{task_id}"]
-        runs.append(parse(FinetuneArguments, own, "finetune", __doc__, str(recipe) if recipe.is_file() else None))
+        task_argv = [*argv, "--task", task_id, "--output_dir", f"{args.output_dir}/{task_id}"]
+        runs.append(
+            parse(FinetuneArguments, task_argv, "finetune", __doc__, str(recipe) if recipe.is_file() else None)
+        )
     finetune_all(runs, args.output_dir)

@@ -1,8 +1,8 @@
-"""Arguments without waiting for them: what can be told of a command line before anything heavy is imported.
+"""Fast checks of a command line, before torch and transformers are imported.
 
-The settings of most commands are dataclasses, which can only be imported with torch and transformers: seconds. Their
-fields are read from the source files instead, transformers' `TrainingArguments` among them, as
-transformers' `HfArgumentParser` would read them from the classes. That parser has the last word (`parser.py`).
+The settings of most commands are dataclasses, and importing these takes seconds. Here their fields, and those of
+transformers' `TrainingArguments`, are read from the source files as transformers' `HfArgumentParser` would read them
+from the classes. That parser then makes the final checks (`parser.py`).
 """
 
 import argparse
@@ -20,51 +20,54 @@ from ..resources import read_yaml
 from ..settings import nearest
 
 
-# A name that a package offers -> where it is defined.
-HOMES = {"transformers.TrainingArguments": "transformers.training_args.TrainingArguments"}
-UNKNOWN = object()  # a default that is not written out
+# Name that a package re-exports -> module and name of its definition.
+RE_EXPORTS = {"transformers.TrainingArguments": "transformers.training_args.TrainingArguments"}
+COMPUTED = object()  # stands for a value that the source file does not write out
 FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 BOOLEANS = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
 
-def underscored(argv: list[str]) -> list[str]:
-    """The same with the names of flags spelt with `_`: `--output-dir=a-b` is `--output_dir=a-b`."""
+def split_at_end_of_flags(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line before `--`, after which no word is a flag."""
     end = argv.index("--") if "--" in argv else len(argv)
+    return argv[:end], argv[end:]
+
+
+def with_underscores(argv: list[str]) -> list[str]:
+    """Replace `-` by `_` in the names of flags: `--output-dir=a-b` becomes `--output_dir=a-b`."""
+    flags, texts = split_at_end_of_flags(argv)
     words = []
-    for word in argv[:end]:
+    for word in flags:
         flag, equals, value = word.partition("=")
         words.append(f"--{flag[2:].replace('-', '_')}{equals}{value}" if FLAG.fullmatch(flag) else word)
-    return words + argv[end:]
+    return words + texts
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, which tells what is wrong in one line."""
+    """argparse's parser, with errors of one line."""
 
     def __init__(self, command: str | None = None, description: str | None = None, **kwargs: Any):
         kwargs.setdefault("prog", f"gpt1 {command}")
         super().__init__(description=description, allow_abbrev=False, **kwargs)
-        if command is not None:  # taken out by `cli.main`, which every command needs it for
+        if command is not None:  # for the help only: `cli.main` removes the flag before it runs a command
             self.add_argument(
-                "--quiet",
-                action="store_true",
-                default=argparse.SUPPRESS,
-                help="Print the result only, and what is wrong.",
+                "--quiet", action="store_true", default=argparse.SUPPRESS, help="Print only the result and errors."
             )
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}; --help lists the arguments\n")
 
     def parse_args(self, args: list[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
-        # Before argparse does, as that names the arguments that are missing first.
-        end = args.index("--") if "--" in args else len(args)
-        for word in args[:end]:
-            flag = word.split("=")[0]  # its value may be a secret
-            if FLAG.fullmatch(flag) and flag not in (known := set(self.flags())):
+        # argparse would report missing arguments before unknown ones.
+        known = set(self.flags())
+        for word in split_at_end_of_flags(args)[0]:
+            flag = word.split("=")[0]  # without the value, which may be a secret
+            if FLAG.fullmatch(flag) and flag not in known:
                 raise UsageError(f"unknown argument {flag}{nearest(flag, known)}")
         return super().parse_args(args, namespace)
 
     def flags(self) -> Iterator[str]:
-        """Its flags, and those of its actions (`gpt1 recipes show`)."""
+        """The flags of the command and of its actions, such as `gpt1 recipes show`."""
         for action in self._actions:
             yield from action.option_strings
             if isinstance(action, argparse._SubParsersAction):
@@ -76,12 +79,11 @@ def check(
     reference: str, argv: list[str], command: str, description: str, required: Iterable[tuple[str, ...]] = ()
 ) -> argparse.Namespace:
     """
-    End with a word on the first thing that is wrong with a command line or its YAML, or with the help.
+    Check a command line and its YAML file against a dataclass without importing it, or print the help and exit.
 
     Args:
         reference (`str`):
-            Module and name of the dataclass that [`parse`] will read, such as
-            `gpt1_hf.training.arguments.FinetuneArguments`.
+            Module and name of the dataclass, such as `gpt1_hf.training.arguments.FinetuneArguments`.
         argv (`list[str]`):
             Command line without the command's name.
         command (`str`):
@@ -89,17 +91,17 @@ def check(
         description (`str`):
             What the command does.
         required (`Iterable[tuple[str, ...]]`, *optional*):
-            Settings that have to be given, by flag or YAML; of each tuple, one is enough.
+            Required settings, given by flag or YAML. Of each tuple, one setting is enough.
 
     Returns:
-        What the command line gives; types may be left to be checked.
+        `argparse.Namespace`: the given flags. Some types are only checked by [`parse`](parser.py).
 
     Raises:
-        UsageError: if a flag or a key of the YAML is unknown, or a required setting is missing.
-        SystemExit: from argparse: status 0 after the help, 2 if a flag's value is missing or wrong.
+        UsageError: if a flag or a key of the YAML file is unknown, or a required setting is missing.
+        SystemExit: from argparse, with status 0 after the help, and 2 if the value of a flag is missing or wrong.
     """
     parser = Parser(command, description, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
+    parser.add_argument("--config", help="YAML file or name of a shipped recipe. Flags override its values.")
     fields = read_fields(reference)
     for field in fields.values():
         field.add_to(parser)
@@ -113,17 +115,17 @@ def check(
         given |= {key for key, value in recipe.items() if value is not None}
     for names in required:
         if not given.intersection(names):
-            what = (fields[names[0]].help or "").split(".")[0]
-            raise UsageError(f"{command} needs {' or '.join(f'--{name}' for name in names)} ({what})")
+            purpose = (fields[names[0]].help or "").split(".")[0]
+            raise UsageError(f"{command} needs {' or '.join(f'--{name}' for name in names)} ({purpose})")
     return args
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a dataclass as a flag."""
+    """A field of a dataclass, as a flag."""
 
     name: str
-    kind: str  # of its type, what `HfArgumentParser` goes by
+    kind: str  # the type that `HfArgumentParser` would choose
     default: Any
     help: str | None
     choices: tuple[str, ...] | None
@@ -131,17 +133,18 @@ class Field:
 
     @property
     def is_switch(self) -> bool:
-        """Whether it is a boolean that needs no value."""
-        switched = self.default is not None or self.nargs == "?"
-        return self.kind == "bool" or (self.kind == "bool | None" and switched)
+        """Whether the flag is a boolean that needs no value."""
+        has_switch = self.default is not None or self.nargs == "?"
+        return self.kind == "bool" or (self.kind == "bool | None" and has_switch)
 
     def add_to(self, parser: argparse.ArgumentParser):
+        """Add the flag to a parser, and `--no_<name>` for a boolean that is true by default."""
         text = self.help or ""
-        if self.default is not UNKNOWN and self.default is not None:
+        if self.default is not COMPUTED and self.default is not None:
             text += f" (default: {str(self.default).replace('%', '%%')})"
         nargs = "?" if self.is_switch else "+" if self.kind.startswith("list") else self.nargs
-        kind = {"int": int, "float": float, "bool": truth, "bool | None": truth}.get(self.kind)
-        keywords = {"nargs": nargs, "type": kind, "choices": self.choices, "help": text}
+        convert = {"int": int, "float": float, "bool": check_boolean, "bool | None": check_boolean}.get(self.kind)
+        keywords = {"nargs": nargs, "type": convert, "choices": self.choices, "help": text}
         if self.is_switch:
             keywords |= {"const": True, "metavar": "true|false"}
         if self.choices:
@@ -151,19 +154,19 @@ class Field:
             parser.add_argument(f"--no_{self.name}", dest=self.name, action="store_false", help=argparse.SUPPRESS)
 
 
-def truth(word: str) -> str:
-    """A boolean's word, unchanged."""
+def check_boolean(word: str) -> str:
+    """Return a word for a boolean unchanged; any other word is an error."""
     if word.lower() not in BOOLEANS:
-        raise argparse.ArgumentTypeError(f"true or false, not {word!r}")
+        raise argparse.ArgumentTypeError(f"expected true or false, not {word!r}")
     return word
 
 
 def read_fields(reference: str) -> dict[str, Field]:
-    """Fields of a dataclass, those of its bases first, read from its source file."""
+    """Fields of a dataclass, starting with those of its bases, read from its source file."""
     module, tree, definition = find_class(reference)
     fields = {}
     for base in definition.bases:
-        fields |= read_fields(home(ast.unparse(base), module, tree))
+        fields |= read_fields(resolve_class(ast.unparse(base), module, tree))
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             name = statement.target.id
@@ -172,66 +175,64 @@ def read_fields(reference: str) -> dict[str, Field]:
 
 
 def read_field(name: str, statement: ast.AnnAssign, module: str, tree: ast.Module) -> Field:
-    """One field; see `HfArgumentParser._parse_dataclass_field`."""
-    kinds = [ast.unparse(member) for member in members(statement.annotation)]
-    if len(kinds) > 1:
-        if "None" not in kinds:
-            kind = kinds[0] if kinds[1] == "str" else kinds[1]
-        elif "bool" in kinds:
-            kind = "bool | None"
-        else:
-            kind = kinds[0] if kinds[1] == "None" else kinds[1]
-    else:
-        kind = kinds[0]
-    value, default, metadata, keywords = statement.value, None, {}, {}
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
-        keywords = {keyword.arg: keyword.value for keyword in value.keywords}
-        if "metadata" in keywords:
-            metadata = {literal(key): literal(item) for key, item in zip(*_items(keywords["metadata"]), strict=True)}
-        default = UNKNOWN
+    """Read one field as `HfArgumentParser._parse_dataclass_field` does."""
+    kind = kind_of(statement.annotation)
+    default, metadata, keywords = None, {}, {}
+    if isinstance(statement.value, ast.Call) and ast.unparse(statement.value.func) == "field":
+        keywords = {keyword.arg: keyword.value for keyword in statement.value.keywords}
+        if isinstance(mapping := keywords.get("metadata"), ast.Dict):
+            metadata = dict(zip(map(literal, mapping.keys), map(literal, mapping.values), strict=True))
+        default = COMPUTED
         if "default" in keywords:
             default = literal(keywords["default"])
         elif isinstance(factory := keywords.get("default_factory"), ast.Lambda):
             default = literal(factory.body)
-    elif value is not None:
-        default = literal(value)
+    elif statement.value is not None:
+        default = literal(statement.value)
     if kind.startswith("list") and "default_factory" not in keywords:
-        default = None  # as `HfArgumentParser` leaves it
+        default = None  # as in `HfArgumentParser`
     choices = metadata.get("choices")
     if kind.startswith("Literal["):
         choices = literal(ast.parse(kind.removeprefix("Literal")).body[0].value)
     elif kind.isidentifier() and kind[0].isupper():
-        choices = enum_values(home(kind, module, tree)) or choices
+        choices = enum_values(resolve_class(kind, module, tree)) or choices
     choices = tuple(choices) if isinstance(choices, list | tuple) else None
     text = metadata.get("help")
     return Field(name, kind, default, text if isinstance(text, str) else None, choices, metadata.get("nargs"))
 
 
-def _items(mapping: ast.expr) -> tuple[list, list]:
-    return (mapping.keys, mapping.values) if isinstance(mapping, ast.Dict) else ([], [])
+def kind_of(annotation: ast.expr) -> str:
+    """The type of an annotation that `HfArgumentParser` chooses. It knows unions of two types."""
+    kinds = [ast.unparse(member) for member in union_members(annotation)]
+    if len(kinds) == 1:
+        return kinds[0]
+    if "None" in kinds and "bool" in kinds:
+        return "bool | None"
+    ignored = "None" if "None" in kinds else "str"
+    return kinds[0] if kinds[1] == ignored else kinds[1]
 
 
-def members(annotation: ast.expr) -> list[ast.expr]:
-    """Types of a union, in either spelling; of any other type, itself."""
+def union_members(annotation: ast.expr) -> list[ast.expr]:
+    """Types in a union of either notation; any other type alone."""
     if isinstance(annotation, ast.BinOp):
-        return members(annotation.left) + members(annotation.right)
+        return union_members(annotation.left) + union_members(annotation.right)
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) in ("Optional", "Union"):
         inner = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         none = [ast.Constant(None)] if ast.unparse(annotation.value) == "Optional" else []
-        return [kind for each in inner for kind in members(each)] + none
+        return [kind for each in inner for kind in union_members(each)] + none
     return [annotation]
 
 
 def literal(node: ast.expr) -> Any:
-    """What an expression is, if it is written out."""
+    """Value of an expression that consists of literals, otherwise `COMPUTED`."""
     try:
         return ast.literal_eval(node)
     except ValueError:
-        return UNKNOWN
+        return COMPUTED
 
 
 def enum_values(reference: str) -> list[Any] | None:
-    """Values of an enumeration; of another class, none."""
+    """Values of an enumeration, or `None` for any other class."""
     try:
         _, _, definition = find_class(reference)
     except LookupError:
@@ -241,20 +242,20 @@ def enum_values(reference: str) -> list[Any] | None:
     return [literal(statement.value) for statement in definition.body if isinstance(statement, ast.Assign)]
 
 
-def home(name: str, module: str, tree: ast.Module) -> str:
-    """Module and name of a class that a module defines or imports by `from ... import`."""
+def resolve_class(name: str, module: str, tree: ast.Module) -> str:
+    """Full name of a class that a module defines or imports with `from ... import`."""
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom) and name in [alias.name for alias in statement.names]:
             package = module if source_file(module).name == "__init__.py" else module.rpartition(".")[0]
             origin = resolve_name("." * statement.level + (statement.module or ""), package)
-            return HOMES.get(f"{origin}.{name}", f"{origin}.{name}")
+            return RE_EXPORTS.get(f"{origin}.{name}", f"{origin}.{name}")
     return f"{module}.{name}"
 
 
 def find_class(reference: str) -> tuple[str, ast.Module, ast.ClassDef]:
-    """A class's module, the module's source, and the class's."""
+    """Module of a class, with the syntax trees of the module and of the class."""
     module, _, name = reference.rpartition(".")
-    tree = source(module)
+    tree = parse_module(module)
     for statement in tree.body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return module, tree, statement
@@ -263,14 +264,14 @@ def find_class(reference: str) -> tuple[str, ast.Module, ast.ClassDef]:
 
 def read_constant(reference: str) -> Any:
     """
-    A module's constant that is written out; of a dictionary, its keys.
+    Value of a module's constant that consists of literals; for a dictionary, the list of its keys.
 
     Args:
         reference (`str`):
             Module and name, such as `gpt1_hf.checkpoints.export.FORMATS`.
     """
     module, _, name = reference.rpartition(".")
-    for statement in source(module).body:
+    for statement in parse_module(module).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
             value = statement.value
             return [literal(key) for key in value.keys] if isinstance(value, ast.Dict) else literal(value)
@@ -278,13 +279,14 @@ def read_constant(reference: str) -> Any:
 
 
 @functools.cache
-def source(module: str) -> ast.Module:
+def parse_module(module: str) -> ast.Module:
+    """Syntax tree of a module."""
     return ast.parse(source_file(module).read_text(encoding="utf-8"))
 
 
 @functools.cache
 def source_file(module: str) -> Path:
-    """File of a module; looking for it by `find_spec` would import the packages that it is in."""
+    """Source file of a module. `find_spec(module)` would import the packages around it."""
     package, *names = module.split(".")
     path = Path(find_spec(package).submodule_search_locations[0], *names)
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

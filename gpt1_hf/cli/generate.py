@@ -20,9 +20,9 @@ def main(argv: list[str]):
     parser = Parser(
         "generate",
         __doc__,
-        epilog="Any other field of transformers' GenerationConfig is a flag, too, its value as in YAML: --top_k 40 "
-        "--num_beams 4 --stop_strings '[\".\"]'. What is not given is taken from the model's "
-        "generation_config.json, and else is the default above.",
+        epilog="Every other field of transformers' GenerationConfig is a flag too, with a YAML value: --top_k 40 "
+        "--num_beams 4 --stop_strings '[\".\"]'. Without a flag, the model's generation_config.json decides, then the "
+        "default above.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("prompt", help="Text to continue; - reads it from standard input.")
@@ -35,8 +35,8 @@ def main(argv: list[str]):
     own = {
         "max_new_tokens": "Longest continuation in tokens. Default: 60.",
         "temperature": "Sampling temperature; 0 is greedy. Default: 0.8.",
-        "top_p": "Sample from the most probable tokens of this mass. Default: 0.95.",
-        "num_return_sequences": "Number of continuations; several are printed below numbered lines. Default: 1.",
+        "top_p": "Sample from the most probable tokens whose probabilities add up to this. Default: 0.95.",
+        "num_return_sequences": "Number of continuations; several are printed under numbered lines. Default: 1.",
     }
     for name, kind in generation_fields().items():
         parser.add_argument(f"--{name}", type=kind, help=own.get(name, argparse.SUPPRESS))
@@ -47,7 +47,7 @@ def main(argv: list[str]):
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
     if not prompt.strip():
-        raise UsageError("the prompt is empty: give the model a word to go on from")
+        raise UsageError("the prompt is empty: give the model a word to continue")
 
     from ..inside.generation import generate
 
@@ -67,7 +67,7 @@ def main(argv: list[str]):
 
 
 def generation_fields() -> dict[str, Callable[[str], Any]]:
-    """Fields of transformers' `GenerationConfig` and what reads their values, from its source file."""
+    """Field of transformers' `GenerationConfig` -> function that reads its value, from the class's source file."""
     _, _, definition = find_class("transformers.generation.configuration_utils.GenerationConfig")
     kinds = dict(
         re.findall(r"(?m)^\s+(\w+) \(`?(int|float|bool|list|dict)[\w\[\], ]*`?[,)]", ast.get_docstring(definition))
@@ -84,11 +84,11 @@ def generation_fields() -> dict[str, Callable[[str], Any]]:
 
 
 def yaml_value(word: str, kind: str | None = None) -> Any:
-    """A flag's value as YAML reads it, a `bool`, `list` or `dict` if it has to be."""
+    """A flag's value as YAML reads it; `kind` is the type that it must have."""
     try:
         value = yaml.safe_load(word)
     except UNREADABLE as error:
-        raise argparse.ArgumentTypeError(f"{word!r} is no YAML value: put quotes around what is text") from error
+        raise argparse.ArgumentTypeError(f"{word!r} is no YAML value: put quotes around text") from error
     if kind is not None and type(value).__name__ != kind:
-        raise argparse.ArgumentTypeError(f"a {kind} in YAML, not {word!r}")
+        raise argparse.ArgumentTypeError(f"expected a {kind} in YAML, not {word!r}")
     return value

@@ -1,4 +1,4 @@
-"""Settings from YAML and the command line: dataclass default < YAML < command line; an unknown key is an error."""
+"""Read settings. A flag overrides a YAML file, which overrides the dataclass default; an unknown key is an error."""
 
 import argparse
 import dataclasses
@@ -18,8 +18,8 @@ from ..settings import nearest
 T = TypeVar("T")
 
 
-class Parser(HfArgumentParser):
-    """transformers' parser, which tells what is wrong without listing all of its hundred flags before."""
+class DataclassParser(HfArgumentParser):
+    """transformers' parser, with errors of one line instead of a list of all flags."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}; --help lists the arguments\n")
@@ -35,38 +35,42 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str, r
         argv (`list[str]`):
             Command line without the command's name.
         command (`str`):
-            Name of the command, for the help.
+            Name of the command.
         description (`str`):
-            What the command does, for the help.
+            What the command does.
         recipe (`str`, *optional*):
-            Recipe whose values take the place of the dataclass's defaults, below `--config`.
+            Recipe that overrides the defaults of the dataclass, and is overridden by `--config`.
 
     Returns:
         An instance of `arguments`.
 
     Raises:
-        UsageError: if a key is unknown, a value is not one that its setting takes, the YAML is not a mapping of flat
-            keys, or there is no such file.
+        UsageError: if a flag or key is unknown, a setting does not take its value, or the YAML file is missing or is
+            not a flat mapping.
     """
-    parser = Parser(arguments, prog=f"gpt1 {command}", description=description, allow_abbrev=False, add_help=False)
+    parser = DataclassParser(
+        arguments, prog=f"gpt1 {command}", description=description, allow_abbrev=False, add_help=False
+    )
     parser.add_argument("-h", "--help", action="help", help="Show this message and exit.")
-    parser.add_argument("--config", help="YAML file, or name of a shipped recipe; command-line flags override it.")
-    known, _ = _config_parser().parse_known_args(argv)
-    with wrong_usage():
+    parser.add_argument("--config", help="YAML file or name of a shipped recipe. Flags override its values.")
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config")
+    config = config_parser.parse_known_args(argv)[0].config
+    with as_usage_error():
         if recipe:
             parser.set_defaults(**_typed(parser, read_recipe(recipe, arguments)))
-        if known.config:
-            parser.set_defaults(**_typed(parser, read_recipe(known.config, arguments)))
-        instance, namespace, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+        if config:
+            parser.set_defaults(**_typed(parser, read_recipe(config, arguments)))
+        instance, _, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
-        flag = rest[0].split("=")[0]  # its value may be a secret
+        flag = rest[0].split("=")[0]  # without the value, which may be a secret
         raise UsageError(f"unknown argument {flag}{nearest(flag, parser._option_string_actions)}")
     return instance
 
 
 @contextmanager
-def wrong_usage() -> Iterator[None]:
-    """Tell what goes wrong in reading settings as their fault, also where a library's dataclass checks them."""
+def as_usage_error() -> Iterator[None]:
+    """Turn any error while settings are read, also from a library's dataclass, into a [`UsageError`]."""
     try:
         yield
     except UsageError:
@@ -77,10 +81,10 @@ def wrong_usage() -> Iterator[None]:
 
 def read_recipe(path: str, arguments: type) -> dict[str, Any]:
     """
-    Read a recipe and check its keys against a dataclass.
+    Read a recipe and check its keys and values against a dataclass.
 
     Raises:
-        UsageError: as [`parse`].
+        UsageError: as in [`parse`].
     """
     file, recipe = read_yaml(path)
     names = {field.name for field in dataclasses.fields(arguments) if field.init}
@@ -93,43 +97,37 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
 
 
 def _check_kind(where: str, value: Any, hint: Any):
-    """Raise if a setting is a mapping, a list or nothing, and may not be; of scalars the parser checks the type."""
+    """Raise if a setting does not take a mapping, a list or an empty value. The parser checks other types."""
     each = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = {get_origin(kind) or kind for kind in each}
     if value is None:
         if type(None) not in kinds:
-            raise UsageError(f"{where} has no value: give it one, or leave the line out for its default")
+            raise UsageError(f"{where} has no value: add one, or remove the line to use the default")
     elif isinstance(value, dict):
         if dict not in kinds:
-            raise UsageError(f"{where} is one value, not a mapping of several")
+            raise UsageError(f"{where} takes one value, not a mapping")
     elif isinstance(value, list):
         if list not in kinds or not all(isinstance(one, str | int | float) for one in value):
-            raise UsageError(f"{where} is {'a list of plain values' if list in kinds else 'one value, not a list'}")
+            raise UsageError(f"{where} takes {'a list of plain values' if list in kinds else 'one value, not a list'}")
     elif not isinstance(value, str | int | float | datetime.date):
-        raise UsageError(f"{where} is a {type(value).__name__}: give it a number, a word, or true or false")
-
-
-def _config_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
-    return parser
+        raise UsageError(f"{where} takes a number, a word, true or false, not a {type(value).__name__}")
 
 
 def _typed(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> dict[str, Any]:
-    """YAML scalars as the parser's types: argparse casts defaults that are strings (`1e-4` is one in YAML 1.1)."""
-    types = {action.dest: action for action in parser._actions}
+    """Convert YAML scalars to strings where argparse should convert them: `1e-4` is a string in YAML 1.1."""
+    actions = {action.dest: action for action in parser._actions}
     typed = {}
     for key, value in recipe.items():
-        action = types[key]
+        action = actions[key]
         if isinstance(value, bool) and action.type is not None and action.type not in (bool, str):
-            is_flag = getattr(action.type, "__name__", "") == "string_to_bool"
-            # `eval_strategy: no` is the word, though YAML 1.1 reads it as false.
-            typed[key] = value if is_flag else {True: "yes", False: "no"}[value]
+            is_boolean = getattr(action.type, "__name__", "") == "string_to_bool"
+            # In `eval_strategy: no` a word is meant, but YAML 1.1 reads it as false.
+            typed[key] = value if is_boolean else {True: "yes", False: "no"}[value]
         elif isinstance(value, dict | list | bool) or value is None:
             typed[key] = value
         else:
             typed[key] = str(value)
-        # argparse compares what it reads with the choices, but not defaults.
+        # argparse does not check defaults against the choices.
         if isinstance(typed[key], str) and action.choices and typed[key] not in map(str, action.choices):
-            raise UsageError(f"{key} is one of {', '.join(map(str, action.choices))}, not {value!r}")
+            raise UsageError(f"{key} must be one of {', '.join(map(str, action.choices))}, not {value!r}")
     return typed

@@ -1,4 +1,4 @@
-"""Pre-train a GPT-1 on text."""
+"""Pre-train a language model on text."""
 
 from .flags import check
 

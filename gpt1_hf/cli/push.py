@@ -1,24 +1,26 @@
-"""Push a saved model to the Hub, with its code and card."""
+"""Push a saved model to the Hub, with its code and model card."""
 
 from .flags import Parser
 
 
 def main(argv: list[str]):
-    parser = Parser("push", f"{__doc__} The token is that of `hf auth login` or of the environment variable HF_TOKEN.")
+    parser = Parser("push", f"{__doc__} The access token comes from `hf auth login` or from HF_TOKEN.")
     parser.add_argument("model", help="Folder of a saved model or adapter, or gpt1-tiny.")
-    parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it is not there.")
-    parser.add_argument("--private", action="store_true", help="Create it private; an error if it is public already.")
-    parser.add_argument("--revision", help="Branch to push to; created if it is not there. Default: main.")
-    parser.add_argument("--commit_message", help="Message of the commit.")
+    parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it does not exist.")
+    parser.add_argument("--private", action="store_true", help="Create it as private; an error if it is public.")
+    parser.add_argument("--revision", help="Branch to push to; created if it does not exist. Default: main.")
+    parser.add_argument("--commit_message", help="Commit message.")
     parser.add_argument(
         "--include",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="Further files of the folder to send, such as results.json or predictions.jsonl.",
+        help="More files of the folder to send, such as results.json or predictions.jsonl.",
     )
     parser.add_argument(
-        "--base_model", metavar="REPO", help="For an adapter of a model in a folder: that model's repository."
+        "--base_model",
+        metavar="REPO",
+        help="For an adapter of a model in a folder: that model's repository.",
     )
     args = parser.parse_args(argv)
 
@@ -36,4 +38,4 @@ def main(argv: list[str]):
     if sent.changed:
         print(f"pushed {len(sent.files)} files to {sent.url} (commit {sent.commit[:8]}): {', '.join(sent.files)}")
     else:
-        print(f"{sent.url} has all of it already (commit {sent.commit[:8]})")
+        print(f"{sent.url} is already up to date (commit {sent.commit[:8]})")

@@ -1,12 +1,15 @@
 """List, show or copy the shipped recipes."""
 
+import ast
 import shutil
 from pathlib import Path
+from typing import Any
 
-from ..analysis.report.paper import TABLES
+import yaml
+
 from ..errors import GPT1Error
 from ..files import writing
-from ..resources import find_recipe, read_yaml, recipes_dir
+from ..resources import PACKAGE, find_recipe, read_yaml, recipes_dir
 from .flags import Parser
 
 
@@ -14,17 +17,19 @@ def main(argv: list[str]):
     parser = Parser("recipes", __doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("ls", help="List the recipes.")
-    for action, line in (("show", "Print a recipe."), ("copy", "Copy a recipe to edit it.")):
+    for action, line in (("show", "Print a recipe."), ("copy", "Copy a recipe, for editing.")):
         sub = actions.add_parser(action, help=line)
-        sub.add_argument("name", help="Name as `gpt1 recipes ls` prints it, such as finetune/cola.")
-    sub.add_argument("destination", nargs="?", default=".", help="File or folder. Default: the current folder.")
+        sub.add_argument("name", help="Name in the output of `gpt1 recipes ls`, such as finetune/cola.")
+    sub.add_argument(
+        "destination", nargs="?", default=".", help="File or folder to copy to. Default: the current folder."
+    )
     args = parser.parse_args(argv)
 
     if args.action == "ls":
         for line in listing():
             print(line)
     elif args.action == "show":
-        file, _ = read_yaml(args.name)  # which tells what is wrong with it
+        file, _ = read_yaml(args.name)  # checks the YAML
         print(file.read_text(encoding="utf-8"), end="")
     else:
         source, destination = find_recipe(args.name), Path(args.destination)
@@ -37,20 +42,37 @@ def main(argv: list[str]):
 
 
 def listing() -> list[str]:
-    """One line a recipe: its name and, of a task, metric and the paper's numbers."""
-    cells = {}
-    for table in TABLES.values():
-        for cell in table:
-            cells.setdefault(cell.task, []).append(cell)
+    """One line for each recipe: its name and, of a task, its metric and the paper's numbers."""
     lines = []
     for path in sorted(recipes_dir().rglob("*.yaml")):
         name = path.relative_to(recipes_dir()).with_suffix("").as_posix()
-        task = cells.get(path.stem) if path.parent.name == "finetune" else None
+        task = read_task(path.stem) if path.parent.name == "finetune" else None
         if task is None:
             lines.append(name)
             continue
-        whole = [str(cell.paper) for cell in task if not cell.subset]
-        subsets = ", ".join(f"{cell.subset} {cell.paper}" for cell in task if cell.subset)
-        numbers = f"{whole[0]} ({subsets})" if whole and subsets else whole[0] if whole else subsets
-        lines.append(f"{name:<24} {path.stem:<12} {task[0].metric:<21} paper {numbers}")
+        parts = task.get("subsets", {})
+        subsets = ", ".join(f"{part} {numbers['paper']}" for part, numbers in parts.items())
+        whole = str(task["paper"]) if task.get("pooled", True) or not parts else ""
+        numbers = f"{whole} ({subsets})" if whole and subsets else whole or subsets
+        lines.append(f"{name:<24} {path.stem:<12} {task['metric']:<21} paper {numbers}")
     return lines
+
+
+def read_task(task_id: str) -> dict[str, Any] | None:
+    """A task's declaration, read without importing what tasks need; `None` if there is no such task."""
+    file = PACKAGE / "tasks" / f"{task_id}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else read_from_source(task_id)
+
+
+def read_from_source(task_id: str) -> dict[str, Any] | None:
+    """The same for a task that is declared in Python."""
+    for file in sorted((PACKAGE / "tasks").glob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                given = {word.arg: word.value for word in call.keywords}
+                if isinstance(given.get("id"), ast.Constant) and given["id"].value == task_id:
+                    wanted = ("metric", "paper", "subsets", "pooled")
+                    task = {name: ast.literal_eval(given[name]) for name in wanted if name in given}
+                    parts = task.get("subsets", {}).items()
+                    return task | {"subsets": {part: {"paper": paper} for part, (paper, _) in parts}}
+    return None

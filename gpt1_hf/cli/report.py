@@ -1,4 +1,4 @@
-"""Write a page on all runs below a folder: the paper's tables and figures with ours, losses, settings."""
+"""Write one page on all runs below a folder: the paper's tables and figures beside ours, losses, settings."""
 
 from .flags import Parser
 
@@ -6,7 +6,7 @@ from .flags import Parser
 def main(argv: list[str]):
     parser = Parser("report", __doc__)
     parser.add_argument("runs_dir", help="Folder with results.json files at any depth, such as runs.")
-    parser.add_argument("--output_dir", help="Where the page is written. Default: the folder itself.")
+    parser.add_argument("--output_dir", help="Where the page is written. Default: RUNS_DIR.")
     args = parser.parse_args(argv)
 
     from ..analysis.report.report import report

@@ -1,4 +1,4 @@
-"""Write the zip of test predictions that GLUE's leaderboard takes."""
+"""Write the zip file of test predictions for GLUE's leaderboard."""
 
 from .flags import check
 

@@ -1,4 +1,4 @@
-"""Train a tokenizer on text, convert the original vocabulary, or rebuild the word-splitting rules."""
+"""Train a tokenizer on text, or convert the original vocabulary."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import sys
 from ..console import no_bars
 from ..errors import GPT1Error
 from ..files import writing
-from ..settings import MOST, check_ranges
+from ..settings import NO_LIMIT, check_ranges
 from .flags import Parser, read_constant
 
 
@@ -15,17 +15,17 @@ def main(argv: list[str]):
     actions = parser.add_subparsers(dest="action", required=True)
     train = actions.add_parser("train", help="Learn a byte-pair vocabulary from text.")
     train.add_argument(
-        "--corpus", required=True, help="As for `gpt1 pretrain`: .txt files, parquet, JSON lines, Hub id."
+        "--corpus", required=True, help="Corpus as for `gpt1 pretrain`: .txt files, parquet, JSON lines, or a Hub id."
     )
-    train.add_argument("--vocab_size", type=int, default=40478, help="Entries: base characters and merges.")
-    train.add_argument("--model_max_length", type=int, default=512, help="Context of the model it is for, in tokens.")
-    train.add_argument("--data_dir", help="Folder with local copies laid out as on the Hub. Default: GPT1_DATA_DIR.")
-    train.add_argument("--corpus_revision", help="Revision of a corpus on the Hub.")
+    train.add_argument("--vocab_size", type=int, default=40478, help="Vocabulary size: base characters and merges.")
+    train.add_argument("--model_max_length", type=int, default=512, help="Context length of the model, in tokens.")
+    train.add_argument("--data_dir", help="Folder with local copies, laid out as on the Hub. Default: GPT1_DATA_DIR.")
+    train.add_argument("--corpus_revision", help="Revision of the corpus on the Hub.")
     train.add_argument(
         "--corpus_rows",
-        choices=read_constant("gpt1_hf.data.token_stream.ROWS"),
+        choices=read_constant("gpt1_hf.data.corpus.ROWS"),
         default="documents",
-        help="What a row of the corpus is: documents, or lines of one running text.",
+        help="Whether a row of the corpus is a document or a line of a running text.",
     )
     train.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
     convert = actions.add_parser("convert", help="Convert OpenAI's vocabulary to this package's tokenizer.")
@@ -35,22 +35,12 @@ def main(argv: list[str]):
     )
     convert.add_argument("--fix_text", action="store_true", help="Run ftfy on every text first (extra `exact`).")
     convert.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
-    actions.add_parser("rules", help="Generate tokenization_rules_gpt1.py anew from the installed spaCy and ftfy.")
     args = parser.parse_args(argv)
 
-    if args.action == "rules":
-        from ..tokenization_rules.generate import write
-
-        try:
-            print(write())
-        except ImportError as error:
-            raise GPT1Error("the rules are made from spaCy and ftfy: pip install 'gpt1_hf[exact]'") from error
-        return
-
     if args.action == "train":
-        check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, MOST)})
+        check_ranges(args, {"vocab_size": (1, 2**31), "model_max_length": (2, NO_LIMIT)})
 
-    from ..data.token_stream import read_pieces
+    from ..data.corpus import read_pieces
     from ..files import check_writable
     from ..settings import default_data_dir
     from ..tokenization_gpt1 import GPT1Tokenizer
@@ -66,7 +56,7 @@ def main(argv: list[str]):
         try:
             tokenizer = GPT1Tokenizer.from_original(args.source, fix_text=args.fix_text)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise GPT1Error(f"the vocabulary in {args.source} is damaged ({error}): fetch it anew") from error
+            raise GPT1Error(f"the vocabulary in {args.source} is damaged ({error}): download it again") from error
     with writing(args.output_dir, "give another --output_dir"):
         tokenizer.save_pretrained(args.output_dir)
     print(f"{len(tokenizer):,} entries saved in {args.output_dir}")

@@ -1,4 +1,4 @@
-"""Score a language model on a task that it was not trained for."""
+"""Score a language model on a task without fine-tuning."""
 
 from .flags import check
 

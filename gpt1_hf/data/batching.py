@@ -1,25 +1,26 @@
-"""From a processor's rows to a batch: padded, packed, or with the common prefix of a question's choices held once."""
+"""From a processor's rows to a batch: padded, packed, or with the shared prefix of a question's choices held once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 
 from ..processing_gpt1 import GPT1Processor, as_columns, as_lists
 
 
-# Where a row may have its label: datasets' name, the models', and that of transformers' own collators.
+# Columns that may hold a row's label: the names in data sets, in models, and in transformers' collators.
 LABELS = ("label", "labels", "label_ids")
-IGNORED = -100  # the label of a token that has none
+IGNORED = -100  # label of a token without one
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Number of tokens that all sequences begin with, but for the last of the shortest: each keeps one of its own."""
+    """Length of the prefix that all sequences share. Each sequence keeps at least one token of its own."""
     longest = min(map(len, sequences)) - 1
     first, *others = sequences
-    # As a rule whole documents agree; comparing slices finds that out fastest.
+    # Usually whole documents agree, so comparing slices is fastest.
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2
@@ -33,35 +34,34 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 @dataclass
 class GPT1DataCollator:
     """
-    Makes a batch of rows of token ids, for [`GPT1Trainer`] or any training loop. Rows may be of any format that a data
-    set gives them in (lists, NumPy, PyTorch, pandas); padding that they come with is taken off by their
-    `attention_mask`, and put on anew.
+    Makes a batch from rows of token ids, for [`GPT1Trainer`] or any training loop. Rows may have any format of a data
+    set (lists, NumPy, PyTorch, pandas). Existing padding is removed by `attention_mask` and added again.
 
     Args:
         processor ([`GPT1Processor`]):
-            Processor that made the rows; its tokenizer gives padding token and side.
+            Processor that made the rows; its tokenizer defines padding token and side.
         pad_to_multiple_of (`int`, *optional*):
-            Round the batch's length up to a multiple, which tensor cores like.
+            Round the batch's length up to a multiple of this number, which is faster on tensor cores.
         packing (`bool`, *optional*, defaults to `False`):
-            Lay the sequences one after another in a single row without padding; their `position_ids` tell them apart.
-            For the formats that make one sequence of a row, and an attention that skips what is masked, such as flash
-            or flex: others do work that grows with the square of the whole row.
+            Put the sequences one after another in a single row without padding, separated by their `position_ids`.
+            Only for input formats with one sequence per row. Use an attention that skips masked tokens, such as flash
+            or flex: the work of others grows with the square of the whole row.
         shared_prefix (`bool`, *optional*, defaults to `True`):
-            In multiple choice, hold what all choices of a question begin with once, so that the model computes it
-            once: logits, loss and gradients stay the same.
+            In multiple choice, hold the shared prefix of a question's choices once, so that the model computes it
+            once. Logits, loss and gradients are the same.
 
     Returns:
-        `dict` with `input_ids` and, but for packed rows, `attention_mask`. Their shape is `(batch, seq)`, or `(batch,
-        sequences, seq)` where a row makes several sequences; with a shared prefix `(batch, seq)`, beside
-        `branch_starts` of shape `(batch, choices)`; packed `(1, tokens)`, beside `position_ids`. Padding on the left
-        comes with `position_ids`, too. If the rows have a `label` (or `labels`, or `label_ids`), `labels` of shape
-        `(batch,)`; of rows with several numbers, `(batch, numbers)`; of rows with a whole number for each token, the
-        shape of `input_ids`, with −100 at padding. Whole numbers stay such, others are fp32; a missing label is `None`
-        or NaN, of all rows or of none.
+        `dict` with `input_ids` and, unless packed, `attention_mask`. Their shape is `(batch, seq)`, or `(batch,
+        sequences, seq)` if a row has several sequences. With a shared prefix it is `(batch, seq)`, with
+        `branch_starts` of shape `(batch, choices)`; packed, it is `(1, tokens)`, with `position_ids`. Padding on the
+        left also adds `position_ids`. If the rows have a `label` (or `labels`, or `label_ids`), `labels` has the shape
+        `(batch,)`; with several numbers per row, `(batch, numbers)`; with an integer per token, the shape of
+        `input_ids`, and −100 at padding. Integers stay integers, other numbers become fp32. A label that is `None` or
+        NaN is missing, which must hold for all rows or none.
 
     Raises:
-        ValueError: if rows of several sequences are to be packed, or have unequal numbers of them; or if labels are
-        not numbers, or of unequal length, or some rows have one and others none.
+        ValueError: if rows with several sequences are to be packed, or have unequal numbers of sequences; if labels
+        are not numbers or differ in length; or if only some rows have a label.
     """
 
     processor: GPT1Processor
@@ -72,17 +72,17 @@ class GPT1DataCollator:
     def __post_init__(self):
         if self.packing and self.processor.has_several_sequences:
             raise ValueError(
-                f"the {self.processor.input_format} format makes several sequences of a row, which cannot be packed: "
-                "leave packing off"
+                f"the {self.processor.input_format} format has several sequences per row, which cannot be packed: "
+                "turn packing off"
             )
 
     def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [_as_row(row) for row in rows]
         sequences, labels = self._sequences(rows), self._labels(rows)
-        of_tokens = labels is not None and self._are_of_tokens(labels, sequences)
-        if of_tokens:
-            labels = [_kept(label, row) for label, row in zip(labels, rows, strict=True)]
-        sequences = [_kept(sequence, row) for sequence, row in zip(sequences, rows, strict=True)]
+        is_per_token = labels is not None and self._are_per_token(labels, sequences)
+        if is_per_token:
+            labels = [_without_padding(label, row) for label, row in zip(labels, rows, strict=True)]
+        sequences = [_without_padding(sequence, row) for sequence, row in zip(sequences, rows, strict=True)]
         if self.packing:
             batch = {
                 "input_ids": torch.tensor([[token for sequence in sequences for token in sequence]]),
@@ -94,15 +94,15 @@ class GPT1DataCollator:
             for index, row in enumerate(sequences):
                 if len(row) != len(sequences[0]):
                     raise ValueError(
-                        f"row {index} of the batch has {len(row)} choices, but row 0 has {len(sequences[0])}: rows of "
-                        "a batch need equally many"
+                        f"row {index} of the batch has {len(row)} choices, but row 0 has {len(sequences[0])}: all "
+                        "rows of a batch need the same number"
                     )
             if self.shared_prefix and self.processor.input_format == "multiple_choice":
                 batch = self._share_prefixes(sequences)
             else:
                 batch = self._pad([sequence for row in sequences for sequence in row])
                 batch = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in batch.items()}
-        if of_tokens:
+        if is_per_token:
             batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
             is_token = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
             batch["labels"][is_token] = torch.tensor([number for label in labels for number in label])
@@ -113,20 +113,20 @@ class GPT1DataCollator:
     def _sequences(self, rows: list[Mapping[str, Any]]) -> list[list]:
         """Token ids of each row, or lists of them."""
         if not rows:
-            raise ValueError("give the collator one row at least")
+            raise ValueError("give the collator at least one row")
         sequences = [as_lists(row["input_ids"]) for row in rows]
         several = self.processor.has_several_sequences
         for index, sequence in enumerate(sequences):
             if (bool(sequence) and isinstance(sequence[0], list)) != several:
                 raise ValueError(
                     f"row {index} of the batch holds {'one sequence' if several else 'several sequences'}, but the "
-                    f"{self.processor.input_format} format makes {'several' if several else 'one'} of a row: encode "
-                    "it with the collator's own processor"
+                    f"{self.processor.input_format} format has {'several' if several else 'one'} per row: encode it "
+                    "with the collator's own processor"
                 )
         return sequences
 
     def _labels(self, rows: list[Mapping[str, Any]]) -> list | None:
-        """Label of each row: a number, or a list of numbers; `None`, if the rows have none."""
+        """Label of each row, a number or a list of numbers; `None` if the rows have no labels."""
         labels = []
         for index, row in enumerate(rows):
             found = {name: label for name in LABELS if not _is_missing(label := as_lists(row.get(name)))}
@@ -137,18 +137,18 @@ class GPT1DataCollator:
         if len(missing) == len(labels):
             return None
         if missing:
-            raise ValueError(f"row {missing[0]} of the batch has no label, but others have: label all rows, or none")
+            raise ValueError(f"row {missing[0]} of the batch has no label, but others have: label all rows or none")
         for index, label in enumerate(labels):
             numbers = label if isinstance(label, list) else [label]
             for number in numbers:
                 if not isinstance(number, int | float) or not math.isfinite(number):
                     raise ValueError(
-                        f"row {index} of the batch has the label {label!r}, and labels are numbers: give class ids "
-                        "from 0 on (Dataset.class_encode_column makes them of names), or scores"
+                        f"row {index} of the batch has the label {label!r}, but labels must be numbers: give class "
+                        "ids from 0 (Dataset.class_encode_column makes them from names), or scores"
                     )
         if all(isinstance(label, bool) for label in labels):
             return [int(label) for label in labels]
-        # Several truth values in a row say of each class whether it applies, which is learnt as a number.
+        # A list of booleans says for each class whether it applies; it is trained on as numbers.
         return [
             [float(number) if isinstance(number, bool) else number for number in label]
             if isinstance(label, list)
@@ -156,8 +156,8 @@ class GPT1DataCollator:
             for label in labels
         ]
 
-    def _are_of_tokens(self, labels: list, sequences: list[list]) -> bool:
-        """Whether labels belong to tokens; raises if rows disagree in what they have."""
+    def _are_per_token(self, labels: list, sequences: list[list]) -> bool:
+        """Whether labels belong to tokens; raises if the rows have different numbers of labels."""
         n_labels = [len(label) if isinstance(label, list) else None for label in labels]
         lengths = [len(sequence) for sequence in sequences]
         is_whole = all(isinstance(number, int) for label in labels if isinstance(label, list) for number in label)
@@ -165,10 +165,10 @@ class GPT1DataCollator:
             return True
         for index, n in enumerate(n_labels):
             if n != n_labels[0]:
-                said = ["one" if count is None else f"a list of {count}" for count in (n, n_labels[0])]
+                this, first = ("one" if count is None else f"a list of {count}" for count in (n, n_labels[0]))
                 raise ValueError(
-                    f"row {index} of the batch has {said[0]} as its label, but row 0 has {said[1]}: rows need equally "
-                    "many, or a whole number for each token"
+                    f"row {index} of the batch has {this} as its label, but row 0 has {first}: all rows need the same "
+                    "number of labels, or an integer for each token"
                 )
         return False
 
@@ -183,7 +183,7 @@ class GPT1DataCollator:
             joined.append(row)
             starts.append(row_starts)
         batch = self._pad(joined)
-        batch.pop("position_ids", None)  # of branches, the model finds them
+        batch.pop("position_ids", None)  # the model computes those of branches
         batch["branch_starts"] = torch.tensor(starts)
         if self.processor.tokenizer.padding_side == "left":
             batch["branch_starts"] += (batch["attention_mask"] == 0).sum(-1, keepdim=True)
@@ -204,26 +204,78 @@ class GPT1DataCollator:
 
 
 def _as_row(row: Any) -> Mapping[str, Any]:
-    """A row as a mapping; of pandas and Arrow it may be a table of one."""
+    """A row as a mapping; pandas and Arrow may give a table with one row."""
     columns = as_columns(row)
     if columns is not None and not isinstance(row, Mapping):
         columns = {name: as_lists(values) for name, values in columns.items()}
         columns = {name: values[0] for name, values in columns.items() if len(values) == 1}
     if columns is None or "input_ids" not in columns:
-        raise ValueError("give the collator rows with input_ids, as the processor makes them")
+        raise ValueError("rows need input_ids: encode them with the processor")
     return columns
 
 
 def _is_missing(label: Any) -> bool:
-    """Whether a label is none: as of hidden labels, which are NaN in NumPy's and pandas' formats."""
+    """Whether a label is missing. In NumPy's and pandas' formats it is NaN."""
     return label is None or (isinstance(label, float) and math.isnan(label))
 
 
-def _kept(values: list, row: Mapping[str, Any]) -> list:
-    """What of a row's values stands at tokens, not at padding."""
+def _without_padding(values: list, row: Mapping[str, Any]) -> list:
+    """The values of a row's tokens, without padding."""
     mask = as_lists(row.get("attention_mask"))
     if mask is None:
         return values
     if mask and isinstance(mask[0], list):
-        return [_kept(part, {"attention_mask": own}) for part, own in zip(values, mask, strict=True)]
+        return [_without_padding(part, {"attention_mask": own}) for part, own in zip(values, mask, strict=True)]
     return values if all(mask) else [value for value, is_token in zip(values, mask, strict=True) if is_token]
+
+
+# The number of updates whose rows are sorted together by length: enough for nearly all of the saving, and few enough
+# that the updates differ from epoch to epoch. See tests/benchmarks/batching.py.
+UPDATES_PER_SORT = 16
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """
+    A random order in which the rows of an update have similar lengths, so that little of it is padding.
+
+    Unlike in transformers' sampler of the same name, updates come in random order, not by descending length, and the
+    order depends on seed and epoch alone: it is the same on all processes and after resuming.
+
+    Args:
+        lengths (`Sequence[int]`):
+            Length of each row.
+        update_size (`int`):
+            Rows per update, over all processes and accumulated batches.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], update_size: int, seed: int = 0):
+        self.lengths = torch.as_tensor(lengths)
+        self.update_size = update_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        order = torch.randperm(len(self), generator=generator)
+        groups = [
+            rows[self.lengths[rows].argsort(stable=True)] for rows in order.split(UPDATES_PER_SORT * self.update_size)
+        ]
+        # Only the last group can end with an incomplete update, which stays the last.
+        updates = [update for group in groups for update in group.split(self.update_size)]
+        n_whole = len(self) // self.update_size
+        for index in [*torch.randperm(n_whole, generator=generator).tolist(), *range(n_whole, len(updates))]:
+            yield from updates[index].tolist()
+
+
+def row_lengths(input_ids: Sequence[Sequence]) -> list[int]:
+    """Length of each row of token ids; of a row with several sequences, the length of the longest."""
+    rows = map(as_lists, input_ids)
+    return [max(map(len, row)) if row and isinstance(row[0], list) else len(row) for row in rows]

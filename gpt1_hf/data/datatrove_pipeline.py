@@ -1,11 +1,11 @@
-"""Token streams of corpora beyond one machine: the reading and tokenizing of `corpus.py` as a datatrove pipeline.
+"""Token streams of corpora too large for one machine: reading and tokenizing as datatrove pipelines.
 
 The stream is byte for byte the one that [`build_token_stream`] writes, with the same fingerprint, so that
-`gpt1 pretrain` finds and reuses it. `recipes/scale.py` runs it on one machine. On a cluster, whose nodes share the
-file system and have this package, the same two pipelines go to datatrove's executor for it (not run):
+`gpt1 pretrain` finds and reuses it. `recipes/scale.py` runs the pipelines on one machine. On a cluster with this
+package and a shared file system, give them to datatrove's executor for that cluster (not tested):
 
 ```python
-from datatrove.executor import SlurmPipelineExecutor  # or RayPipelineExecutor, with options of its own
+from datatrove.executor import SlurmPipelineExecutor  # or RayPipelineExecutor, with its own options
 
 tokenize, merge, work = token_pipelines("me/corpus", tokenizer, "runs/big/tokens/train", tasks=64)
 node = {"time": "04:00:00", "partition": "cpu"}
@@ -13,9 +13,9 @@ tokens = SlurmPipelineExecutor(tokenize, tasks=64, logging_dir=f"{work}/logs", *
 SlurmPipelineExecutor(merge, tasks=1, depends=tokens, logging_dir=f"{work}/merge-logs", **node).run()
 ```
 
-Run again after a break, it does what is missing: datatrove skips the tasks that it has logged as complete, and a shard
-is moved into place only when whole. Files are what the tasks share out: one large file is the work of one task. The
-folder `work` can be removed when the stream is there.
+After an interruption, run the same code again: datatrove skips the tasks that it has logged as complete, and a shard's
+folder appears only when the shard is complete. Tasks share the corpus by files, so one large file is one task's work.
+Delete the folder `work` once the stream exists.
 """
 
 import shutil
@@ -25,17 +25,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
+from .corpus import fingerprint, read_pieces, text_files
 from .token_stream import (
     INDEX,
     LINE_BREAK,
     NO_TEXT,
     TOKENS,
     TokenStream,
-    fingerprint,
     read_index,
-    read_pieces,
     stream_fingerprint,
-    text_files,
     write_index,
     write_once,
     write_token_stream,
@@ -47,17 +45,11 @@ try:
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.base import PipelineStep
 except ImportError as error:
-    raise GPT1Error("corpora beyond one machine are read by datatrove: pip install 'gpt1_hf[scale]'") from error
+    raise GPT1Error("building token streams in parallel needs datatrove: pip install 'gpt1_hf[scale]'") from error
 
 
 class CorpusReader(PipelineStep):
-    """
-    Read a task's part of a corpus; a document of the pipeline is a piece of one of the corpus, see [`read_pieces`].
-
-    Args:
-        source (`tuple`):
-            Arguments of [`read_pieces`]: corpus, split, data folder, revision, kind of rows.
-    """
+    """Read a task's part of a corpus. The pipeline's "documents" are pieces of documents, see [`read_pieces`]."""
 
     type = "READER"
     name = "GPT-1 corpus"
@@ -72,17 +64,7 @@ class CorpusReader(PipelineStep):
 
 
 class TokenShard(PipelineStep):
-    """
-    Tokenize the pieces of [`CorpusReader`] into a shard, which is a token stream of its own.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            Tokenizer.
-        work (`Path`):
-            Folder of the shards.
-        digest (`str`):
-            Fingerprint of the whole stream.
-    """
+    """Tokenize a task's pieces into a shard: a token stream with the fingerprint of the whole stream."""
 
     type = "TOKENIZER"
     name = "GPT-1 token shard"
@@ -105,19 +87,8 @@ class TokenShard(PipelineStep):
 
 class MergeShards(PipelineStep):
     """
-    Join the shards, in order, to the stream that `gpt1 pretrain` reads.
-
-    Args:
-        work (`Path`):
-            Folder of the shards.
-        tasks (`int`):
-            Number of shards.
-        folder (`Path`):
-            Where the stream lives.
-        digest (`str`):
-            Fingerprint of the stream.
-        line_break (`int`, *optional*):
-            If the shards are parts of one text: the token between them.
+    Concatenate the shards, in order, into the stream that `gpt1 pretrain` reads. If they are parts of a single text,
+    `line_break` is the token between them.
     """
 
     type = "TOKENIZER"
@@ -160,23 +131,23 @@ class MergeShards(PipelineStep):
 
 
 def shard_folder(work: Path, rank: int) -> Path:
-    """Where the shard of a task lives."""
+    """Folder of a task's shard."""
     return work / f"{rank:05d}"
 
 
 def shard_index(shard: Path, digest: str) -> dict:
     """
-    Index of a whole shard.
+    Index of a complete shard.
 
     Raises:
-        GPT1Error: if the shard is missing, torn, or of another stream.
+        GPT1Error: if the shard is missing, incomplete, or belongs to another stream.
     """
     if (shard / INDEX).is_file():
         index = read_index(shard)
         size = (index["document_ends"] or [0])[-1] * np.dtype(index["dtype"]).itemsize
         if index["fingerprint"] == digest and (shard / TOKENS).stat().st_size == size:
             return index
-    raise GPT1Error(f"the shard {shard} is missing or torn: remove {shard.parent} and build the stream again")
+    raise GPT1Error(f"the shard {shard} is missing or incomplete: delete {shard.parent} and build the stream again")
 
 
 def token_pipelines(
@@ -193,21 +164,21 @@ def token_pipelines(
     Pipelines that build a token stream, for datatrove's executors.
 
     Args:
-        corpus (`str`):
-            As for [`read_pieces`], and so are `split`, `data_dir`, `revision` and `rows`.
+        corpus (`str`), split, data_dir, revision, rows:
+            As in [`read_pieces`].
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer.
         folder (`str` or `Path`):
-            Where the stream shall live: `<tokens_dir>/train` of `gpt1 pretrain`.
+            Folder of the stream: `<tokens_dir>/train` of `gpt1 pretrain`.
         tasks (`int`):
-            Number of tasks of the first pipeline; more than the corpus has files are of no use.
+            Number of tasks of the first pipeline, at most the number of files of the corpus.
 
     Returns:
-        the pipeline of `tasks` tasks that writes the shards, the one of a single task that then joins them, and the
-        folder of the shards, where the logs belong, too: it is another one when corpus, tokenizer or `tasks` change.
+        `tuple`: the pipeline that writes the shards, in `tasks` tasks; the pipeline that then merges them, in one
+        task; and the folder for shards and logs, which differs for each corpus, tokenizer and `tasks`.
 
     Raises:
-        GPT1Error: if the rows are lines of one text and the tokenizer has no token for a line break.
+        GPT1Error: if the rows are lines of a single text and the tokenizer has no line-break token.
     """
     folder = Path(folder)
     source = (corpus, split, data_dir, revision, rows)
@@ -216,8 +187,8 @@ def token_pipelines(
         line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
         if line_break is None:
             raise GPT1Error(
-                "the parts of one text are joined at line breaks, for which this tokenizer has no token; train one "
-                "with `gpt1 tokenizer train --corpus_rows lines`, or build the stream on one machine"
+                "the parts of a single text are joined by a line-break token, which this tokenizer does not have: "
+                "train one with `gpt1 tokenizer train --corpus_rows lines`, or build the stream on one machine"
             )
     digest = stream_fingerprint(fingerprint(*source), tokenizer)
     work = folder.with_name(folder.name + ".shards") / f"{digest[:16]}-{tasks}"
@@ -233,7 +204,7 @@ def build_with_datatrove(
 
     Args:
         workers (`int`, *optional*, defaults to -1):
-            How many tasks run at a time; -1 for all.
+            Number of tasks that run at the same time; -1 runs all.
 
     Returns:
         [`TokenStream`].

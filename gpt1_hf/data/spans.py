@@ -1,4 +1,4 @@
-"""Spans of a stream of tokens, as rows to train or test on."""
+"""Spans of a token stream, as rows to train or test on."""
 
 from collections.abc import Iterable
 
@@ -13,8 +13,8 @@ class Spans(torch.utils.data.Dataset):
     """
     Contiguous spans of a stream.
 
-    An item has `input_ids`, `labels` (the same ids) and `start` (where in the stream it begins), by which
-    [`GPT1Trainer`] can name the documents of a batch.
+    An item has `input_ids`, `labels` (the same ids) and `start`, its position in the stream, from which
+    [`GPT1Trainer`] finds the documents of a batch.
 
     Args:
         stream ([`TokenStream`]):
@@ -28,22 +28,22 @@ class Spans(torch.utils.data.Dataset):
 
     def __init__(self, stream: TokenStream, length: int):
         if len(stream) < length:
-            raise GPT1Error(f"the corpus has {len(stream)} tokens, fewer than one span of {length}; give it more text")
+            raise GPT1Error(f"the corpus has {len(stream)} tokens, fewer than one span of {length}: use more text")
         self.stream = stream
         self.length = length
 
     @property
     def spans_per_epoch(self) -> int:
-        """Number of spans that hold as many tokens as the stream does."""
+        """Number of whole spans in the stream."""
         return len(self.stream) // self.length
 
     def span(self, start: int) -> dict[str, torch.Tensor | int]:
-        """The span that begins with a token."""
+        """The span whose first token is at `start`."""
         ids = torch.from_numpy(self.stream.tokens[start : start + self.length].astype(np.int64))
         return {"input_ids": ids, "labels": ids, "start": start}
 
     def documents_of(self, starts: Iterable[int]) -> list[int]:
-        """Numbers of the documents, from 0, that the spans with these first tokens have a part of."""
+        """Numbers, from 0, of the documents that the spans at these starts overlap."""
         ends = np.asarray(self.stream.document_ends)
         documents = set()
         for start in starts:
@@ -53,7 +53,7 @@ class Spans(torch.utils.data.Dataset):
 
 
 class RandomSpans(Spans):
-    """Every span, indexed by its first token; [`GPT1Trainer`] draws from them at random, with replacement."""
+    """Every span, indexed by its start; [`GPT1Trainer`] samples from them with replacement."""
 
     def __len__(self) -> int:
         return len(self.stream) - self.length + 1
@@ -64,8 +64,8 @@ class RandomSpans(Spans):
         return self.span(start)
 
 
-class Windows(Spans):
-    """Neighbouring spans, in order; a shorter rest is left out."""
+class ConsecutiveSpans(Spans):
+    """Spans one after another; a shorter rest at the end is dropped."""
 
     def __len__(self) -> int:
         return self.spans_per_epoch

@@ -1,1 +1,1 @@
-"""How well a model does: metrics, perplexity, benchmark scores, and the results file that holds them."""
+"""Evaluation of models: metrics, task scores, perplexity, overlap with training data, and `results.json`."""

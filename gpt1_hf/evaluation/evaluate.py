@@ -1,18 +1,20 @@
-"""`gpt1 evaluate`: a fine-tuned model on a task, or a language model on text."""
+"""`gpt1 evaluate`: score a fine-tuned model on a task, or a language model on text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
-from ..data.sampling import spaced
+from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
-from ..settings import MOST, check_ranges, default_data_dir
-from ..tasks import load_task
+from ..settings import NO_LIMIT, check_ranges, default_data_dir
+from ..tasks import Task, load_task
 from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
@@ -29,63 +31,71 @@ from .task_scores import (
 
 
 RANGES = {
-    "stride": (1, MOST),
-    "max_characters": (1, MOST),
-    "max_length": (2, MOST),
-    "max_examples": (1, MOST),
-    "batch_size": (1, MOST),
+    "stride": (1, NO_LIMIT),
+    "max_characters": (1, NO_LIMIT),
+    "max_length": (2, NO_LIMIT),
+    "max_examples": (1, NO_LIMIT),
+    "batch_size": (1, NO_LIMIT),
 }
 
 
 @dataclass
 class EvaluateArguments:
-    """One evaluation: of a fine-tuned model on a task, or of a language model on text."""
+    """Settings of `gpt1 evaluate`."""
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Model: folder, Hub id, or gpt1-tiny."})
-    task: str | None = field(default=None, metadata={"help": "Task id; the model must be fine-tuned for it."})
+    task: str | None = field(
+        default=None, metadata={"help": "Task id or YAML file. The model must be fine-tuned for it."}
+    )
     text_file: str | None = field(
-        default=None, metadata={"help": "Text: perplexity and bits per character. As --corpus of `gpt1 pretrain`."}
+        default=None,
+        metadata={"help": "Text to compute perplexity and bits per character on; see --corpus of `gpt1 pretrain`."},
     )
     split: str | None = field(
         default=None,
         metadata={
-            "help": "Split of the task, such as test or validation_matched, or of the text. Default: validation; of "
-            "Story Cloze also test."
+            "help": "Split of the task or text, such as test or validation_matched. Default: validation, and test for "
+            "Story Cloze."
         },
     )
-    sample: bool = field(default=False, metadata={"help": "Score the small labelled sample in the package."})
+    sample: bool = field(
+        default=False, metadata={"help": "Score the small labelled sample that comes with the package."}
+    )
     data_dir: str | None = field(
         default_factory=default_data_dir,
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
     )
     stride: int | None = field(
-        default=None, metadata={"help": "Tokens newly scored in each window of text. Default: all but the first."}
+        default=None,
+        metadata={"help": "Number of new tokens to score in each window of text. Default: all but the first."},
     )
     max_characters: int | None = field(
-        default=None, metadata={"help": "Score the first so many characters of the text. Default: all."}
+        default=None, metadata={"help": "Score only this many characters from the start of the text. Default: all."}
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Longest row, or window of text, in tokens. Default: the model's context."}
+        default=None,
+        metadata={"help": "Maximum length of a row or a window of text, in tokens. Default: the model's context."},
     )
     max_examples: int | None = field(
-        default=None, metadata={"help": "Score so many rows or documents, evenly spaced. Default: all."}
+        default=None, metadata={"help": "Score at most this many rows or documents, evenly spaced. Default: all."}
     )
     check_overlap: bool = field(
         default=False,
         metadata={
-            "help": "Of a task: find rows that stand in its train split, and score the others by themselves, too. "
-            "With --train_text, and of text: find what stands in that."
+            "help": "For a task, count the rows that are also in its train split, and also score only the others. "
+            "With --train_text, also measure the overlap with that text."
         },
     )
     train_text: str | None = field(
-        default=None, metadata={"help": "With check_overlap: text that the language model learnt from, as --corpus."}
+        default=None,
+        metadata={"help": "Text that the language model was trained on, for check_overlap; given as for --corpus."},
     )
-    batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
+    batch_size: int = field(default=16, metadata={"help": "Number of rows or windows in a forward pass."})
     output_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where results.json is written. Default: runs/evaluate/<task or text>/<model>, and below it for "
-            "--split."
+            "help": "Folder for results.json. Default: runs/evaluate/<task or text>/<model>, with a subfolder for "
+            "--split or --sample."
         },
     )
 
@@ -95,22 +105,23 @@ class EvaluateArguments:
             sample = "sample" if self.sample else None
             self.output_dir = default_folder("evaluate", self.task or self.text_file, self.model, self.split, sample)
         if self.sample and self.text_file:
-            raise UsageError("sample is a task's: give --task in place of --text_file, or drop it")
+            raise UsageError("--sample needs a task: replace --text_file with --task, or drop --sample")
 
 
 def evaluate(args: EvaluateArguments) -> list[Result]:
     """
-    Score a model on a task or on text, and write `results.json` (and, of a task, `predictions.jsonl`).
+    Score a model on a task or on text, print the results and write `results.json`, and `predictions.jsonl` for a task.
 
     Raises:
-        GPT1Error: if neither or both of `task` and `text_file` are given, or the model does not fit.
+        UsageError: if the settings contradict each other, such as both `task` and `text_file`.
+        GPT1Error: if the model does not fit the task or the text, or the data cannot be read.
     """
     if (args.task is None) == (args.text_file is None):
-        raise UsageError("evaluate needs either --task or --text_file")
+        raise UsageError("evaluate takes either --task or --text_file: give exactly one of them")
     if args.train_text and not args.check_overlap:
-        raise UsageError("train_text is what check_overlap looks in: give --check_overlap, too")
+        raise UsageError("--train_text is only used by --check_overlap: give both, or drop --train_text")
     if args.check_overlap and args.text_file and not args.train_text:
-        raise UsageError("check_overlap of text needs --train_text, the text that the model learnt from")
+        raise UsageError("--check_overlap on text needs --train_text, the text that the model was trained on")
     check_writable(args.output_dir)
     results = measure(args)
     print(format_results(results))
@@ -119,23 +130,22 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
 
 
 def measure(args: EvaluateArguments) -> list[Result]:
-    """[`evaluate`] without the table and `results.json`."""
+    """Score as [`evaluate`] does, but print and write no results; a task's `predictions.jsonl` is written."""
     return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.token_stream import encode_blocks, read_documents, text_files
+    from ..data.corpus import read_documents, text_files
+    from ..data.token_stream import encode_blocks
 
     if args.split and text_files(args.text_file, args.data_dir):
-        raise UsageError(
-            f"split is a data set's: {args.text_file} is plain text, all of which is scored; drop --split"
-        )
+        raise UsageError(f"{args.text_file} is plain text and has no splits: drop --split")
     split = args.split or "validation"
     documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
     if not documents:
-        raise GPT1Error(f"{args.text_file} is empty: it has no text to score")
+        raise GPT1Error(f"{args.text_file} is empty: give a file that contains text")
     n_documents = len(documents)
-    documents = [documents[index] for index in spaced(n_documents, args.max_examples)]
+    documents = [documents[index] for index in evenly_spaced(n_documents, args.max_examples)]
     overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
     tokenizer, model = open_tokenizer(args.model), open_causal_lm(args.model).to(compute_device())
     check_tokenizer(model.config, tokenizer, args.model)
@@ -144,7 +154,12 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents
     )
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
-    cut = {} if args.max_characters is None else {"max_characters": args.max_characters}
+    details = {"text": args.text_file, "window": window, "stride": args.stride or window - 1}
+    if text_score.n_documents != n_documents:
+        details["rows_of_split"] = n_documents
+    if args.max_characters is not None:
+        details["max_characters"] = args.max_characters
+    details |= overlap
     common = {
         "task": "language_modeling",
         "split": split,
@@ -152,14 +167,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         "paper": None,
         "model": args.model,
         "seed": None,
-        "details": {
-            "text": args.text_file,
-            "window": window,
-            "stride": args.stride or window - 1,
-            **({} if text_score.n_documents == n_documents else {"rows_of_split": n_documents}),
-            **cut,
-            **overlap,
-        },
+        "details": details,
     }
     return [
         Result(metric="perplexity", value=round(text_score.perplexity, 3), **common),
@@ -168,7 +176,7 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
 
 
 def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
-    """Documents up to a number of characters, the last of them cut; all, if that is `None`."""
+    """The first documents up to `n` characters in total, the last one cut; all documents if `n` is `None`."""
     chosen: list[str] = []
     for document in documents:
         left = None if n is None else n - sum(map(len, chosen))
@@ -184,36 +192,48 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     model, processor = open_fine_tuned(args.model, task)
     record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)
-    rows = {split: rows[split].select(spaced(len(rows[split]), args.max_examples)) for split in rows}
-    digests = {split: rows_digest(rows[split]) for split in rows}
+    rows = {split: part.select(evenly_spaced(len(part), args.max_examples)) for split, part in rows.items()}
+    digests = {split: rows_digest(part) for split, part in rows.items()}
     if not args.max_examples and record.get("sample") == args.sample:
         check_rows(record, digests, args.model)
     max_length = args.max_length or row_length(model.config, processor.tokenizer)
-    encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
+    encoded = {split: encode_rows(part, processor, max_length) for split, part in rows.items()}
     predictions = {
         split: predict(model, processor, task, rows[split], encoded[split], args.batch_size) for split in rows
     }
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
     details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
-    details |= {name: record[name] for name in ("tokenizer",) if name in record}
-    details |= {"trained_on": record["task"]} if "task" in record else {}
-    results, seed = [], record.get("seed")
-    for split in predictions:
-        found = {**details, "rows_digest": digests[split]}
-        scored = task_results(task, split, predictions[split], model=args.model, seed=seed, details=found)
+    if "tokenizer" in record:
+        details["tokenizer"] = record["tokenizer"]
+    if "task" in record:
+        details["trained_on"] = record["task"]
+    results = []
+    for split, answered in predictions.items():
+        own_details = {**details, "rows_digest": digests[split]}
+        scored = task_results(task, split, answered, args.model, record.get("seed"), own_details)
         if not scored:
-            note(f"the labels of {task.id} ({split}) are hidden: predictions without a metric")
-        if args.check_overlap and scored:
-            train = task.load("train", args.data_dir, args.sample)
-            overlap = row_overlap(train, rows[split], task.input_format)
-            found = {**found, "sample": True}  # it is marked as a part of the split already
-            others = [row for row, is_seen in zip(predictions[split], overlap.whole, strict=True) if not is_seen]
-            clean = task_results(task, split, others, args.model, seed, found) if others else []
-            more = {"train_rows": len(train)}
-            if args.train_text:
-                texts = row_texts(rows[split], task.input_format)
-                more |= in_corpus(args.train_text, texts, args.data_dir)
-            scored = with_overlap(scored, overlap, clean, more)
+            note(f"the labels of {task.id} ({split}) are hidden: predictions are written without a metric")
+        elif args.check_overlap:
+            scored = _check_overlap(args, task, split, rows[split], answered, scored)
         results += scored
     return results
+
+
+def _check_overlap(
+    args: EvaluateArguments,
+    task: Task,
+    split: str,
+    rows: Dataset,
+    predictions: list[dict[str, Any]],
+    results: list[Result],
+) -> list[Result]:
+    """Add the overlap with the training data to the results of a split."""
+    train = task.load("train", args.data_dir, args.sample)
+    overlap = row_overlap(train, rows, task.input_format)
+    unseen = [row for row, is_seen in zip(predictions, overlap.whole, strict=True) if not is_seen]
+    results_unseen = task_results(task, split, unseen, args.model, seed=None, details={}) if unseen else []
+    more = {"train_rows": len(train)}
+    if args.train_text:
+        more |= in_corpus(args.train_text, row_texts(rows, task.input_format), args.data_dir)
+    return with_overlap(results, overlap, results_unseen, more)

@@ -1,7 +1,7 @@
-"""The zip that GLUE's leaderboard takes: a file of predictions for each hidden test set (https://gluebenchmark.com/faq).
+"""`gpt1 submit`: the zip for GLUE's leaderboard, one file of predictions for each hidden test set.
 
-The names of the files, their header and the spelling of the labels follow the formatter of the benchmark's own authors
-(jiant, `jiant/scripts/benchmarks/benchmarks.py`). The server scores no submission that lacks a file.
+File names, header and label names follow the formatter of the benchmark's authors (jiant,
+`jiant/scripts/benchmarks/benchmarks.py`). The server rejects incomplete submissions (https://gluebenchmark.com/faq).
 """
 
 import csv
@@ -18,9 +18,11 @@ from tabulate import tabulate
 
 from ..console import note
 from ..errors import GPT1Error, UsageError
+from ..files import replacing
 from ..settings import default_data_dir
 from ..tasks import Task, load_task
 from ..training_record import row_length, trained_on
+from .results import RESULTS
 from .task_scores import encode_rows, open_fine_tuned, predict, write_predictions
 
 
@@ -34,17 +36,17 @@ class GlueFile:
 
     Args:
         name (`str`):
-            Its name, without `.tsv`.
+            File name without `.tsv`.
         task (`str`, *optional*):
-            Task whose model predicts it; `None` for WNLI, which the paper leaves out.
+            Task whose model predicts the file; `None` for WNLI, which the paper leaves out.
         n_rows (`int`):
-            Rows of the test set, with the indices 0 to `n_rows - 1`.
+            Number of test rows. Their indices are 0 to `n_rows - 1`.
         majority (`str`):
-            The training set's most frequent label, or its mean score.
+            Most frequent label, or mean score, of the training set.
         subset (`str`, *optional*):
-            Part of the test split that it holds.
+            Subset of the test split that the file contains.
         has_names (`bool`):
-            Whether labels are spelt out; otherwise they are class ids, or scores.
+            Whether the file contains label names. Other files contain class ids or scores.
     """
 
     name: str
@@ -65,9 +67,9 @@ FILES = [
     GlueFile("MNLI-mm", "mnli", 9847, "contradiction", "mismatched", has_names=True),
     GlueFile("QNLI", "qnli", 5463, "not_entailment", has_names=True),
     GlueFile("RTE", "rte", 3000, "entailment", has_names=True),
-    # Left out by the paper; answers by the most frequent label score 65.1 on it (Wang et al., 2018, Table 4).
+    # The paper leaves WNLI out. The most frequent label scores 65.1 on it (Wang et al., 2018, Table 4).
     GlueFile("WNLI", None, 146, "0"),
-    # The diagnostic set, predicted by the model for MultiNLI.
+    # The diagnostic set, which the MultiNLI model predicts.
     GlueFile("AX", "mnli", 1104, "contradiction", "ax", has_names=True),
 ]
 DIAGNOSTIC = replace(
@@ -88,17 +90,17 @@ DIAGNOSTIC = replace(
 
 @dataclass
 class SubmitArguments:
-    """One submission to GLUE's leaderboard."""
+    """Settings of `gpt1 submit`."""
 
     models: str | None = field(
         default=None,
-        metadata={"help": "Folder of fine-tuned models, <models>/<task>, as `gpt1 finetune --task all` leaves them."},
+        metadata={"help": "Folder of fine-tuned models, <models>/<task>, as written by `gpt1 finetune --task all`."},
     )
     predictions: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of predictions made before, <predictions>/<task>/predictions.jsonl, as `gpt1 evaluate "
-            "--split test` and this command leave them; used before models."
+            "help": "Folder of predictions, <predictions>/<task>/predictions.jsonl, as written by `gpt1 evaluate "
+            "--split test` and by this command. A task found here needs no model."
         },
     )
     data_dir: str | None = field(
@@ -106,145 +108,136 @@ class SubmitArguments:
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
     )
     fill_missing: bool = field(
-        default=False, metadata={"help": "Answer test sets that have no predictions by the most frequent label."}
+        default=False, metadata={"help": "Fill test sets without predictions with the most frequent label."}
     )
-    batch_size: int = field(default=64, metadata={"help": "Rows per forward pass."})
-    output_dir: str = field(
-        default="runs/submit", metadata={"help": "Where submission.zip and the predictions are written."}
-    )
+    batch_size: int = field(default=64, metadata={"help": "Number of rows in a forward pass."})
+    output_dir: str = field(default="runs/submit", metadata={"help": "Folder for submission.zip and the predictions."})
 
 
 def submit(args: SubmitArguments) -> Path:
     """
-    Write `<output_dir>/submission.zip`, from fine-tuned models, from predictions, or from both.
+    Write `<output_dir>/submission.zip` from fine-tuned models, from predictions, or from both.
 
     Returns:
         `Path` of the zip.
 
     Raises:
-        GPT1Error: if neither is given, predictions do not fit their test set, or files are lacking and `fill_missing`
-        is off.
+        UsageError: if neither models nor predictions are given.
+        GPT1Error: if predictions do not match their test set, or some are missing and `fill_missing` is off.
     """
     if not args.models and not args.predictions:
         raise UsageError("submit needs --models, a folder of fine-tuned models, or --predictions")
     for folder in filter(None, (args.models, args.predictions)):
         if not Path(folder).is_dir():
             raise GPT1Error(f"there is no folder {folder}")
-    found: dict[str, list[dict[str, Any]]] = {}
-    sources, lacking = {}, {}
+    rows, sources, missing = {}, {}, {}
     for task_id in dict.fromkeys(file.task for file in FILES if file.task):
         try:
-            rows, sources[task_id] = _predictions(args, task_id)
+            task_rows, source = _load_predictions(args, task_id)
         except GPT1Error as error:
-            lacking[task_id] = str(error)
+            missing[task_id] = str(error)
             continue
         for file in FILES:
             if file.task == task_id:
-                own = [row for row in rows if file.subset is None or row.get("subset") == file.subset]
-                if own:
-                    found[file.name] = own
-                else:
-                    lacking[file.name] = f"there are no predictions of {file.subset}"
+                sources[file.name] = source
+                rows[file.name] = [row for row in task_rows if file.subset in (None, row.get("subset"))]
+                if not rows[file.name]:
+                    missing[file.name] = f"there are no predictions for {file.subset}"
 
-    if not found:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
-        raise GPT1Error(f"there are no predictions to submit ({reasons})")
     contents, report = {}, []
     for file in FILES:
-        if file.name in found:
-            contents[file.name] = answers(file, found[file.name], complete=True)
-            source = sources[file.task]
+        if rows.get(file.name):
+            contents[file.name] = format_predictions(file, rows[file.name], complete=True)
+            report.append((f"{file.name}.tsv", len(contents[file.name]), sources[file.name]))
         elif file.task is None or args.fill_missing:
             contents[file.name] = dict.fromkeys(range(file.n_rows), file.majority)
             why = "no model: the paper leaves it out" if file.task is None else "missing"
-            source = f"{file.majority} for all ({why})"
-        else:
-            continue
-        report.append((f"{file.name}.tsv", len(contents[file.name]), source))
+            report.append((f"{file.name}.tsv", file.n_rows, f"{file.majority} for all ({why})"))
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+    if not any(rows.values()):
+        raise GPT1Error(f"there are no predictions to submit ({reasons})")
     if len(contents) < len(FILES):
         names = ", ".join(file.name for file in FILES if file.name not in contents)
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
         raise GPT1Error(
-            f"the leaderboard takes complete submissions only, and this one lacks {names} ({reasons}): add them, or "
+            f"the leaderboard takes only complete submissions, and this one lacks {names} ({reasons}): add them, or "
             "fill them with the most frequent label by --fill_missing"
         )
     path = write_submission(Path(args.output_dir) / "submission.zip", contents)
     print(tabulate(report, headers=("file", "rows", "from")))
-    for name, reason in lacking.items():
+    for name, reason in missing.items():
         print(f"filled: {name}: {reason}")
     note(f"written to {path}")
     return path
 
 
-def answers(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = False) -> dict[int, str]:
+def format_predictions(file: GlueFile, rows: Sequence[dict[str, Any]], complete: bool = False) -> dict[int, str]:
     """
-    Predictions as the server reads them.
+    Turn predictions into the server's format.
 
     Args:
         file ([`GlueFile`]):
-            Which file they are for.
+            File that the predictions are for.
         rows (list of `dict`):
-            Predictions as `predictions.jsonl` has them: `id`, and `prediction`, a class id or a score.
+            Rows of `predictions.jsonl`. `id` and `prediction`, a class id or a score, are used.
         complete (`bool`, *optional*, defaults to `False`):
-            Whether they have to be of the whole test set.
+            Whether the rows must be the whole test set.
 
     Returns:
-        `dict`: index -> label, in the order of the indices.
+        `dict`: row index -> label, ordered by index.
 
     Raises:
-        GPT1Error: if an index is there twice, a prediction is no answer of the task, or rows are missing.
+        GPT1Error: if an index occurs twice, a prediction is not valid for the task, or rows are missing.
     """
     task = load_task(file.task)
-    found = {}
+    labels = {}
     for row in sorted(rows, key=lambda row: row["id"]):
         index, prediction = int(row["id"]), row["prediction"]
-        if index in found:
+        where = f"{file.name}: the prediction of row {index}"
+        if index in labels:
             raise GPT1Error(f"{file.name}: there are two predictions of row {index}")
         if task.score_range:
-            low, high = task.score_range
             if not abs(prediction) < float("inf"):
-                raise GPT1Error(f"{file.name}: the prediction of row {index} is {prediction}, which is no score")
-            found[index] = f"{min(max(prediction, low), high):.6f}"
-            continue
-        if prediction not in range(len(task.label_names)):
-            raise GPT1Error(f"{file.name}: the prediction of row {index} is {prediction!r}, which is no class id")
-        found[index] = task.label_names[int(prediction)] if file.has_names else str(int(prediction))
+                raise GPT1Error(f"{where} is {prediction}, which is not a score")
+            low, high = task.score_range
+            labels[index] = f"{min(max(prediction, low), high):.6f}"
+        elif prediction in range(len(task.label_names)):
+            labels[index] = task.label_names[int(prediction)] if file.has_names else str(int(prediction))
+        else:
+            raise GPT1Error(f"{where} is {prediction!r}, which is not a class id")
     if complete:
-        _check_test_rows(file, task, rows, found)
-    return found
+        _check_test_rows(file, task, rows, list(labels))
+    return labels
 
 
-def _check_test_rows(file: GlueFile, task: Task, rows: Sequence[dict[str, Any]], found: dict[int, str]):
-    """Raise if predictions are of other rows than the test set's."""
-    if list(found) != list(range(file.n_rows)):
+def _check_test_rows(file: GlueFile, task: Task, rows: Sequence[dict[str, Any]], indices: list[int]):
+    """Raise if predictions are for other rows than the test set's."""
+    if indices != list(range(file.n_rows)):
         raise GPT1Error(
-            f"{file.name}: the predictions are not of the test set, which has the rows 0 to {file.n_rows - 1}: there "
-            f"are {len(found)}, {min(found)} to {max(found)}; give those of `gpt1 evaluate --split test`"
+            f"{file.name}: the predictions are not for the test set, whose rows are 0 to {file.n_rows - 1}: there are "
+            f"{len(indices)} predictions of rows {indices[0]} to {indices[-1]}; use those of `gpt1 evaluate --split "
+            "test`"
         )
-    # Labels alone tell nothing: the Hub has those of MRPC's test set (huggingface/datasets#6506). But QNLI's
-    # validation set has as many rows as its test set, which has no labels.
-    twins = [name for name, size in task.sizes.items() if size == file.n_rows and not name.startswith("test")]
-    if twins and any(row.get("label", -1) != -1 for row in rows):
+    # Labels alone prove nothing, since the Hub's test set of MRPC has labels (huggingface/datasets#6506). They matter
+    # for QNLI, whose validation set has as many rows as its test set.
+    same_size = [name for name, size in task.sizes.items() if size == file.n_rows and not name.startswith("test")]
+    if same_size and any(row.get("label", -1) != -1 for row in rows):
         raise GPT1Error(
-            f"{file.name}: these predictions are of rows with labels, which {twins[0]} has and the test set has not; "
-            "give those of `gpt1 evaluate --split test`"
+            f"{file.name}: the predicted rows have labels, so they are from {same_size[0]}, not from the test set; "
+            "use the predictions of `gpt1 evaluate --split test`"
         )
 
 
 def write_submission(path: str | Path, contents: dict[str, dict[int, str]]) -> Path:
-    """Write a zip of a `.tsv` for each name, with the header `index`, `prediction`; and return its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, rows in contents.items():
-            lines = ["index\tprediction", *(f"{index}\t{label}" for index, label in rows.items())]
+    """Write a zip with a file `<name>.tsv` of the columns `index` and `prediction` for each name; return its path."""
+    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, labels in contents.items():
+            lines = ["index\tprediction", *(f"{index}\t{label}" for index, label in labels.items())]
             archive.writestr(f"{name}.tsv", "\n".join(lines) + "\n")
-    return unfinished.replace(path)
+    return Path(path)
 
 
 def read_submission(path: str | Path) -> dict[str, dict[int, str]]:
-    """What [`write_submission`] has written: name -> index -> label."""
+    """Read the zip that [`write_submission`] writes: name -> index -> label."""
     contents = {}
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
@@ -254,66 +247,67 @@ def read_submission(path: str | Path) -> dict[str, dict[int, str]]:
     return contents
 
 
-def _predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, Any]], str]:
-    """The predictions of a task's test rows, and where they are from."""
+def _load_predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[str, Any]], str]:
+    """Predictions of a task's test rows, read from a file or made by its model, and where they are from."""
     if args.predictions:
         file = Path(args.predictions) / task_id / "predictions.jsonl"
         if file.is_file():
-            rows = _read_jsonl(file)
+            rows = _read_predictions(file)
             diagnostic = file.with_name("predictions_ax.jsonl")
             if task_id == "mnli" and diagnostic.is_file():
-                rows += [{**row, "subset": "ax"} for row in _read_jsonl(diagnostic)]
+                rows += _as_diagnostic(_read_predictions(diagnostic))
             return rows, str(file)
     if not args.models:
         raise GPT1Error(f"{file} is missing")
-    model = _model_folder(Path(args.models) / task_id)
+    folder = _model_folder(Path(args.models) / task_id)
     task = load_task(task_id)
-    output_dir = str(Path(args.output_dir) / task_id)
-    fine_tuned, processor = open_fine_tuned(str(model), task)
-    made_for = trained_on(fine_tuned.config).get("task", task_id)
-    if made_for != task_id:
-        raise GPT1Error(f"the model in {model} was fine-tuned on {made_for}, not on {task_id}")
-    predictions = {}
-    for own in (task, DIAGNOSTIC) if task_id == "mnli" else (task,):
+    model, processor = open_fine_tuned(str(folder), task)
+    trained_task = trained_on(model.config).get("task", task_id)
+    if trained_task != task_id:
+        raise GPT1Error(f"the model in {folder} was fine-tuned on {trained_task}, not on {task_id}")
+
+    def predictions_of(test_set: Task) -> list[dict[str, Any]]:
+        rows = test_set.load("test", args.data_dir)
+        encoded = encode_rows(rows, processor, row_length(model.config, processor.tokenizer))
+        return predict(model, processor, test_set, rows, encoded, args.batch_size)
+
+    predictions = {"test": predictions_of(task)}
+    if task_id == "mnli":
         try:
-            rows = own.load("test", args.data_dir)
-        except GPT1Error:
-            if own is task:
-                raise
-            logger.warning("the data lacks the diagnostic set (AX)")
-            continue
-        encoded = encode_rows(rows, processor, row_length(fine_tuned.config, processor.tokenizer))
-        predicted = predict(fine_tuned, processor, own, rows, encoded, args.batch_size)
-        predictions["test" if own is task else own.id] = predicted
-    write_predictions(output_dir, predictions)
-    rows = predictions["test"] + [{**row, "subset": "ax"} for row in predictions.get("ax", ())]
-    return rows, str(model)
+            predictions["ax"] = predictions_of(DIAGNOSTIC)
+        except GPT1Error as error:
+            logger.warning(f"the diagnostic set AX cannot be predicted ({error})")
+    write_predictions(Path(args.output_dir) / task_id, predictions)
+    return predictions["test"] + _as_diagnostic(predictions.get("ax", [])), str(folder)
+
+
+def _as_diagnostic(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "subset": "ax"} for row in rows]
 
 
 def _model_folder(folder: Path) -> Path:
-    """A task's model; of several seeds, the one that is best on the validation split."""
+    """Folder of a task's model; with several seeds, the one with the best validation result."""
     if (folder / "config.json").is_file():
         return folder
     values = {}
     for seed in sorted(folder.glob("seed-*")):
-        if (seed / "config.json").is_file() and (seed / "results.json").is_file():
-            results = json.loads((seed / "results.json").read_text(encoding="utf-8"))
-            values[seed] = results[0]["value"]
+        if (seed / "config.json").is_file() and (seed / RESULTS).is_file():
+            values[seed] = json.loads((seed / RESULTS).read_text(encoding="utf-8"))[0]["value"]
     if not values:
         raise GPT1Error(f"there is no fine-tuned model in {folder}")
     return max(values, key=values.get)
 
 
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+def _read_predictions(file: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
         raise GPT1Error(f"{file} is damaged: {error}") from error
     for number, row in enumerate(rows, 1):
-        known = isinstance(row, dict) and isinstance(row.get("id"), int)
-        if not known or not isinstance(row.get("prediction"), int | float):
+        has_id = isinstance(row, dict) and isinstance(row.get("id"), int)
+        if not has_id or not isinstance(row.get("prediction"), int | float):
             raise GPT1Error(f"{file} is damaged: line {number} has no id and prediction")
     return rows
 
 
-__all__ = ["FILES", "SubmitArguments", "answers", "read_submission", "submit", "write_submission"]
+__all__ = ["FILES", "SubmitArguments", "format_predictions", "read_submission", "submit", "write_submission"]

@@ -1,10 +1,10 @@
 """
-The metrics as modules of Hugging Face's `evaluate`, which come with the package instead of being downloaded:
+The metrics as modules of Hugging Face's `evaluate`, included in the package instead of downloaded:
 
     metrics = evaluate.combine([F1(), Accuracy()])
     metrics.compute(predictions=[0, 1, 1], references=[0, 1, 0])
 
-Values are as the Hub's metrics give them, not in percent: 1 is perfect. Needs the extra `evaluate`.
+Like the Hub's metrics, they are not in percent: 1 is perfect. They need the extra `evaluate`.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 class PackagedMetric(Metric):
-    """One of [`gpt1_hf.evaluation.metrics.METRICS`], on class ids."""
+    """Base class: one of [`gpt1_hf.evaluation.metrics.METRICS`], by default for class ids."""
 
     metric: str
     dtype = "int64"
@@ -39,7 +39,7 @@ class PackagedMetric(Metric):
 
 
 class Accuracy(PackagedMetric):
-    """Share of rows with the right class, from 0 to 1."""
+    """Share of rows with the correct class, from 0 to 1."""
 
     metric = "accuracy"
 
@@ -51,20 +51,20 @@ class F1(PackagedMetric):
 
 
 class MatthewsCorrelation(PackagedMetric):
-    """Matthews correlation of the classes, from -1 to 1."""
+    """Matthews correlation of classes, from -1 to 1."""
 
     metric = "matthews_correlation"
 
 
 class Pearson(PackagedMetric):
-    """Pearson correlation of the scores, from -1 to 1."""
+    """Pearson correlation of scores, from -1 to 1."""
 
     metric = "pearson"
     dtype = "float64"
 
 
 class Spearman(PackagedMetric):
-    """Spearman's rank correlation of the scores, from -1 to 1."""
+    """Spearman's rank correlation of scores, from -1 to 1."""
 
     metric = "spearman"
     dtype = "float64"

@@ -1,6 +1,6 @@
-"""What a causal language model thinks of tokens: the log-probability of each, given all before it in its sequence.
+"""Log-probabilities of tokens under a causal language model, each given all tokens before it in its sequence.
 
-Sequences are read in batches of similar length; what comes out depends on neither the batches nor their padding.
+Sequences are batched by similar length. The result does not depend on the batches or their padding.
 """
 
 import inspect
@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 from transformers import Cache, PreTrainedModel
 
 from ..console import no_bars
-from ..modeling_gpt1 import CACHE
+from ..modeling_gpt1_heads import CACHE
 
 
-# Logits that are turned into fp32 log-probabilities at once: 64 MiB, whatever the vocabulary.
+# Number of logits to convert to fp32 log-probabilities at once: 64 MiB for any vocabulary.
 CHUNK = 1 << 24
 
 
-@torch.no_grad()  # inference tensors would outlive the pass in FSDP2, and stop training
+@torch.no_grad()  # not inference_mode: FSDP2 would keep its tensors, and later training would fail
 def token_log_probs(
     model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
@@ -33,15 +33,16 @@ def token_log_probs(
 
     Args:
         model (`PreTrainedModel`):
-            Causal language model; it is left in evaluation mode.
+            Causal language model. It is left in evaluation mode.
         sequences (list of token ids):
-            Sequences, none longer than the model's context.
+            Sequences that fit the model's context.
         n_scored (`list[int]`):
-            How many tokens at the end of each are scored; less than its length, since nothing precedes the first.
+            Number of tokens to score at the end of each sequence. It is less than the sequence's length, since the
+            first token has no context.
         batch_size (`int`, *optional*, defaults to 16):
-            Sequences per forward pass.
+            Sequences in a forward pass.
         desc (`str`, *optional*):
-            Shows a progress bar of this name.
+            Name of a progress bar. Default: no bar.
 
     Returns:
         list of `np.ndarray` of shape `(n_scored,)`: natural logarithms, in the order of the sequences.
@@ -63,7 +64,7 @@ def token_log_probs(
     return scores
 
 
-@torch.no_grad()  # inference tensors would outlive the pass in FSDP2, and stop training
+@torch.no_grad()  # not inference_mode: FSDP2 would keep its tensors, and later training would fail
 def choice_log_probs(
     model: PreTrainedModel,
     contexts: Sequence[Sequence[int]],
@@ -72,20 +73,22 @@ def choice_log_probs(
     desc: str | None = None,
 ) -> list[list[np.ndarray]]:
     """
-    Score several continuations of each context, reading the context once: the numbers that [`token_log_probs`] gives
-    on context and continuation, at a fraction of the cost where the context is long.
+    Score several continuations of each context, reading the context once.
+
+    The result equals that of [`token_log_probs`] on context and continuation, at a fraction of the cost for long
+    contexts.
 
     Args:
         model (`PreTrainedModel`):
-            Causal language model with a cache of keys and values or of its state; it is left in evaluation mode.
+            Causal language model with a cache of keys and values or of its state. It is left in evaluation mode.
         contexts (list of token ids):
-            What precedes the choices, at least one token.
+            Tokens before the choices, at least one for each context.
         choices (list of lists of token ids):
-            Continuations of each context; with it, none is longer than the model's context.
+            Continuations of each context. Context and continuation together fit the model's context.
         batch_size (`int`, *optional*, defaults to 16):
-            Contexts per forward pass.
+            Contexts in a forward pass.
         desc (`str`, *optional*):
-            Shows a progress bar of this name.
+            Name of a progress bar. Default: no bar.
 
     Returns:
         list of lists of `np.ndarray`: natural logarithms of each choice's tokens.
@@ -93,7 +96,7 @@ def choice_log_probs(
     model.eval()
     scores = [[np.empty(0, dtype=np.float32) for _ in texts] for texts in choices]
     for batch in _batches(range(len(contexts)), [len(ids) for ids in contexts], batch_size, desc):
-        # A choice without tokens has no score, and no row here.
+        # A choice without tokens has no score and takes no row in the batch.
         places = [(row, index, k) for row, index in enumerate(batch) for k, ids in enumerate(choices[index]) if ids]
         if not places:
             continue
@@ -112,7 +115,7 @@ def choice_log_probs(
         if is_long:
             cache.reorder_cache(rows)
             position = end[rows] + torch.arange(choice_ids.shape[1] - 1, device=model.device)
-            # Padding does not count on: the model may have no such position.
+            # Padding repeats the last position, since the next one may be beyond the model's context.
             last = end[rows] + choice_mask.sum(1, keepdim=True) - 1
             is_target = choice_mask[:, 1:].bool()
             inputs = {
@@ -131,7 +134,7 @@ def choice_log_probs(
 
 
 def _batches(indices: Sequence[int], lengths: Sequence[int], batch_size: int, desc: str | None) -> Iterator[list[int]]:
-    """Cut indices into batches of similar length."""
+    """Group indices into batches of similar length."""
     order = sorted(indices, key=lambda index: lengths[index])
     with tqdm(total=len(order), desc=desc, disable=desc is None or no_bars()) as progress:
         for start in range(0, len(order), batch_size):
@@ -151,7 +154,7 @@ def _pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torc
 
 
 def _logits_at(model, where: torch.Tensor, inputs: dict[str, Any]) -> tuple[torch.Tensor, Cache | None]:
-    """Logits `(n, vocab)` at the positions that a mask of shape `(batch, seq)` names, row by row, and the cache."""
+    """Logits `(n, vocab)` at the positions that a mask of shape `(batch, seq)` selects, row by row, and the cache."""
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
         outputs = model(**inputs, logits_to_keep=where)
         return outputs.logits, outputs.get(CACHE)
@@ -160,7 +163,7 @@ def _logits_at(model, where: torch.Tensor, inputs: dict[str, Any]) -> tuple[torc
 
 
 def _log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities `(n,)` of targets `(n,)` under logits `(n, vocab)`, in fp32 whatever the logits are in."""
+    """Log-probabilities `(n,)` of targets `(n,)` under logits `(n, vocab)`, always in fp32."""
     size = max(1, CHUNK // logits.shape[-1])
     chunks = zip(logits.split(size), targets.split(size), strict=True)
     return -torch.cat([torch.nn.functional.cross_entropy(part.float(), ids, reduction="none") for part, ids in chunks])

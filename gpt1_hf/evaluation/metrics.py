@@ -1,4 +1,4 @@
-"""The paper's metrics over scikit-learn and scipy, in percent, with constant predictions and NaN guarded."""
+"""The paper's metrics, from scikit-learn and scipy, with defined values for constant predictions and NaN."""
 
 import logging
 from collections.abc import Callable
@@ -16,21 +16,21 @@ def _one_class(predictions: np.ndarray) -> bool:
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose class is right."""
+    """Share of rows with the correct class."""
     return float(accuracy_score(labels, predictions))
 
 
 def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of class 1; 0 if nothing is predicted or labelled so. A warning if all predictions are of one class."""
+    """F1 of class 1; 0 if it is never predicted and never a label. Warns if all predictions are one class."""
     if _one_class(predictions):
-        logger.warning("all predictions are of one class: their F1 is that of a constant answer")
+        logger.warning("all predictions are one class: F1 is that of a constant answer")
     return float(f1_score(labels, predictions, zero_division=0))
 
 
 def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Matthews correlation; 0, with a warning, if all predictions are of one class."""
+    """Matthews correlation; 0, with a warning, if all predictions are one class."""
     if _one_class(predictions):
-        logger.warning("all predictions are of one class: their Matthews correlation is 0 by definition")
+        logger.warning("all predictions are one class: Matthews correlation is set to 0")
         return 0.0
     return float(matthews_corrcoef(labels, predictions))
 
@@ -38,18 +38,18 @@ def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
 def _correlation(name: str, function: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
     for what, values in (("predictions", predictions), ("labels", labels)):
         if np.ptp(values) == 0:
-            logger.warning(f"all {what} are {values[0]:g}: their {name} correlation is undefined, and 0 here")
+            logger.warning(f"all {what} are {values[0]:g}: {name} correlation is undefined and set to 0")
             return 0.0
     return float(function(predictions, labels).statistic)
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Pearson correlation of scores; 0, with a warning, if all of either are the same."""
+    """Pearson correlation of scores; 0, with a warning, if all predictions or all labels are equal."""
     return _correlation("Pearson", pearsonr, predictions, labels)
 
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Spearman's rank correlation of scores; 0, with a warning, if all of either are the same."""
+    """Spearman's rank correlation of scores; 0, with a warning, if all predictions or all labels are equal."""
     return _correlation("Spearman", spearmanr, predictions, labels)
 
 
@@ -70,7 +70,7 @@ def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
         metric (`str`):
             A key of `METRICS`.
         predictions (`np.ndarray` of shape `(n,)`):
-            Predicted classes or scores. If one of them is NaN or infinite, the value is 0, with a warning.
+            Predicted classes or scores. If one is NaN or infinite, the metric is 0, with a warning.
         labels (`np.ndarray` of shape `(n,)`):
             True classes or scores.
 
@@ -78,14 +78,14 @@ def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
         `float`: at most 1.
 
     Raises:
-        ValueError: if there are no rows, or not as many predictions as labels.
+        ValueError: if there are no rows, or if predictions and labels differ in number.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
         raise ValueError(f"{metric} needs as many predictions as labels, not {len(predictions)} and {len(labels)}")
     n_bad = int((~np.isfinite(predictions)).sum())
     if n_bad:
-        logger.warning(f"{n_bad} of {len(predictions)} predictions are NaN or infinite: their {metric} is 0 here")
+        logger.warning(f"{n_bad} of {len(predictions)} predictions are NaN or infinite: {metric} is set to 0")
         return 0.0
     return METRICS[metric](predictions, labels)
 

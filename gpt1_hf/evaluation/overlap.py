@@ -1,19 +1,19 @@
-"""How much of what is scored was seen in training: rows that stand in the train split, text that stands in a corpus.
+"""Overlap of scored data with training data: rows that are also in the train split, and text that is also in a corpus.
 
-Texts are compared by their words alone, without case, punctuation and spacing. Rows are found whole (all columns), and
-column by column: a premise or a document that both splits share is no leak by itself, but worth knowing. Of a corpus,
-runs of 13 words are looked up, as in GPT-3 (Brown et al., 2020, appendix C).
+Texts are compared by their words, ignoring case, punctuation and spacing. Rows are compared as a whole (all columns)
+and column by column: a premise or document that two splits share is no leak by itself, but worth knowing. Text is
+compared with a corpus by sequences of 13 words, as in GPT-3 (Brown et al., 2020, appendix C).
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset
 
-from ..data.token_stream import read_documents
+from ..data.corpus import read_documents
 from ..processing_gpt1 import INPUT_FORMATS
 from .results import Result
 
@@ -22,20 +22,20 @@ N_WORDS = 13
 
 
 def words(text: str) -> str:
-    """The words of a text, lower-cased, with one space between each two."""
+    """The words of a text, case-folded and separated by single spaces."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold().replace("_", " ")))
 
 
 @dataclass
 class RowOverlap:
     """
-    Which rows stand in the train split.
+    Overlap of rows with training rows.
 
     Args:
         whole (`list[bool]`):
-            A flag a row: whether a training row has all of its texts. Of a similarity's pair, in either order.
+            For each row, whether a training row has the same texts; in either order for the similarity format.
         columns (`dict[str, int]`):
-            Column -> number of rows whose text in it a training row has in the same column.
+            Column -> number of rows whose text in this column also occurs in this column of a training row.
     """
 
     whole: list[bool]
@@ -44,64 +44,63 @@ class RowOverlap:
 
 def row_overlap(train: Dataset, rows: Dataset, input_format: str) -> RowOverlap:
     """
-    Look rows up among the training rows.
+    Compare rows with training rows.
 
     Args:
         train (`Dataset`), rows (`Dataset`):
-            Training rows, and those to be scored, in canonical columns.
+            Training rows and scored rows, in canonical columns.
         input_format (`str`):
-            Format of the task, whose columns are compared. A text without words is found nowhere.
+            Input format of the task. Its columns are compared; a text without words never matches.
     """
     names = INPUT_FORMATS[input_format]
     train_keys, keys = ([_key(row, names) for row in part] for part in (train, rows))
-    seen = [{key[index] for key in train_keys} for index in range(len(names))]
-    columns = {
-        name: sum(bool(_text(key[index])) and key[index] in seen[index] for key in keys)
-        for index, name in enumerate(names)
-    }
+    columns = {}
+    for index, name in enumerate(names):
+        seen = {key[index] for key in train_keys}
+        columns[name] = sum(key[index] in seen for key in keys if _has_words(key[index]))
     if input_format == "similarity":
         train_keys, keys = ([tuple(sorted(key)) for key in part] for part in (train_keys, keys))
-    known = set(train_keys)
-    return RowOverlap([key in known and any(map(_text, key)) for key in keys], columns)
+    seen = set(train_keys)
+    return RowOverlap([key in seen and any(map(_has_words, key)) for key in keys], columns)
 
 
 def _key(row: dict, names: Sequence[str]) -> tuple:
-    """The words of a row's texts. Choices count as a set, as they may be in another order."""
+    """The words of a row's texts. Choices are sorted, so that their order does not matter."""
     return tuple(
         words(row[name]) if isinstance(row[name], str) else tuple(sorted(map(words, row[name]))) for name in names
     )
 
 
-def _text(part: str | tuple[str, ...]) -> str:
-    return part if isinstance(part, str) else "".join(part)
+def _has_words(part: str | tuple[str, ...]) -> bool:
+    return any(part)  # characters of a text, or choices
 
 
 def corpus_overlap(corpus: Iterable[str], texts: Sequence[str], n: int = N_WORDS) -> list[float]:
     """
-    Look the words of texts up in a corpus, which is read once and not kept.
+    Measure how much of each text occurs in a corpus. The corpus is read once and not kept in memory.
 
     Args:
         corpus (iterable of `str`):
             Documents.
         texts (list of `str`):
-            Texts to look up.
+            Texts to look for.
         n (`int`, *optional*, defaults to 13):
-            Words that have to follow one another in both. A text of fewer is looked up whole.
+            Length of the compared n-grams in words. A shorter text is one n-gram.
 
     Returns:
-        `list[float]`: of each text the share of its runs of `n` words that the corpus has; 0 of one without words.
+        `list[float]`: for each text, the share of its n-grams that occur in the corpus; 0 for a text without words.
     """
-    runs = [list(_runs(text, n)) for text in texts]
-    sought = {run for of_text in runs for run in of_text}
-    lengths = sorted({len(run.split()) for run in sought})
+    ngrams = [list(_ngrams(text, n)) for text in texts]
+    wanted = {ngram for own in ngrams for ngram in own}
+    lengths = sorted({len(ngram.split()) for ngram in wanted})
     found: set[str] = set()
     for document in corpus:
         for length in lengths:
-            found.update(run for run in _runs(document, length) if run in sought)
-    return [sum(run in found for run in of_text) / len(of_text) if of_text else 0.0 for of_text in runs]
+            found.update(ngram for ngram in _ngrams(document, length) if ngram in wanted)
+    return [sum(ngram in found for ngram in own) / len(own) if own else 0.0 for own in ngrams]
 
 
-def _runs(text: str, n: int) -> Iterable[str]:
+def _ngrams(text: str, n: int) -> Iterator[str]:
     parts = words(text).split()
     if not parts:
         return
@@ -110,49 +109,52 @@ def _runs(text: str, n: int) -> Iterable[str]:
 
 
 def in_corpus(corpus: str, texts: Sequence[str], data_dir: str | None = None) -> dict[str, Any]:
-    """Say how much of texts stands in a corpus that [`read_documents`] reads, and return it for the results."""
+    """Print how much of texts occurs in a corpus that [`read_documents`] reads; return it as details of results."""
     shares = corpus_overlap(read_documents(corpus, "train", data_dir), texts)
     n_seen = sum(share > 0 for share in shares)
     percent = round(100 * sum(shares) / len(shares), 2)
-    print(f"{n_seen} of {len(texts)} texts share {N_WORDS} words in a row with {corpus}, {percent} % of all such runs")
+    print(
+        f"{n_seen} of {len(texts)} texts share {N_WORDS} words in a row with {corpus}: {percent} % of all such n-grams"
+    )
     return {"train_text": corpus, "texts_in_corpus": n_seen, "percent_of_runs_in_corpus": percent}
 
 
 def row_texts(rows: Dataset, input_format: str) -> list[str]:
-    """The texts of each row, one after the other."""
+    """The texts of each row, joined by line breaks."""
     names = INPUT_FORMATS[input_format]
     columns = [[part if isinstance(part, str) else "\n".join(part) for part in rows[name][:]] for name in names]
     return ["\n".join(parts) for parts in zip(*columns, strict=True)]
 
 
 def with_overlap(
-    results: Sequence[Result], overlap: RowOverlap, clean: Sequence[Result], more: dict[str, Any]
+    results: Sequence[Result], overlap: RowOverlap, results_unseen: Sequence[Result], more: dict[str, Any]
 ) -> list[Result]:
     """
-    Add to results, as `details["overlap"]`, what of their rows was seen in training, and say it.
+    Print how many rows of a split are also in the train split, and add it to the results as `details["overlap"]`.
 
     Args:
         results (list of [`Result`]):
-            Results of one split.
+            Results of the split.
         overlap ([`RowOverlap`]):
-            Which of the split's rows stand in the train split.
-        clean (list of [`Result`]):
-            The same metrics on the other rows; those that are lacking had none.
+            Overlap of the split's rows with the train split.
+        results_unseen (list of [`Result`]):
+            The same metrics on the rows that are not in the train split. A metric without such rows is missing.
         more (`dict`):
-            What else to add.
+            Further entries of `details["overlap"]`.
     """
     n_rows, n_seen = len(overlap.whole), sum(overlap.whole)
-    print(f"{results[0].task}: {n_seen} of {n_rows} rows ({n_seen / n_rows:.1%}) stand in the train split")
-    without = {(result.split, result.metric): result for result in clean}
-    marked = []
+    print(f"{results[0].task}: {n_seen} of {n_rows} rows ({n_seen / n_rows:.1%}) are also in the train split")
+    unseen = {(result.split, result.metric): result for result in results_unseen}
+    extended = []
     for result in results:
-        other = without.get((result.split, result.metric))
-        own = {"rows_in_train": n_seen, "columns_in_train": overlap.columns, **more}
-        own |= {"value_without": other and other.value, "n_without": other.n_examples if other else 0}
+        without = unseen.get((result.split, result.metric))
+        details = {"rows_in_train": n_seen, "columns_in_train": overlap.columns, **more}
+        details |= {"value_without": without and without.value, "n_without": without.n_examples if without else 0}
         if n_seen:
-            print(f"{result.split} {result.metric} without them: {own['value_without']} on {own['n_without']} rows")
-        marked.append(replace(result, details={**result.details, "overlap": own}))
-    return marked
+            value, n_unseen = details["value_without"], details["n_without"]
+            print(f"{result.split} {result.metric} without them: {value} on {n_unseen} rows")
+        extended.append(replace(result, details={**result.details, "overlap": details}))
+    return extended
 
 
 __all__ = ["RowOverlap", "corpus_overlap", "in_corpus", "row_overlap", "row_texts", "with_overlap"]

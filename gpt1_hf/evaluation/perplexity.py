@@ -1,4 +1,4 @@
-"""Perplexity and bits per character of a causal language model on text."""
+"""Perplexity and bits per character of a causal language model on text, with a sliding window."""
 
 import math
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ from .log_probs import token_log_probs
 
 def perplexity(loss: float) -> float:
     """
-    exp of a mean loss in nats.
+    Perplexity of a mean loss in nats.
 
     Raises:
-        FloatingPointError: if no number is large enough, as of a model whose training has diverged.
+        FloatingPointError: if the loss is too high for a float, as after a training run that diverged.
     """
     try:
         return math.exp(loss)
     except OverflowError:
         raise FloatingPointError(
-            f"the loss on held-out text is {loss:.0f} nats a token, too high for a perplexity: the training of the "
-            "model has diverged, lower learning_rate"
+            f"the loss on held-out text is {loss:.0f} nats per token, too high to compute a perplexity: training "
+            "has diverged, so lower learning_rate"
         ) from None
 
 
@@ -38,7 +38,7 @@ class TextScore:
         nats (`float`):
             Negative log-likelihood of the scored tokens.
         n_tokens (`int`):
-            Number of scored tokens: all but the first of each document, which nothing precedes.
+            Number of scored tokens: all but the first token of each document.
         n_chars (`int`):
             Number of characters of the raw text.
         n_documents (`int`):
@@ -52,12 +52,12 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean loss per token; comparable between models of one tokenizer only."""
+        """Perplexity per token. It is comparable only between models with the same tokenizer."""
         return perplexity(self.nats / self.n_tokens)
 
     @property
     def bits_per_character(self) -> float:
-        """Bits per character of raw text; comparable between tokenizers that lose the same (letter case, here)."""
+        """Bits per character of raw text, comparable between tokenizers that drop the same, such as letter case."""
         return self.nats / math.log(2) / self.n_chars
 
 
@@ -70,28 +70,29 @@ def score_documents(
     show_progress: bool = True,
 ) -> TextScore:
     """
-    Score documents, each token once.
+    Score each token of documents once.
 
     Args:
         model (`PreTrainedModel`):
             Causal language model.
         documents (`Iterable` of `(token ids, number of characters)`):
-            Documents; nothing is carried over from one to the next.
+            Documents. The context of a token never reaches into another document.
         window (`int`):
-            Tokens that the model sees at once.
+            Tokens in a forward pass of one row, at most the model's context.
         stride (`int`, *optional*, defaults to `window - 1`):
-            Tokens newly scored in each window. The default reads every token once; a smaller stride gives each token
-            more context, at the price of reading tokens again.
+            New tokens scored in each window. The default reads every token once. A smaller stride gives tokens more
+            context but reads them several times.
         batch_size (`int`, *optional*, defaults to 8):
-            Windows per forward pass; the score does not depend on it.
+            Windows in a forward pass. The score does not depend on it.
         show_progress (`bool`, *optional*, defaults to `True`):
-            Whether to show a bar on a terminal.
+            Whether to show a progress bar on a terminal.
 
     Returns:
         [`TextScore`].
 
     Raises:
-        GPT1Error: if the stride does not fit the window, or no document has two tokens.
+        UsageError: if the stride does not fit the window.
+        GPT1Error: if no document has two tokens.
     """
     stride = window - 1 if stride is None else stride
     if not 1 <= stride < window:
@@ -119,5 +120,5 @@ def score_documents(
         if batch:
             flush()
     if not score.n_tokens:
-        raise GPT1Error("the text is empty or one token long: there is nothing to score")
+        raise GPT1Error("the text has fewer than two tokens, so there is nothing to score: give a longer text")
     return score

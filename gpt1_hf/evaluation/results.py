@@ -1,4 +1,4 @@
-"""`results.json`: what every command that measures leaves behind, a list of one object per number."""
+"""`results.json`, written by every command that measures: a list with one object for each number."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,24 +22,24 @@ class Result:
         task (`str`):
             Task id, or `language_modeling`.
         split (`str`):
-            Split it was measured on.
+            Split that was scored.
         metric (`str`):
             Name of the metric.
         value (`float`):
-            Its value; accuracies, F1 and correlations in percent as in the paper, perplexity and bits as they are.
+            Value of the metric. Accuracy, F1 and correlations are in percent, as in the paper.
         n_examples (`int`):
-            Number of rows, or of documents.
+            Number of rows or documents that were scored.
         paper (`float`, *optional*):
-            The paper's number, where it has one.
+            The paper's number, if it reports one.
         model (`str`):
-            Model that was measured.
+            Model that was scored.
         seed (`int`, *optional*):
-            Seed of the run that made it.
+            Seed of the run that produced the model.
         details (`dict`):
-            What else is worth knowing of the run; `not_run` lists the splits that the data lacked, `rows_of_split` is
-            the number of rows that the split has, where others were measured.
+            Further facts about the run. `not_run` lists the splits that the data lacked. `rows_of_split` is the size
+            of the complete split if only a part of it was scored.
         prior (`float`, *optional*):
-            Best number before the paper, where there is one.
+            Best number before the paper, if the paper names one.
     """
 
     task: str
@@ -55,7 +55,7 @@ class Result:
 
     @property
     def rows(self) -> str:
-        """The number of rows for people, who should see where it is not the whole split."""
+        """The number of rows as text, with a mark if they are a sample or a part of the split."""
         n = f"{self.n_examples:,}" if isinstance(self.n_examples, int) else str(self.n_examples)
         if self.details.get("sample"):
             return f"{n} (sample)"
@@ -64,14 +64,14 @@ class Result:
 
 
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
-    """Write `results.json` into a folder, and return its path."""
+    """Write `results.json` to a folder and return its path."""
     path = Path(output_dir) / RESULTS
     write_json(path, [asdict(result) for result in results])
     return path
 
 
 def format_results(results: Sequence[Result]) -> str:
-    """A table of results for people, and what was not run."""
+    """Results as a table, followed by the splits that were not run."""
     rows = [
         (r.task, r.split, r.metric, r.prior, r.paper, r.value, r.rows, "" if r.seed is None else r.seed)
         for r in results
@@ -79,5 +79,5 @@ def format_results(results: Sequence[Result]) -> str:
     headers = ("task", "split", "metric", "before", "paper", "value", "examples", "seed")
     lines = [tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")]
     not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
-    lines += [f"not run: {task} {split}, which the data lacks" for task, split in not_run]
+    lines += [f"not run: {task} {split}, because the data lacks it" for task, split in not_run]
     return "\n".join(lines)

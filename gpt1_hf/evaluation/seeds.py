@@ -1,4 +1,4 @@
-"""Several runs that differ in their seed alone: their mean, their spread, and how both are printed."""
+"""Mean and spread of results over seeds, as numbers and as text."""
 
 import math
 from collections import defaultdict
@@ -10,12 +10,12 @@ from .results import Result
 
 
 def mean(values: Sequence[float]) -> float:
-    """Mean; NaN of an empty list."""
+    """Mean, or NaN for an empty list."""
     return fmean(values) if values else math.nan
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (number of seeds), such as `45.2 ± 1.3 (3)`; `not run` of an empty list."""
+    """Mean ± standard deviation (number of seeds), such as `45.2 ± 1.3 (3)`, or `not run` for an empty list."""
     if not values:
         return "not run"
     if len(values) == 1:
@@ -24,7 +24,7 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
-    """Add to each result of several seeds, as `details["over_seeds"]`, what all of them found together."""
+    """Add `details["over_seeds"]`, the mean, spread and failed seeds, to results of several seeds."""
     groups = defaultdict(list)
     for result in results:
         groups[result.split, result.metric].append(result)
@@ -49,16 +49,17 @@ def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Resul
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Median, mean and spread over the seeds of one run, a line for each metric and split; and the failed seeds."""
+    """Text with median, mean and spread over seeds, one line for each metric and split, and the failed seeds."""
     lines = {}
     for result in results:
-        found = result.details.get("over_seeds")
-        if not found:
+        spread = result.details.get("over_seeds")
+        if not spread:
             continue
-        deviation = "" if found["std"] is None else f" ± {found['std']:.1f} (standard deviation)"
+        deviation = "" if spread["std"] is None else f" ± {spread['std']:.1f} (standard deviation)"
         lines[result.split, result.metric] = (
-            f"{result.task} ({result.split}) {result.metric}: median {found['median']:.1f}, mean "
-            f"{found['mean']:.1f}{deviation}, {found['min']:.1f} to {found['max']:.1f}, {len(found['seeds'])} seeds"
+            f"{result.task} ({result.split}) {result.metric}: median {spread['median']:.1f}, "
+            f"mean {spread['mean']:.1f}{deviation}, {spread['min']:.1f} to {spread['max']:.1f}, "
+            f"{len(spread['seeds'])} seeds"
         )
     failed = next((r.details["over_seeds"].get("failed_seeds") for r in results if "over_seeds" in r.details), None)
     if failed:

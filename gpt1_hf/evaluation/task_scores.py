@@ -1,4 +1,4 @@
-"""Scoring a fine-tuned model on a benchmark: rows -> predictions -> the paper's metric."""
+"""Score a fine-tuned model on a task: load and encode rows, predict them, compute the task's metrics."""
 
 import json
 import logging
@@ -33,17 +33,19 @@ from .results import Result
 
 logger = logging.getLogger(__name__)
 
-# Bins of a score from 0 to 5, as in the released code (Tai et al., 2015).
+# The released code spreads a score from 0 to 5 over six bins (Tai et al., 2015).
 REGRESSION_BINS = 6
 
 
 def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Processor]:
     """
-    Load a fine-tuned model, ready to predict.
+    Load a fine-tuned model and its processor, with the model on the compute device.
+
+    A model that was fine-tuned on another task with the same labels is loaded with a warning.
 
     Raises:
-        GPT1Error: if it was fine-tuned for another format or other labels than the task's, with another tokenizer than
-        is beside it, or not at all. One of another task with the same labels is warned of.
+        GPT1Error: if the model is not fine-tuned, if its input format or labels differ from the task's, or if its
+        tokenizer is not the one it was trained with.
     """
     config = open_config(model)
     processor = open_processor(model)
@@ -55,20 +57,20 @@ def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Proces
         raise GPT1Error(refusal)
     check_labels(task, model, loaded.config)
     check_tokenizer(loaded.config, processor.tokenizer, model)
-    made_for = trained_on(loaded.config).get("task", task.id)
-    if made_for != task.id:
-        logger.warning(f"model {model!r} was fine-tuned on {made_for}, not on {task.id}")
+    trained_task = trained_on(loaded.config).get("task", task.id)
+    if trained_task != task.id:
+        logger.warning(f"model {model!r} was fine-tuned on {trained_task}, not on {task.id}")
     return loaded.to(compute_device()), processor
 
 
 def check_supervised(task: Task):
-    """Raise if nothing can be fine-tuned for a task."""
+    """Raise a [`UsageError`] if a task has no training data."""
     if task.input_format is None:
-        raise UsageError(f"task {task.id} is for zero-shot scoring only: nothing is fine-tuned for it")
+        raise UsageError(f"task {task.id} cannot be fine-tuned: it is for `gpt1 zero-shot` only")
 
 
 def auto_class(task: Task) -> type:
-    """The Auto class whose head a task's format needs."""
+    """The Auto class with the head that a task needs."""
     if task.input_format == "multiple_choice":
         return AutoModelForMultipleChoice
     return AutoModelForSequenceClassification
@@ -76,27 +78,27 @@ def auto_class(task: Task) -> type:
 
 def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]:
     """
-    What a task changes in the configuration of a model that is fine-tuned for it.
+    Settings of a model's configuration that fit it to a task.
 
     Args:
         task ([`Task`]):
-            Task.
+            Task that the model will be fine-tuned on.
         plain_regression (`bool`, *optional*, defaults to `False`):
-            Whether a score is learnt by its squared error, in place of the released code's six bins, which are read
-            out by their expectation.
+            Learn a score by its squared error. By default the model predicts the released code's six bins, and the
+            score is their expected value.
 
     Raises:
-        GPT1Error: if `plain_regression` is asked for a task without scores.
+        UsageError: if `plain_regression` is set for a task whose labels are not scores.
     """
     if plain_regression and not task.score_range:
-        raise UsageError(f"plain_regression is for scores, and task {task.id} has none")
+        raise UsageError(f"plain_regression needs a task whose labels are scores, and those of {task.id} are not")
     changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
     if task.score_range:
         return changes | {
             "num_labels": 1,
             "id2label": {0: "score"},
             "label2id": {"score": 0},
-            "problem_type": "regression",  # or else transformers' pipeline takes the score for a logit
+            "problem_type": "regression",  # otherwise transformers' pipeline applies a sigmoid to the score
             "regression_bins": None if plain_regression else REGRESSION_BINS,
         }
     if task.input_format == "multiple_choice":
@@ -109,7 +111,7 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
 
 
 def check_labels(task: Task, model: str, config: PreTrainedConfig):
-    """Raise if a fine-tuned model's labels are not those of a task, in their order."""
+    """Raise a [`GPT1Error`] if a fine-tuned model's labels, or their order, differ from the task's."""
     labels = config_changes(task).get("id2label")
     found = [config.id2label[index] for index in range(config.num_labels)]
     if labels is not None and found != list(labels.values()):
@@ -129,19 +131,20 @@ def load_scored(
 
     Args:
         task ([`Task`]):
-            Task.
+            Task to score.
         data_dir (`str`, *optional*):
-            Folder with local copies.
+            Folder with local copies of data sets.
         sample (`bool`, *optional*, defaults to `False`):
-            Whether to load the sample in the package.
+            Whether to load the sample that comes with the package.
         split (`str`, *optional*):
-            The one split to score; defaults to the task's own choice.
+            Load only this split. Defaults to the task's `scored_splits`.
 
     Returns:
-        `dict`: split -> rows. Without `split`, those that a local copy lacks are left out, but for the first.
+        `dict`: split -> rows. If a local copy lacks one of the task's later `scored_splits`, that split is left out
+        with a warning.
 
     Raises:
-        GPT1Error: if the only or first split cannot be loaded.
+        GPT1Error: if `split`, or the first of the task's `scored_splits`, cannot be loaded.
     """
     first, *others = (split,) if split else task.scored_splits
     rows = {first: task.load(first, data_dir, sample)}
@@ -149,15 +152,16 @@ def load_scored(
         try:
             rows[name] = task.load(name, data_dir, sample)
         except MissingSplitError as error:
-            logger.warning(f"task {task.id}: {name} is not run, since the data lacks it ({error})")
+            logger.warning(f"task {task.id}: {name} is skipped because the data lacks it ({error})")
     return rows
 
 
 def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dataset:
     """
-    Turn rows in canonical columns into `input_ids`, `attention_mask`, `label` and `truncated`; one warning for all.
+    Turn rows in canonical columns into `input_ids`, `attention_mask`, `label` and `truncated`.
 
-    In the similarity and multiple-choice formats, each row has several sequences.
+    In the similarity and multiple-choice formats each row has several sequences. Truncated and empty texts are counted
+    in one warning.
     """
     with reading_bars(len(rows)):
         encoded = rows.map(
@@ -175,12 +179,12 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
 
 def decide(task: Task, logits: np.ndarray) -> np.ndarray:
     """
-    What a model answers.
+    Turn logits into predictions.
 
     Args:
         task ([`Task`]):
-            Task.
-        logits (`np.ndarray` of shape `(n, classes)`, `(n, choices)` or, of scores, `(n, 1)`):
+            Task that the logits are for.
+        logits (`np.ndarray` of shape `(n, classes)`, `(n, choices)` or, for scores, `(n, 1)`):
             Output of the task head.
 
     Returns:
@@ -194,30 +198,30 @@ def predict(
     model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
 ) -> list[dict[str, Any]]:
     """
-    Predict a split. Of several processes, each predicts a part of it, and every one gets the whole.
+    Predict a split. Several processes share the rows, and each process returns all predictions.
 
-    No Trainer does it: what one returns depends on a dozen settings of training.
+    This does not use `Trainer.predict`, whose output depends on a dozen training settings.
 
     Args:
         model (`PreTrainedModel`):
-            Fine-tuned model, on the device that it is to run on.
+            Fine-tuned model, on the device to run on.
         processor ([`GPT1Processor`]):
             Processor that encoded the rows.
         task ([`Task`]):
-            Task.
+            Task that the rows belong to.
         rows, encoded (`Dataset`):
-            The rows in canonical columns, and what [`encode_rows`] made of them.
+            Rows in canonical columns, and the output of [`encode_rows`] for them.
         batch_size (`int`):
-            Rows per forward pass.
+            Rows in a forward pass.
 
     Returns:
-        list of `dict`, one a row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each class
-        or choice, or the predicted score), `truncated` and, where the split has subsets, `subset`.
+        list of `dict`, one for each row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each
+        class or choice, or the predicted score), `truncated` and, if the split has subsets, `subset`.
     """
     model.eval()
     token_ids, parts = encoded.select_columns("input_ids"), []
-    with PartialState().split_between_processes(token_ids) as own:
-        for batch in DataLoader(own, batch_size, collate_fn=GPT1DataCollator(processor)):
+    with PartialState().split_between_processes(token_ids) as share:
+        for batch in DataLoader(share, batch_size, collate_fn=GPT1DataCollator(processor)):
             logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
             parts.append(logits.float().cpu().numpy())
     logits = np.concatenate(gather_object(parts)).astype(np.float64)
@@ -241,11 +245,26 @@ def task_results(
     task: Task, split: str, predictions: list[dict[str, Any]], model: str, seed: int | None, details: dict[str, Any]
 ) -> list[Result]:
     """
-    Score the predictions of a split with the task's metrics, on each subset and on the whole.
+    Score the predictions of a split with the task's metrics, for each subset and for the whole split.
 
-    A split with hidden labels has no result. Subsets that the data lacked, and with them the whole, are added to
-    `details["not_run"]`, the names of the splits that were not run; `details["rows_of_split"]` is how many rows the
-    whole data set has in the split, where others were scored.
+    Args:
+        task ([`Task`]):
+            Task that was predicted.
+        split (`str`):
+            Split that was predicted.
+        predictions (list of `dict`):
+            Output of [`predict`].
+        model (`str`):
+            Name of the model, for the results.
+        seed (`int`, *optional*):
+            Seed that the model was trained with.
+        details (`dict`):
+            Details of the results. Two are added: `not_run`, the names of the splits that the data lacked (if a subset
+            is missing, the whole split counts as not run), and `rows_of_split`, the size of the complete split if only
+            a part of it was scored.
+
+    Returns:
+        list of [`Result`]; empty if labels of the split are hidden.
     """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():
@@ -253,43 +272,44 @@ def task_results(
     answers = np.array([row["prediction"] for row in predictions])
     subsets = np.array([row.get("subset") for row in predictions])
     parts = task.parts(split) if "subset" in predictions[0] else {split: None}
-    chosen = {name: np.array([subset in (None, own) for own in subsets]) for name, subset in parts.items()}
-    lacking = [name for name, rows in chosen.items() if not rows.any()]
-    not_run = [name for name, subset in parts.items() if name in lacking or (lacking and subset is None)]
+    selected = {name: np.array([subset in (None, own) for own in subsets]) for name, subset in parts.items()}
+    is_missing = {name: not rows.any() for name, rows in selected.items()}
+    not_run = [
+        name for name, subset in parts.items() if is_missing[name] or (subset is None and any(is_missing.values()))
+    ]
 
-    not_run_at_all = [*details.get("not_run", ()), *not_run]
-    details = {"task_version": task.version, **details, "not_run": not_run_at_all}
-    if not not_run_at_all:
+    details = {"task_version": task.version, **details, "not_run": [*details.get("not_run", ()), *not_run]}
+    if not details["not_run"]:
         del details["not_run"]
     results = []
     for name, subset in parts.items():
+        if name in not_run:
+            continue
         paper, prior = task.numbers(subset)
-        n_rows = int(chosen[name].sum())
-        whole = n_rows if details.get("sample") else task.sizes.get(name, n_rows)
-        own_details = details if whole == n_rows else {**details, "rows_of_split": whole}
-        for metric in () if name in not_run else (task.metric, *task.other_metrics):
-            value = score(metric, answers[chosen[name]], labels[chosen[name]])
+        n_rows = int(selected[name].sum())
+        n_whole = n_rows if details.get("sample") else task.sizes.get(name, n_rows)
+        own_details = details if n_whole == n_rows else {**details, "rows_of_split": n_whole}
+        for metric in (task.metric, *task.other_metrics):
+            is_main = metric == task.metric
             results.append(
                 Result(
                     task=task.id,
                     split=name,
                     metric=metric,
-                    value=round(value, 2),
+                    value=round(score(metric, answers[selected[name]], labels[selected[name]]), 2),
                     n_examples=n_rows,
-                    paper=paper if metric == task.metric else None,
+                    paper=paper if is_main else None,
                     model=model,
                     seed=seed,
                     details=own_details,
-                    prior=prior if metric == task.metric else None,
+                    prior=prior if is_main else None,
                 )
             )
     return results
 
 
 def write_predictions(output_dir: str | Path, predictions: dict[str, list[dict[str, Any]]]):
-    """
-    Write predictions, a row each: of the first split to `predictions.jsonl`, of others to `predictions_<split>.jsonl`.
-    """
+    """Write the predictions of the first split to `predictions.jsonl`, of others to `predictions_<split>.jsonl`."""
     for index, (split, rows) in enumerate(predictions.items()):
         path = Path(output_dir) / (f"predictions_{split}.jsonl" if index else "predictions.jsonl")
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,15 +1,13 @@
 """
-The model card that lies beside a model's weights, from what really ran.
+Model cards, written from what really ran.
 
-What users name (models, folders, corpora) is escaped: it can break neither the metadata nor the Markdown.
+Names given by users (models, folders, corpora) are escaped: they can break neither the metadata nor the Markdown.
 """
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -20,14 +18,14 @@ from ..checkpoints.loading import open_config
 from ..checkpoints.lora import adapter_base
 from ..data.loading import local_copy
 from ..evaluation.results import Result
+from ..evaluation.seeds import with_spread
 from ..resources import model_path
 from ..tasks import Task
-from ..training.arguments import FinetuneArguments, PretrainArguments
 from .card_text import EXAMPLES, environment, hub_word, plain, snippet, write_card
 from .upload import is_repo_name
 
 
-# What of the settings a card shows.
+# Settings that a card shows.
 SETTINGS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -52,21 +50,22 @@ FINETUNE_SETTINGS = (
     "seed",
 )
 LORA_SETTINGS = ("lora_r", "lora_alpha", "lora_dropout")
-# The Hub's names of tasks and metrics, where they are not ours.
+# End of a class's name -> the Hub's name for its task.
 PIPELINES = {
     "ForCausalLM": "text-generation",
     "ForSequenceClassification": "text-classification",
     "ForMultipleChoice": "multiple-choice",
     "ForTokenClassification": "token-classification",
 }
+# Our names of metrics -> the Hub's, where they differ.
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
-# In a plain card, which the next run in the folder may replace.
-PLAIN_MARK = "<!-- written by GPT1Trainer; take this line out to keep the card -->"
+# Marks a plain card, which the next run in the folder replaces.
+PLAIN_MARK = "<!-- written by GPT1Trainer;"
 
 
 def write_pretraining_card(
     folder: str | Path,
-    args: PretrainArguments,
+    args: TrainingArguments,
     config: PreTrainedConfig,
     results: Sequence[Result],
     name: str | None = None,
@@ -83,7 +82,7 @@ def write_pretraining_card(
         config (`PreTrainedConfig`):
             The model's configuration.
         results (list of [`Result`]):
-            What [`pretrain`] returned.
+            Results of [`pretrain`].
         name (`str`, *optional*):
             Name of the model; defaults to the folder's.
         description (`str`, *optional*):
@@ -137,9 +136,9 @@ def write_pretraining_card(
     )
 
 
-def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequence[Result]):
+def write_finetuning_cards(args: TrainingArguments, task: Task, results: Sequence[Result]):
     """
-    Write `README.md` beside each model or adapter of a fine-tuning run, one a seed, with its own numbers and the mean.
+    Write `README.md` beside each model or adapter of a fine-tuning run: one per seed, with its results and the mean.
 
     Args:
         args ([`FinetuneArguments`]):
@@ -147,84 +146,58 @@ def write_finetuning_cards(args: FinetuneArguments, task: Task, results: Sequenc
         task ([`Task`]):
             Its task.
         results (list of [`Result`]):
-            What its seeds found so far.
+            Results of the seeds that are finished.
     """
+    results = with_spread(results, {})
     for seed in sorted({result.seed for result in results}):
         folder = Path(args.output_dir) / f"seed-{seed}" if args.seeds > 1 else Path(args.output_dir)
         if (folder / "config.json").is_file():
-            write_finetuning_card(folder, args, task, results, seed)
+            _write_finetuning_card(folder, args, task, results, seed)
 
 
-def write_finetuning_card(
-    folder: str | Path, args: FinetuneArguments, task: Task, results: Sequence[Result], seed: int
-):
-    """Write `README.md` beside the model that a fine-tuning run made with one of its seeds."""
-    name, config = plain(Path(folder).resolve().name), open_config(str(folder))
+def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, results: Sequence[Result], seed: int):
+    """Write the card of one seed's model."""
+    name, config = plain(folder.resolve().name), open_config(str(folder))
     if re.fullmatch(r"seed-\d+", name):
-        name = f"{plain(Path(folder).resolve().parent.name)}-{name}"
-    by_seed = defaultdict(list)
-    for result in results:
-        by_seed[result.split, result.metric].append(result)
+        name = f"{plain(folder.resolve().parent.name)}-{name}"
     own = [result for result in results if result.seed == seed]
     seeds = sorted({result.seed for result in results})
     details = own[0].details
-    local = local_copy(task.dataset, args.data_dir) is not None
+    is_local = local_copy(task.dataset, args.data_dir) is not None
     base, on_hub = base_name(args.model)
     adapter = {"base": base, "on_hub": on_hub} if adapter_base(str(folder)) else None
-    pipeline = PIPELINES[
-        "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
-    ]
-    evaluations, rows = [], []
-    for result in own:
-        values = [of_seed.value for of_seed in by_seed[result.split, result.metric]]
-        spread = {"mean": round(fmean(values), 2), "std": round(stdev(values), 2)} if len(values) > 1 else {}
-        whole = result.details.get("rows_of_split")
-        of_whole = {} if whole is None else {"rows_of_split": whole}
-        of_seeds = f"{spread['mean']:.2f} ± {spread['std']:.2f}" if spread else ""
-        rows.append({**vars(result), "rows": result.rows, "spread": of_seeds})
-        evaluations.append(
-            EvalResult(
-                task_type=pipeline,
-                dataset_type=f"{hub_word(task.id)}-sample" if args.sample else task.dataset,
-                dataset_name=f"{task.id} (a sample in gpt1_hf)" if args.sample else task.id,
-                dataset_config=None if args.sample else task.config,
-                dataset_split=plain(result.split),
-                dataset_revision=None if args.sample or local else task.revision,
-                dataset_args={"rows": result.n_examples, **of_whole},
-                metric_type=HUB_METRICS.get(result.metric, result.metric),
-                metric_name=result.metric.replace("_", " "),
-                metric_value=result.value,
-                metric_args={"seed": seed, "n_seeds": len(values), **spread},
-            )
-        )
+    head = "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
-        pipeline_tag=pipeline_tag(pipeline, task.input_format, adapter),
+        pipeline_tag=pipeline_tag(PIPELINES[head], task.input_format, adapter),
         datasets=None if args.sample else [task.dataset],
         base_model=base if on_hub and not args.from_scratch else None,
         **library(config, adapter, hub_word(task.id)),
         metrics=list(dict.fromkeys(HUB_METRICS.get(result.metric, result.metric) for result in own)),
         model_name=name,
-        eval_results=evaluations,
+        eval_results=[_task_evaluation(task, result, args.sample, is_local, PIPELINES[head]) for result in own],
     )
-    labels = [] if task.score_range or task.input_format == "multiple_choice" else list(task.label_names)
-    auto = "AutoModelForMultipleChoice" if pipeline == "multiple-choice" else "AutoModelForSequenceClassification"
+    rows = []
+    for result in own:
+        spread = _spread(result)
+        over_seeds = f"{spread['mean']:.2f} ± {spread['std']:.2f}" if spread else ""
+        rows.append({**vars(result), "rows": result.rows, "over_seeds": over_seeds})
     write_card(
         folder,
         "finetuned",
         metadata,
         name=name,
         config=config,
-        snippet=snippet(name, auto, task.input_format, len(task.label_names), adapter),
+        snippet=snippet(name, f"AutoModel{head}", task.input_format, len(task.label_names), adapter),
         adapter=adapter,
         task=task,
         base=base,
         from_scratch=args.from_scratch,
         sample=args.sample,
-        local_copy=local,
+        local_copy=is_local,
         details=details,
-        labels=labels,
+        labels=[] if task.score_range or head == "ForMultipleChoice" else list(task.label_names),
         settings={
             **shown_settings(args, (*FINETUNE_SETTINGS, *(LORA_SETTINGS if args.peft else ()))),
             "seed": seed,
@@ -233,9 +206,40 @@ def write_finetuning_card(
         rows=rows,
         seed=seed,
         seeds=seeds,
-        n_seeds=len(seeds),
         not_run=details.get("not_run", []),
         environment=environment(details["device"], args.world_size),
+    )
+
+
+def _spread(result: Result) -> dict[str, float]:
+    """Mean and standard deviation over the seeds of a run; empty for a single seed."""
+    found = result.details.get("over_seeds") or {"std": None}
+    return {} if found["std"] is None else {"mean": found["mean"], "std": found["std"]}
+
+
+def _task_evaluation(task: Task, result: Result, is_sample: bool, is_local: bool, pipeline: str) -> EvalResult:
+    """A result on a task, as the Hub's metadata."""
+    rows_of_split = result.details.get("rows_of_split")
+    spread = _spread(result)
+    return EvalResult(
+        task_type=pipeline,
+        dataset_type=f"{hub_word(task.id)}-sample" if is_sample else task.dataset,
+        dataset_name=f"{task.id} (a sample in gpt1_hf)" if is_sample else task.id,
+        dataset_config=None if is_sample else task.config,
+        dataset_split=plain(result.split),
+        dataset_revision=None if is_sample or is_local else task.revision,
+        dataset_args={
+            "rows": result.n_examples,
+            **({} if rows_of_split is None else {"rows_of_split": rows_of_split}),
+        },
+        metric_type=HUB_METRICS.get(result.metric, result.metric),
+        metric_name=result.metric.replace("_", " "),
+        metric_value=result.value,
+        metric_args={
+            "seed": result.seed,
+            "n_seeds": len(result.details["over_seeds"]["seeds"]) if spread else 1,
+            **spread,
+        },
     )
 
 
@@ -250,25 +254,25 @@ def write_plain_card(
     **metadata: Any,
 ):
     """
-    Write `README.md` beside a model of whose making little is known: what its folder says, and the caller.
+    Write `README.md` beside any model, from its folder and what the caller knows.
 
     Args:
         folder (`str` or `Path`):
             The model's folder.
         args (`TrainingArguments`, *optional*):
-            Settings that it was trained with.
+            Settings of its training.
         updates (`int`, *optional*):
-            Updates that it was trained for.
+            Number of updates.
         n_train_examples (`int`, *optional*):
-            Rows that it was trained on.
+            Number of training rows.
         metrics (`dict[str, float]`, *optional*):
-            What it scored in the end, as the Trainer logs it.
+            Final evaluation, as the Trainer logs it.
         model_name (`str`, *optional*):
             Name of the model; defaults to the folder's.
         tags (list of `str`):
-            Tags beside those of the model's type.
+            Tags in addition to those of the model's type.
         metadata (*optional*):
-            Further metadata of `ModelCardData`.
+            Further fields of `ModelCardData`.
     """
     folder = Path(folder)
     name, config = plain(model_name or folder.resolve().name), open_config(str(folder))
@@ -296,7 +300,7 @@ def write_plain_card(
         name=name,
         config=config,
         head=head,
-        mark=PLAIN_MARK,
+        mark=f"{PLAIN_MARK} remove this line to keep the card -->",
         adapter=adapter,
         snippet=snippet(name, f"AutoModel{end or ''}", input_format if needs_processor else None, adapter=adapter)
         if known
@@ -314,27 +318,27 @@ def write_plain_card(
 
 
 def is_plain_card(path: Path) -> bool:
-    """Whether a card is of [`write_plain_card`], and nobody has taken the mark from it."""
+    """Whether a card was written by [`write_plain_card`] and still has its mark."""
     return PLAIN_MARK in path.read_text(encoding="utf-8")
 
 
 def pipeline_tag(task: str | None, input_format: str | None, adapter: dict[str, Any] | None) -> str | None:
     """
-    The pipeline that the Hub offers a model for; `None` where `pipeline(task, model)` without this package would not
-    open it, as an adapter, or not answer, as pairs that are read in both orders.
+    Pipeline to show on the Hub. `None` where `pipeline(task, model)` does not work without this package: for adapters,
+    and for pairs that are read in both orders.
     """
     return None if adapter or input_format == "similarity" else task
 
 
 def base_name(model: str) -> tuple[str, bool]:
-    """A base model's name, of a folder the last part; and whether it is a Hub id."""
+    """A base model's name (for a folder, its last part), and whether it is a Hub id."""
     if Path(model_path(model)).exists():
         return Path(model).resolve().name, False
     return model, is_repo_name(model) and "/" in model
 
 
 def library(config: PreTrainedConfig, adapter: dict[str, Any] | None, *tags: str) -> dict[str, Any]:
-    """Metadata by which the Hub knows what opens a model, and what it is of."""
+    """Metadata of the library that opens a model, its tags, and its relation to its base model."""
     tags = [*model_tags(config), *tags]
     if adapter is None:
         return {"library_name": "transformers", "tags": tags}
@@ -343,12 +347,12 @@ def library(config: PreTrainedConfig, adapter: dict[str, Any] | None, *tags: str
 
 
 def model_tags(config: PreTrainedConfig) -> list[str]:
-    """Tags of an architecture."""
+    """Tags of an architecture: the package's and the model type."""
     return list(dict.fromkeys(["gpt1", config.model_type]))
 
 
 def license_of(base: str, from_scratch: bool) -> str | None:
-    """License of a fine-tuned model: its base model's, where that is known."""
+    """License of a fine-tuned model: its base model's, if known."""
     if base == "openai-community/openai-gpt":
         return "mit"
     card = Path(model_path(base)) / "README.md"
@@ -357,6 +361,6 @@ def license_of(base: str, from_scratch: bool) -> str | None:
 
 
 def shown_settings(args: TrainingArguments, names: Sequence[str]) -> dict[str, Any]:
-    """Settings that are set, by name."""
+    """Settings that are not `None`, by name."""
     values = {name: getattr(args, name, None) for name in names}
     return {name: getattr(value, "value", value) for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Rendering a model card: templates, escaped names, the code that it shows, and where a run ran."""
+"""Rendering a model card: templates, escaping, the code that it shows, and the environment of a run."""
 
 import json
 import platform
@@ -17,14 +17,14 @@ from .upload import BASE_PLACEHOLDER, PLACEHOLDER
 
 VERSIONS = ("gpt1_hf", "torch", "transformers", "datasets", "tokenizers", "accelerate", "peft")
 
-# Code of each head, as a reader would run it. `FOLDER` and `BASE` stand for names of models, as literals.
+# Code for each head, ready to run. `FOLDER` and `BASE` stand for names of models, as string literals.
 HEADER = """from transformers import {auto}, {reader}
 
 name = FOLDER
 model = {auto}.from_pretrained(name, trust_remote_code=True)
 {tail}"""
-# The configuration beside an adapter is that of the whole model: base, head and special tokens; and so is the code,
-# since the base may be an OpenAIGPT, which has none.
+# An adapter's folder has the configuration of the whole model (base, head and special tokens) and its code: the base
+# may be an OpenAIGPT, which has no code.
 ADAPTER_HEADER = """from peft import PeftModel
 from transformers import AutoConfig, {reader}
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -63,18 +63,18 @@ def write_card(folder: str | Path, template: str, metadata: ModelCardData, **val
     )
     jinja.filters |= {"text": text, "code": code, "sentence": lambda words: words[:1].upper() + words[1:]}
     body = jinja.get_template(f"{template}.md").render(metadata=metadata.to_yaml(), **values)
-    body = body.encode("utf-8", "replace").decode()  # a description may have half a surrogate pair, too
+    body = body.encode("utf-8", "replace").decode()  # a description can contain half a surrogate pair
     write_text(Path(folder) / "README.md", re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
 
 
 def plain(name: str) -> str:
-    """A name on one line, of characters that can be printed."""
+    """A name on one line, without unprintable characters."""
     name = str(name).encode("utf-8", "replace").decode()
     return "".join(char for char in " ".join(name.split()) if char.isprintable()) or "model"
 
 
 def text(value: Any) -> str:
-    """A value as plain text of Markdown, also in a table."""
+    """A value as plain Markdown text, also in a table."""
     return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", plain(value)) if isinstance(value, str) else str(value)
 
 
@@ -86,7 +86,7 @@ def code(value: Any) -> str:
 
 
 def hub_word(name: str) -> str:
-    """What is left of a name among the characters that the Hub takes for one of a data set or a tag."""
+    """A name reduced to the characters that the Hub allows in data set names and tags."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "text"
 
 
@@ -97,7 +97,7 @@ def snippet(
     n_choices: int = 2,
     adapter: dict[str, Any] | None = None,
 ) -> str:
-    """Code that loads a model, or an adapter of `adapter["base"]`, and asks it something."""
+    """Code that loads a model, or an adapter of `adapter["base"]`, and runs it on an example."""
     if input_format is None:
         reader, tail = "AutoTokenizer", GENERATE if auto == "AutoModelForCausalLM" else ENCODE
     else:
@@ -115,7 +115,7 @@ def snippet(
 
 
 def environment(device: str | None, processes: int) -> dict[str, str]:
-    """Where a run ran: versions and hardware."""
+    """Environment of a run: versions and hardware."""
     versions = {}
     for library in VERSIONS:
         try:

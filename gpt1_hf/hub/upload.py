@@ -1,4 +1,4 @@
-"""What of a model's folder goes to the Hub, and sending it there in one commit, with errors that say what is wrong."""
+"""Which files of a model's folder go to the Hub, and uploading them in one commit."""
 
 import json
 import re
@@ -11,6 +11,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as WEIGHTS_INDEX
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME as ADAPTER_CONFIG
+from transformers.utils.peft_utils import ADAPTER_SAFE_WEIGHTS_NAME as ADAPTER_WEIGHTS
 
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
@@ -18,48 +22,32 @@ from ..errors import GPT1Error
 from ..hub_errors import without_tokens
 
 
-WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"
+CARD = "README.md"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-# What a folder may hold besides weights and code. Nothing else is sent unless it is asked for by name.
+# Files besides weights and code. Nothing else is sent unless it is named.
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 OPTIONAL = ("generation_config.json", "processor_config.json", CARD)
-# Of older pushes, by any library, that `from_pretrained` would still read.
+# Files of earlier pushes, by any library, that `from_pretrained` would still read.
 OUTDATED = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "adapter_model.bin")
-# Of an adapter, in place of weights. Where there is such a configuration, `from_pretrained` opens the base model.
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Formats that are unpickled: reading them runs whatever they say.
+# Pickled formats: reading such a file can run any code.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# How a card names its own model in its code, until it is sent to a repository; and the base model of an adapter.
+# In a card's code: the model, and the base model of an adapter. A push replaces them by the repositories.
 PLACEHOLDER, BASE_PLACEHOLDER = "path/to/", "folder/of/"
 
 
 @dataclass
 class Upload:
-    """
-    What [`upload`] did.
+    """Result of [`upload`]."""
 
-    Args:
-        repo (`str`):
-            Full name of the repository.
-        url (`str`):
-            Its address.
-        commit (`str`):
-            Id of the commit that it is at now.
-        files (`list[str]`):
-            Names of the files that were sent, or were there already.
-        changed (`bool`):
-            Whether anything was new.
-    """
-
-    repo: str
+    repo: str  # full name
     url: str
-    commit: str
-    files: list[str]
-    changed: bool
+    commit: str  # id of the branch's last commit
+    files: list[str]  # sent, or unchanged in the repository
+    changed: bool  # whether there was anything new
 
 
 def is_repo_name(name: str) -> bool:
-    """Whether a repository can have this name."""
+    """Whether a name is valid for a repository on the Hub."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -68,16 +56,16 @@ def is_repo_name(name: str) -> bool:
 
 
 def check_repo_name(repo: str):
-    """Raise if a name cannot be a repository's (such as one that climbs folders)."""
+    """Raise if a name is not valid for a repository."""
     if not is_repo_name(repo):
         raise GPT1Error(
-            f"{repo!r} cannot be the name of a repository: give `name` or `owner/name`, of letters, digits and single "
+            f"{repo!r} is not a valid repository name: give `name` or `owner/name`, with letters, digits and single "
             "`-`, `_` or `.` between them, at most 96 characters"
         )
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a folder carries its code, so that `trust_remote_code=True` loads it."""
+def has_code(folder: Path) -> bool:
+    """Whether a folder contains the code that its `auto_map` names, for `trust_remote_code=True`."""
     auto_map = read_json(folder / "config.json").get("auto_map") or {}
     return bool(auto_map) and all(
         isinstance(name, str) and (folder / f"{name.split('.')[0]}.py").is_file() for name in auto_map.values()
@@ -86,7 +74,7 @@ def is_complete(folder: Path) -> bool:
 
 def model_files(folder: str | Path) -> dict[str, Path]:
     """
-    What a push sends of a folder: weights, or those of an adapter; configuration, tokenizer, processor, code and card.
+    Files that a push sends: weights (of the model or adapter), configuration, tokenizer, processor, code and card.
 
     Args:
         folder (`str` or `Path`):
@@ -96,7 +84,7 @@ def model_files(folder: str | Path) -> dict[str, Path]:
         `dict`: name in the repository -> file.
 
     Raises:
-        GPT1Error: if there is no such folder, or something that loading needs is missing in it.
+        GPT1Error: if the folder does not exist, or a file that loading needs is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -105,17 +93,22 @@ def model_files(folder: str | Path) -> dict[str, Path]:
     own = (GPT1Config.model_type, GPT1LSTMConfig.model_type)
     if config.get("model_type") not in own:
         raise GPT1Error(
-            f"{folder} holds a `{config.get('model_type')}` model, and this pushes {' and '.join(own)} only: "
-            "`gpt1 convert` turns an OpenAIGPT into a GPT-1"
+            f"{folder} holds a `{config.get('model_type')}` model, but only {' and '.join(own)} models can be pushed: "
+            "convert an OpenAIGPT with `gpt1 convert`"
         )
     if (folder / ADAPTER_CONFIG).is_file():
         check_base(str(folder), read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
         weights = [ADAPTER_CONFIG, ADAPTER_WEIGHTS]
-    elif (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
-        weights = [INDEX, *sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))]
+    elif (folder / WEIGHTS_INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        weights = [
+            WEIGHTS_INDEX,
+            *sorted(set(read_json(folder / WEIGHTS_INDEX).get("weight_map", {}).values())),
+        ]
         for name in weights[1:]:
             if not SHARD.fullmatch(str(name)):
-                raise GPT1Error(f"{folder / INDEX} names {name!r}, which is no file of weights: save the model again")
+                raise GPT1Error(
+                    f"{folder / WEIGHTS_INDEX} names {name!r}, which is not a weights file: save the model again"
+                )
     else:
         weights = [WEIGHTS]
     names = [*NEEDED, *weights]
@@ -128,26 +121,28 @@ def model_files(folder: str | Path) -> dict[str, Path]:
 
 
 def check_base(adapter: str, base: str | None):
-    """Raise if readers of an adapter on the Hub could not find its base model there."""
+    """Raise if the base model of an adapter is not on the Hub, so that nobody else could load the adapter."""
     if not base or Path(base).exists() or not is_repo_name(base):
         raise GPT1Error(
-            f"{adapter} is an adapter of the model {base!r}, which is no Hub id, so that nobody else could load it: "
-            "push that model first, and then the adapter by `gpt1 push` with --base_model and the model's repository"
+            f"{adapter} is an adapter of the model {base!r}, which is not a Hub id, so nobody else could load it: "
+            "push that model first, then push the adapter with `gpt1 push --base_model` and the model's repository"
         )
 
 
 def code_files(folder: Path, config: dict) -> list[str]:
-    """Names of the Python files that `config.json` names, and of those that they import."""
+    """Names of the Python files that `config.json` refers to, and of those that they import."""
     auto_map = config.get("auto_map") or {}
     if not auto_map:
         raise GPT1Error(
-            f"{folder / 'config.json'} has no auto_map, by which the Hub's users find the code: save it again"
+            f"{folder / 'config.json'} has no auto_map, which says where the code is: save the model again"
         )
     found = set()
     for reference in auto_map.values():
         module = str(reference).split(".")[0]
         if not module.isidentifier():
-            raise GPT1Error(f"{folder / 'config.json'} has the auto_map entry {reference!r}, which names no module")
+            raise GPT1Error(
+                f"{folder / 'config.json'} has the invalid auto_map entry {reference!r}: save the model again"
+            )
         source = folder / f"{module}.py"
         if not source.is_file():
             raise GPT1Error(f"{folder} has no {source.name}, which its auto_map names: save the model again")
@@ -165,53 +160,56 @@ def upload(
     include: Sequence[str] = (),
 ) -> Upload:
     """
-    Send what [`model_files`] finds to the Hub, in one commit: readers see the old model or the whole new one.
+    Upload the files of [`model_files`] in one commit: readers see the old model or all of the new one.
 
-    A repository that is not there is created, and a branch. Weights of an earlier push that the new one does not have
-    are taken away, since `from_pretrained` might prefer them; what else lies in the repository stays. Large files that
-    arrived before a broken connection are not sent again.
+    A missing repository or branch is created. Weights of an earlier push that the new one does not have are deleted,
+    since `from_pretrained` might prefer them; other files of the repository stay. Large files that arrived before a
+    connection broke are not sent again.
 
     Args:
         folder (`str` or `Path`):
             Folder of a saved model.
         repo (`str`):
-            `owner/name`, or `name` for a repository of one's own.
+            `owner/name`, or `name` for a repository of your own.
         message (`str`, *optional*):
             Message of the commit.
         private (`bool`, *optional*):
-            Whether a repository that is created is private. One that is there and public is an error.
+            Whether to create the repository as private. An existing public one is then an error.
         revision (`str`, *optional*):
             Branch; defaults to `main`.
         token (`str`, *optional*):
-            Token; defaults to that of `HF_TOKEN` or of `hf auth login`.
+            Access token; defaults to the one in `HF_TOKEN` or from `hf auth login`.
         include (list of `str`, *optional*):
-            Names of further files in the folder to send.
+            Names of further files of the folder to send.
 
     Returns:
         [`Upload`].
 
     Raises:
-        GPT1Error: if the folder is not whole, or the Hub cannot be reached or refuses; nothing has changed there then.
+        GPT1Error: if the folder is incomplete, or the Hub cannot be reached or refuses. The repository's content is
+        unchanged then.
     """
     check_repo_name(repo)
     folder = Path(folder)
-    files = model_files(folder) | asked_for(folder, include)
+    files = model_files(folder) | named_files(folder, include)
     if not (token or get_token()):
         raise GPT1Error(
-            "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write"
+            "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token with write access"
         )
     api = HfApi(token=token)
     with explained(repo, "nothing was sent"):
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-    with explained(repo, "nothing was published; the same command goes on with what has not arrived"):
+    with explained(repo, "nothing was published; run the same command again to send what is missing"):
         if private and not api.model_info(repo).private:
             raise GPT1Error(
-                f"{repo} exists and is public: make it private in its settings on the Hub, or push elsewhere"
+                f"{repo} exists and is public: make it private in its settings on the Hub, or choose another name"
             )
         if revision and revision != "main" and not revision.startswith("refs/"):
             api.create_branch(repo, branch=revision, exist_ok=True)
         before = api.model_info(repo, revision=revision).sha
-        stale = [name for name in api.list_repo_files(repo, revision=revision) if is_ours(name) and name not in files]
+        stale = [
+            name for name in api.list_repo_files(repo, revision=revision) if is_pushed_file(name) and name not in files
+        ]
         done = api.create_commit(
             repo,
             [CommitOperationDelete(name) for name in stale]
@@ -226,29 +224,29 @@ def upload(
     return Upload(repo, url, done.oid, sorted(files), changed=done.oid != before)
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file of a repository is one that a push writes, or that `from_pretrained` might read in its place."""
-    own = (WEIGHTS, INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS, *OPTIONAL[:-1], *OUTDATED)
-    return name in own or bool(SHARD.fullmatch(name))
+def is_pushed_file(name: str) -> bool:
+    """Whether a file of a repository is one that a push writes, or that `from_pretrained` might read instead."""
+    weights = (WEIGHTS, WEIGHTS_INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+    return name in (*weights, *OPTIONAL[:-1], *OUTDATED) or bool(SHARD.fullmatch(name))
 
 
-def asked_for(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Further files, checked: none that lies elsewhere, none that is unpickled."""
+def named_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Further files of a folder. Files elsewhere and pickles are refused."""
     for name in names:
         if PurePath(name).name != name or not (folder / name).is_file():
-            raise GPT1Error(f"there is no file {name!r} in {folder}: name files that lie directly in it")
+            raise GPT1Error(f"there is no file {name!r} in {folder}: name files directly in that folder")
         if name.endswith(PICKLES):
             raise GPT1Error(f"{name} is not sent: reading such a file can run any code; use safetensors")
     return {name: folder / name for name in names}
 
 
 def card_for(path: Path, repo: str) -> bytes:
-    """A card whose code names the repository in place of the folder that it was written in."""
-    return named(path.read_text(encoding="utf-8"), PLACEHOLDER, repo).encode()
+    """The card with the repository in its code, in place of the model's folder."""
+    return with_repo(path.read_text(encoding="utf-8"), PLACEHOLDER, repo).encode()
 
 
-def named(card: str, placeholder: str, repo: str) -> str:
-    """A card whose code names a repository in place of what begins with a placeholder."""
+def with_repo(card: str, placeholder: str, repo: str) -> str:
+    """A card with the repository in its code, in place of strings that begin with a placeholder."""
     return re.sub(rf'"{re.escape(placeholder)}(?:[^"\\\n]|\\.)*"', f'"{repo}"', card)
 
 
@@ -259,10 +257,10 @@ def config_name(folder: Path) -> str:
 
 def read_json(path: Path) -> dict:
     """
-    A file of a saved model that holds a JSON object.
+    Read a JSON object from a file of a saved model.
 
     Raises:
-        GPT1Error: if it is missing, or something else.
+        GPT1Error: if the file is missing, or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -277,40 +275,40 @@ def read_json(path: Path) -> dict:
 
 @contextmanager
 def explained(repo: str, consequence: str) -> Iterator[None]:
-    """Turn what the Hub's client raises into one sentence."""
+    """Turn the errors of the Hub's client into one sentence, with what the failure means for the caller."""
     endpoint = HfApi().endpoint
     try:
         yield
     except GPT1Error:
         raise
     except OfflineModeIsEnabled as error:
-        raise GPT1Error("HF_HUB_OFFLINE is set, and a push needs the Hub: unset it") from error
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # all that the client is known to raise
+        raise GPT1Error("HF_HUB_OFFLINE is set, but a push needs the Hub: unset it") from error
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # everything the client is known to raise
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
-            raise GPT1Error(_refusal(repo, cause, consequence)) from error
+            raise GPT1Error(_http_error(repo, cause, consequence)) from error
         reason = without_tokens(" ".join(str(cause).split())) or type(cause).__name__
         if cause is error and isinstance(error, ValueError):
-            raise GPT1Error(f"the Hub does not take the model for {repo} ({reason}); {consequence}") from error
+            raise GPT1Error(f"the Hub rejects the model for {repo} ({reason}); {consequence}") from error
         where = f" ({without_tokens(str(error))})" if cause is not error else ""
         raise GPT1Error(
-            f"the connection to the Hub at {endpoint} failed{where}: {reason}; {consequence}, so check the network "
-            "and run it again"
+            f"the connection to the Hub at {endpoint} failed{where}: {reason}; {consequence}; check the network "
+            "and try again"
         ) from error
 
 
-def _refusal(repo: str, error: HfHubHTTPError, consequence: str) -> str:
-    """What the Hub means by an HTTP status."""
+def _http_error(repo: str, error: HfHubHTTPError, consequence: str) -> str:
+    """One sentence for an HTTP error."""
     status = error.response.status_code
-    said = without_tokens(" ".join((error.server_message or "").split()))
-    said = f" ({said})" if said else ""
+    message = without_tokens(" ".join((error.server_message or "").split()))
+    quoted = f" ({message})" if message else ""
     if status == 401:
         return (
-            f"the Hub does not know the token (401){said}: log in anew with `hf auth login`, or correct HF_TOKEN, "
-            "which goes before it"
+            f"the Hub does not accept the token (401){quoted}: log in again with `hf auth login`, or correct "
+            "HF_TOKEN, which has precedence"
         )
     if status == 403:
-        return f"the token may not write to {repo} (403){said}: use one with write access to it, or another name"
+        return f"the token has no write access to {repo} (403){quoted}: use another token, or another name"
     if status == 404:
-        return f"there is no repository or branch of {repo} that the token may see (404){said}"
-    return f"the Hub answered {status} for {repo}{said}; {consequence}"
+        return f"the repository {repo} or its branch does not exist, or the token cannot see it (404){quoted}"
+    return f"the Hub answered {status} for {repo}{quoted}; {consequence}"

@@ -1,1 +1,1 @@
-"""Looking into a model: generated text, token probabilities, the Space and the demo."""
+"""Looking into a model: text generation, token probabilities, the Space and the demo."""

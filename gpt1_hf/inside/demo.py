@@ -1,4 +1,4 @@
-"""The whole system in a minute: fine-tune the embedded model on a small sample, with and without pre-training."""
+"""A demonstration of a minute: fine-tune the packaged model on a small sample, with and without pre-training."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,9 +12,9 @@ from ..evaluation.metrics import score
 from ..evaluation.results import RESULTS, Result, write_results
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments
+from ..training.exact_resume import remove_checkpoints
 from ..training.finetune import finetune_once
-from ..training.finished import finished_results
-from ..training.resume import forget_trained, remove_checkpoints
+from ..training.run_folder import RunFolder, finetuning_facts
 from .generation import generate
 
 
@@ -24,23 +24,23 @@ REMARKS = ("What a delightful evening we had at the play!", "The dinner was cold
 
 def demo(output_dir: str, seed: int = 42) -> list[Result]:
     """
-    Fine-tune [`MODEL`] on the sentiment sample, from the pre-trained weights and from scratch; show what came of it.
+    Fine-tune [`MODEL`] on the sentiment sample, from the pre-trained weights and from scratch, and show the results.
 
     Args:
         output_dir (`str`):
-            Where the two fine-tuned models and `results.json` go.
+            Where the two fine-tuned models and `results.json` are written.
         seed (`int`, *optional*, defaults to 42):
             Seed of both runs.
 
     Returns:
-        list of [`Result`]: the accuracy of both.
+        list of [`Result`]: the accuracy of both models.
     """
     task = load_task("sst2")
     with reading_bars():
         rows = {split: task.load(split, sample=True) for split in ("train", "validation")}
-    note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell the kind ones from the unkind ...")
+    note(f"Fine-tuning {MODEL} on {len(rows['train'])} remarks, to tell kind ones from unkind ones ...")
     results = []
-    if (Path(output_dir) / RESULTS).is_file():  # a whole one is shown again, and one that was cut short goes on
+    if (Path(output_dir) / RESULTS).is_file():  # start over after a finished demonstration; resume an interrupted one
         for name in ("pre-trained", "from-scratch"):
             (Path(output_dir) / name / RESULTS).unlink(missing_ok=True)
         (Path(output_dir) / RESULTS).unlink()
@@ -59,10 +59,11 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
             logging_strategy="no",
             resume_from_checkpoint="true",
         )
-        with interruptible("the demonstration", "the same command goes on with it"):
-            results += finished_results(args, task) or finetune_once(args, task, rows)
-        forget_trained(args)
-        remove_checkpoints(args.output_dir)  # which an interruption saved
+        with interruptible("the demonstration", "the same command resumes it"):
+            run = RunFolder.of_finetuning(args, finetuning_facts(args, task))
+            results += run.finished_results() or finetune_once(run, task, rows)
+        run.close()
+        remove_checkpoints(args.output_dir)  # saved by an interruption
     write_results(output_dir, results)
 
     label, count = Counter(rows["validation"]["label"]).most_common(1)[0]
@@ -84,7 +85,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
     )
     for remark, answer in zip(REMARKS, classifier(list(REMARKS)), strict=True):
         print(f"  {answer['label']:<9} {answer['score']:.0%}  {remark}")
-    print(f'\n{MODEL} itself goes on from "It was a dark":\n')
+    print(f'\n{MODEL} itself continues "It was a dark":\n')
     print(f"  {generate('It was a dark', MODEL, max_new_tokens=40, seed=seed)[0]}")
     note(f"written to {output_dir}")
     return results

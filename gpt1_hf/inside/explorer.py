@@ -1,7 +1,7 @@
-"""What a model makes of one text, as numbers to be shown: probabilities of tokens and of answers, and the tokens.
+"""A model's view of one text: its tokens, and the probabilities of tokens and of answers.
 
-The scores are those of `gpt1 zero-shot` (paper §5) and of a fine-tuned multiple-choice head; here they are of a text
-that someone typed, which may be empty, endless, or anything else that Unicode has.
+The scores are those of `gpt1 zero-shot` (paper §5) and of a fine-tuned multiple-choice head. The text is typed by a
+user, so it may be empty, very long, or any Unicode.
 """
 
 import math
@@ -36,23 +36,17 @@ from ..tokenization_gpt1 import END_OF_WORD
 from .generation import sample
 
 
-LONGEST = 20_000  # characters of a text: many times the model's context
-MOST_ANSWERS = 10
-UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # controls, directions of writing, unassigned, private
+MAX_CHARACTERS = 20_000  # of a text: many times the model's context
+MAX_ANSWERS = 10
+# Unicode categories without a visible shape: controls, writing directions, unassigned, private.
+INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
 class Token:
     """
-    A token in its text.
-
-    Args:
-        text (`str`):
-            Its piece of the decoded text, with the space before it if there is one.
-        probability (`float`, *optional*):
-            What the model gave it, at temperature 1; none if it was not asked.
-        alternatives (tuple of `(str, float)`, *optional*):
-            The most probable tokens in its place, and their probabilities.
+    A token: its piece of the decoded text, with the space before it; the model's probability of it, at temperature 1,
+    if it was predicted; and the most probable tokens in its place with their probabilities.
     """
 
     text: str
@@ -62,7 +56,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
-    """A word after clean-up, and the pieces and token ids that it became."""
+    """A word after clean-up, with its pieces and token ids."""
 
     text: str
     pieces: list[str]
@@ -72,15 +66,8 @@ class Word:
 @dataclass(frozen=True)
 class Comparison:
     """
-    Answers and what is compared of them.
-
-    Args:
-        answers (`list[str]`):
-            Texts of the answers.
-        scores (`list[float]`):
-            Log-probability of each, or its mean over tokens; minus infinity where there was nothing to score.
-        is_cut (`bool`):
-            Whether the text was longer than the model's context, so that a part of it was not read.
+    Answers with their scores: log-probabilities, or means of them over tokens. `is_cut` says whether the text was
+    longer than the model's context, so that a part of it was not read.
     """
 
     answers: list[str]
@@ -89,7 +76,7 @@ class Comparison:
 
     @property
     def probabilities(self) -> list[float]:
-        """The scores as probabilities: where they are means over tokens, those of one token, on geometric average."""
+        """The scores as probabilities. A mean over tokens gives the geometric mean of their probabilities."""
         return np.exp(self.scores).tolist()
 
     @property
@@ -100,13 +87,13 @@ class Comparison:
 
 class Explorer:
     """
-    A model to look into; its files are read when they are first needed.
+    A model to explore. Its files are read when they are first needed.
 
     Args:
         model (`str`, *optional*, defaults to `"gpt1-tiny"`):
             Causal language model: folder, Hub id, or `gpt1-tiny`.
         choice_model (`str`, *optional*):
-            Checkpoint that was fine-tuned for multiple choice. Without one the language model answers.
+            Checkpoint that was fine-tuned for multiple choice. Without it the language model answers.
     """
 
     def __init__(self, model: str = "gpt1-tiny", choice_model: str | None = None):
@@ -115,13 +102,13 @@ class Explorer:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The language model with its tokenizer."""
+        """The language model and its tokenizer."""
         return replace(open_scorer(ZeroShotArguments(model=self.model)), desc=None)
 
     @cached_property
     def chooser(self) -> tuple[GPT1Processor, PreTrainedModel]:
         """
-        The fine-tuned model with its processor.
+        The fine-tuned model's processor, and the model.
 
         Raises:
             GPT1Error: if it was fine-tuned for another format.
@@ -129,8 +116,8 @@ class Explorer:
         processor = open_processor(self.choice_model)
         if not isinstance(processor, GPT1Processor) or processor.input_format != "multiple_choice":
             raise GPT1Error(
-                f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one that `gpt1 finetune "
-                "--task race` or `--task story_cloze` made"
+                f"model {self.choice_model!r} was not fine-tuned for multiple choice: give one from `gpt1 finetune "
+                "--task race` or `--task story_cloze`"
             )
         model = open_model(AutoModelForMultipleChoice, self.choice_model, open_config(self.choice_model))
         return processor, model.eval().to(self.scorer.model.device)
@@ -139,9 +126,9 @@ class Explorer:
         self, prompt: str, max_new_tokens: int = 40, temperature: float = 0.8, top_p: float = 0.95, seed: int = 0
     ) -> list[Token]:
         """
-        Continue a prompt, with the probability of each new token and of the three most probable in its place.
+        Continue a prompt, with the probability of each new token and of the three most probable ones in its place.
 
-        The probabilities are the model's own, before temperature and `top_p` change them.
+        The probabilities are the model's own, without temperature and `top_p`.
 
         Raises:
             GPT1Error: if the prompt is empty, or too long for the model's context.
@@ -162,7 +149,7 @@ class Explorer:
 
     def read(self, text: str) -> list[Token]:
         """
-        A text's tokens with their probabilities, given all before them; nothing is before the first.
+        A text's tokens with their probabilities, given all tokens before them. The first token has none.
 
         Raises:
             GPT1Error: if the text is empty, or longer than the model's context.
@@ -179,22 +166,22 @@ class Explorer:
         ]
 
     def compare_sentences(self, sentences: list[str]) -> Comparison:
-        """CoLA's heuristic: which sentence is the more acceptable one, by the mean log-probability of its tokens."""
+        """CoLA's heuristic: the more acceptable sentence has the higher mean log-probability of its tokens."""
         rows = [{"text": self._checked(text, f"sentence {index}")} for index, text in enumerate(sentences, 1)]
         answers = score_sentences(self.scorer, Dataset.from_list(rows))
         scores = Answers([[score for (score,) in answers.scores]], [any(answers.cut)])
         return _comparison([row["text"] for row in rows], scores)
 
     def sentiment(self, text: str) -> Comparison:
-        """SST-2's heuristic: whether "negative" or "positive" is the likelier word after a text and "very"."""
+        """SST-2's heuristic: whether "negative" or "positive" is more likely after a text and "very"."""
         rows = Dataset.from_list([{"text": self._checked(text, "the text")}])
         return _comparison(list(SENTIMENTS), score_sentiments(self.scorer, rows))
 
     @cached_property
     def sample_sentiment(self) -> tuple[int, int, int]:
         """
-        How good [`sentiment`] is: of the labelled sample of SST-2 in the package, half of which is positive, the
-        number of rows, of those that it answers rightly, and of those that it calls positive.
+        How good [`sentiment`] is on the labelled sample of SST-2 in the package, half of which is positive: numbers of
+        rows, of right answers, and of answers "positive".
         """
         _, predictions = answer(self.scorer, ZeroShotArguments(model=self.model, task="sst2", sample=True))
         (rows,) = predictions.values()
@@ -206,10 +193,10 @@ class Explorer:
 
     def referents(self, sentence: str, pronoun: str, candidates: list[str]) -> Comparison:
         """
-        The heuristic of the Winograd schemas: with which candidate in the pronoun's place the rest is likelier.
+        The heuristic for Winograd schemas: with which candidate in the pronoun's place the rest is more likely.
 
         Raises:
-            GPT1Error: if a text is empty, or the sentence lacks the pronoun or has nothing after it.
+            GPT1Error: if a text is empty, the sentence lacks the pronoun, or nothing follows it.
         """
         row = {
             "text": self._checked(sentence, "the sentence"),
@@ -220,13 +207,11 @@ class Explorer:
 
     def choose(self, document: str, question: str, choices: list[str]) -> Comparison:
         """
-        Which answer fits a document and a question, which may be empty.
-
-        By the fine-tuned model if there is one, else by RACE's zero-shot heuristic: the mean log-probability of the
-        answer's tokens.
+        Which answer fits a document and a question (which may be empty): according to the fine-tuned model or, without
+        one, by RACE's zero-shot heuristic, the mean log-probability of the answer's tokens.
 
         Raises:
-            GPT1Error: if the document or a choice is empty, or there are fewer than two choices, or too many.
+            GPT1Error: if the document or a choice is empty, or the number of choices is not 2 to `MAX_ANSWERS`.
         """
         row = {
             "document": self._checked(document, "the text"),
@@ -253,7 +238,7 @@ class Explorer:
         The steps from a text to token ids.
 
         Returns:
-            `tuple[str, list[Word]]`: the text after clean-up and splitting, and its words with their pieces and ids.
+            `tuple[str, list[Word]]`: the text after clean-up and splitting, and its words.
 
         Raises:
             GPT1Error: if the text is empty.
@@ -275,7 +260,7 @@ class Explorer:
 
     def _checked(self, text: str | None, name: str) -> str:
         """
-        A text that can be encoded: halves of characters are replaced.
+        The text, with lone surrogates replaced, so that it can be encoded.
 
         Raises:
             GPT1Error: if it is empty, before or after clean-up, or too long.
@@ -283,24 +268,24 @@ class Explorer:
         text = (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if not text.strip():
             raise GPT1Error(f"{name} is empty: write something")
-        if len(text) > LONGEST:
-            raise GPT1Error(f"{name} is {len(text):,} characters long, and {LONGEST:,} are the most: shorten it")
+        if len(text) > MAX_CHARACTERS:
+            raise GPT1Error(f"{name} is {len(text):,} characters long: shorten it to {MAX_CHARACTERS:,}")
         if not self.scorer.encode([text])[0]:
-            raise GPT1Error(f"{name} has nothing that the tokenizer keeps: write a word")
+            raise GPT1Error(f"{name} has no character that the tokenizer keeps: write a word")
         return text
 
     def _checked_answers(self, texts: list[str], name: str) -> list[str]:
-        if not 2 <= len(texts) <= MOST_ANSWERS:
-            raise GPT1Error(f"give 2 to {MOST_ANSWERS} {name}s, not {len(texts)}")
+        if not 2 <= len(texts) <= MAX_ANSWERS:
+            raise GPT1Error(f"give 2 to {MAX_ANSWERS} {name}s, not {len(texts)}")
         return [self._checked(text, f"{name} {index}").strip() for index, text in enumerate(texts, 1)]
 
     def _texts(self, ids: list[int]) -> list[str]:
-        """Of each token, its piece of the text that all of them are decoded to."""
+        """The piece of each token in the text that all of them are decoded to."""
         text, texts, start = self.scorer.tokenizer.decode(ids).removeprefix(" "), [], 0
         for token in ids:
             piece = self._text(token).removesuffix(" ")
             place = text.find(piece, start)
-            if place < 0:  # a tokenizer of another family, whose tokens are not spelled as its text
+            if place < 0:  # in tokenizers of other families, tokens are spelled differently from the text
                 return [self._text(token) for token in ids]
             texts.append(text[start : place + len(piece)])
             start = place + len(piece)
@@ -311,9 +296,9 @@ class Explorer:
 
 
 def visible(text: str) -> str:
-    """A text in which line breaks, and characters that have no shape of their own, can be seen."""
+    """A text with visible line breaks and visible codes of characters that have no shape."""
     return "".join(
-        "↵" if character == "\n" else f"U+{ord(character):04X}" if category(character) in UNSEEN else character
+        "↵" if character == "\n" else f"U+{ord(character):04X}" if category(character) in INVISIBLE else character
         for character in text
     )
 
@@ -322,5 +307,5 @@ def _comparison(answers: list[str], scored: Answers) -> Comparison:
     (scores,), (is_cut,) = scored.scores, scored.cut
     for index, score in enumerate(scores, 1):
         if not math.isfinite(score):
-            raise GPT1Error(f"in text {index} there is no token to score: the first has nothing before it; write more")
+            raise GPT1Error(f"text {index} has no token to score, because its first token has no context: write more")
     return Comparison(answers, scores, is_cut)

@@ -1,4 +1,4 @@
-"""Text from a language model: prompt in, readable continuation out."""
+"""Text generation: prompt in, readable continuation out."""
 
 import re
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from transformers.generation import (
 
 from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..errors import GPT1Error
-from ..settings import LEAST, MOST, check_ranges
+from ..settings import NO_LIMIT, POSITIVE, check_ranges
 
 
 RANGES = {
     "temperature": (0.0, 1e6),
-    "top_p": (LEAST, 1.0),
-    "max_new_tokens": (1, MOST),
-    "max_length": (1, MOST),
-    "num_return_sequences": (1, MOST),
+    "top_p": (POSITIVE, 1.0),
+    "max_new_tokens": (1, NO_LIMIT),
+    "max_length": (1, NO_LIMIT),
+    "num_return_sequences": (1, NO_LIMIT),
     "seed": (0, 2**32 - 1),
 }
-# What is not asked for, and the model's own `generation_config.json` does not say.
+# Settings that neither the caller nor the model's `generation_config.json` gives.
 DEFAULTS = {"max_new_tokens": 60, "temperature": 0.8, "top_p": 0.95}
 
 
@@ -55,7 +55,8 @@ def generate(
         temperature (`float`, *optional*):
             Sampling temperature; 0 is greedy. Default: the model's own, else 0.8.
         top_p (`float`, *optional*):
-            Sample from the most probable tokens of this mass. Default: the model's own, else 0.95.
+            Sample from the most probable tokens whose probabilities add up to this. Default: the model's own, else
+            0.95.
         num_return_sequences (`int`, *optional*, defaults to 1):
             Number of continuations.
         seed (`int`, *optional*, defaults to 0):
@@ -63,22 +64,22 @@ def generate(
         echo (`bool`, *optional*, defaults to `True`):
             Whether the texts begin with the prompt.
         stream (`Callable`, *optional*):
-            Is called with each new piece of the one text as it comes.
+            Called with each new piece of the text. For one text only.
         options:
             More fields of transformers' `GenerationConfig`.
 
     Returns:
-        list of `str`: prompt and continuation, lower-cased as the model reads it, with the line breaks of the prompt.
+        list of `str`: prompt and continuation, in the model's lower case, with the line breaks of the prompt.
 
     Raises:
-        GPT1Error: if the prompt is empty, or prompt and continuation are longer than the model's context (a
-        recurrent model has no such limit).
+        GPT1Error: if the prompt is empty, or prompt and continuation exceed the model's context. A recurrent model has
+        no such limit.
     """
     tokenizer, lm = open_tokenizer(model), open_causal_lm(model).to(compute_device())
-    # A prompt of unknown characters alone is left out by decoding, and what comes after it is about nothing.
+    # Decoding would drop a prompt of unknown characters, and the continuation would not relate to it.
     ids = tokenizer(prompt, split_special_tokens=True, verbose=False)["input_ids"]
     if ids and not tokenizer.decode(ids, skip_special_tokens=True):
-        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to go on from")
+        raise GPT1Error("the prompt has no character that the tokenizer knows: give the model a word to continue")
     start = 0 if echo else len(ids)
     streamer = None if stream is None else Stream(tokenizer, prompt, start, stream)
     options |= {"num_return_sequences": num_return_sequences, "streamer": streamer}
@@ -94,22 +95,22 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, st
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         ids (`list[int]`):
-            The whole sequence, as what stands before decides on spaces and quotes.
+            The whole sequence: earlier tokens decide on spaces and quotes.
         prompt (`str`):
-            The prompt as it was given.
+            The original prompt.
         start (`int`, *optional*, defaults to 0):
-            Token that the text begins with.
+            First token of the text.
     """
     text = with_line_breaks(tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" "), prompt)
     if not start:
         return text
-    # What comes after the first tokens may change the spaces between them, but nothing else.
+    # Later tokens can change the spaces between earlier ones, but nothing else.
     n_letters = len(readable(tokenizer, ids[:start], prompt).replace(" ", ""))
     return re.sub(rf"\A(?: *[^ ]){{{n_letters}}} *", "", text)
 
 
 class Stream(BaseStreamer):
-    """Hands on a text while its tokens come, up to its last word, which may grow."""
+    """Passes on a text while it is generated, without its last word, which may still grow."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, start: int, write: Callable[[str], None]):
         self.tokenizer, self.prompt, self.start, self.write = tokenizer, prompt, start, write
@@ -133,13 +134,13 @@ class Stream(BaseStreamer):
 
 def with_line_breaks(text: str, prompt: str) -> str:
     """
-    A prompt's line breaks in decoded text that begins with it, where each is one; the text's own are as its last one.
+    Restore a prompt's line breaks, which decoding makes single ones. Those of the continuation are as the last one.
 
     Args:
         text (`str`):
             Prompt and continuation, decoded.
         prompt (`str`):
-            The prompt as it was given.
+            The original prompt.
     """
     runs = re.findall(r"\s*\n\s*", re.sub("\r\n?", "\n", prompt.strip()))
     breaks = ["\n" * run.count("\n") for run in runs]
@@ -158,7 +159,7 @@ def sample(
     **options: Any,
 ) -> GenerateDecoderOnlyOutput:
     """
-    [`generate`] with a loaded model, giving all that the library's `generate` returns.
+    [`generate`] with a loaded model. Returns the full output of the library's `generate`.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -166,31 +167,31 @@ def sample(
         lm (`PreTrainedModel`):
             Causal language model.
         prompt, max_new_tokens, temperature, top_p, seed:
-            As of [`generate`].
+            As in [`generate`].
         options:
-            More of the library's own.
+            More arguments of the library's `generate`.
 
     Raises:
-        GPT1Error: as [`generate`].
+        GPT1Error: as in [`generate`].
     """
     given = options | {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     given = {"pad_token_id": tokenizer.pad_token_id} | given
     check_ranges(given | {"seed": seed}, RANGES)
     if not prompt.strip():
-        raise GPT1Error("the prompt is empty: give the model a word to go on from")
-    # A prompt that spells a special token is text.
+        raise GPT1Error("the prompt is empty: give the model a word to continue")
+    # A prompt that spells a special token is plain text.
     inputs = tokenizer(prompt, return_tensors="pt", split_special_tokens=True, verbose=False).to(lm.device)
     n_prompt = inputs["input_ids"].shape[1]
     if not n_prompt:
-        raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to go on from")
-    settings = settle(given, lm)
-    # Of both, transformers goes by the second.
-    asked = n_prompt + settings["max_new_tokens"] if "max_new_tokens" in settings else settings["max_length"]
-    context = getattr(lm.config, "max_position_embeddings", asked)
-    if asked > context and not lm._is_stateful:
+        raise GPT1Error("the prompt has no word that the tokenizer keeps: give the model a word to continue")
+    settings = complete_settings(given, lm)
+    # If both are given, transformers uses max_new_tokens.
+    wanted = n_prompt + settings["max_new_tokens"] if "max_new_tokens" in settings else settings["max_length"]
+    context = getattr(lm.config, "max_position_embeddings", wanted)
+    if wanted > context and not lm._is_stateful:
         raise GPT1Error(
-            f"the prompt is {n_prompt} tokens long, which with {asked - n_prompt} new ones is more than the model's "
-            f"context of {context}: shorten the prompt, or ask for at most max_new_tokens {context - n_prompt}"
+            f"the prompt is {n_prompt} tokens long, which with {wanted - n_prompt} new ones is more than the model's "
+            f"context of {context}: shorten the prompt, or give at most max_new_tokens {context - n_prompt}"
             if n_prompt < context
             else f"the prompt is {n_prompt} tokens long, which fills the model's context of {context}: shorten it"
         )
@@ -200,10 +201,10 @@ def sample(
     return lm.eval().generate(**inputs, **settings | {"return_dict_in_generate": True})
 
 
-def settle(given: dict[str, Any], lm: PreTrainedModel) -> dict[str, Any]:
-    """Settings of generation: those that are given, before the model's own, before [`DEFAULTS`]."""
+def complete_settings(given: dict[str, Any], lm: PreTrainedModel) -> dict[str, Any]:
+    """Settings of generation: the given ones, else the model's own, else `DEFAULTS`."""
     settings = {name: value for name, value in given.items() if value is not None}
-    if settings.get("temperature") == 0:  # transformers knows no such temperature
+    if settings.get("temperature") == 0:  # transformers rejects it
         del settings["temperature"]
         settings.setdefault("do_sample", False)
     config = getattr(lm, "generation_config", None)
@@ -212,7 +213,7 @@ def settle(given: dict[str, Any], lm: PreTrainedModel) -> dict[str, Any]:
     fallback = DEFAULTS | {"do_sample": True} | own
     if "max_length" in settings:
         del fallback["max_new_tokens"]
-    if not settings.get("do_sample", fallback["do_sample"]):  # what greedy search is not asked for, it warns of
+    if not settings.get("do_sample", fallback["do_sample"]):  # greedy search warns of sampling settings
         fallback = {name: value for name, value in fallback.items() if name not in ("temperature", "top_p")}
     return fallback | settings
 

@@ -1,21 +1,21 @@
-"""Write `tokenization_rules_gpt1.py`: spaCy's English rules and ftfy's tables as patterns for `tokenizer.json`.
+"""Generate `tables.py`: spaCy's English rules and ftfy's tables as patterns for `tokenizer.json`.
 
-    gpt1 tokenizer rules        # needs the `exact` extra
+    python -m gpt1_hf.tokenization_rules.generate        # needs the `exact` extra
 
-GPT-1's text was cleaned by ftfy and split into words by spaCy. Both are Python and tables; the tables are read here,
-from the installed versions, and turned into Oniguruma patterns, each of which says where spaCy would cut a text.
+GPT-1's text was cleaned by ftfy and split into words by spaCy. Both consist of Python code and tables. This script
+reads the tables of the installed versions and turns them into Oniguruma patterns that match where spaCy cuts a text.
 
-spaCy cuts a text at spaces. Of each chunk it takes prefixes from the left and suffixes from the right, while there
-are any; what is left is an exception with words of its own, an address, or is cut at infixes. At last every run of
-adjacent words that spells an exception which has affixes is made that exception. As patterns that insert a space:
+spaCy cuts a text at spaces. From each chunk it removes prefixes on the left and suffixes on the right as long as
+there are any. The rest is an exception with its own words, an address, or is cut at infixes. Finally, a run of
+adjacent words that spells an exception with affixes becomes that exception. The patterns insert spaces:
 
-1. prefixes: at the start of a chunk, and where the last one ended, unless an exception starts there;
-2. suffixes: where nothing but suffixes follows to the end of the chunk, unless an exception ends there;
+1. prefixes: at the start of a chunk, and where the last prefix ended, unless an exception starts there;
+2. suffixes: where only suffixes follow up to the end of the chunk, unless an exception ends there;
 3. exceptions: at the cuts of each word that stands alone;
 4. infixes.
 
-Every pattern copies the text once more, which is most of what it costs: hence few patterns of many branches. Of two
-places next to each other a search finds the second only from the first (`\\G`), since no two empty matches may touch.
+Each pattern copies the whole text, which is most of its cost, so there are few patterns with many branches. Empty
+matches may not touch, so a search finds the second of two adjacent places only from the first (`\\G`).
 """
 
 import re
@@ -23,11 +23,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import write_text
 
-RULES_FILE = Path(__file__).with_name("tokenization_rules_gpt1.py")
-START, END = r"(?<!\S)", r"(?!\S)"  # of a chunk, or of a word that an earlier pattern set apart
-LAST = 8  # suffixes in a row that are looked for: a bound keeps the patterns linear in the length of a text
-MARKS = '-~!";?+,)(/*[]}{|_'  # the standardisation sets spaces around runs of one of these: chunks of their own
+
+TABLES_FILE = Path(__file__).with_name("tables.py")
+START, END = r"(?<!\S)", r"(?!\S)"  # of a chunk, or of a word that an earlier pattern separated
+LAST = 8  # most suffixes in a row: the bound keeps the patterns linear in the length of a text
+MARKS = '-~!";?+,)(/*[]}{|_'  # the standardisation puts spaces around runs of one of these, which makes them chunks
 SUBSTITUTES = {"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"}
 
 
@@ -41,7 +43,7 @@ def cuts(words: Iterable[str]) -> set[int]:
 
 
 def trie(words: Iterable[str]) -> str:
-    """A pattern of words that shares their beginnings. A NUL in a word is the place that is matched, as `\\K`."""
+    """A pattern of words with shared beginnings. A NUL in a word marks the place to match, as `\\K`."""
     heads = defaultdict(set)
     for word in words:
         heads[word[:1]].add(word[1:])
@@ -57,7 +59,7 @@ def trie(words: Iterable[str]) -> str:
 
 
 def sieve(words: Iterable[str], letters: int = 4) -> str:
-    """A [`trie`] that looks at its first letters some at a time: what it does most is to fail, and this is faster."""
+    """A [`trie`] that first checks groups of initial letters, which is faster because most searches fail."""
     by_letter = defaultdict(set)
     for word in words:
         by_letter[word[0].lower()].add(word)
@@ -68,27 +70,27 @@ def sieve(words: Iterable[str], letters: int = 4) -> str:
 
 
 def alternation(branches: Iterable[str]) -> str:
-    """Branches that start with a character beyond ASCII go last, behind one check: text is seldom theirs."""
+    """Join branches. Those that start with a rare, non-ASCII character come last, behind a single check."""
     branches = list(branches)
     beyond = [branch for branch in branches if not branch[0].isascii()]
     return "|".join([*(b for b in branches if b[0].isascii()), rf"(?![\x00-\x7f])(?:{'|'.join(beyond)})"])
 
 
 def translate(pattern: str) -> str:
-    """A pattern of spaCy's in Oniguruma's terms: characters in place of their numbers."""
+    """Translate spaCy's pattern to Oniguruma's syntax: escape sequences become characters."""
     return re.sub(r"\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})", lambda m: chr(int(m[1] or m[2], 16)), pattern)
 
 
 def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
     """
-    Branches of an alternation, without the characters of `apart`.
+    Branches of an alternation, without the single characters in `apart`.
 
-    Oniguruma jumps to the next place that can match only if no branch starts with a class of more than ASCII.
+    Oniguruma can skip to the next possible match only if no branch starts with a class that goes beyond ASCII.
     """
     ascii_characters, branches = "", []
     for pattern in dict.fromkeys(filter(None, map(translate, patterns))):
         if not pattern[0].isascii() and clean(pattern) != pattern:
-            continue  # cleaned text has none
+            continue  # does not occur in cleaned text
         if len(pattern) > 2 or len(pattern) == 2 and pattern[0] != "\\":
             if not re.fullmatch(r"\[[^\[\]]*\]", pattern):
                 branches.append(pattern)
@@ -102,10 +104,10 @@ def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
 
 def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, int]]]:
     """
-    What spaCy's exceptions change, of those that cleaned text can have.
+    spaCy's exceptions, of those that occur in cleaned text, whose cuts differ from those of the affix rules.
 
     Returns:
-        Words with the parts that they are cut into, and words with a position where affix rules alone would cut them.
+        Words with their parts, and words with a position where only the affix rules would cut them.
     """
     from spacy.tokenizer import Tokenizer
 
@@ -121,8 +123,8 @@ def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, 
         if clean(text) != text or set(text) & set(MARKS) or text.split() != [text]:
             continue
         if "\u00b0" in text:
-            continue  # a symbol, which the clean-up sets apart
-        words = [part[65] for part in parts]  # 65 is spaCy's number of the attribute ORTH
+            continue  # the clean-up puts spaces around this symbol
+        words = [part[65] for part in parts]  # 65 is spaCy's number for the attribute ORTH
         by_affixes = cuts(token.text for token in affix_rules(text))
         if cuts(words) - by_affixes:
             divided.append((text, words))
@@ -131,7 +133,7 @@ def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, 
 
 
 def clean(text: str) -> str:
-    """ftfy's fixes of single characters, and the standardisation's."""
+    """Apply ftfy's and the standardisation's fixes of single characters."""
     import ftfy
 
     fixed = ftfy.fix_text(text, fix_encoding=False, unescape_html=False, normalization=None)
@@ -140,20 +142,20 @@ def clean(text: str) -> str:
 
 
 def word_cuts(nlp) -> list[str]:
-    """Patterns of the empty places where spaCy cuts cleaned text, in order; each works on what the one before left."""
+    """Patterns of the places where spaCy cuts cleaned text. Each applies to the result of the one before."""
     divided, whole = exceptions(nlp.tokenizer)
-    # Exceptions that keep together what affix rules would part: what follows the place, and what goes before it.
+    # Exceptions that the affix rules would cut: the text after the cut -> the texts before it.
     kept = defaultdict(set)
     for text, position in whole:
         kept[text[position:]].add(text[:position])
-    # "im." is i and m.: the last part of an exception and the dot after it make another one.
+    # "im." is "i" and "m.": the last part of an exception and the dot after it form another exception.
     for text, words in list(divided):
         if words[-1] in kept["."]:
             kept["."].add(text)
             divided.append((f"{text}.", [*words[:-1], f"{words[-1]}."]))
 
     def keeps(ends: Iterable[str], follow: str = END, start: str = r"\s", heads: set[str] | None = None) -> str:
-        """Not where an exception goes on with one of `ends`."""
+        """Not where an exception continues with one of `ends`."""
         return "".join(
             rf"(?!{re.escape(end)}{follow}(?<={start}{trie(heads or kept[end])}{re.escape(end)}))"
             for end in sorted(kept.keys() & set(ends))
@@ -161,20 +163,20 @@ def word_cuts(nlp) -> list[str]:
 
     starts = trie(text for text, _ in whole if nlp.tokenizer.find_prefix(text) and text != "''")
     prefixes = [other.replace(r"\.\.+", r"\.\.++") for other in affixes(nlp.Defaults.prefixes, apart=MARKS)]
-    runs = [re.escape(mark) for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 1]  # a run of them is left whole
+    runs = [re.escape(mark) for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 1]  # a run of them is not cut
     prefix = alternation(["''", *(f"{mark}++" for mark in runs), *prefixes])
 
     suffixes = [other.replace("\u00b0", "\u00b0 ") for other in affixes(nlp.Defaults.suffixes, apart="'" + MARKS)]
     after_digit = [other.removeprefix("(?<=[0-9])") for other in suffixes if other.startswith("(?<=[0-9])")]
-    # Of a run of apostrophes each two are one word; dots are one word.
+    # In a run of apostrophes, every two are one word. A run of dots is one word.
     suffixes = [other for other in suffixes if not other.startswith("(?<=[0-9])") and other != r"\.\.+"]
-    # Of a longer run only a last one before an s is given back, once: else a run within a word takes quadratic time.
+    # A longer run gives back only a last apostrophe before an s, once: otherwise a run takes quadratic time.
     suffix = alternation(["(?<!')''?+", "(?<=[^']'')(?>'+(?='[sS])|'+)", r"(?<!\.)\.\.++", *suffixes])
     rest = f"(?:{suffix}){{0,{LAST}}}?{END}"
     rest_or_run = f"(?:{suffix}){{0,{LAST}}}?(?![^\\s{''.join(runs)}])"
     run = "|".join(f"(?={mark})(?<!{mark})" for mark in runs)
-    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is 390 and m.
-    capital = {head for head in kept["."] if head[0].isupper()}  # "end.Mr. Smith" will be cut before Mr.
+    units = {head for head in kept["."] if len(nlp.tokenizer("1" + head)) == 2}  # "390m." is "390" and "m."
+    capital = {head for head in kept["."] if head[0].isupper()}  # "end.Mr. Smith" is cut before "Mr."
     dot = keeps(".", follow=r"(?!\.)")
     dot += keeps(".", follow=r"(?!\.)", start="[0-9]", heads=units)
     dot += keeps(".", follow=r"(?!\.)", start=r"[a-z]\.", heads=capital)
@@ -185,8 +187,8 @@ def word_cuts(nlp) -> list[str]:
         rf"(?:\G|{START})(?!{starts}{rest_or_run})(?>{prefix})\K(?=\S)|(?!\G)(?=[{''.join(runs)}])(?<=\S)(?:{run})",
         rf"(?=(?:{suffix}){{1,{LAST}}}?{END})(?<=\S){dot}{quote}{sign}",
     ]
-    # Exceptions are looked for by their commonest second parts, then by the third, then by their first letters, after
-    # a space: there is one before the first word, too.
+    # Exceptions are searched by their most frequent second parts, then by the third, then by their first letters after
+    # a space. The first word also has a space before it.
     parts = []
     for tail in ("n't", "'"):
         heads = defaultdict(set)
@@ -200,7 +202,7 @@ def word_cuts(nlp) -> list[str]:
         if len(words) == 3:
             heads[words[2]].add("".join(words[:2]))
     for end in sorted(heads):
-        # Before a vowel, so common that to stop at each takes longer, the search stops at the letter before it.
+        # Vowels are so frequent that the search stops at the letter before them instead.
         before = {head[-1] + r"\K" for head in heads[end]} if end[0] in "aeio" else {""}
         parts += (rf"{last}(?={re.escape(end)}{END})(?<=\s{trie(heads[end])})" for last in sorted(before))
     others = (words for _, words in divided if "'" not in words[1])
@@ -213,8 +215,8 @@ def word_cuts(nlp) -> list[str]:
         infix = re.sub(r"\[\+\\-\\\*\^\]", r"\^", infix)
         behind, middle, ahead = re.fullmatch(r"(\(\?<=\[[^\]]*\]\))?(.*?)(\(\?=\[[^\]]*\]\))?", infix).groups("")
         if middle == r"\.":
-            # An address is not cut, and the dot of an abbreviation stays with it. Hosts of addresses are all that has
-            # to be looked at: without a dot between letters there is nothing else in an address to cut.
+            # Addresses are not cut, and an abbreviation keeps its dot. Only the hosts of addresses matter here: apart
+            # from a dot between letters, an address contains nothing to cut.
             domain = nlp.tokenizer.url_match.__self__.pattern
             domain = translate(domain[domain.rindex("[a-z") : domain.rindex("]{2,63}")]) + "]{2,63}"
             label = "[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,62}"
@@ -231,27 +233,27 @@ def word_cuts(nlp) -> list[str]:
 
 def characters(nlp) -> tuple[dict[str, str], str]:
     """
-    What cleaning makes of single characters.
+    Replacements of single characters by the clean-up.
 
     Returns:
-        Characters with what takes their place, and a class of those that are words wherever they stand.
+        Characters with their replacements, and a character class of those that are always separate words.
     """
     tables = [infix for infix in nlp.Defaults.infixes if re.fullmatch(r"\[[^\[\]]*\]", infix)]
-    marks = "".join(mark for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 3)  # so that runs need no care
+    marks = "".join(mark for mark in MARKS if len(nlp.tokenizer(3 * mark)) == 3)  # in runs, each is a word
     words = "".join(map(re.escape, marks)) + "".join(translate(table)[1:-1] for table in tables)
-    # ftfy's tables and white space end at the last of the full-width forms; the other control characters are removed.
+    # ftfy's tables and white space end with the full-width forms. Other control characters are removed.
     places = [9, 12, 13, *range(0x7F, 0xD800), *range(0xE000, 0x10000)]
     replaced = {chr(place): clean(chr(place)) for place in places}
     return {character: fixed for character, fixed in replaced.items() if fixed not in (character, "")}, words
 
 
 FILE = """\
-\"\"\"Generated by `gpt1 tokenizer rules` from spaCy {spacy} and ftfy {ftfy}: do not edit.
+\"\"\"Generated by `python -m gpt1_hf.tokenization_rules.generate` from spaCy {spacy} and ftfy {ftfy}: do not edit.
 
-See `generate.py` for how it is made, and `tokenization_gpt1.py` for what it is used for.
+`generate.py` explains the patterns, and `tokenization_gpt1.py` uses them.
 \"\"\"
 
-# Characters with what takes their place.
+# Characters with their replacements.
 REPLACED = dict(
     zip(
         {sources},
@@ -260,10 +262,10 @@ REPLACED = dict(
     )
 )
 
-# A class of the characters that are words wherever they stand.
+# Character class of those that are always separate words.
 WORDS = {words}
 
-# Where spaCy cuts cleaned text, in order.
+# Patterns of the places where spaCy cuts cleaned text, applied in order.
 WORD_CUTS = (
 {cuts}
 )
@@ -271,7 +273,7 @@ WORD_CUTS = (
 
 
 def literal(text: str, indent: int) -> str:
-    """A Python literal in ASCII, over as many lines as it takes."""
+    """A Python string literal in ASCII, broken into lines."""
     lines, line = [], ""
     for character in text:
         piece = ascii(character)[1:-1].replace('"', '\\"') if character != "'" else character
@@ -283,14 +285,17 @@ def literal(text: str, indent: int) -> str:
     return "(" + separator + separator.join(f'"{line}"' for line in [*lines, line]) + "\n" + " " * indent + ")"
 
 
-def write() -> str:
-    """Write the rules of the installed spaCy and ftfy, and say what they were made from."""
-    import ftfy
-    import spacy
+def main():
+    """Write the tables of the installed spaCy and ftfy."""
+    try:
+        import ftfy
+        import spacy
+    except ImportError as error:
+        raise SystemExit("the tables are generated from spaCy and ftfy: pip install 'gpt1_hf[exact]'") from error
 
     nlp = spacy.blank("en")
     replaced, words = characters(nlp)
-    rules = FILE.format(
+    tables = FILE.format(
         spacy=spacy.__version__,
         ftfy=ftfy.__version__,
         sources=literal("".join(replaced), 8),
@@ -298,5 +303,9 @@ def write() -> str:
         words=literal(words, 0),
         cuts="\n".join(f"    {literal(pattern, 4)}," for pattern in word_cuts(nlp)),
     )
-    RULES_FILE.write_text(rules, encoding="ascii")
-    return f"{RULES_FILE.name}: spaCy {spacy.__version__}, ftfy {ftfy.__version__}"
+    write_text(TABLES_FILE, tables)
+    print(f"{TABLES_FILE.name}: spaCy {spacy.__version__}, ftfy {ftfy.__version__}")
+
+
+if __name__ == "__main__":
+    main()

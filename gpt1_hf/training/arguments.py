@@ -17,94 +17,77 @@ from transformers.utils import logging
 
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
-from ..settings import LEAST, MOST, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
 
 
 logger = logging.get_logger(__name__)
 
-# Where transformers does not look or says it badly.
+# Bounds that transformers does not check, or reports badly.
 RANGES = {
-    "seed": (0, 2**32 - 1),
-    "data_seed": (0, 2**32 - 1),
-    "learning_rate": (0.0, 1e6),
-    "label_smoothing_factor": (0.0, 1.0),
-    "num_train_epochs": (LEAST, 1e9),
-    "max_steps": (-1, MOST),
-    "weight_decay": (0.0, 1e6),
-    "max_grad_norm": (0.0, 1e30),
-    "neftune_noise_alpha": (0.0, 1e6),
-    "per_device_train_batch_size": (1, MOST),
-    "per_device_eval_batch_size": (1, MOST),
-    "gradient_accumulation_steps": (1, MOST),
-    "seeds": (1, 10_000),
-    "max_train_examples": (1, MOST),
-    "max_length": (2, MOST),
-    "max_validation_tokens": (2, MOST),
-    "dropout": (0.0, 1.0),
-    "classifier_dropout": (0.0, 1.0),
-    "lora_dropout": (0.0, 1.0),
-    "lora_r": (1, 2**16),
-    "lm_coef": (0.0, 1e6),
-    "checkpoints_per_decade": (0, 1000),
-    "hidden_size": (1, MOST),
-    "num_hidden_layers": (0, MOST),
-    "num_attention_heads": (1, MOST),
-    "lstm_size": (1, MOST),
-    "max_position_embeddings": (2, MOST),
-    "initializer_range": (0.0, 1e3),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
+    **dict.fromkeys(("label_smoothing_factor", "dropout", "classifier_dropout", "lora_dropout"), (0.0, 1.0)),
+    **dict.fromkeys(("max_length", "max_validation_tokens", "max_position_embeddings"), (2, NO_LIMIT)),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, NO_LIMIT)),
+    **dict.fromkeys(("gradient_accumulation_steps", "seeds", "max_train_examples", "lora_r"), (1, NO_LIMIT)),
+    **dict.fromkeys(("hidden_size", "num_attention_heads", "lstm_size"), (1, NO_LIMIT)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "neftune_noise_alpha"), (0.0, NO_LIMIT)),
+    **dict.fromkeys(("lm_coef", "initializer_range"), (0.0, NO_LIMIT)),
+    **dict.fromkeys(("num_hidden_layers", "checkpoints_per_decade"), (0, NO_LIMIT)),
+    "num_train_epochs": (POSITIVE, NO_LIMIT),
+    "max_steps": (-1, NO_LIMIT),
 }
-# Settings of `TrainingArguments` with which a run of the commands would fail, some after hours, or be another one than
-# it seems: when they are refused, and why.
+# Settings of `TrainingArguments` with which a run would fail, sometimes after hours, or silently do something else:
+# when they are refused, and why.
 REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     "auto_find_batch_size": (
         lambda args: args.auto_find_batch_size,
-        "begins anew with weights that are trained in part, and fewer rows in an update: set "
-        "per_device_train_batch_size, and gradient_accumulation_steps in its place",
+        "would restart training from partly trained weights with fewer rows in an update: set "
+        "per_device_train_batch_size and gradient_accumulation_steps instead",
     ),
     "batch_eval_metrics": (
         lambda args: args.batch_eval_metrics,
-        "gives metrics one batch at a time, and those here need all rows: leave it out",
+        "passes batches to metrics, which here need all rows at once: leave it out",
     ),
     "dataloader_multiprocessing_context": (
         lambda args: args.dataloader_multiprocessing_context and not args.dataloader_num_workers,
-        "is for processes that load data: set dataloader_num_workers, or leave it out",
+        "applies to processes that load data: set dataloader_num_workers, or leave it out",
     ),
     "dataloader_persistent_workers": (
         lambda args: args.dataloader_persistent_workers and not args.dataloader_num_workers,
-        "is for processes that load data: set dataloader_num_workers, or leave it out",
+        "applies to processes that load data: set dataloader_num_workers, or leave it out",
     ),
     "dataloader_prefetch_factor": (
         lambda args: args.dataloader_prefetch_factor and not args.dataloader_num_workers,
-        "is for processes that load data: set dataloader_num_workers, or leave it out",
+        "applies to processes that load data: set dataloader_num_workers, or leave it out",
     ),
     "ddp_backend": (
         lambda args: args.ddp_backend and "LOCAL_RANK" not in os.environ,
-        "is for several processes: start them by `accelerate launch`, or leave it out",
+        "applies to several processes: start them with `accelerate launch`, or leave it out",
     ),
     "debug": (lambda args: "tpu_metrics_debug" in str(args.debug), "tpu_metrics_debug needs a TPU: leave it out"),
     "enable_jit_checkpoint": (
         lambda args: args.enable_jit_checkpoint,
-        "ends training as if it were done: leave it out, SIGTERM and Ctrl-C save a checkpoint without it",
+        "ends training as if it were done: leave it out; SIGTERM and Ctrl-C save a checkpoint anyway",
     ),
     "eval_do_concat_batches": (
         lambda args: not args.eval_do_concat_batches,
-        "false gives metrics a list of batches, and those here need all rows in one: leave it out",
+        "false passes a list of batches to metrics, which here need all rows at once: leave it out",
     ),
     "eval_use_gather_object": (
         lambda args: args.eval_use_gather_object,
-        "takes arrays apart, and metrics here need them: leave it out",
+        "splits arrays, which metrics here need whole: leave it out",
     ),
     "include_for_metrics": (
         lambda args: args.include_for_metrics,
-        "is for metrics that look at inputs or losses, and those here do not: leave it out",
+        "is for metrics of inputs or losses, and there are none here: leave it out",
     ),
     "label_names": (
         lambda args: args.label_names not in (None, ["labels"]),
-        "is labels for every model here: leave it out",
+        "must be labels, as for every model here: leave it out",
     ),
     "parallelism_config": (
         lambda args: isinstance(args.parallelism_config, str),
-        "is an object, which a command line cannot give: use `accelerate launch --config_file`",
+        "is an object, which a flag cannot express: use `accelerate launch --config_file`",
     ),
     "use_liger_kernel": (lambda args: args.use_liger_kernel, "has no kernels for these models: leave it out"),
 }
@@ -112,32 +95,32 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
 
 def check_metric(args: TrainingArguments, names: Sequence[str]):
     """
-    Check that the best checkpoint is chosen by what an evaluation finds.
+    Check that the best checkpoint is chosen by a metric that an evaluation reports.
 
     Args:
         args (`TrainingArguments`):
-            `metric_for_best_model` is the name, with or without `eval_`.
+            `metric_for_best_model` is checked, with or without `eval_`.
         names (sequence of `str`):
-            Metrics beside the loss.
+            Metrics other than the loss.
 
     Raises:
         GPT1Error: if not.
     """
     known = ("loss", *names)
-    wish = args.metric_for_best_model
-    if wish is not None and wish.removeprefix("eval_") not in known:
-        raise UsageError(f"metric_for_best_model is {' or '.join(known)} here, not {wish!r}")
+    wanted = args.metric_for_best_model
+    if wanted is not None and wanted.removeprefix("eval_") not in known:
+        raise UsageError(f"metric_for_best_model must be {' or '.join(known)} here, not {wanted!r}")
 
 
 def refuse(args: TrainingArguments):
-    """Raise [`GPT1Error`] if one of the settings is among the [`REFUSED`] ones."""
+    """Raise [`GPT1Error`] if a setting is among the [`REFUSED`] ones."""
     for name, (is_refused, reason) in REFUSED.items():
         if is_refused(args):
             raise UsageError(f"{name} {reason}")
 
 
 def drop_missing_precision(args: TrainingArguments):
-    """Train in fp32, and say so, where half precision is asked for on a CPU that has none."""
+    """Switch to fp32, with a warning, if the settings ask for half precision on a CPU that lacks it."""
     if torch.accelerator.is_available() and not args.use_cpu:
         return
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
@@ -176,7 +159,7 @@ class GPT1TrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Hide losses that are not finite, waiting for the device at every update; here they end the run."
+            "help": "Hide NaN and infinite losses, waiting for the device at every update; otherwise they end the run."
         },
     )
 
@@ -186,24 +169,22 @@ class GPT1TrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         if not 0 < self.layerwise_lr_decay <= 1:
-            raise ValueError(f"layerwise_lr_decay is a factor above 0, up to 1 (off), not {self.layerwise_lr_decay}")
+            raise UsageError(f"layerwise_lr_decay must be above 0 and at most 1 (off), not {self.layerwise_lr_decay}")
         check_ranges(self, RANGES)
         drop_missing_precision(self)
-        # TrainingArguments takes bf16 for a wish for a GPU; autocast does it on a CPU too, and recipes run on both.
+        # TrainingArguments expects a GPU for bf16; autocast also supports it on a CPU, and recipes run on both.
         if not torch.accelerator.is_available():
             self.use_cpu = self.use_cpu or self.bf16
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
-        # By default a push of the model with trackio's curves beside it would publish those as a Space of its own.
+        # By default, pushing a model with trackio's curves beside it would publish them in a Space of their own.
         self.trackio_static_space_id = self.trackio_static_space_id or False
         try:
             super().__post_init__()
         except ImportError as error:  # such as deepspeed
-            raise GPT1Error(f"a setting needs what is not installed: {error}") from error
+            raise GPT1Error(f"a setting needs a library that is not installed: {error}") from error
         if self.torch_compile and self.torch_compile_backend.upper() not in DynamoBackend.__members__:
-            raise UsageError(
-                f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the usual one"
-            )
-        drop_missing_precision(self)  # which `accelerate launch` may have asked for
+            raise UsageError(f"torch_compile_backend: unknown {self.torch_compile_backend!r}; inductor is the default")
+        drop_missing_precision(self)  # again: `accelerate launch` may ask for it
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise UsageError("load_best_model_at_end chooses among checkpoints: set eval_strategy and save_strategy")
         for tracker in self.report_to:
@@ -224,11 +205,11 @@ class FinetuneArguments(GPT1TrainingArguments):
     )
     transfer_layers: int | None = field(
         default=None,
-        metadata={"help": "Keep the embeddings and the first so many blocks, and draw the others anew. Default: all."},
+        metadata={"help": "Number of blocks to keep, from the first; the others get new weights. Default: all."},
     )
-    score_train: bool = field(default=False, metadata={"help": "Also score the rows that were trained on."})
+    score_train: bool = field(default=False, metadata={"help": "Also score the training rows."})
     seeds: int = field(
-        default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished ones stay."}
+        default=1, metadata={"help": "Number of runs, with seeds seed, seed + 1, ...; finished runs are skipped."}
     )
     sample: bool = field(default=False, metadata={"help": "Train on the small labelled sample in the package."})
     data_dir: str | None = field(
@@ -241,8 +222,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     held_out_share: float = field(
         default=0.0,
         metadata={
-            "help": "For choosing settings: score on the last of the training rows, this share of them, held out, in "
-            "place of the validation split."
+            "help": "For choosing settings: hold out this share of the training rows, the last ones, and score on "
+            "them instead of the validation split."
         },
     )
     max_length: int | None = field(
@@ -250,13 +231,13 @@ class FinetuneArguments(GPT1TrainingArguments):
     )
     question_delimiter: bool = field(
         default=True,
-        metadata={"help": "RACE: a delimiter between document and question; false joins them without, as the paper."},
+        metadata={"help": "RACE: put a delimiter between document and question; the paper has none (false)."},
     )
     train_sampling_strategy: str = field(
         default="group_by_length",
         metadata={
-            "help": "Order of the training rows: group_by_length (rows of like length share an update, which saves a "
-            "third of the work or more), random, sequential, or transformers' batch_rebalance.",
+            "help": "Order of the training rows: group_by_length (rows of similar length share an update, which saves "
+            "a third of the work or more), random, sequential, or transformers' batch_rebalance.",
             "choices": ["group_by_length", "random", "sequential", "batch_rebalance"],
         },
     )
@@ -272,8 +253,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     peft: str | None = field(
         default=None,
         metadata={
-            "help": "lora: train adapters, the head and the special tokens, and nothing else; takes a learning rate "
-            "about ten times higher. Default: train the whole model."
+            "help": "lora: train only adapters, the head and the special tokens; needs a learning rate about ten "
+            "times higher. Default: train the whole model."
         },
     )
     lora_r: int = field(default=16, metadata={"help": "Rank of LoRA's matrices."})
@@ -282,17 +263,17 @@ class FinetuneArguments(GPT1TrainingArguments):
 
     def __post_init__(self):
         if self.peft not in (None, "lora"):
-            raise ValueError(f"peft is lora or nothing, not {self.peft!r}")
+            raise UsageError(f"peft must be lora, or left out, not {self.peft!r}")
         if not self.peft and (self.lora_r, self.lora_alpha, self.lora_dropout) != (16, 32, 0.1):
-            raise ValueError("lora_r, lora_alpha and lora_dropout are settings of peft lora: give --peft lora, too")
+            raise UsageError("lora_r, lora_alpha and lora_dropout apply to LoRA only: give --peft lora, too")
         if self.peft and self.from_scratch:
-            raise ValueError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
+            raise UsageError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
-            raise ValueError(f"an adapter needs its base model, and {self.model} is output_dir too: give another")
+            raise UsageError(f"the adapter needs its base model, {self.model}, kept: use another --output_dir")
         refuse(self)
         if self.push_to_hub and self.seeds > 1:
-            raise ValueError("push_to_hub is for one seed: push the one that you choose with `gpt1 push` afterwards")
+            raise UsageError("push_to_hub is for one seed: push the run that you choose with `gpt1 push` afterwards")
         super().__post_init__()
 
 
@@ -313,7 +294,8 @@ class PretrainArguments(GPT1TrainingArguments):
         },
     )
     max_validation_tokens: int | None = field(
-        default=None, metadata={"help": "Score the first so many tokens of the held-out text. Default: all."}
+        default=None,
+        metadata={"help": "Score only the first tokens of the held-out text, this many. Default: all."},
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(
@@ -342,7 +324,7 @@ class PretrainArguments(GPT1TrainingArguments):
     architecture: str = field(
         default="transformer",
         metadata={
-            "help": "transformer, or the lstm that it is compared with (§5).",
+            "help": "transformer, or lstm, which the paper compares it with (§5).",
             "choices": ["transformer", "lstm"],
         },
     )
@@ -361,7 +343,7 @@ class PretrainArguments(GPT1TrainingArguments):
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
     initializer_range: float = field(
-        default=0.02, metadata={"help": "Standard deviation of the first weights (§4.1: 0.02)."}
+        default=0.02, metadata={"help": "Standard deviation of the initial weights (§4.1: 0.02)."}
     )
     save_dtype: str = field(
         default="float32", metadata={"help": "Type of the saved weights.", "choices": ["float32", "bfloat16"]}
@@ -376,15 +358,15 @@ class PretrainArguments(GPT1TrainingArguments):
     resume_from_checkpoint: str | None = field(
         default="true",
         metadata={
-            "help": "true: go on from the last whole checkpoint in output_dir, if there is one; false: begin anew; or "
-            "a checkpoint's folder."
+            "help": "true: resume from the last whole checkpoint in output_dir, if any; false: start from the "
+            "beginning; or a checkpoint's folder."
         },
     )
     checkpoints_per_decade: int = field(
         default=0,
         metadata={
-            "help": "Keep the weights after this many log-spaced numbers of updates per decade, the first and last, "
-            "in <output_dir>/trajectory, with their held-out perplexities in trajectory.jsonl. 0: none."
+            "help": "Save the weights at this many log-spaced updates per decade, and at the first and last, in "
+            "<output_dir>/trajectory, and their held-out perplexities in trajectory.jsonl. 0: never."
         },
     )
 
@@ -392,5 +374,5 @@ class PretrainArguments(GPT1TrainingArguments):
         self.output_dir = self.output_dir or "runs/pretrain"
         refuse(self)
         if self.greater_is_better is None and str(self.metric_for_best_model).endswith("perplexity"):
-            self.greater_is_better = False  # transformers knows it of losses only
+            self.greater_is_better = False  # transformers knows this about losses only
         super().__post_init__()

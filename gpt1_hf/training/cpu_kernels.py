@@ -1,10 +1,10 @@
-"""What makes training on a CPU faster: attention in blocks of queries, and a fast draw of dropout masks.
+"""Faster training on a CPU: attention in blocks of queries, and dropout masks that are drawn fast.
 
-torch's `scaled_dot_product_attention` has two paths on a CPU. Its flash kernel's backward pass takes longer than the
-plain products in bf16, and with dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
-every score of the upper triangle. And every dropout draws its random numbers one by one, in one thread.
-`tests/benchmarks/attention.py` compares the two. What is traded is memory: the probabilities, of half the square, are
-kept for the backward pass.
+torch's `scaled_dot_product_attention` has two paths on a CPU. In bf16, the backward pass of its flash kernel takes
+longer than plain products. With dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
+the whole upper triangle of scores. torch's dropout draws its random numbers one by one in one thread.
+`tests/benchmarks/attention.py` compares the two. The price is memory: the probabilities, half of the square, are kept
+for the backward pass.
 """
 
 import torch
@@ -20,10 +20,10 @@ QUERIES_PER_BLOCK = 128
 
 def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
     """
-    Which elements dropout keeps, and what those are multiplied by.
+    Which elements dropout keeps, and the factor that they are multiplied by.
 
     Sixteen random bits decide on an element, so that `p` is rounded to a multiple of 2^-16. Four elements share a draw
-    of torch's generator; `bernoulli_` makes one for each.
+    of torch's generator; `bernoulli_` takes one for each.
     """
     n_elements = shape.numel()
     bits = torch.empty(-(-n_elements // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
@@ -42,10 +42,10 @@ def cpu_blocks_attention_forward(
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """
-    Attention as transformers' attention interface has it, registered as `"cpu_blocks"`.
+    Attention for transformers' attention interface, registered as `"cpu_blocks"`.
 
-    Without a mask it is causal, and a block of queries meets only the keys up to its end. Evaluation and generation,
-    which keep nothing for a backward pass, go to sdpa.
+    Without a mask it is causal, and a block of queries is multiplied only with the keys up to its end. Evaluation and
+    generation, which have no backward pass, use sdpa.
     """
     seq_len = query.shape[2]
     if not module.training or key.shape[2] != seq_len:
@@ -87,11 +87,11 @@ class CPUDropout(nn.Dropout):
 
 def speed_up(model: PreTrainedModel, bf16: bool):
     """
-    Give a model that is to be trained on a CPU its dropout and, where that is faster, its attention from this file.
+    Replace the dropout of a model that trains on a CPU and, where that is faster, its attention by those of this file.
 
     Args:
         model (`PreTrainedModel`):
-            Model, changed in place. Neither weights nor configuration files change.
+            Model, changed in place. Its weights and its saved configuration do not change.
         bf16 (`bool`):
             Whether it trains under bf16 autocast.
     """

@@ -1,7 +1,8 @@
-"""Fine-tuning on a benchmark (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its score."""
+"""Fine-tuning on a task (§3.2, §4.1): rows -> Trainer -> a saved classifier, its predictions and its scores."""
 
 import copy
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
 from ..checkpoints.lora import add_lora, save_adapter
@@ -29,32 +32,22 @@ from ..evaluation.task_scores import (
     task_results,
     write_predictions,
 )
-from ..files import write_json, writing
+from ..files import writing
 from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
-from ..hub.upload import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
-from .finished import SETTINGS_FILE, finished_results, settings
+from .exact_resume import resume_point, save_rest, save_whole
 from .publishing import push_run
-from .resume import (
-    alone,
-    forget_trained,
-    found_in_training,
-    how_to_go_on,
-    note_trained,
-    resume_point,
-    training_settings,
-    what_is_saved,
-)
-from .trainer import GPT1Trainer, save_whole
+from .run_folder import RunFolder, finetuning_facts
+from .trainer import GPT1Trainer
 
 
 logger = logging.getLogger(__name__)
 
-# The random rows of `max_train_examples` are the same for every run and seed.
+# Seed of the random rows of `max_train_examples`, which are the same for every run.
 SUBSET_SEED = 0
 # Name of the training rows that settings are chosen on.
 HELD_OUT = "held-out train"
@@ -62,17 +55,19 @@ HELD_OUT = "held-out train"
 
 def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     """
-    Fine-tune a GPT-1 on a task, once per seed. Of several seeds, those that have finished with the same settings are
-    skipped, and one whose loss is no longer finite is named and passed over.
+    Fine-tune a GPT-1 on a task, once per seed.
+
+    With several seeds, those that have finished with the same settings are skipped, and one whose loss becomes NaN or
+    infinite is reported and skipped.
 
     Args:
         args ([`FinetuneArguments`]):
             Settings.
         resume (`bool`, *optional*, defaults to `False`):
-            Whether a single run that has finished with the same settings is skipped, too.
+            Whether to skip a single run, too, if it has finished with the same settings.
 
     Returns:
-        list of [`Result`], also in `<output_dir>/results.json`: for each seed, one of each metric on each split that
+        list of [`Result`], also in `<output_dir>/results.json`: for each seed, one for each metric on each split that
         the task is scored on. With several seeds, each run's model is in `<output_dir>/seed-<seed>`.
 
     Raises:
@@ -83,53 +78,57 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
     check_metric(args, () if args.prediction_loss_only else (task.metric,))
-    main = args.process_index == 0
-    runs, finished = [], {}
-    for seed in range(args.seed, args.seed + args.seeds):
-        run = copy.copy(args)
-        run.seed = seed
-        if args.seeds > 1:
-            run.output_dir = str(Path(args.output_dir) / f"seed-{seed}")
-            run.run_name = args.run_name and f"{args.run_name}-seed-{seed}"
-        runs.append(run)
-        if resume or args.seeds > 1:
-            finished[seed] = finished_results(run, task)
+    is_main = args.process_index == 0
+    facts = finetuning_facts(args, task)
+    runs = [RunFolder.of_finetuning(own_args, facts) for own_args in args_of_each_seed(args)]
+    finished = {run.args.seed: run.finished_results() for run in runs} if resume or len(runs) > 1 else {}
 
-    rows = None
-    results, failed = [], {}
+    rows, results, failed = None, [], {}
     for run in runs:
-        of_seed = finished.get(run.seed)
-        if of_seed is not None and main:
-            note(f"{task.id}, seed {run.seed}: finished before, in {run.output_dir}; skipped")
-        if of_seed is None:
-            if rows is None:
-                rows = load_rows(args, task)
-                check_batch(args, len(rows["train"]))
+        seed, of_run = run.args.seed, finished.get(run.args.seed)
+        if of_run is not None:
+            if is_main:
+                note(f"{task.id}, seed {seed}: already finished, in {run.path}; skipped")
+        else:
+            rows = rows or load_rows(args, task)
             try:
-                of_seed = finetune_once(run, task, rows)
-            except FloatingPointError as error:  # one seed that diverges does not take the others with it
+                of_run = finetune_once(run, task, rows)
+            except FloatingPointError as error:  # the other seeds may still converge
                 if len(runs) == 1 or args.world_size > 1:  # other processes may not have seen it, and wait
                     raise
-                failed[run.seed] = str(error)
-                logger.error(f"{task.id}, seed {run.seed} failed: {error}")
+                failed[seed] = str(error)
+                logger.error(f"{task.id}, seed {seed} failed: {error}")
                 continue
-        results += of_seed
-        if main:
+        results += of_run
+        if is_main:
             write_results(args.output_dir, with_spread(results, failed))
             write_finetuning_cards(args, task, results)
     if len(failed) == len(runs):
-        raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed, the first since {failed[runs[0].seed]}")
+        raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed; the first: {failed[runs[0].args.seed]}")
     results = with_spread(results, failed)
-    if main:
+    if is_main:
         write_results(args.output_dir, results)
         print(format_results(results))
-        if args.seeds > 1 and results:
+        if len(runs) > 1 and results:
             print(summary(results))
         note(f"written to {args.output_dir}")
     push_run(args)
     for run in runs:
-        forget_trained(run)
+        run.close()
     return results
+
+
+def args_of_each_seed(args: FinetuneArguments) -> list[FinetuneArguments]:
+    """Settings of each run. Several seeds have a folder each."""
+    if args.seeds == 1:
+        return [args]
+    runs = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        run = copy.copy(args)
+        run.seed, run.output_dir = seed, str(Path(args.output_dir) / f"seed-{seed}")
+        run.run_name = args.run_name and f"{args.run_name}-seed-{seed}"
+        runs.append(run)
+    return runs
 
 
 def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
@@ -138,7 +137,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         raise UsageError(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
     if args.held_out_share:
-        # The last rows, not random ones: neighbours often share a source or a premise, and would tell of each other.
+        # The last rows, not random ones: neighbours often share a source or a premise, and would give each other away.
         parts = rows["train"].train_test_split(args.held_out_share, shuffle=False)
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
@@ -147,23 +146,76 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
+
+    n_rows, update = len(rows["train"]), args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if args.dataloader_drop_last and n_rows < args.train_batch_size * args.world_size:
+        raise GPT1Error(
+            f"{n_rows} training rows are fewer than one batch, and dataloader_drop_last drops them all: lower "
+            "per_device_train_batch_size or switch dataloader_drop_last off"
+        )
+    if n_rows < update:
+        logger.warning(
+            f"{n_rows} training rows are fewer than the {update} of one update: each epoch is one smaller update"
+        )
     return rows
 
 
-@alone
-def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset]) -> list[Result]:
+@dataclass
+class Prepared:
+    """What training and scoring of one run need."""
+
+    run: RunFolder
+    task: Task
+    rows: dict[str, Dataset]  # by split, in canonical columns
+    encoded: dict[str, Dataset]  # by split
+    processor: GPT1Processor
+    config: PreTrainedConfig
+
+    @property
+    def args(self) -> FinetuneArguments:
+        return self.run.args
+
+
+def finetune_once(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """
-    One run with one seed: train, save model and processor, and score what was saved. One that is trained and saved is
-    only scored, until [`forget_trained`] has been called.
+    One run with one seed: train, save model and processor, and score what was saved. A model that is already trained
+    and saved is only scored, until the run is closed.
     """
+    with run.alone():
+        prepared = prepare(run, task, rows)
+        details = run.training_details()
+        if details is None:
+            trainer, details = train(prepared)
+            save(prepared, trainer, details)
+        with interruptible("the scoring", run.how_to_score):
+            return score_saved(prepared, details)
+
+
+def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
+    """Encode the rows, and describe the model and what it is trained on."""
+    args = run.args
     set_seed(args.seed)
-    made_with = settings(args, task)
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    if args.process_index == 0:  # what a former run found is not of the model that comes
-        (Path(args.output_dir) / "results.json").unlink(missing_ok=True)
-    tokenizer = open_tokenizer(args.model)
-    processor = GPT1Processor(tokenizer, task.input_format, args.question_delimiter)
-    record = training_record(args, task, processor, rows)
+    processor = GPT1Processor(open_tokenizer(args.model), task.input_format, args.question_delimiter)
+    tokenizer = processor.tokenizer
+    digests = {split: rows_digest(rows[split]) for split in rows}
+    train_digest, tokenizer_id = digests.pop("train"), tokenizer_digest(tokenizer)
+    is_from_hub = not args.sample and local_copy(task.dataset, args.data_dir) is None
+    record = {
+        "task": task.id,
+        "task_version": task.version,
+        "input_format": task.input_format,
+        "labels": list(task.label_names),
+        "tokenizer": tokenizer_id,
+        "dataset": task.dataset,
+        "revision": task.revision if is_from_hub else None,
+        "sample": args.sample,
+        "rows": len(rows["train"]),
+        "rows_digest": train_digest,
+        "scored": {HELD_OUT: digests["validation"]} if args.held_out_share else digests,
+        "max_length": args.max_length,
+        "seed": args.seed,
+    }
+    run.training.content |= {"training rows": train_digest, "tokenizer": tokenizer_id}
     config = open_config(
         args.model,
         trained_on=record,
@@ -173,178 +225,127 @@ def finetune_once(args: FinetuneArguments, task: Task, rows: dict[str, Dataset])
         resid_pdrop=args.dropout,
         classifier_dropout=args.classifier_dropout,
         lm_coef=args.lm_coef,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        bos_token_id=processor.tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
-    # Saved with the tokenizer, so that whatever reads with it cuts where training did.
-    processor.tokenizer.model_max_length = max_length = args.max_length or config.max_position_embeddings
-    encoded = {split: encode_rows(rows[split], processor, max_length) for split in rows}
-    details = found_in_training(args, made_with)
-    if details is None:
-        forget_trained(args)
-        details = train(args, task, config, processor, rows, encoded, made_with)
-    with interruptible("the scoring", what_is_saved(args)):
-        return score_trained(args, task, processor, rows, encoded, made_with, details)
+    # Saved with the tokenizer, so that everything that uses it cuts where training did.
+    tokenizer.model_max_length = args.max_length or config.max_position_embeddings
+    encoded = {split: encode_rows(rows[split], processor, tokenizer.model_max_length) for split in rows}
+    return Prepared(run, task, rows, encoded, processor, config)
 
 
-def train(
-    args: FinetuneArguments,
-    task: Task,
-    config: PreTrainedConfig,
-    processor: GPT1Processor,
-    rows: dict[str, Dataset],
-    encoded: dict[str, Dataset],
-    made_with: dict[str, Any],
-) -> dict[str, Any]:
-    """Train, and save model and processor; returns what there is to say of it, for `results.json`."""
-    if args.from_scratch:
-        model = new_model(auto_class(task), config)
-    else:
-        model = open_model(auto_class(task), args.model, config, new_head=True)
-        if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):
-            draw_head(model)
-    if args.transfer_layers is not None:
-        keep_layers(model, args.transfer_layers)
-    # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
-    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-
-    if args.peft:
-        model = add_lora(model, processor.tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
-    n_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
+def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
+    """Train; returns the trainer, and the details of training for `results.json`."""
+    args, task, config, run = prepared.args, prepared.task, prepared.config, prepared.run
+    model = model_to_train(prepared)
     trainer = GPT1Trainer(
         model=model,
         args=args,
-        processing_class=processor,
-        train_dataset=encoded["train"],
-        eval_dataset=encoded["validation"],
+        processing_class=prepared.processor,
+        train_dataset=prepared.encoded["train"],
+        eval_dataset=prepared.encoded["validation"],
         compute_metrics=lambda prediction: compute_metrics(task, prediction),
     )
-    record = config.trained_on
-    # What a checkpoint has to be of, for training to go on from it.
-    trainer.settings = training_settings(args) | {
-        "training rows": record["rows_digest"],
-        "tokenizer": record["tokenizer"],
-    }
-    trainer.how_to_go_on = how_to_go_on(args)
-    trained = trainer.train(resume_from_checkpoint=resume_point(args, trainer.settings))
+    trainer.identity, trainer.how_to_resume = run.training, run.how_to_resume
+    trained = trainer.train(resume_from_checkpoint=resume_point(args, run.training))
     details = {
         "from_scratch": args.from_scratch,
         "transfer_layers": args.transfer_layers,
         "sample": args.sample,
-        "n_train_examples": len(rows["train"]),
+        "n_train_examples": len(prepared.rows["train"]),
         "learning_rate": args.learning_rate,
         "epochs": args.num_train_epochs if args.max_steps < 1 else round(trainer.state.epoch, 2),
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "lm_coef": args.lm_coef,
         "peft": args.peft,
-        "n_trained_parameters": n_trained,
+        "n_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "checkpoint": "best on validation" if args.load_best_model_at_end else "last epoch",
         "train_loss": round(trained.training_loss, 4),
         "train_seconds": round(trained.metrics["train_runtime"], 1),
         "device": device_name(model.device),
-        "tokenizer": record["tokenizer"],
-        "train_rows_digest": record["rows_digest"],
+        "tokenizer": config.trained_on["tokenizer"],
+        "train_rows_digest": config.trained_on["rows_digest"],
     }
     if args.max_train_examples:
         details["subset_seed"] = SUBSET_SEED
-    # The weights first: nothing that comes later may cost them.
-    if not args.peft:
-        save_whole(trainer, auto_class(task), args.output_dir)
+    return trainer, details
+
+
+def model_to_train(prepared: Prepared) -> PreTrainedModel:
+    """The pre-trained model, or as much of it as is asked for, with a new head and room for the special tokens."""
+    args, config, tokenizer = prepared.args, prepared.config, prepared.processor.tokenizer
+    model_class = auto_class(prepared.task)
+    if args.from_scratch:
+        model = new_model(model_class, config)
+    else:
+        model = open_model(model_class, args.model, config, new_head=True)
+        if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):
+            with torch.no_grad():  # it was fine-tuned on another task, and has that task's head
+                model.classifier.weight.normal_(std=config.initializer_range)
+                model.classifier.bias.zero_()
+    if args.transfer_layers is not None:
+        keep_layers(model, args.transfer_layers)
+    # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if args.peft:
+        model = add_lora(model, tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
+    return model
+
+
+def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
+    """Save the weights first, then what belongs beside them."""
+    run, is_adapter = prepared.run, prepared.args.peft
+    if not is_adapter:
+        save_whole(trainer, auto_class(prepared.task), str(run.path))
     if trainer.is_world_process_zero():
-        with writing(args.output_dir):
-            if args.peft:
-                save_adapter(trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
-            # A former run's in the same folder: where there is an adapter, it is what is opened.
-            for name in (WEIGHTS,) if args.peft else (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-                (Path(args.output_dir) / name).unlink(missing_ok=True)
-            processor.save_pretrained(args.output_dir)
-            trainer.save_state()  # the log of the losses, for `gpt1 report`
-            note_trained(args, made_with, details)
-    trainer.accelerator.wait_for_everyone()
-    return details
+        with writing(run.path):
+            if is_adapter:
+                save_adapter(trainer.accelerator.unwrap_model(trainer.model), str(run.path))
+            # An earlier run's in the same folder: if there is an adapter, it is what is opened.
+            for name in (SAFE_WEIGHTS_NAME,) if is_adapter else (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
+                (run.path / name).unlink(missing_ok=True)
+    save_rest(trainer, run, prepared.processor, details)
 
 
-def score_trained(
-    args: FinetuneArguments,
-    task: Task,
-    processor: GPT1Processor,
-    rows: dict[str, Dataset],
-    encoded: dict[str, Dataset],
-    made_with: dict[str, Any],
-    details: dict[str, Any],
-) -> list[Result]:
-    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training; write what comes of it."""
+def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
+    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training, and write the results."""
+    run, args, task, rows = prepared.run, prepared.args, prepared.task, prepared.rows
     model = open_model(auto_class(task), args.output_dir, open_config(args.output_dir)).to(args.device)
     scored = trained_on(model.config)["scored"]
 
     def predictions_of(split: str) -> list[dict[str, Any]]:
-        return predict(model, processor, task, rows[split], encoded[split], args.per_device_eval_batch_size)
+        batch_size = args.per_device_eval_batch_size
+        return predict(model, prepared.processor, task, rows[split], prepared.encoded[split], batch_size)
 
     predictions = {split: predictions_of(split) for split in rows if split != "train"}
     if args.held_out_share:
         predictions = {HELD_OUT: predictions["validation"]}
     else:
         details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
-    results = [
-        result
-        for split in predictions
-        for result in task_results(
-            task, split, predictions[split], args.model, args.seed, {**details, "rows_digest": scored[split]}
-        )
-    ]
+    results = []
+    for split, found in predictions.items():
+        own_details = {**details, "rows_digest": scored[split]}
+        results += task_results(task, split, found, args.model, args.seed, own_details)
     if args.score_train:
         results += task_results(task, "train", predictions_of("train"), args.model, args.seed, details)
     if args.process_index == 0:
-        with writing(args.output_dir, what_is_saved(args)):
-            write_predictions(args.output_dir, predictions)
-            write_json(Path(args.output_dir) / SETTINGS_FILE, made_with)
-            write_results(args.output_dir, results)  # last: it marks the run as finished
+        with writing(run.path, run.how_to_score):
+            write_predictions(run.path, predictions)
+        run.finish(results)
     PartialState().wait_for_everyone()
     return results
 
 
-@torch.no_grad()
-def draw_head(model: PreTrainedModel):
-    """A new head in the place of that of another task, which the model was fine-tuned for before."""
-    model.classifier.weight.normal_(std=model.config.initializer_range)
-    model.classifier.bias.zero_()
-
-
-def training_record(
-    args: FinetuneArguments, task: Task, processor: GPT1Processor, rows: dict[str, Dataset]
-) -> dict[str, Any]:
-    """What the model's configuration says of its training, as JSON types; `training_record.py` checks it."""
-    is_hubs = not args.sample and local_copy(task.dataset, args.data_dir) is None
-    digests = {split: rows_digest(rows[split]) for split in rows}
-    trained = digests.pop("train")
-    return {
-        "task": task.id,
-        "task_version": task.version,
-        "input_format": task.input_format,
-        "labels": list(task.label_names),
-        "tokenizer": tokenizer_digest(processor.tokenizer),
-        "dataset": task.dataset,
-        "revision": task.revision if is_hubs else None,
-        "sample": args.sample,
-        "rows": len(rows["train"]),
-        "rows_digest": trained,
-        "scored": {HELD_OUT: digests["validation"]} if args.held_out_share else digests,
-        "max_length": args.max_length,
-        "seed": args.seed,
-    }
-
-
 def keep_layers(model: PreTrainedModel, n_layers: int):
     """
-    Draw all blocks but the first ones anew, as in a model that was never trained (§5, "Impact of number of layers
-    transferred"). The embeddings stay.
+    Draw new weights for all blocks but the first ones, as in a model that was never trained (§5, "Impact of number of
+    layers transferred"). The embeddings stay.
 
     Args:
         model (`PreTrainedModel`):
             Pre-trained model with any head.
         n_layers (`int`):
-            Number of blocks that stay as they are.
+            Number of blocks to keep.
 
     Raises:
         GPT1Error: if the model has fewer blocks.
@@ -352,7 +353,7 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
     blocks = model.base_model.h
     if not 0 <= n_layers <= len(blocks):
         raise UsageError(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
-    # Loaded weights are marked as such, and `_init_weights` passes them over: those of a new model are copied.
+    # `_init_weights` skips weights that were loaded, so the new ones come from a new model.
     new_blocks = type(model)(model.config).base_model.h
     for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):
         block.load_state_dict(new_block.state_dict())
@@ -361,21 +362,6 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
     """The task's metric, for the Trainer's logs and its choice of the best checkpoint."""
     return {task.metric: score(task.metric, decide(task, prediction.predictions), prediction.label_ids)}
-
-
-def check_batch(args: FinetuneArguments, n_rows: int):
-    """Warn of a training set that does not fill one update; raise if nothing is left to train on."""
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    if n_rows >= batch:
-        return
-    if args.dataloader_drop_last and n_rows < args.train_batch_size * args.world_size:
-        raise GPT1Error(
-            f"{n_rows} training rows are fewer than one batch, and dataloader_drop_last leaves none: lower "
-            "per_device_train_batch_size or switch it off"
-        )
-    logger.warning(
-        f"{n_rows} training rows are fewer than the {batch} of one update: each epoch is one smaller update"
-    )
 
 
 __all__ = ["finetune"]

@@ -1,4 +1,4 @@
-"""Fine-tuning on every benchmark, one after the other, and the table of what came out."""
+"""Fine-tuning on every task, one after the other, and a table of the results."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from ..evaluation.results import Result, write_results
 from ..files import write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
-from .resume import hold
+from .run_folder import lock
 
 
 TABLE_FILE = "results.md"
@@ -22,27 +22,27 @@ TABLE_FILE = "results.md"
 
 def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Result]:
     """
-    Fine-tune on several tasks. Those that have finished with the same settings are skipped, and one that cannot be
-    run, for want of its data or because its training failed, does not stop the others.
+    Fine-tune on several tasks. Tasks that have finished with the same settings are skipped. A task that cannot be run,
+    because its data is missing or its training fails, does not stop the others.
 
     Args:
         runs (sequence of [`FinetuneArguments`]):
-            Settings, a task each.
+            Settings, one for each task.
         output_dir (`str`):
-            Where `results.json` and the table `results.md` are written, anew after every task.
+            Where `results.json` and the table `results.md` are written after every task.
 
     Returns:
         list of [`Result`] of all tasks.
 
     Raises:
-        GPT1Error: if a model is missing, no task could be run, or all were to be pushed to one repository.
+        GPT1Error: if a model is missing, no task could be run, or `push_to_hub` is set.
     """
     if runs[0].push_to_hub:
-        raise UsageError("push_to_hub is for one task: push each model that you choose with `gpt1 push` afterwards")
+        raise UsageError("push_to_hub is for one task: push the models that you choose with `gpt1 push` afterwards")
     for model in {run.model for run in runs}:
         open_config(model)
     is_main = runs[0].process_index == 0
-    with hold(output_dir) if is_main else nullcontext():
+    with lock(output_dir) if is_main else nullcontext():
         return each_task(runs, output_dir, is_main)
 
 
@@ -53,7 +53,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
         if is_main:
             note(f"== {run.task} ==")
         try:
-            with interruptible(run.task, "the same command goes on with it"):
+            with interruptible(run.task, "the same command resumes it"):
                 results += finetune(run, resume=True)
         except (GPT1Error, FloatingPointError) as error:
             if run.world_size > 1 and isinstance(error, FloatingPointError):
@@ -65,7 +65,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
             write_results(output_dir, results)
     if not results:
-        raise GPT1Error(f"no task could be run; the first, {runs[0].task}, since {not_run.get(runs[0].task)}")
+        raise GPT1Error(f"no task could be run; the first, {runs[0].task}: {not_run.get(runs[0].task)}")
     if len({result.model for result in results}) == 1:
         results += glue_averages(results)
     if is_main:
@@ -78,11 +78,11 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
 
 def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = "simple") -> str:
     """
-    What was best before the paper, the paper's number and ours, a line for each task, split and metric.
+    Table of the best number before the paper, the paper's and ours, a line for each task, split and metric.
 
     Args:
         results (sequence of [`Result`]):
-            Results; of several seeds the median is shown, and their lowest and highest.
+            Results. For several seeds, the table has their median, lowest and highest.
         not_run (`dict[str, str]`):
             Task id -> why it was not run.
         style (`str`, *optional*, defaults to `"simple"`):
@@ -107,9 +107,9 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
         **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},
         **not_run,
     }
-    notes = ["The numbers before and of the paper are of the hidden test sets; ours are of the split that is named."]
+    notes = ["The numbers before the paper and of the paper are on the hidden test sets; ours are on the split shown."]
     if any("over_seeds" in result.details for result in results):
-        notes.append("Of several seeds: the median, and the lowest to the highest.")
+        notes.append("For several seeds: the median, and the lowest to the highest.")
     notes += [f"not run: {name}: {reason}" for name, reason in absent.items()]
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes)
 

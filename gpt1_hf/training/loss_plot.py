@@ -1,4 +1,4 @@
-"""The curve of a pre-training run as a picture: training and held-out loss against updates."""
+"""Loss curve of a pre-training run as a PNG: training and held-out loss against updates."""
 
 import logging
 import math
@@ -16,7 +16,7 @@ def plot_losses(
     log_history: Sequence[dict[str, Any]], trajectory: Sequence[dict[str, Any]], held_out: float, path: str | Path
 ):
     """
-    Draw the losses of a run; without matplotlib, say so and draw nothing.
+    Draw the losses of a run. Without matplotlib, warn and draw nothing.
 
     Args:
         log_history (`Sequence[dict]`):
@@ -26,7 +26,7 @@ def plot_losses(
         held_out (`float`):
             Perplexity of the finished model on held-out documents.
         path (`str` or `Path`):
-            Picture to write.
+            PNG file to write.
     """
     try:
         from matplotlib.figure import Figure

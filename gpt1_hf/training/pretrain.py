@@ -1,8 +1,8 @@
 """Pre-training (§3.1, §4.1): text -> token stream -> random spans -> Trainer -> a saved model and its perplexity."""
 
-import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +22,32 @@ from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import interruptible, note
-from ..data.spans import RandomSpans, Windows
-from ..data.token_stream import TokenStream, build_token_stream, fingerprint, has_split, read_pieces
+from ..data.corpus import fingerprint, has_split, read_pieces
+from ..data.spans import ConsecutiveSpans, RandomSpans
+from ..data.token_stream import TokenStream, build_token_stream
 from ..errors import UsageError
 from ..evaluation.perplexity import score_documents
-from ..evaluation.results import RESULTS, Result, format_results, write_results
-from ..files import write_json, writing
+from ..evaluation.results import Result, format_results
+from ..files import writing
 from ..hardware import device_name, training_dtype
 from ..hub.card import write_pretraining_card
+from ..training_record import tokenizer_digest
 from .arguments import PretrainArguments, check_metric
+from .exact_resume import read_manifest, resume_point, save_rest, save_whole
 from .loss_plot import plot_losses
 from .publishing import push_run
-from .resume import (
-    RUN,
-    alone,
-    check_settings,
-    forget_trained,
-    found_in_training,
-    how_to_go_on,
-    note_trained,
-    read_manifest,
-    resume_point,
-    stream_digest,
-    tokenizer_digest,
-    training_settings,
-    what_is_saved,
-)
+from .run_folder import RunFolder, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token
-from .trainer import GPT1Trainer, save_whole
+from .trainer import GPT1Trainer
 
 
 logger = logging.getLogger(__name__)
 
-# Share of the corpus's tokens held out when it comes without validation text.
+# Share of the corpus's tokens that is held out if it comes without validation text.
 HELD_OUT = 0.05
-# What an epoch is made of: as many spans from anywhere as hold the corpus once, or each of its neighbouring ones once.
-SPANS = {"random": RandomSpans, "neighbouring": Windows}
+# An epoch is as many spans from anywhere as hold the corpus once, or each of its neighbouring spans once.
+SPANS = {"random": RandomSpans, "neighbouring": ConsecutiveSpans}
 ARCHITECTURES = ("transformer", "lstm")
 
 
@@ -68,23 +57,23 @@ def pretrain(
     """
     Pre-train a GPT-1, or the LSTM that it is compared with, on text.
 
-    Called again with the same settings it goes on from the last whole checkpoint in `output_dir`, to the same losses
-    and weights as without the break; where the run is finished, it returns its results.
+    Called again with the same settings, it resumes from the last whole checkpoint in `output_dir`, to the same losses
+    and weights as without the interruption. If the run is finished, it returns its results.
 
     Args:
         args ([`PretrainArguments`]):
-            Settings. `resume_from_checkpoint` names another checkpoint to go on from, or is `false`, to begin anew.
+            Settings. `resume_from_checkpoint` may name another checkpoint, or be `false` to start from the beginning.
         evaluate (`Callable`, *optional*):
             Called at every point of the trajectory (`checkpoints_per_decade`), in every process, with the model in
-            evaluation mode and the number of updates; the numbers that it returns by name join the row of that
-            update in `<output_dir>/trajectory.jsonl`. It may draw random numbers, but not change the model.
+            evaluation mode and the number of updates. The numbers that it returns by name join the row of that update
+            in `<output_dir>/trajectory.jsonl`. It may draw random numbers, but must not change the model.
 
     Returns:
         list of [`Result`]: perplexity and bits per character on held-out text, also in `<output_dir>/results.json`.
 
     Raises:
         GPT1Error: if corpus or tokenizer are missing, the corpus is empty, the output folder cannot be written, or it
-            holds a run with other settings.
+            holds a run with different settings.
         Terminated: if SIGTERM or Ctrl-C ended the run; it is saved.
     """
     if not args.corpus or not args.tokenizer:
@@ -96,64 +85,78 @@ def pretrain(
     check_metric(args, ("perplexity",))
     if evaluate is not None and not args.checkpoints_per_decade:
         raise UsageError("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
-    return run(args, evaluate)
+    run = RunFolder.of_pretraining(args)
+    with run.alone():
+        prepared = prepare(run)
+        if resumes(args) and (results := run.finished_results()) is not None:
+            if args.process_index == 0:
+                note(f"the run in {run.path} is already finished: nothing is trained")
+                print(format_results(results))
+        else:
+            details = run.training_details()
+            if details is None:
+                trainer, details = train(prepared, evaluate)
+                save(prepared, trainer, details)
+            with interruptible("the scoring", run.how_to_score):
+                results = score_saved(prepared, details)
+        push_run(args)
+        return results
 
 
-@alone
-def run(args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None) -> list[Result]:
-    """Train, or go on with it, and score; see [`pretrain`]."""
+@dataclass
+class Prepared:
+    """What training and scoring of a run need."""
+
+    run: RunFolder
+    tokenizer: PreTrainedTokenizerBase
+    config: PreTrainedConfig
+    train_stream: TokenStream
+    validation_stream: TokenStream
+    checkpoint: str | None  # to resume from
+
+    @property
+    def args(self) -> PretrainArguments:
+        return self.run.args
+
+
+def prepare(run: RunFolder) -> Prepared:
+    """Read the corpus, and find where training resumes."""
+    args, facts = run.args, run.training.content
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
     config = new_config(args, tokenizer)
-    settings = training_settings(args) | {"tokenizer": tokenizer_digest(tokenizer)}
-    checkpoint = resume_point(args, settings)  # before the corpus is read, which may take long
+    # Earlier versions recorded another digest, as `tokenizer`. It is not compared: the streams' digests are enough.
+    facts["tokenizer digest"] = tokenizer_digest(tokenizer)
+    checkpoint = resume_point(args, run.training)  # before the corpus is read, which may take long
     train_stream, validation_stream = token_streams(args, tokenizer)
-    settings |= {"corpus": stream_digest(train_stream), "validation corpus": stream_digest(validation_stream)}
+    facts |= {"corpus": stream_digest(train_stream), "validation corpus": stream_digest(validation_stream)}
     if checkpoint is not None and (manifest := read_manifest(checkpoint)) is not None:
-        check_settings(settings, manifest["settings"], checkpoint)
-    if (results := finished_results(args, settings)) is not None:
-        push_run(args)
-        return results
-    found = found_in_training(args, settings)
-    if found is None:
-        forget_trained(args)
-        found = train(args, tokenizer, config, settings, train_stream, validation_stream, checkpoint, evaluate)
-    with interruptible("the scoring", what_is_saved(args)):
-        results = score_trained(args, tokenizer, config, settings, validation_stream, found)
-    push_run(args)
-    return results
+        run.training.check(manifest["settings"], checkpoint)
+    return Prepared(run, tokenizer, config, train_stream, validation_stream, checkpoint)
 
 
 def train(
-    args: PretrainArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PreTrainedConfig,
-    settings: dict[str, Any],
-    train_stream: TokenStream,
-    validation_stream: TokenStream,
-    checkpoint: str | None,
-    evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None,
-) -> dict[str, Any]:
-    """Train, and save model and tokenizer; returns what there is to say of it, for `results.json`."""
-    if args.process_index == 0:  # what a former run found is not of the model that comes
-        for name in (RUN, RESULTS):
-            (Path(args.output_dir) / name).unlink(missing_ok=True)
+    prepared: Prepared, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None
+) -> tuple[GPT1Trainer, dict[str, Any]]:
+    """Train; returns the trainer, and the details of training for `results.json`."""
+    args, run, config, train_stream = prepared.args, prepared.run, prepared.config, prepared.train_stream
     span, is_evaluated = config.max_position_embeddings, args.eval_strategy != "no" or args.eval_on_start
     trainer = GPT1Trainer(
         model=new_model(AutoModelForCausalLM, config),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
-        eval_dataset=Windows(validation_stream, span) if is_evaluated else None,
+        eval_dataset=ConsecutiveSpans(prepared.validation_stream, span) if is_evaluated else None,
     )
-    trainer.settings, trainer.how_to_go_on = settings, how_to_go_on(args)
+    trainer.identity, trainer.how_to_resume = run.training, run.how_to_resume
     throughput = watch_throughput(trainer, span)
     if args.checkpoints_per_decade:
-        kept = (args.checkpoints_per_decade, throughput.tokens_per_update, getattr(torch, args.save_dtype))
-        trainer.add_callback(Trajectory(trainer, tokenizer, validation_stream, *kept, evaluate))
-    trained = trainer.train(checkpoint)
+        trainer.add_callback(
+            Trajectory(trainer, prepared.tokenizer, prepared.validation_stream, throughput.tokens_per_update, evaluate)
+        )
+    trained = trainer.train(prepared.checkpoint)
 
     model = trainer.accelerator.unwrap_model(trainer.model)
-    found = {
+    details = {
         "train_documents": len(train_stream.document_ends),
         "train_characters": sum(train_stream.document_chars),
         "train_tokens": len(train_stream),
@@ -169,37 +172,29 @@ def train(
         "device": device_name(model.device),
         "window": span,
     }
-    # The weights first: nothing that comes later may cost them.
+    return trainer, details
+
+
+def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
+    """Save the weights first, then what belongs beside them."""
+    args = prepared.args
     save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
-    if trainer.is_world_process_zero():
-        with writing(args.output_dir):
-            tokenizer.save_pretrained(args.output_dir)
-            trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
-            note_trained(args, settings, found)
-    trainer.accelerator.wait_for_everyone()
-    return found
+    save_rest(trainer, prepared.run, prepared.tokenizer, details)
 
 
-def score_trained(
-    args: PretrainArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PreTrainedConfig,
-    settings: dict[str, Any],
-    validation_stream: TokenStream,
-    found: dict[str, Any],
-) -> list[Result]:
-    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training; write what comes of it."""
+def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
+    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training, and write the results."""
+    run, args = prepared.run, prepared.args
     model = open_causal_lm(args.output_dir).to(args.device)
-    score = score_documents(
-        model, validation_stream.documents(), found["window"], batch_size=args.per_device_eval_batch_size
-    )
+    documents, batch_size = prepared.validation_stream.documents(), args.per_device_eval_batch_size
+    score = score_documents(model, documents, details["window"], batch_size=batch_size)
     common = {
         "task": "language_modeling",
         "split": "validation",
         "n_examples": score.n_documents,
         "model": args.output_dir,
         "seed": args.seed,
-        "details": found,
+        "details": details,
     }
     results = [
         # The paper's 18.4 is on BooksCorpus, with the original vocabulary (§4.1).
@@ -207,42 +202,19 @@ def score_trained(
         Result(metric="bits_per_character", value=round(score.bits_per_character, 4), paper=None, **common),
     ]
     if args.process_index == 0:
-        folder = Path(args.output_dir)
-        with writing(folder, what_is_saved(args)):
-            write_results(folder, results)
-            write_pretraining_card(folder, args, config, results)
-            log = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME)).log_history
-            plot_losses(log, read_trajectory(folder), score.perplexity, folder / "loss.png")
-            write_json(folder / RUN, {"settings": settings})
-        forget_trained(args)
+        with writing(run.path, run.how_to_score):
+            write_pretraining_card(run.path, args, prepared.config, results)
+            log = TrainerState.load_from_json(str(run.path / TRAINER_STATE_NAME)).log_history
+            plot_losses(log, read_trajectory(run.path), score.perplexity, run.path / "loss.png")
+        run.finish(results)
+        run.close()
         print(format_results(results))
-        note(f"written to {folder}")
-    return results
-
-
-def finished_results(args: PretrainArguments, settings: dict[str, Any]) -> list[Result] | None:
-    """
-    Results of the finished run in `output_dir`, if there is one; `None` if there is something to train.
-
-    Raises:
-        GPT1Error: if it has other settings.
-    """
-    run_file, results_file = Path(args.output_dir) / RUN, Path(args.output_dir) / RESULTS
-    if not run_file.is_file() or str(args.resume_from_checkpoint).lower() != "true":
-        return None
-    check_settings(settings, json.loads(run_file.read_text(encoding="utf-8"))["settings"], args.output_dir)
-    if not results_file.is_file():
-        return None
-    results = json.loads(results_file.read_text(encoding="utf-8"))
-    results = [Result(**result) for result in results]
-    if args.process_index == 0:
-        note(f"the run in {args.output_dir} is finished: nothing is trained")
-        print(format_results(results))
+        note(f"written to {run.path}")
     return results
 
 
 def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
-    """Have the rate of training measured, and shown in the progress bar if there is one."""
+    """Measure the rate of training, and show it in the progress bar if there is one."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
@@ -255,7 +227,7 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
 
 
 def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """Configuration of the architecture and sizes that are asked for."""
+    """Configuration of the chosen architecture and sizes."""
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": args.hidden_size,

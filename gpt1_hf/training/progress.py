@@ -1,4 +1,4 @@
-"""How a run shows that it is at work: on standard error, and with bars on a terminal only."""
+"""Progress of a run: on standard error, and with a bar only on a terminal."""
 
 import sys
 
@@ -9,28 +9,28 @@ from transformers.trainer_callback import ProgressCallback
 from ..console import note
 
 
-class Bar(tqdm):
-    """A bar whose lines beside it go to standard error, too."""
+class StderrBar(tqdm):
+    """A progress bar that also writes other lines to standard error."""
 
     @classmethod
     def write(cls, s: str, file=None, end: str = "\n", nolock: bool = False):
         super().write(s, file=file or sys.stderr, end=end, nolock=nolock)
 
 
-class OneBar(ProgressCallback):
-    """transformers' bar of a training run, without another one for each evaluation."""
+class TrainingBar(ProgressCallback):
+    """transformers' progress bar of training, without another one for each evaluation."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            self.training_bar = Bar(total=state.max_steps, dynamic_ncols=True)
+            self.training_bar = StderrBar(total=state.max_steps, dynamic_ncols=True)
         self.current_step = 0
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
         pass
 
 
-class Lines(TrainerCallback):
-    """The Trainer's logs, a line each."""
+class LogLines(TrainerCallback):
+    """Prints each of the Trainer's logs as a line."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs is not None:

@@ -1,4 +1,4 @@
-"""What a run pushes to the Hub: the same as `gpt1 push`, in place of all that transformers finds in its folder."""
+"""Pushes from a run to the Hub: the same files as `gpt1 push`, not everything in the folder as in transformers."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def push_run(args: TrainingArguments):
-    """Push a finished run's model and card, if its settings ask for it (`push_to_hub`). The main process does it."""
+    """Push a finished run's model and card, if `push_to_hub` is set. Only the main process pushes."""
     if args.push_to_hub and args.process_index == 0:
         repo = args.hub_model_id or Path(args.output_dir).resolve().name
         try:
@@ -34,18 +34,18 @@ def push_run(args: TrainingArguments):
 
 
 class PublishingTrainer(Trainer):
-    """A `Trainer` whose pushes hold what a reader needs, and that does not write over cards."""
+    """A `Trainer` that pushes what a reader needs, and keeps cards that someone else wrote."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         repo = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
         check_repo_name(repo)
         if (adapted := self._adapted()) is not None:
-            check_base(f"what {self.args.output_dir} is for", adapted.active_peft_config.base_model_name_or_path)
-        with explained(repo, "training did not start, for it could not be pushed"):
+            check_base(f"the adapter in {self.args.output_dir}", adapted.active_peft_config.base_model_name_or_path)
+        with explained(repo, "training did not start, as its model could not be pushed"):
             super().init_hf_repo(token, private)
 
     def _adapted(self) -> "PeftModel | None":
-        """The model, if only an adapter of it is trained."""
+        """The model, if only its adapter is trained; else `None`."""
         model = self.accelerator.unwrap_model(self.model)
         return model if hasattr(model, "active_peft_config") else None
 
@@ -71,9 +71,9 @@ class PublishingTrainer(Trainer):
         dataset_args: str | Sequence[str] | None = None,
     ):
         """
-        Write a card into `output_dir`, unless there is one that someone else wrote, such as [`finetune`].
+        Write a card into `output_dir`, unless it has one from elsewhere, such as from [`finetune`].
 
-        Of the arguments, which are transformers', those that the Hub knows go into the card's metadata.
+        The arguments are transformers'. Those that the Hub knows go into the card's metadata.
         """
         card = Path(self.args.output_dir) / CARD
         if not self.is_world_process_zero() or (card.is_file() and not is_plain_card(card)):
@@ -101,9 +101,8 @@ class PublishingTrainer(Trainer):
         **kwargs,
     ) -> Upload | None:
         """
-        As transformers', but what is sent is what `gpt1 push` sends: no pickles, no predictions, no states of the
-        optimizer; in one commit, after which the repository has the whole new model. It waits until that has arrived,
-        also without `blocking`.
+        Like transformers', but it sends what `gpt1 push` sends: no pickles, predictions or optimizer states. One
+        commit has the whole new model. Returns when the upload is complete, even with `blocking=False`.
         """
         args = self.args
         self.callback_handler.on_push_begin(args, self.state, self.control)
@@ -121,7 +120,7 @@ class PublishingTrainer(Trainer):
         )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint's model. Training goes on if that fails: the checkpoint is on disk."""
+        """Push a checkpoint's model. If that fails, training continues: the checkpoint is on disk."""
         args = self.args
         if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
@@ -131,7 +130,7 @@ class PublishingTrainer(Trainer):
             sent = upload(checkpoint_folder, self.hub_model_id, message, None, args.hub_revision, args.hub_token)
             if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
                 is_last = args.hub_strategy == HubStrategy.CHECKPOINT
-                with explained(sent.repo, "the model was pushed, the states of its training were not"):
+                with explained(sent.repo, "the model was pushed, but its training state was not"):
                     HfApi(token=args.hub_token).upload_folder(
                         repo_id=sent.repo,
                         folder_path=checkpoint_folder,
@@ -140,4 +139,4 @@ class PublishingTrainer(Trainer):
                         revision=args.hub_revision,
                     )
         except GPT1Error as error:
-            logger.warning(f"{checkpoint_folder} was not pushed, and training goes on: {error}")
+            logger.warning(f"{checkpoint_folder} was not pushed, and training continues: {error}")

@@ -1,11 +1,9 @@
-"""The way that pre-training took: its weights and held-out perplexity after log-spaced numbers of updates."""
+"""Snapshots of pre-training: weights and held-out perplexity after log-spaced numbers of updates."""
 
 import json
-import os
 import random
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +13,30 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..data.token_stream import TokenStream
 from ..evaluation.perplexity import score_documents
-from ..files import writing
-from .trainer import GPT1Trainer, save_whole
+from ..files import replacing, write_text, writing
+from .exact_resume import save_whole
+from .trainer import GPT1Trainer
 
 
 FOLDER, ROWS = "trajectory", "trajectory.jsonl"
 
 
 def log_spaced(per_decade: int, last: int) -> list[int]:
-    """Numbers of updates: 0, then so many to a decade at equal ratios, and the last."""
+    """Numbers of updates: 0, then `per_decade` in each decade at equal ratios, and the last."""
     exponents = range(per_decade * len(str(last)))
     spaced = {round(10 ** (exponent / per_decade)) for exponent in exponents}
     return sorted({0, last} | {update for update in spaced if update < last})
 
 
 def read_trajectory(output_dir: str | Path) -> list[dict[str, Any]]:
-    """Rows of a run's `trajectory.jsonl`; none, if there is no such file."""
+    """Rows of a run's `trajectory.jsonl`; an empty list if there is no such file."""
     file = Path(output_dir) / ROWS
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 @contextmanager
 def unchanged_randomness() -> Iterator[None]:
-    """Give all random generators back their states, so that what happens inside does not change the training."""
+    """Restore the states of all random generators, so that what happens inside does not change the training."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.accelerator.current_device_index()] if torch.accelerator.is_available() else []
     device_type = torch.accelerator.current_accelerator().type if devices else "cuda"
@@ -49,26 +48,22 @@ def unchanged_randomness() -> Iterator[None]:
 
 class Trajectory(TrainerCallback):
     """
-    Saves weights and tokenizer after log-spaced numbers of updates, and what is measured there.
+    Saves weights and tokenizer after log-spaced numbers of updates, and measures the model there.
 
-    The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`. They hold no optimizer and are
-    no checkpoints to go on from, which is why they have a name of their own, and `save_total_limit` does not delete
-    them. The measures are the rows of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`,
-    `bits_per_character`, and what the hook returns. Training is the same with and without.
+    The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`. Training cannot resume from
+    them, as they lack the optimizer, and `save_total_limit` does not delete them. The measures are the rows of
+    `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`, and what `evaluate`
+    returns. Training is the same with and without.
 
     Args:
         trainer ([`GPT1Trainer`]):
-            Trainer that it is added to.
+            Trainer of a pre-training run.
         tokenizer (`PreTrainedTokenizerBase`):
             Saved beside the weights.
         validation_stream ([`TokenStream`]):
             Held-out text.
-        per_decade (`int`):
-            Saves per decade of updates, see [`log_spaced`].
         tokens_per_update (`int`):
             Tokens of an update, over all processes.
-        dtype (`torch.dtype`):
-            Type of the saved weights.
         evaluate (`Callable`, *optional*):
             See [`pretrain`].
     """
@@ -78,22 +73,18 @@ class Trajectory(TrainerCallback):
         trainer: GPT1Trainer,
         tokenizer: PreTrainedTokenizerBase,
         validation_stream: TokenStream,
-        per_decade: int,
         tokens_per_update: int,
-        dtype: torch.dtype,
         evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None = None,
     ):
         self.trainer = trainer
         self.tokenizer = tokenizer
         self.validation_stream = validation_stream
-        self.per_decade = per_decade
         self.tokens_per_update = tokens_per_update
-        self.dtype = dtype
         self.evaluate = evaluate
         self.updates: set[int] = set()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.updates = set(log_spaced(self.per_decade, state.max_steps))
+        self.updates = set(log_spaced(args.checkpoints_per_decade, state.max_steps))
         if state.global_step == 0:
             self._keep(args, 0)
 
@@ -103,24 +94,24 @@ class Trajectory(TrainerCallback):
 
     def _keep(self, args, update: int):
         folder = Path(args.output_dir) / FOLDER / f"update-{update:07d}"
-        unfinished = folder.with_name(folder.name + ".unfinished")
-        with unchanged_randomness(), writing(folder):
-            save_whole(self.trainer, AutoModelForCausalLM, str(unfinished), self.dtype)
+        with (
+            unchanged_randomness(),
+            writing(folder),
+            replacing(folder) if args.should_save else nullcontext(folder) as new,
+        ):
+            save_whole(self.trainer, AutoModelForCausalLM, str(new), getattr(torch, args.save_dtype))
             if args.should_save:
-                self.tokenizer.save_pretrained(unfinished)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(unfinished, folder)
+                self.tokenizer.save_pretrained(new)
+        with unchanged_randomness(), writing(folder):
             row = {"update": update, "tokens": update * self.tokens_per_update, **self._measure(args, update)}
             if args.process_index == 0:
-                # A run that was killed passes here again: what it had written of later updates is written anew.
+                # A run that was killed comes here again: rows of this update and later ones are written again.
                 rows = [earlier for earlier in read_trajectory(args.output_dir) if earlier["update"] < update]
                 lines = "".join(json.dumps(line) + "\n" for line in [*rows, row])
-                file = Path(args.output_dir) / (ROWS + ".unfinished")
-                file.write_text(lines, encoding="utf-8")
-                os.replace(file, file.with_name(ROWS))
+                write_text(Path(args.output_dir) / ROWS, lines)
 
     def _measure(self, args, update: int) -> dict[str, Any]:
-        """Held-out perplexity, as of the finished model, and what the hook measures."""
+        """Held-out perplexity, measured as for the finished model, and what `evaluate` returns."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
         score = score_documents(

@@ -1,4 +1,4 @@
-"""How fast a language model trains, and how fast it could: tokens/s, and the share of the matrix-product peak."""
+"""Training speed of a language model: tokens/s, and the share of the peak rate of matrix products."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from transformers.trainer_callback import ProgressCallback
 
 def operations_per_token(model: PreTrainedModel, span: int) -> float:
     """
-    Floating-point operations that one token takes in training.
+    Floating-point operations per token in training.
 
-    Two a weight in the forward pass and four in the backward pass, of every weight that is multiplied (of embeddings
-    only where they are the output layer); and attention's two products, of which the causal mask leaves half.
+    Two per weight in the forward pass and four in the backward pass, for every weight of a matrix product (embeddings
+    count only as the output layer), and attention's two products, half of which the causal mask removes.
 
     Args:
         model (`PreTrainedModel`):
@@ -37,7 +37,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock time of some work on a device."""
+    """Wall-clock time of work on a device."""
     begin = time.perf_counter()
     work()
     if device.type != "cpu":
@@ -55,7 +55,7 @@ class Throughput(TrainerCallback):
         operations_per_token (`float`):
             See [`operations_per_token`].
         peak (`float`):
-            Operations per second that all processes together could reach, see [`matmul_peak`].
+            Operations per second that all processes can reach together, see [`matmul_peak`].
     """
 
     def __init__(self, tokens_per_update: int, operations_per_token: float, peak: float):
@@ -67,11 +67,11 @@ class Throughput(TrainerCallback):
 
     @property
     def share_of_peak(self) -> float:
-        """Share of the peak that useful operations made up (MFU)."""
+        """Share of the peak that was reached (MFU)."""
         return self.tokens_per_second * self.operations_per_token / self.peak
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.first_update is None:  # the first update also pays for compilation and full caches
+        if self.first_update is None:  # the first update includes compilation and filling caches
             self.first_update, self.started = state.global_step, time.perf_counter()
             return
         tokens = (state.global_step - self.first_update) * self.tokens_per_update

@@ -1,6 +1,6 @@
-"""A GPT-1 to look into: `gpt1 space`, and the app of a Hugging Face Space.
+"""Explore a GPT-1 in the browser: the page of `gpt1 space`, and the app of a Hugging Face Space.
 
-A Space takes other models from its variables GPT1_MODEL and GPT1_CHOICE_MODEL.
+The variables GPT1_MODEL and GPT1_CHOICE_MODEL of a Space choose its models.
 """
 
 import functools
@@ -14,10 +14,10 @@ import gradio as gr
 from gpt1_hf.inside.explorer import Comparison, Explorer, Token, visible
 
 
-# System fonts: nothing is loaded from elsewhere.
+# System fonts: the page loads nothing from other sites.
 FONT = ["system-ui", "sans-serif"]
 MONO = ["ui-monospace", "monospace"]
-# Colours that we name are dim on a dark page, and the text on them is black unless told.
+# On a dark page gradio dims custom colours, but keeps black text on them.
 CSS = ".dark .probabilities :is(.legend-item, .token.highlighted .text) { color: white !important; }"
 LAUNCH = {
     "css": CSS,
@@ -26,24 +26,24 @@ LAUNCH = {
     "run_history": False,
     "ssr_mode": False,
 }
-MEAN = "of a token, on geometric average"
-MOST_WORDS = 300  # rows of the tokenizer's table
-# Least probability and name of a class of tokens, and its colour.
+MEAN = "of a token (geometric mean)"
+MAX_WORDS = 300  # rows of the tokenizer's table
+# Classes of tokens: lowest probability, name and colour.
 CLASSES = [(0.5, "over 50 %"), (0.1, "10 to 50 %"), (0.01, "1 to 10 %"), (0.001, "0.1 to 1 %"), (0.0, "under 0.1 %")]
 COLOURS = dict(
     zip((name for _, name in CLASSES), ("#0d9488", "#65a30d", "#ca8a04", "#ea580c", "#dc2626"), strict=True)
 )
 
 
-def told(function: Callable) -> Callable:
-    """Tell the reader, in the page, what is wrong with an input."""
+def shows_errors(function: Callable) -> Callable:
+    """Show in the page what is wrong with an input."""
 
     @functools.wraps(function)
     def wrapper(*args):
         try:
             return function(*args)
-        except ValueError as error:  # the package's own errors are of this class
-            # gradio reads the message as HTML, and it may quote the input.
+        except ValueError as error:  # the base class of the package's own errors
+            # gradio renders the message as HTML, and it may quote the input.
             raise gr.Error(
                 html.escape(shorten(str(error), 400, placeholder="…")),
                 title="This does not work",
@@ -58,7 +58,7 @@ def percent(probability: float) -> str:
 
 
 def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
-    """Tokens with their class of probability; one that was not asked for has none."""
+    """Tokens with their class of probability; a token that was not predicted has none."""
     classes = [
         next((name for least, name in CLASSES if token.probability >= least), None) if token.probability else None
         for token in tokens
@@ -73,11 +73,11 @@ def highlighted_text(label: str, value: list | None, elem_id: str | None = None)
 
 
 def about(explorer: Explorer) -> str:
-    """What is looked into: the models' names and the size of the language model."""
+    """The models' names and the size of the language model."""
     lm = explorer.scorer.model
-    # Names are paths of this machine, or Hub ids: text, whatever characters they have.
+    # Names are paths or Hub ids, and are escaped because they can have any characters.
     names = [f"<code>{html.escape(visible(name))}</code>" for name in (explorer.model, explorer.choice_model) if name]
-    chooser = f" Multiple choice is answered by {names[1]}, which was fine-tuned for it." if len(names) > 1 else ""
+    chooser = f" Multiple choice uses {names[1]}, which was fine-tuned for it." if len(names) > 1 else ""
     return (
         f"Model: **{names[0]}**, {lm.num_parameters() / 1e6:,.1f} million parameters, a context of "
         f"{explorer.scorer.window} tokens.{chooser}"
@@ -85,25 +85,25 @@ def about(explorer: Explorer) -> str:
 
 
 def how_good(explorer: Explorer) -> str:
-    """What the sentiment heuristic is worth with this model."""
+    """How well the sentiment heuristic works with this model."""
     n_rows, n_right, n_positive = explorer.sample_sentiment
     is_chance = n_right < n_rows / 2 + n_rows**0.5  # two standard errors of guessing
     verdict = (
-        "which is what guessing gives: the answer below is no better than a coin"
+        "which is what guessing gives: the answer below is no better than tossing a coin"
         if is_chance
         else f"where guessing gives {n_rows // 2}"
     )
     return (
         f"**How good is that?** Of {n_rows} labelled sentences of SST-2 this model gets {n_right} right, {verdict}. "
-        f"It calls {n_positive} of them positive, and half of them are."
+        f"It calls {n_positive} of them positive; half of them are."
     )
 
 
 def answered(function: Callable, *inputs, outputs: int) -> list:
-    """What a function makes of the inputs that a page opens with; empty, if this model does not take them."""
+    """Outputs for the inputs that a page opens with; empty if this model cannot handle them."""
     try:
         found = function(*inputs)
-    except gr.Error:  # which is told when the reader asks for it
+    except gr.Error:  # shown when the user presses the button
         return [None] * outputs
     return list(found)
 
@@ -130,7 +130,7 @@ def lines(text: str) -> list[str]:
 
 
 def outcome(name: str, title: str, p: str, values: list) -> list[gr.components.Component]:
-    """Bars and a table for a comparison, side by side, and what they show at first."""
+    """Bars and a table for a comparison, side by side, with their first content."""
     with gr.Row():
         shares = gr.Label(values[0], label=title, elem_id=f"{name}-bars")
         numbers = gr.Dataframe(
@@ -148,7 +148,7 @@ def outcome(name: str, title: str, p: str, values: list) -> list[gr.components.C
 def build(explorer: Explorer) -> gr.Blocks:
     """The page for a model."""
 
-    @told
+    @shows_errors
     def generate(prompt, max_new_tokens, temperature, top_p, seed):
         tokens = explorer.generate(prompt, int(max_new_tokens), temperature, top_p, int(seed or 0))
         new = [token for token in tokens if token.probability is not None]
@@ -162,50 +162,50 @@ def build(explorer: Explorer) -> gr.Blocks:
         ]
         return highlighted(tokens), rows
 
-    @told
+    @shows_errors
     def compare_sentences(first, second):
         comparison = explorer.compare_sentences([first, second])
         read = highlighted(explorer.read(first)), highlighted(explorer.read(second))
         return bars(comparison), table(comparison), *read
 
-    @told
+    @shows_errors
     def sentiment(text):
         comparison = explorer.sentiment(text)
         return bars(comparison), table(comparison)
 
-    @told
+    @shows_errors
     def referents(sentence, pronoun, candidates):
         comparison = explorer.referents(sentence, pronoun, lines(candidates))
         return bars(comparison), table(comparison)
 
-    @told
+    @shows_errors
     def choose(document, question, choices):
         comparison = explorer.choose(document, question, lines(choices))
         return bars(comparison), table(comparison)
 
-    @told
+    @shows_errors
     def tokenize(text):
         cleaned, words = explorer.tokenize(text)
         n_tokens = sum(len(word.ids) for word in words)
         summary = f"{len(text):,} characters → {len(words):,} words → {n_tokens:,} tokens"
-        if len(words) > MOST_WORDS:
-            summary += f"; the first {MOST_WORDS} words are shown below"
+        if len(words) > MAX_WORDS:
+            summary += f"; the first {MAX_WORDS} words are shown below"
         pieces = [
             (visible(piece), str(token))
-            for word in words[:MOST_WORDS]
+            for word in words[:MAX_WORDS]
             for piece, token in zip(word.pieces, word.ids, strict=True)
         ]
         rows = [
             [visible(word.text), "  ".join(map(visible, word.pieces)), "  ".join(map(str, word.ids))]
-            for word in words[:MOST_WORDS]
+            for word in words[:MAX_WORDS]
         ]
         return summary, visible(cleaned), pieces, rows
 
     with gr.Blocks(title="GPT-1", analytics_enabled=False) as page:
         gr.Markdown(
-            "# GPT-1\nThe language model of *Improving Language Understanding by Generative Pre-Training* (Radford et "
-            "al., 2018), and what it makes of your text. It reads everything in lower case, continues text in the "
-            "manner of what it was trained on, and knows nothing else: what it says is not to be relied on."
+            "# GPT-1\nTry the language model of *Improving Language Understanding by Generative Pre-Training* "
+            "(Radford et al., 2018) on your own text. It reads everything in lower case and continues text in the "
+            "style of its training data. Do not rely on what it says."
         )
         gr.Markdown(about(explorer), elem_id="about")
         with gr.Tab("Generate"):
@@ -220,7 +220,7 @@ def build(explorer: Explorer) -> gr.Blocks:
                 with gr.Column(scale=1):
                     new = gr.Slider(1, 200, 40, step=1, label="New tokens")
                     temperature = gr.Slider(
-                        0, 2, 0.8, step=0.1, label="Temperature", info="0 takes the likeliest token"
+                        0, 2, 0.8, step=0.1, label="Temperature", info="0 always takes the most likely token"
                     )
                     top_p = gr.Slider(0.05, 1, 0.95, step=0.05, label="Top p")
                     seed = gr.Number(
@@ -251,11 +251,11 @@ def build(explorer: Explorer) -> gr.Blocks:
 
         with gr.Tab("Zero-shot"):
             gr.Markdown(
-                "The heuristics of the paper's section 5: tasks answered by a language model's own probabilities, "
-                "without any training. (Question answering, the fourth, is the next tab.)"
+                "The heuristics of the paper's section 5: a language model's own probabilities answer tasks, without "
+                "training. (The fourth, question answering, is on the next tab.)"
             )
             with gr.Tab("Sentiment"):
-                gr.Markdown("Which word is likelier after the text and “very”: *negative* or *positive*?")
+                gr.Markdown("Which word is more likely after the text and “very”: *negative* or *positive*?")
                 gr.Markdown(how_good(explorer), elem_id="sentiment-worth")
                 review = gr.Textbox(
                     "A charming story, told with wit and a warm heart.",
@@ -286,7 +286,7 @@ def build(explorer: Explorer) -> gr.Blocks:
                     ]
                 run.click(compare_sentences, [first, second], [*compared, *reads], api_visibility="private")
             with gr.Tab("Pronoun"):
-                gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence likelier?")
+                gr.Markdown("With which candidate in the pronoun's place is the rest of the sentence more likely?")
                 with gr.Row():
                     sentence = gr.Textbox(
                         "The key would not turn in the lock because it was rusted shut.",
@@ -295,7 +295,7 @@ def build(explorer: Explorer) -> gr.Blocks:
                         elem_id="pronoun-input",
                     )
                     pronoun = gr.Textbox("it", label="Pronoun", scale=1)
-                candidates = gr.Textbox("The key\nthe lock", label="Candidates, one a line", lines=2)
+                candidates = gr.Textbox("The key\nthe lock", label="Candidates, one per line", lines=2)
                 run = gr.Button("Compare", variant="primary", elem_id="pronoun-run")
                 inputs = [sentence, pronoun, candidates]
                 values = answered(referents, *(one.value for one in inputs), outputs=2)
@@ -306,7 +306,7 @@ def build(explorer: Explorer) -> gr.Blocks:
             if explorer.choice_model is None:
                 p = MEAN
                 gr.Markdown(
-                    "Which answer is likeliest after text and question, by the mean log-probability of its tokens? "
+                    "Which answer is most likely after text and question, by the mean log-probability of its tokens? "
                     "This is the zero-shot heuristic: the model is not fine-tuned for the task."
                 )
             else:
@@ -318,10 +318,10 @@ def build(explorer: Explorer) -> gr.Blocks:
                 label="Text",
                 lines=4,
             )
-            question = gr.Textbox("", label="Question, if there is one")
+            question = gr.Textbox("", label="Question (optional)")
             choices = gr.Textbox(
                 "He stood up with green stripes on his trousers.\nHe read the sign and remained standing.",
-                label="Answers, one a line",
+                label="Answers, one per line",
                 elem_id="choice-input",
                 lines=4,
             )
@@ -333,8 +333,8 @@ def build(explorer: Explorer) -> gr.Blocks:
 
         with gr.Tab("Tokenizer"):
             gr.Markdown(
-                "What the model reads: the text is cleaned up, split into words and lower-cased; words become pieces "
-                "of the vocabulary (`</w>` ends a word), and pieces become ids."
+                "How text becomes the model's input: it is cleaned up, lower-cased and split into words; words become "
+                "pieces of the vocabulary (`</w>` ends a word), and pieces become ids."
             )
             source = gr.Textbox(
                 "“Don’t—it’s  5 o’clock…” said Mr. Grey unhesitatingly.",

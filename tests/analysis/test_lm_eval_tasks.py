@@ -20,7 +20,7 @@ from gpt1_hf.analysis.lm_eval_tasks import (
     load_sst2,
     score_race,
 )
-from gpt1_hf.analysis.zero_shot import HEURISTICS, ZeroShotArguments, mean, open_scorer
+from gpt1_hf.analysis.zero_shot import HEURISTICS, ZeroShotArguments, mean_log_prob, open_scorer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import model_path, recipes_dir
@@ -83,7 +83,7 @@ def test_answers_are_compared_by_token():
 def test_cola_without_training_rows_is_one_sentence():
     assert correlate_cola([(-1.0, 1, True), (-2.0, 0, True), (-1.2, 1, False), (-1.8, 0, False)]) == 1.0
     assert correlate_cola([(-1.0, 1, True), (-1.1, 0, True), (-1.2, 1, False), (-1.8, 0, False)]) == 0.0
-    with pytest.raises(GPT1Error, match="max_examples=N in the place of --limit"):
+    with pytest.raises(GPT1Error, match="max_examples=N instead of --limit"):
         correlate_cola([(-1.0, 1, False), (-2.0, 0, False)])
 
 
@@ -148,8 +148,8 @@ def test_cola_in_the_harness_is_ours_from_the_second_word_on(harness, tmp_path):
     expected, _ = scorer.score_ends([row["first"] for row in rows], [row["first"] + row["rest"] for row in rows])
     for row, by_us in zip(samples["cola"], expected, strict=True):
         assert row["doc"]["n_tokens"] == len(by_us)
-        assert row["mcc"][0] == pytest.approx(mean(by_us), abs=1e-3)
-    mixed = [(mean(by_us), row["label"], row["is_train"]) for by_us, row in zip(expected, rows, strict=True)]
+        assert row["mcc"][0] == pytest.approx(mean_log_prob(by_us), abs=1e-3)
+    mixed = [(mean_log_prob(by_us), row["label"], row["is_train"]) for by_us, row in zip(expected, rows, strict=True)]
     assert results["gpt1_cola"]["mcc,none"] == pytest.approx(correlate_cola(mixed))
 
     # Where the first word is one token, that is what `gpt1 zero-shot` scores.

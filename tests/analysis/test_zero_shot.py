@@ -19,16 +19,16 @@ from gpt1_hf.analysis.zero_shot import (
     HEURISTICS,
     Scorer,
     best_threshold,
+    evenly_spaced,
     score_answers,
     score_referents,
     score_sentences,
     score_sentiments,
-    spaced,
     split_at_pronoun,
 )
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 WINDOW = 64
@@ -354,15 +354,15 @@ class TestCommand:
         assert own["details"]["window"] == WINDOW
 
     def test_max_examples_are_spread_over_the_split(self):
-        assert spaced(10, 4) == [0, 2, 5, 7]
-        assert spaced(10, 10) == spaced(10, 99) == spaced(10, None) == list(range(10))
+        assert evenly_spaced(10, 4) == [0, 2, 5, 7]
+        assert evenly_spaced(10, 10) == evenly_spaced(10, 99) == evenly_spaced(10, None) == list(range(10))
 
     def test_bad_input_is_one_sentence(self, base_model, tmp_path, capsys):
         out = ["--model", base_model, "--output_dir", str(tmp_path)]
         cases = {
             "race, sst2, not mnli": ["--task", "mnli", *out],
-            "max_examples is a number from 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
-            "max_length is a number from 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
+            "max_examples must be at least 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
+            "max_length must be at least 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
         }
         for message, argv in cases.items():
             assert main(["zero-shot", *argv]) == 2

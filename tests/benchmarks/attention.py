@@ -1,8 +1,9 @@
-"""Attention of one layer of the paper's size on a CPU, forward and backward: sdpa against `"cpu_blocks"`.
+"""Measure one attention layer of the paper's size on a CPU, forward and backward: sdpa against `"cpu_blocks"`.
 
     python tests/benchmarks/attention.py [--rows 4] [--rounds 5]
 
-Rows of 512 tokens, 12 heads of 64, both in turn in every round; the fastest of the rounds is printed.
+Rows have 512 tokens, and the layer has 12 heads of size 64. Both implementations run in turn in every round. The
+script prints the fastest round of each.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from gpt1_hf.training.throughput import seconds
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=4, help="Rows of 512 tokens.")
-    parser.add_argument("--rounds", type=int, default=5, help="Rounds.")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of rounds.")
     args = parser.parse_args()
     module = nn.Module().train()
     module.is_causal = True

@@ -1,10 +1,10 @@
-"""What padding costs on real rows: an epoch in fixed order, in random order, grouped by length, and packed.
+"""Measure the cost of padding on real rows: in fixed order, in random order, grouped by length, and packed.
 
     python tests/benchmarks/batching.py --data_dir DIR [--tasks cola rte qnli] [--batch_size 32] [--updates 0]
 
-Tokens are counted exactly, over a whole epoch, each batch padded to its own longest row; they are what all layers but
-attention work on. With `--updates N`, N updates evenly spaced over the epoch are timed as well, of all contenders in
-turn, of a model of the paper's size (`--layers`, `--hidden_size`); on a CPU the seconds are processor time.
+The script counts the tokens of a whole epoch, with each batch padded to its longest row. The cost of every layer
+except attention is proportional to them. `--updates N` also times N updates, evenly spaced over the epoch, with all
+orders in turn and a model of the paper's size (`--layers`, `--hidden_size`). On a CPU it measures processor time.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from gpt1_hf import GPT1Config, GPT1DataCollator, GPT1ForSequenceClassification, GPT1Processor, GPT1Tokenizer
+from gpt1_hf.data.batching import LengthGroupedSampler
 from gpt1_hf.data.loading import open_dataset
-from gpt1_hf.data.sampling import LengthGroupedSampler
 
 
 COLUMNS = {
@@ -33,7 +33,7 @@ def encoded(task: str, data_dir: str) -> tuple[GPT1Processor, list[list[int]]]:
 
 
 def orders(lengths: list[int], batch_size: int) -> dict[str, list[int]]:
-    """Contender -> order of the rows."""
+    """Name of each order -> indices of the rows."""
     shuffled = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
     fixed = list(range(len(lengths)))
     grouped = list(LengthGroupedSampler(lengths, batch_size))
@@ -46,7 +46,7 @@ def n_tokens(batches: list[list[int]], lengths: list[int], packed: bool) -> int:
 
 
 def timer(processor: GPT1Processor, rows: list[list[int]], args: argparse.Namespace, packed: bool, device: str):
-    """A function that returns how long an update on some rows takes."""
+    """Return a function that runs an update on given rows and returns its time in seconds."""
     sizes = {"n_embd": args.hidden_size, "n_head": args.hidden_size // 64, "n_layer": args.layers, "pad_token_id": 0}
     sizes |= {"embd_pdrop": args.dropout, "attn_pdrop": args.dropout, "resid_pdrop": args.dropout}
     torch.manual_seed(0)
@@ -72,15 +72,15 @@ def timer(processor: GPT1Processor, rows: list[list[int]], args: argparse.Namesp
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="Local copies laid out as on the Hub.")
-    parser.add_argument("--tasks", nargs="+", default=list(COLUMNS), choices=COLUMNS, help="Whose rows.")
-    parser.add_argument("--batch_size", type=int, default=32, help="Rows an update.")
-    parser.add_argument("--updates", type=int, default=0, help="Updates that are timed.")
+    parser.add_argument("--tasks", nargs="+", default=list(COLUMNS), choices=COLUMNS, help="Tasks to measure.")
+    parser.add_argument("--batch_size", type=int, default=32, help="Rows per update.")
+    parser.add_argument("--updates", type=int, default=0, help="Number of updates to time.")
     parser.add_argument("--layers", type=int, default=12, help="Transformer blocks of the timed model.")
     parser.add_argument("--hidden_size", type=int, default=768, help="Width of the timed model.")
-    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
+    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere (paper: 0.1).")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print("| | order | tokens an epoch | padding | fewer by | faster by |")
+    print("| | order | tokens per epoch | padding | fewer by | faster by |")
     print("|---|---|---|---|---|---|")
     for task in args.tasks:
         processor, rows = encoded(task, args.data_dir)
@@ -95,7 +95,7 @@ def main():
             updates = {name: timer(processor, rows, args, name == "packed", device) for name in batches}
             for index in range(args.updates + 1):
                 for name, update in updates.items():
-                    # The middle batch of each part of the epoch; the first time is a warm-up.
+                    # The middle batch of each part of the epoch. The first update is a warm-up.
                     part = len(batches[name]) * max(2 * index - 1, 0) // (2 * args.updates)
                     spent[name] += update(batches[name][part]) * (index > 0)
             del updates

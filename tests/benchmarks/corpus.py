@@ -1,10 +1,10 @@
-"""How long a corpus takes to become a token stream, and how much memory, as it grows.
+"""Measure the time and memory that a token stream takes as its corpus grows.
 
     python tests/benchmarks/corpus.py --corpus books --data_dir DIR
 
-Each size is built in a process of its own, from the same beginning of the corpus. Peak memory is that of the process
-(VmHWM of `/proc/self/status`, so that it needs Linux), which has no children: tokenizing runs in threads. CPU seconds
-are of all threads, and tell growth where other work shares the cores.
+Each size is built in its own process from the start of the corpus. Peak memory is `VmHWM` of `/proc/self/status`,
+which requires Linux; the process has no children, because tokenization uses threads. CPU seconds cover all threads, so
+they are comparable even if other work shares the cores.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.data.corpus import read_pieces
+from gpt1_hf.data.token_stream import build_token_stream
 from gpt1_hf.settings import default_data_dir
 
 
@@ -25,13 +26,13 @@ SIZES = [10, 20, 40, 76]  # million characters
 
 
 def peak_memory() -> float:
-    """Most memory that this process has had so far, in MiB."""
+    """Peak memory of this process so far, in MiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
 def first(pieces: Iterable[tuple[int, str]], n_characters: int) -> Iterator[tuple[int, str]]:
-    """The beginning of a corpus."""
+    """The first characters of a corpus."""
     for number, piece in pieces:
         yield number, piece[:n_characters]
         n_characters -= len(piece) + 1
@@ -40,7 +41,7 @@ def first(pieces: Iterable[tuple[int, str]], n_characters: int) -> Iterator[tupl
 
 
 def build(args: argparse.Namespace):
-    """Build one stream and print its row of the table."""
+    """Build one stream and print its table row."""
     tokenizer = open_tokenizer(args.tokenizer)
     before = peak_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -59,13 +60,13 @@ def main():
     parser.add_argument("--corpus", default="books")
     parser.add_argument("--data_dir", default=default_data_dir())
     parser.add_argument("--tokenizer", default="gpt1-tiny")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Million characters.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Sizes in million characters.")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         return build(args)
     print(f"{os.cpu_count()} CPU cores")
-    columns = ("characters", "tokens", "s", "characters/s", "CPU s", "characters/CPU s", "MiB before", "MiB at most")
+    columns = ("characters", "tokens", "s", "characters/s", "CPU s", "characters/CPU s", "MiB before", "peak MiB")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     for size in args.sizes:
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", str(size)], check=True)

@@ -1,10 +1,10 @@
-"""What odd and heavy input costs: one line of 50 MB, a million rows of one word, words of ten thousand letters.
+"""Measure unusual and heavy input: one line of 50 MB, a million rows of one word, words of ten thousand letters.
 
     python tests/benchmarks/load.py
 
-Each case runs in a process of its own. CPU seconds are of all its threads; peak memory is `VmHWM` of
-`/proc/self/status`, so that it needs Linux, and `before` is what the imports and the tokenizer hold. `--scale 0.1`
-makes every input a tenth.
+Each case runs in its own process. CPU seconds cover all its threads. Peak memory is `VmHWM` of `/proc/self/status`,
+which requires Linux; "MiB before" is the memory of the imports and the tokenizer. `--scale 0.1` makes every input a
+tenth as large.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from measure import peak_gib
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import main as gpt1
-from gpt1_hf.data.token_stream import build_token_stream, read_pieces
+from gpt1_hf.data.corpus import read_pieces
+from gpt1_hf.data.token_stream import build_token_stream
 from gpt1_hf.evaluation.task_scores import encode_rows
 
 
@@ -94,7 +95,7 @@ def rows(texts: list[str]):
 
 
 def cases(scale: float) -> dict:
-    """Name of each case -> a function that writes its input into a folder and returns the work."""
+    """Name of each case -> a function that writes its input to a folder and returns the function to measure."""
     n_line, n_rows, n_words = int(ONE_LINE * scale), int(ROWS * scale), max(int(200 * scale), 1)
     json_rows = ('{"text": "word"}\n' for _ in range(n_rows))
     return {
@@ -110,14 +111,14 @@ def cases(scale: float) -> dict:
 
 
 def measure(name: str, scale: float):
-    """Run one case and print its row of the table."""
+    """Run one case and print its table row."""
     with tempfile.TemporaryDirectory() as folder:
         run, tokenizer = cases(scale)[name](Path(folder)), open_tokenizer("gpt1-tiny")
         before, begin, cpu_begin = peak_gib("cpu"), time.perf_counter(), time.process_time()
-        found = run(tokenizer)
+        outcome = run(tokenizer)
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     memory = f"{before * 1024:,.0f} | {peak_gib('cpu') * 1024:,.0f}"
-    print(f"| {name} | {found} | {seconds:.1f} | {cpu_seconds:.1f} | {memory} |", flush=True)
+    print(f"| {name} | {outcome} | {seconds:.1f} | {cpu_seconds:.1f} | {memory} |", flush=True)
 
 
 def main():
@@ -127,11 +128,11 @@ def main():
     args = parser.parse_args()
     if args.only:
         return measure(args.only, args.scale)
-    columns = ("input", "found", "s", "CPU s", "MiB before", "MiB at most")
+    columns = ("input", "outcome", "s", "CPU s", "MiB before", "peak MiB")
     print(f"{os.cpu_count()} CPU cores\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     for name in cases(args.scale):
         command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # progress bars
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # hides progress bars
 
 
 if __name__ == "__main__":

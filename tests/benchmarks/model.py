@@ -1,14 +1,14 @@
-"""Speed and memory of GPT-1 against transformers' OpenAIGPT and GPT-2 of the same size.
+"""Compare speed and memory of GPT-1 with transformers' OpenAIGPT and GPT-2 of the same size.
 
     python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--dropout 0.1] [--rounds 3]
 
-Every measurement is made of all contenders in turn, round after round, in one process; what is printed is the median
-of the rounds, and ours over theirs. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512
-tokens; `classify` one on a batch of short sequences of unequal length; `generate` is greedy decoding. Ours trains as
-`GPT1Trainer` has it: without materialising logits and, on a CPU, with `cpu_kernels.py`. The share of peak is that of
-the fastest matrix product measured here, with 6 operations a weight and token, and attention's own. Peak memory is of
-training updates in a process of their own. Weights are random; bf16 is autocast over fp32 weights in training, and
-weights in bf16 in generation.
+All models run in turn, round after round, in one process. The script prints the median of the rounds and the ratio to
+ours. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512 tokens. `classify` is an update on
+a batch of short sequences of different lengths. `generate` is greedy decoding. Our model trains as in `GPT1Trainer`:
+without materialising logits and, on a CPU, with `cpu_kernels.py`. The share of peak is relative to the fastest matrix
+product measured here; it counts 6 operations per weight and token, plus those of attention. Peak memory is that of
+training updates in a separate process. Weights are random. bf16 means autocast over fp32 weights in training, and bf16
+weights in generation.
 """
 
 import argparse
@@ -40,7 +40,7 @@ VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
 
 
 def build(name: str, task: str, dropout: float = 0.0) -> torch.nn.Module:
-    """A model of the paper's size on the best attention it has."""
+    """A model of the paper's size with the fastest attention that it supports."""
     sizes = {"vocab_size": VOCAB, "embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
     sizes["pad_token_id"] = 0
     classify = task == "classify"
@@ -56,7 +56,7 @@ def build(name: str, task: str, dropout: float = 0.0) -> torch.nn.Module:
 
 
 def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[dict[str, torch.Tensor], int]:
-    """Inputs of an update and their number of tokens, padding not counted."""
+    """Inputs of an update and their number of tokens without padding."""
     generator = torch.Generator().manual_seed(1)
     length = SPAN if task == "train" else 48
     ids = torch.randint(1, VOCAB, (batch_size, length), generator=generator)
@@ -74,7 +74,7 @@ def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[
 
 
 def update(name: str, task: str, dtype: torch.dtype, dropout: float, batch_size: int, device: str, compiled: bool):
-    """A function that makes one training update, and the tokens it takes."""
+    """A function that runs one training update, and the number of tokens that it processes."""
     model = build(name, task, dropout).to(device).train()
     if name == "ours" and device == "cpu":
         speed_up(model, bf16=dtype == torch.bfloat16)
@@ -95,7 +95,7 @@ def update(name: str, task: str, dtype: torch.dtype, dropout: float, batch_size:
 
 
 def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, device: str):
-    """A function that generates, and the tokens it makes."""
+    """A function that generates text, and the number of tokens that it generates."""
     model = build(name, "generate").to(device, dtype).eval()
     prompt = torch.randint(1, VOCAB, (batch_size, 32), generator=torch.Generator().manual_seed(2)).to(device)
     mask = torch.ones_like(prompt)
@@ -115,14 +115,14 @@ def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, 
 
 
 def training_operations(task: str, n_tokens: int) -> float:
-    """Operations of an update: 6 a weight and token, and causal attention's products, half of full attention's."""
+    """Operations of an update: 6 per weight and token, plus causal attention, which is half of full attention."""
     weights = LAYERS * 12 * WIDTH**2 + (VOCAB * WIDTH if task == "train" else 0)
     attention = LAYERS * SPAN * WIDTH if task == "train" else 0  # 2 products x 2 operations / 4, forward only
     return n_tokens * (6 * weights + 6 * attention)
 
 
 def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: int, device: str) -> float:
-    """Most memory, in GiB, of two updates in a process of their own."""
+    """Peak memory of two updates in a separate process, in GiB."""
     command = [sys.executable, __file__, "memory", name, task, dtype, str(dropout), str(batch_size), device]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -136,7 +136,7 @@ def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: s
 def compare(
     title: str, steps: dict[str, tuple[Callable, int]], rounds: int, device: str, peak=None, task="", memory=None
 ):
-    """Run the contenders in turn and print a row each."""
+    """Run the models in turn and print a row for each."""
     times = {name: [] for name in steps}
     for _ in range(rounds):
         for name, (step, _) in steps.items():
@@ -152,15 +152,17 @@ def compare(
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Which comparisons.")
+    parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Comparisons to run.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     types = number_types(device)
     parser.add_argument("--dtype", nargs="+", default=types, choices=types, help="Number types. Default: %(default)s.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout in training (paper: 0.1).")
-    parser.add_argument("--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4, on a GPU 64.")
-    parser.add_argument("--new_tokens", type=int, nargs="+", default=[128], help="Tokens to generate a row.")
-    parser.add_argument("--rounds", type=int, default=3, help="Rounds; the median is printed.")
-    parser.add_argument("--compile", action="store_true", help="torch.compile in training.")
+    parser.add_argument(
+        "--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4 on a CPU, 64 on a GPU."
+    )
+    parser.add_argument("--new_tokens", type=int, nargs="+", default=[128], help="Tokens to generate per row.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of rounds; the script prints their median.")
+    parser.add_argument("--compile", action="store_true", help="Use torch.compile in training.")
     args = parser.parse_args()
     rows = args.batch_size or (64 if device == "cuda" else 4)
     print(f"{device_name(torch.device(device))}, torch {torch.__version__}\n")

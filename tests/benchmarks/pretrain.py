@@ -1,13 +1,13 @@
-"""Speed of pre-training through the Trainer, against transformers' Trainer with its OpenAIGPT on the same rows.
+"""Compare the speed of pre-training with that of transformers' Trainer and OpenAIGPT on the same rows.
 
     python tests/benchmarks/pretrain.py --data_dir DIR [--updates 6] [--rounds 2] [--batch_size 4] [--torch_compile]
 
-Everything that a run has takes part: reading the memory-mapped stream, collating, forward, backward, clipping, fused
-AdamW, the schedule, a log line an update, the watch on the loss. `synthetic` is ours on random tokens that lie in
-memory: as fast, if reading data holds up nothing. Contenders take turns, round after round, in one process; the median
-of the rounds counts, each without its first update. The share of peak is that of the fastest matrix product measured
-beside it. Models have the paper's size and random weights, 40,478 entries among them; the corpus is tokenized with
-gpt1-tiny's vocabulary, which is smaller, and makes no difference to the work.
+The measurement covers a whole run: reading the memory-mapped stream, collating, forward, backward, clipping, fused
+AdamW, the schedule, one log line per update, and loss monitoring. `synthetic` trains our model on random tokens from
+memory; it is equally fast if reading data costs nothing. The contenders run in turn, round after round, in one
+process. The script prints the median of the rounds, each without its first update. The share of peak is relative to
+the fastest matrix product measured in the same run. Models have the paper's size, with 40,478 vocabulary entries and
+random weights. The corpus is tokenized with gpt1-tiny's smaller vocabulary, which does not change the amount of work.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel, Trainer, set_see
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.spans import ConsecutiveSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.hardware import device_name
 from gpt1_hf.training.arguments import PretrainArguments
@@ -36,9 +36,9 @@ SPAN, VOCAB = 512, 40478
 
 
 def train(name: str, stream: TokenStream, args: PretrainArguments) -> Throughput:
-    """Some updates of a contender's, from new weights."""
+    """Train a contender from new weights for a few updates."""
     set_seed(0)
-    rows = Windows(stream, SPAN)
+    rows = ConsecutiveSpans(stream, SPAN)
     if name != "OpenAIGPT":
         trainer = GPT1Trainer(GPT1ForCausalLM(GPT1Config(vocab_size=VOCAB)), args, train_dataset=rows)
         throughput = watch_throughput(trainer, SPAN)
@@ -47,7 +47,7 @@ def train(name: str, stream: TokenStream, args: PretrainArguments) -> Throughput
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         per_update = args.per_device_train_batch_size * SPAN
         throughput = Throughput(per_update, operations_per_token(trainer.model, SPAN), matmul_peak(dtype, args.device))
-        # Its layers are `Conv1D`, which are not counted; it has the same weights.
+        # `operations_per_token` does not count its `Conv1D` layers, so use our model, which has the same weights.
         throughput.operations_per_token = operations_per_token(GPT1ForCausalLM(GPT1Config(vocab_size=VOCAB)), SPAN)
         trainer.add_callback(throughput)
     trainer.train()
@@ -58,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="Folder with the corpus.")
     parser.add_argument("--corpus", default="books")
-    parser.add_argument("--updates", type=int, default=6, help="Timed updates a round.")
+    parser.add_argument("--updates", type=int, default=6, help="Timed updates per round.")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=4)
     types = number_types("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,12 +1,12 @@
-"""Training updates on RACE with the choices' common prefix computed once, against the same model without, and against
-transformers' OpenAIGPTDoubleHeadsModel.
+"""Compare training updates on RACE with and without a shared prefix, and with transformers' OpenAIGPTDoubleHeadsModel.
 
     python tests/benchmarks/shared_prefix.py --data_dir DIR [--rounds 3] [--batch_size 2] [--dropout 0.1]
 
-Models are of the paper's size with random weights; an update is forward, backward, clipping and AdamW, with the
-auxiliary language-model loss. Every round takes new questions, the same for all contenders in turn; printed are the
-means of the rounds, and theirs over ours. On a CPU the seconds are processor time, which other work on the machine
-does not add to. Peak memory is of two updates in a process of their own.
+With a shared prefix, the common beginning of a question's choices is computed once. Models have the paper's size and
+random weights. An update is forward, backward, clipping and AdamW, with the auxiliary language-model loss. Every round
+uses new questions, the same for all contenders. The script prints the means of the rounds and the ratio to ours. On a
+CPU it measures processor time, which excludes other work on the machine. Peak memory is that of two updates in a
+separate process.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LM_COEF = 0.5
 
 
 def batches(data_dir: str, batch_size: int, rounds: int) -> tuple[GPT1Processor, list[list[dict]]]:
-    """Encoded questions, a list a round."""
+    """Encoded questions, one list per round."""
     vocabulary = Path(data_dir) / "openai-community" / "openai-gpt"
     processor = GPT1Processor(GPT1Tokenizer.from_original(vocabulary), "multiple_choice")
     rows = open_dataset("ehovy/race", "train", "all", data_dir).shuffle(seed=0).select(range(batch_size * rounds))
@@ -54,7 +54,7 @@ def build(name: str, layers: int, width: int, dropout: float, n_tokens: int) -> 
 
 
 def updater(name: str, processor: GPT1Processor, args: argparse.Namespace):
-    """A function that makes one training update on some rows."""
+    """Return a function that runs one training update on given rows."""
     device = args.device
     model = build(name, args.layers, args.hidden_size, args.dropout, len(processor.tokenizer)).to(device).train()
     if device == "cpu" and isinstance(model, GPT1ForMultipleChoice):
@@ -67,7 +67,7 @@ def updater(name: str, processor: GPT1Processor, args: argparse.Namespace):
             return model(**batch).loss
         mask = batch["attention_mask"]
         outputs = model(
-            batch["input_ids"],  # padded on the right, which a causal model does not see
+            batch["input_ids"],  # padded on the right, where causal attention ignores it
             mc_token_ids=mask.sum(-1) - 1,
             labels=batch["input_ids"].masked_fill(mask == 0, -100),
             mc_labels=batch["labels"],
@@ -95,7 +95,7 @@ def duration(work: Callable[[], object], device: str) -> float:
 
 
 def peak_memory(name: str, args: argparse.Namespace) -> str:
-    """Most memory, in GiB, of two updates in a process of their own."""
+    """Peak memory of two updates in a separate process, in GiB."""
     command = [sys.executable, __file__, *sys.argv[1:], "--memory_of", name]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode == -signal.SIGKILL:
@@ -115,15 +115,15 @@ def measure_memory(args: argparse.Namespace):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="Local copies laid out as on the Hub.")
-    parser.add_argument("--rounds", type=int, default=3, help="Batches that are timed.")
-    parser.add_argument("--batch_size", type=int, default=2, help="Questions an update.")
-    parser.add_argument("--layers", type=int, default=12, help="Transformer blocks, 12 in the paper.")
-    parser.add_argument("--hidden_size", type=int, default=768, help="Width of the states, 768 in the paper.")
-    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere, 0.1 in the paper.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of batches to time.")
+    parser.add_argument("--batch_size", type=int, default=2, help="Questions per update.")
+    parser.add_argument("--layers", type=int, default=12, help="Transformer blocks (paper: 12).")
+    parser.add_argument("--hidden_size", type=int, default=768, help="Hidden size (paper: 768).")
+    parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere (paper: 0.1).")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     types = number_types(device)
     parser.add_argument("--dtype", default="fp32", choices=types, help="Number type; bf16 is autocast.")
-    parser.add_argument("--memory_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--memory_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # runs in a separate process
     args = parser.parse_args()
     args.device = device
     if args.memory_of:
@@ -136,7 +136,7 @@ def main():
     )
     print(
         f"{name}, torch {torch.__version__}, {args.dtype}, {args.layers} × {args.hidden_size}, "
-        f"dropout {args.dropout}, {args.batch_size} questions an update"
+        f"dropout {args.dropout}, {args.batch_size} questions per update"
     )
     print(f"tokens with padding: {shared:,} shared, {plain:,} plain ({plain / shared:.2f} times)\n")
     updates = {contender: updater(contender, processor, args) for contender in CONTENDERS}
@@ -144,9 +144,9 @@ def main():
     for index, rows in enumerate(questions):
         for contender, update in updates.items():
             spent = duration(lambda update=update, rows=rows: update(rows), args.device)
-            times[contender] += spent if index else 0.0  # the first is a warm-up
+            times[contender] += spent if index else 0.0  # the first batch is a warm-up
     del updates, update
-    print("| | seconds an update | ours is faster by | peak GiB |")
+    print("| | seconds per update | ours is faster by | peak GiB |")
     print("|---|---|---|---|")
     for contender, spent in times.items():
         memory = peak_memory(contender, args)

@@ -1,6 +1,6 @@
-"""CPU seconds of what the command line answers at once: `python tests/benchmarks/startup.py`.
+"""Measure the CPU seconds of commands that should answer at once: `python tests/benchmarks/startup.py`.
 
-The median of some runs, each a process of its own.
+The script prints the median of several runs, each in its own process.
 """
 
 import os

@@ -1,13 +1,13 @@
-"""How often, and how fast, tokenizers give the ids that GPT-1 was trained on.
+"""Measure how often tokenizers reproduce the ids that GPT-1 was trained on, and how fast they are.
 
     python tests/benchmarks/tokenizer.py --data_dir DIR [--texts 20000] [--seed 0] [--threads N]
 
 Every corpus is a sample of its distinct texts. The oracle is the original pipeline (`helpers/original_tokenizer.py`,
-extra `exact`), made anew for each corpus, as it remembers every word it has seen; the others are ours and
-transformers' OpenAIGPTTokenizer, both with the original vocabulary. Tokens are counted by aligning the ids of a text
-with the oracle's. Speeds are of whole calls on batches of 500 texts, all three in turn on the same batch: ours and
-transformers', in threads of their own, the best of three rounds; the oracle's, which has one thread, of one. The last
-two columns divide the times: of transformers' and the oracle's by ours, above 1 where ours is faster.
+extra `exact`). It caches every word, so each corpus has a new one. The others are our tokenizer and transformers'
+OpenAIGPTTokenizer, both with the original vocabulary. Tokens are compared by aligning the ids of a text with the
+oracle's. Speed is that of whole calls on batches of 500 texts, with all three in turn on the same batch. For ours and
+transformers', which use several threads, the best of three rounds counts; the oracle has one thread and one round. The
+last two columns divide the times of transformers' tokenizer and the oracle by ours: above 1, ours is faster.
 """
 
 import argparse
@@ -49,7 +49,7 @@ BATCH = 500
 
 
 def paragraphs(data_dir: Path) -> list[list[str]]:
-    """Paragraphs of each book."""
+    """The paragraphs of each book."""
     books = [text for file in sorted((data_dir / "books").glob("*.parquet")) for text in column(file, "text")]
     return [[p for p in re.split(r"\n\s*\n", book) if p.strip()] for book in books]
 
@@ -83,7 +83,7 @@ def corpora(data_dir: Path):
 
 
 def differing(ids: list[int], expected: list[int]) -> int:
-    """Number of expected tokens that have no counterpart, at least 1 if the two differ."""
+    """Number of expected tokens without a counterpart, at least 1 if the two lists differ."""
     if ids == expected:
         return 0
     matches = SequenceMatcher(None, ids, expected, autojunk=False).get_matching_blocks()
@@ -93,12 +93,14 @@ def differing(ids: list[int], expected: list[int]) -> int:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="Local copies laid out as on the Hub.")
-    parser.add_argument("--texts", type=int, default=20_000, help="Texts per corpus, at most.")
+    parser.add_argument("--texts", type=int, default=20_000, help="Maximum number of texts per corpus.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the samples.")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Of ours and transformers'; all cores.")
-    parser.add_argument("--show", type=int, default=0, help="Differing texts to print per corpus.")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="Threads of ours and transformers'. Default: all cores."
+    )
+    parser.add_argument("--show", type=int, default=0, help="Number of differing texts to print per corpus.")
     args = parser.parse_args()
-    # Read when the first batch is encoded.
+    # The tokenizers read these when they encode the first batch.
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
 
@@ -113,10 +115,8 @@ def main():
         "oracle": None,
     }
     print(f"{args.threads} threads")
-    print(
-        "| corpus | texts | tokens | texts alike, ours | tokens alike, ours | texts alike, OpenAIGPTTokenizer ", end=""
-    )
-    print("| tokens alike, OpenAIGPTTokenizer | MB/s ours | MB/s OpenAIGPTTokenizer | MB/s oracle ", end="")
+    print("| corpus | texts | tokens | same texts, ours | same tokens, ours | same texts, OpenAIGPTTokenizer ", end="")
+    print("| same tokens, OpenAIGPTTokenizer | MB/s ours | MB/s OpenAIGPTTokenizer | MB/s oracle ", end="")
     print("| ours / OpenAIGPTTokenizer | ours / oracle |")
     print("|" + "---|" * 12)
     for name, texts in corpora(args.data_dir):

@@ -1,9 +1,9 @@
-"""How the tokenizer's time grows with the length of a text: from a quarter to a whole megabyte, about fourfold.
+"""Measure how the tokenizer's time grows with the length of a text: about fourfold from 250 kB to 1 MB.
 
     python tests/benchmarks/tokenizer_growth.py
 
-Each text is one piece over and over, or one long run inside a word, which a careless pattern would read again and
-again from each of its characters: 16 times the time for 4 times the text.
+Each text repeats one piece, or has one long run of a character inside a word. A careless pattern would rescan the run
+from each of its characters and take 16 times as long for 4 times the text.
 """
 
 import time
@@ -27,7 +27,7 @@ def main():
     texts = {repr(piece): [piece * (length // len(piece)) for length in LENGTHS] for piece in REPEATED}
     for mark in INSIDE_A_WORD:
         texts[f"a{mark}...{mark}b"] = [f"a{mark * (length // len(mark))}b" for length in LENGTHS]
-    print("| text | s for 250 kB | s for 1 MB | grows |\n|---|---|---|---|")
+    print("| text | s for 250 kB | s for 1 MB | growth |\n|---|---|---|---|")
     for name, (short, long) in texts.items():
         first, second = seconds(tokenizer, short), seconds(tokenizer, long)
         print(f"| {name} | {first:.2f} | {second:.2f} | {second / first:.1f}-fold |", flush=True)

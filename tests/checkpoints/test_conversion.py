@@ -156,7 +156,7 @@ def test_the_vocabulary_of_the_release_is_read(tokenizer, vocabulary, tmp_path):
 
 def test_a_vocabulary_larger_than_the_model_is_refused(tokenizer, vocabulary, tmp_path):
     write_release(vocabulary, release_shapes(POSITIONS, len(tokenizer) - 1, WIDTH, 1))
-    with pytest.raises(GPT1Error, match=f"{len(tokenizer)} entries, but the model embeds {len(tokenizer) - 1}"):
+    with pytest.raises(GPT1Error, match=f"{len(tokenizer)} tokens, but the model only {len(tokenizer) - 1}"):
         convert(vocabulary, tmp_path / "ours")
 
 
@@ -410,7 +410,7 @@ def test_missing_weights_are_named(layout, tmp_path):
 
 def test_weights_that_would_be_dropped_are_named(openai_folder, tmp_path):
     change_config(openai_folder, n_layer=LAYERS - 1)
-    with pytest.raises(GPT1Error, match=r"transformer\.h\.1\.attn\.k_proj\.bias \(16 in all\).* no place"):
+    with pytest.raises(GPT1Error, match=r"transformer\.h\.1\.attn\.k_proj\.bias \(16 in all\), which do not belong"):
         convert(openai_folder, tmp_path / "out")
 
 
@@ -492,7 +492,7 @@ def test_a_model_that_computes_something_else_is_not_kept(layout, release, opena
 
     tiny_gpt1().save_pretrained(tmp_path / "ours")
     if layout == "gpt1":
-        name, source, to = "_theirs", tmp_path / "ours", "openai-gpt"
+        name, source, to = "_to_openai", tmp_path / "ours", "openai-gpt"
     else:
         name, source, to = "_reference", openai_folder if layout == "openai-gpt" else release, "gpt1"
     original = getattr(conversion_module, name)

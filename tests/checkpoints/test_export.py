@@ -26,7 +26,7 @@ from gpt1_hf.checkpoints import export as export_module
 from gpt1_hf.checkpoints.export import export
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.modeling_gpt1 import CACHE
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 has_onnx = pytest.mark.skipif(
@@ -170,7 +170,7 @@ def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
     for message, argv in {
         "is an LSTM": [str(lstm), "--format", "torch_export"],
         "pip install 'gpt1_hf[onnx]'": [base_model, "--format", "onnx"],
-        "only a language model is exported with a cache": [classifier, "--format", "torch_export", "--use_cache"],
+        "only language models export a cache": [classifier, "--format", "torch_export", "--use_cache"],
         "someone/some-model": ["someone/some-model", "--format", "torch_export"],
     }.items():
         assert main(["export", *argv, "--output_dir", str(tmp_path / "new")]) == 1

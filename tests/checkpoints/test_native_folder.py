@@ -90,7 +90,7 @@ def test_its_language_model(native, tmp_path, texts, capsys):
     run("convert", native, "--output_dir", str(tmp_path / "converted"))
     assert AutoTokenizer.from_pretrained(tmp_path / "converted").pad_token == "<unk>"
     assert main(["push", native, "someone/model"]) == 1
-    assert "`gpt1 convert` turns an OpenAIGPT into a GPT-1" in capsys.readouterr().err
+    assert "convert an OpenAIGPT with `gpt1 convert`" in capsys.readouterr().err
     sizes = "--hidden_size 16 --num_hidden_layers 1 --num_attention_heads 2 --max_position_embeddings 32 --max_steps 1"
     where = ["--corpus", str(corpus), "--tokenizer", native, "--output_dir", str(tmp_path / "new")]
     run(f"pretrain {sizes} --use_cpu true --disable_tqdm true", *where)
@@ -154,6 +154,6 @@ def test_the_token_to_pad_with(tokenizer, native):
         pad = processor.tokenizer.convert_tokens_to_ids(expected)
         assert batch["input_ids"][0][-1] == pad and batch["attention_mask"][0][-1] == 0
         assert max(max(row) for row in batch["input_ids"]) < len(processor.tokenizer)
-    with pytest.raises(ValueError, match="has no token to pad with: set its pad_token"):
+    with pytest.raises(ValueError, match="has no padding token: set its pad_token"):
         GPT1Processor(without_padding(tokenizer))
     assert open_tokenizer(native).pad_token == "<unk>"

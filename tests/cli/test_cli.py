@@ -1,4 +1,4 @@
-"""The command line: precedence of settings, and bad input that ends in one sentence and a status that is not 0."""
+"""The command line: precedence of settings, and errors, which are one sentence and a non-zero status."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.cli import commands, main
 from gpt1_hf.cli.parser import parse
-from gpt1_hf.data.token_stream import file_lines
+from gpt1_hf.data.corpus import file_lines
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.training.arguments import FinetuneArguments
 
@@ -71,10 +71,10 @@ def test_booleans_can_be_switched_both_ways(tmp_path):
         ("- a\n- b\n", "must be a mapping"),
         ("task: [cola\n", "not valid YAML"),
         ("task: !!int ''\n", "not valid YAML"),
-        ("task: {cola: 1}\n", "task is one value, not a mapping"),
-        ("learning_rate: [1, 2]\n", "learning_rate is one value, not a list"),
+        ("task: {cola: 1}\n", "task takes one value, not a mapping"),
+        ("learning_rate: [1, 2]\n", "learning_rate takes one value, not a list"),
         ("learning_rate:\n", "learning_rate has no value"),
-        ("train_sampling_strategy: some\n", "train_sampling_strategy is one of group_by_length, random"),
+        ("train_sampling_strategy: some\n", "train_sampling_strategy must be one of group_by_length, random"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path, recipe, message):
@@ -85,7 +85,7 @@ def test_bad_recipes_are_refused(tmp_path, recipe, message):
     assert message in str(error.value)
 
 
-def test_a_recipe_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+def test_a_recipe_is_found_by_name_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("finetune/cola", "finetune/cola.yaml", "recipes/finetune/cola.yaml"):
         assert read(["--config", name]).task == "cola"
@@ -100,7 +100,7 @@ def other_model(tmp_path):
     return str(folder)
 
 
-def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsys):
+def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("")
     question = {"example_id": "high1", "article": "a", "question": "b", "options": ["c", "", "d", "e"], "answer": "A"}
     write_jsonl(tmp_path / "bad" / "ehovy" / "race" / "all" / "train.jsonl", [question])
@@ -109,8 +109,15 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     cases = {
         "no command 'nothing'": ["nothing"],
         "did you mean --task": ["finetune", "--taks", "cola", *out],
-        "seeds is a number from 1 to 10,000, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
-        "learning_rate is a number from 0 to 1": ["finetune", "--task", "cola", "--learning_rate", "nan", *out],
+        "seeds must be at least 1, not 0": ["finetune", "--task", "cola", "--seeds", "0", *out],
+        "learning_rate must be at least 0, not nan": [
+            "finetune",
+            "--task",
+            "cola",
+            "--learning_rate",
+            "nan",
+            *out,
+        ],
         "did you mean sst2": ["finetune", "--task", "sst", *out],
         "evaluate needs --task or --text_file": ["evaluate", *out],
         "empty.txt is empty": ["evaluate", "--model", base_model, "--text_file", str(tmp_path / "empty.txt"), *out],
@@ -134,7 +141,7 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
         ],
         "encoder_bpe_40000.json": ["tokenizer", "convert", str(tmp_path), *out],
     }
-    if not (tmp_path / "tokenizer.json").exists():  # the tokenizer is looked for before the weights
+    if not (tmp_path / "tokenizer.json").exists():  # the tokenizer is loaded before the weights
         (tmp_path / "gpt2" / "tokenizer.json").write_text(open(f"{base_model}/tokenizer.json").read())
         (tmp_path / "gpt2" / "tokenizer_config.json").write_text(open(f"{base_model}/tokenizer_config.json").read())
     for message, argv in cases.items():
@@ -155,45 +162,48 @@ def test_bad_input_ends_in_one_sentence(base_model, other_model, tmp_path, capsy
     ("argv", "message"),
     [
         ("finetun", "there is no command 'finetun'; did you mean finetune?"),
-        ("finetune --task cola --lm_coef -1", "lm_coef is a number from 0 to 1,000,000, not -1.0"),
+        ("finetune --task cola --lm_coef -1", "lm_coef must be at least 0, not -1.0"),
         (
             "finetune --task cola --neftune_noise_alpha -1",
-            "neftune_noise_alpha is a number from 0 to 1,000,000, not -1.0",
+            "neftune_noise_alpha must be at least 0, not -1.0",
         ),
-        ("finetune --task cola --num_train_epochs 0", "num_train_epochs is a number above 0 to 1,000,000,000, not 0"),
+        (
+            "finetune --task cola --num_train_epochs 0",
+            "num_train_epochs must be above 0, not 0",
+        ),
         ("finetune --task cola --lora_r 8", "give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),
         ("finetune --task cola --learning_rate much", "invalid float value: 'much'; --help lists the arguments"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --save_dtype float16", "invalid choice: 'float16'"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "from 2, not 0"),
-        ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size is a number from 1, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --max_position_embeddings 0", "must be at least 2, not 0"),
+        ("pretrain --corpus x --tokenizer gpt1-tiny --lstm_size 0", "lstm_size must be at least 1, not 0"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --hidden_size 10 --num_attention_heads 3", "gpt1: error: hidden_"),
         ("pretrain --corpus /no/where.txt --tokenizer gpt1-tiny", "there is no file or folder '/no/where.txt'"),
         ("evaluate --task cola --text_file x.txt", "either --task or --text_file"),
-        ("evaluate --text_file TEXT --sample", "sample is a task's"),
-        ("evaluate --text_file TEXT --split test", "plain text, all of which is scored"),
-        ("evaluate --text_file TEXT --max_characters -4", "max_characters is a number from 1, not -4"),
-        ("evaluate --text_file TEXT --max_length 0", "max_length is a number from 2, not 0"),
+        ("evaluate --text_file TEXT --sample", "--sample needs a task"),
+        ("evaluate --text_file TEXT --split test", "is plain text and has no splits: drop --split"),
+        ("evaluate --text_file TEXT --max_characters -4", "max_characters must be at least 1, not -4"),
+        ("evaluate --text_file TEXT --max_length 0", "max_length must be at least 2, not 0"),
         ("evaluate --text_file TEXT --output_dir TEXT", "cannot write"),
         ("evaluate --text_file TEXT --model TEXT", "it is a file"),
         ("analyze context-length --text_file TEXT --lengths 0", "numbers of tokens from 2, not 0"),
-        ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second is a number above 0"),
+        ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second must be above 0"),
         ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is no YAML value"),
-        ("quantize gpt1-tiny --sample --output_dir q", "give --task or --text_file, too"),
+        ("quantize gpt1-tiny --sample --output_dir q", "also give --task or --text_file"),
         ("generate 日本語", "no character that the tokenizer knows"),
-        ("generate house --top_p 0", "top_p is a number above 0 to 1, not 0.0"),
-        ("generate house --num_return_sequences 0", "num_return_sequences is a number from 1, not 0"),
-        ("space --port 99999999", "port is a number from 1 to 65,535, not 99999999"),
+        ("generate house --top_p 0", "top_p must be above 0 and at most 1, not 0.0"),
+        ("generate house --num_return_sequences 0", "num_return_sequences must be at least 1, not 0"),
+        ("space --port 99999999", "port must be at least 1 and at most 65,535, not 99999999"),
         ("tokenizer train --corpus TEXT --output_dir TEXT", "cannot write"),
-        ("tokenizer train --corpus TEXT --output_dir t --model_max_length -1", "model_max_length is a number from 2"),
-        ("tokenizer convert . --output_dir t", "has no vocabulary: neither encoder_bpe_40000.json and"),
+        ("tokenizer train --corpus TEXT --output_dir t --model_max_length -1", "model_max_length must be at least 2"),
+        ("tokenizer convert . --output_dir t", "has no vocabulary: it contains neither encoder_bpe_40000.json and"),
         ("zero-shot", "zero-shot needs --task (Task id: cola"),
         ("zero-shot --task sst", "did you mean sst2?"),
         ("recipes copy finetune/cola no/where.yaml", "cannot write no/where.yaml"),
         ("recipes show TEXT", "is not valid YAML"),
     ],
 )
-def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, argv, message):
+def test_mistakes_are_reported_before_any_work(tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_bytes(b"It was a dark night: caf\xe9\n{")
     argv = argv.replace("TEXT", str(tmp_path / "text.txt")).split()
@@ -201,32 +211,32 @@ def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, argv, 
         status = main(argv)
     except SystemExit as end:  # argparse
         status = end.code
-    told = capsys.readouterr().err
-    assert status in (1, 2) and message in told and told.count("error:") == 1, told
+    error = capsys.readouterr().err
+    assert status in (1, 2) and message in error and error.count("error:") == 1, error
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_text_that_is_not_utf8_is_warned_of(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("gpt1_hf.data.token_stream.logger.propagate", True)
+def test_text_that_is_not_utf8_gives_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("gpt1_hf.data.corpus.logger.propagate", True)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n" * 2)
     assert list(file_lines(tmp_path / "latin.txt")) == ["caf\ufffd", "caf\ufffd", ""]
-    assert [record.message.split(" is not all UTF-8")[0] for record in caplog.records] == [str(tmp_path / "latin.txt")]
+    assert [record.message.split(" is not valid UTF-8")[0] for record in caplog.records] == [
+        str(tmp_path / "latin.txt")
+    ]
 
 
-def test_a_tokenizer_is_trained_on_rows_and_revision_as_pretraining_reads_them(tmp_path, monkeypatch, capsys):
+def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(tmp_path, monkeypatch, capsys):
     sentences = ["the lady wept", "the captain smiled", "the lady smiled"] * 20
     corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"text": sentence} for sentence in sentences])
     train = ["tokenizer", "train", "--vocab_size", "100", "--corpus", str(corpus), "--output_dir"]
     assert main([*train, str(tmp_path / "lines"), "--corpus_rows", "lines"]) == 0
     assert main([*train, str(tmp_path / "documents")]) == 0
-    # Lines of one text have line breaks between them, which then is a token; documents of one line have none.
+    # The lines of one text have line breaks between them, which become a token. Documents of one line have none.
     line_break = [open_tokenizer(str(tmp_path / name)).get_vocab().get("\n</w>") for name in ("lines", "documents")]
     assert line_break[0] is not None and line_break[1] is None
 
     read = []
-    monkeypatch.setattr(
-        "gpt1_hf.data.token_stream.read_pieces", lambda *source: read.append(source) or [(0, "the lady")]
-    )
+    monkeypatch.setattr("gpt1_hf.data.corpus.read_pieces", lambda *source: read.append(source) or [(0, "the lady")])
     main([*train, str(tmp_path / "hub"), "--corpus_revision", "abc", "--data_dir", "data"])
     assert read == [(str(corpus), "train", "data", "abc", "documents")]
 
@@ -253,4 +263,6 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys):
 def test_module_and_script_are_the_same_command():
     run = subprocess.run([sys.executable, "-m", "gpt1_hf", "nothing"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("gpt1: error: ")  # before it, torchao may tell of its kernels
+    assert run.stderr.splitlines()[-1].startswith(
+        "gpt1: error: "
+    )  # torchao may print something about its kernels first

@@ -1,4 +1,4 @@
-"""`gpt1 convert`: what it prints, and how it fails."""
+"""`gpt1 convert`: its output and its errors."""
 
 import os
 
@@ -9,12 +9,12 @@ from gpt1_hf import GPT1ForCausalLM
 from gpt1_hf.cli import main
 
 
-def test_there_and_back(base_model, tmp_path, capsys):
+def test_a_model_converts_there_and_back(base_model, tmp_path, capsys):
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     assert main(["convert", base_model, "--to", "openai-gpt", "--output_dir", str(theirs)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"0.0 M parameters saved in {theirs}"
-    assert lines[1].startswith("largest difference to the source's logits: ")
+    assert lines[1].startswith("largest difference from the source's logits: ")
     assert float(lines[1].split()[-1]) < 1e-10
     assert len(lines) == 2
     OpenAIGPTLMHeadModel.from_pretrained(theirs)
@@ -23,14 +23,14 @@ def test_there_and_back(base_model, tmp_path, capsys):
     assert all(before[name].equal(after[name]) for name in before)
 
 
-def test_a_source_without_tokenizer_is_said_to_have_none(tmp_path, capsys):
+def test_a_missing_tokenizer_is_reported(tmp_path, capsys):
     config = OpenAIGPTConfig(vocab_size=10, n_embd=8, n_layer=1, n_head=1)
     OpenAIGPTLMHeadModel(config).save_pretrained(tmp_path / "theirs")
     assert main(["convert", str(tmp_path / "theirs"), "--output_dir", str(tmp_path / "ours")]) == 0
-    assert "no tokenizer: `gpt1 tokenizer convert`" in capsys.readouterr().out
+    assert "no tokenizer: convert OpenAI's vocabulary with `gpt1 tokenizer convert`" in capsys.readouterr().out
 
 
-def test_failure_is_one_sentence_and_leaves_nothing(base_model, tmp_path, capsys):
+def test_a_failure_gives_one_sentence_and_leaves_no_files(base_model, tmp_path, capsys):
     (tmp_path / "release").mkdir()
     (tmp_path / "release" / "params_shapes.json").write_text("[]")
     cases = {

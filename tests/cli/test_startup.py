@@ -1,4 +1,4 @@
-"""What the command line tells before anything heavy is imported, and that it is what the real parser would tell."""
+"""The command line answers before it imports slow libraries, and its answers equal those of the real parser."""
 
 import argparse
 import ast
@@ -13,22 +13,22 @@ import pytest
 import gpt1_hf
 from gpt1_hf.analysis.zero_shot import HEURISTICS
 from gpt1_hf.cli import commands, main
-from gpt1_hf.cli.flags import UNKNOWN, Parser, read_constant, read_fields, underscored
+from gpt1_hf.cli.flags import COMPUTED, Parser, read_constant, read_fields, with_underscores
 from gpt1_hf.cli.generate import generation_fields
-from gpt1_hf.cli.parser import Parser as RealParser
+from gpt1_hf.cli.parser import DataclassParser
 
 
-HEAVY = ("torch", "transformers", "datasets", "pandas", "numpy", "pyarrow", "huggingface_hub", "sklearn", "scipy")
+SLOW = ("torch", "transformers", "datasets", "pandas", "numpy", "pyarrow", "huggingface_hub", "sklearn", "scipy")
 REFERENCES = (
     "gpt1_hf.training.arguments.FinetuneArguments",
     "gpt1_hf.training.arguments.PretrainArguments",
     "gpt1_hf.evaluation.evaluate.EvaluateArguments",
     "gpt1_hf.evaluation.glue_submission.SubmitArguments",
     "gpt1_hf.analysis.zero_shot.ZeroShotArguments",
-    "gpt1_hf.analysis.zero_shot_curves.Arguments",
-    "gpt1_hf.analysis.context_length.Arguments",
+    "gpt1_hf.analysis.measure.zero_shot.Arguments",
+    "gpt1_hf.analysis.measure.context_length.Arguments",
 )
-# Starts as the console script does, and tells at the end which heavy modules were imported.
+# Starts like the console script. Its last line is the exit status and the slow libraries that were imported.
 SCRIPT = """
 import runpy, sys
 sys.argv = ["gpt1", *sys.argv[1:]]
@@ -37,7 +37,7 @@ try:
     status = main()
 except SystemExit as end:
     status = end.code
-print(status, *(name for name in {heavy!r} if name in sys.modules), file=sys.stderr)
+print(status, *(name for name in {slow!r} if name in sys.modules), file=sys.stderr)
 """
 WRONG = [
     "finetune",
@@ -77,29 +77,29 @@ WRONG = [
 
 def start(argv, cwd) -> tuple[int, list[str], subprocess.CompletedProcess]:
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(heavy=HEAVY), *argv], capture_output=True, text=True, cwd=cwd
+        [sys.executable, "-c", SCRIPT.format(slow=SLOW), *argv], capture_output=True, text=True, cwd=cwd
     )
     status, *imported = run.stderr.splitlines()[-1].split()
     return int(status), imported, run
 
 
 @pytest.mark.parametrize("argv", ["", "--help", "--version", "recipes ls", *(f"{name} --help" for name in commands())])
-def test_help_imports_nothing_heavy(argv, tmp_path):
+def test_help_imports_nothing_slow(argv, tmp_path):
     status, imported, run = start(argv.split(), tmp_path)
     assert (status, imported) == (0, [])
     assert run.stdout
 
 
 @pytest.mark.parametrize("argv", WRONG)
-def test_wrong_usage_is_told_with_nothing_heavy_and_status_2(argv, tmp_path):
+def test_wrong_usage_imports_nothing_slow_and_has_status_2(argv, tmp_path):
     (tmp_path / "key.yaml").write_text("task: cola\nlearning_rat: 1\n")
     status, imported, run = start(argv.replace("KEY", "key.yaml").split(), tmp_path)
     assert (status, imported, run.stdout) == (2, [], "")
     assert run.stderr.count("error: ") == 1 and "Traceback" not in run.stderr
-    assert len(run.stderr.splitlines()) == 2  # the sentence, and what SCRIPT tells
+    assert len(run.stderr.splitlines()) == 2  # the error, and the last line of SCRIPT
 
 
-def test_the_module_starts_as_quickly(tmp_path):
+def test_the_module_imports_nothing_slow(tmp_path):
     run = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "gpt1_hf", "finetune", "--tsk", "cola"],
         capture_output=True,
@@ -107,14 +107,14 @@ def test_the_module_starts_as_quickly(tmp_path):
         cwd=tmp_path,
     )
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
-    assert "gpt1_hf.cli.flags" in imported and not imported.intersection(HEAVY)
+    assert "gpt1_hf.cli.flags" in imported and not imported.intersection(SLOW)
     assert run.returncode == 2 and "did you mean --task?" in run.stderr
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
-def test_fields_read_from_the_source_are_those_of_the_class(reference):
+def test_fields_read_from_the_source_equal_those_of_the_class(reference):
     module, _, name = reference.rpartition(".")
-    real = RealParser(getattr(import_module(module), name), prog="x", add_help=False, allow_abbrev=False)
+    real = DataclassParser(getattr(import_module(module), name), prog="x", add_help=False, allow_abbrev=False)
     own = Parser("x", "", add_help=False)
     fields = read_fields(reference)
     for field in fields.values():
@@ -134,11 +134,11 @@ def test_fields_read_from_the_source_are_those_of_the_class(reference):
             unread.add(action.dest)
         else:
             assert [*(field.choices or ())] == [*(action.choices or ())], flag
-        if field.default is UNKNOWN:
+        if field.default is COMPUTED:
             unread.add(action.dest)
         elif action.default is not argparse.SUPPRESS:
             assert field.default == action.default, flag
-    # What is computed; the real parser looks at these.
+    # Computed in the source. The real parser checks these.
     assert unread <= {"optim", "log_level", "log_level_replica", "include_for_metrics", "data_dir", "tasks"}
 
 
@@ -172,12 +172,12 @@ def test_constants_and_generation_fields_are_read_from_the_source():
         ("zero-shot -1", "zero-shot -1"),
     ],
 )
-def test_flags_are_spelt_either_way(argv, same):
-    assert underscored(argv.split()) == same.split()
+def test_flags_take_hyphens_or_underscores(argv, same):
+    assert with_underscores(argv.split()) == same.split()
 
 
-def test_text_that_begins_with_hyphens_is_no_flag():
-    assert underscored(["generate", "--well-known words", "it-is"]) == ["generate", "--well-known words", "it-is"]
+def test_text_that_begins_with_hyphens_is_not_a_flag():
+    assert with_underscores(["generate", "--well-known words", "it-is"]) == ["generate", "--well-known words", "it-is"]
 
 
 PUBLIC = """
@@ -200,12 +200,12 @@ assert transformers.utils.logging.is_progress_bar_enabled() is {eager}
 @pytest.mark.parametrize(
     ("started", "eager"), [("-c", True), ("/x/recipes/finetune.py", True), ("gpt1.py", True), ("/x/bin/gpt1", False)]
 )
-def test_every_public_name_is_there_however_python_was_started(started, eager):
+def test_every_public_name_is_available_however_python_was_started(started, eager):
     subprocess.run([sys.executable, "-c", PUBLIC.format(started=started, eager=eager)], check=True)
 
 
 @pytest.mark.slow
-def test_whatever_the_command_opens_is_opened_with_the_family_registered():
+def test_modules_that_use_auto_classes_register_the_family():
     code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints; "
     code += "import transformers; assert 'gpt1' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -225,7 +225,7 @@ def test_whatever_the_command_opens_is_opened_with_the_family_registered():
             subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_type_checkers_see_what_is_imported_late():
+def test_type_checkers_see_the_lazy_names():
     tree = ast.parse(Path(gpt1_hf.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
     seen = {alias.name: part.module for part in block.body for alias in part.names}

@@ -1,4 +1,4 @@
-"""What goes to standard output and what to standard error; exceptions that are told, and those that are not."""
+"""Standard output and standard error, generated text, and exceptions with and without a traceback."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from gpt1_hf import GPT1Config, GPT1Processor
 from gpt1_hf.checkpoints.loading import open_tokenizer
-from gpt1_hf.cli import main, told
+from gpt1_hf.cli import main, run_command
 from gpt1_hf.errors import GPT1Error, UsageError
 from gpt1_hf.inside.generation import Stream, generate, readable
 
@@ -17,19 +17,19 @@ from gpt1_hf.inside.generation import Stream, generate, readable
 GENERATE = ["generate", "The old lady", "--max_new_tokens", "6", "--temperature", "0", "--model"]
 
 
-def test_the_result_alone_is_on_standard_output(base_model, tmp_path, capsys):
+def test_standard_output_has_only_the_result(base_model, tmp_path, capsys):
     argv = ["zero-shot", "--task", "sst2", "--sample", "--max_examples", "8", "--model", base_model]
     argv += ["--output-dir", str(tmp_path / "out")]
     assert main(argv) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("task ") and "written to" not in told.out
-    assert f"written to {tmp_path / 'out' / 'results.json'}" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("task ") and "written to" not in printed.out
+    assert f"written to {tmp_path / 'out' / 'results.json'}" in printed.err
     assert main(["--quiet", *argv]) == main([*argv, "--quiet"]) == 0
     quiet = capsys.readouterr()
-    assert quiet.out == 2 * told.out and "written to" not in quiet.err
+    assert quiet.out == 2 * printed.out and "written to" not in quiet.err
 
 
-def test_a_prompt_comes_from_standard_input(base_model, capsys, monkeypatch):
+def test_a_prompt_can_come_from_standard_input(base_model, capsys, monkeypatch):
     assert main([*GENERATE, base_model]) == 0
     monkeypatch.setattr("sys.stdin", io.StringIO("The old lady\n"))
     assert main(["generate", "-", *GENERATE[2:], base_model]) == 0
@@ -37,7 +37,7 @@ def test_a_prompt_comes_from_standard_input(base_model, capsys, monkeypatch):
     assert first + "\n" == "the old lady" + second
 
 
-def test_several_continuations_are_told_apart(base_model, capsys):
+def test_several_continuations_are_numbered(base_model, capsys):
     argv = ["generate", "The old lady", "--max-new-tokens=6", "--num-return-sequences=3", "--model", base_model]
     assert main(argv) == 0
     lines = capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_a_terminal_gets_the_same_text_in_pieces(base_model):
 @pytest.mark.parametrize(
     ("prompt", "more"), [("1, 2, 3", ", and so on"), ("he said -", '- "yes"'), ("don'", "my hat")]
 )
-def test_no_echo_where_the_next_word_moves_the_prompts_spaces(prompt, more):
+def test_no_echo_when_the_next_word_changes_the_prompts_spaces(prompt, more):
     tokenizer = open_tokenizer("gpt1-tiny")
     ids, rest = tokenizer([prompt, more])["input_ids"]
     whole, new = (readable(tokenizer, ids + rest, prompt, start) for start in (0, len(ids)))
@@ -72,7 +72,7 @@ def test_no_echo_where_the_next_word_moves_the_prompts_spaces(prompt, more):
     assert whole.endswith(new) and new.replace(" ", "") == more.replace(" ", "")
 
 
-def test_a_stream_holds_back_the_word_that_may_grow(base_model):
+def test_a_stream_holds_back_an_unfinished_word(base_model):
     tokenizer, shown = open_tokenizer(base_model), []
     stream = Stream(tokenizer, "the lady wept", 0, shown.append)
     ids = tokenizer("the lady wept")["input_ids"]
@@ -85,7 +85,7 @@ def test_a_stream_holds_back_the_word_that_may_grow(base_model):
     assert "".join(shown) == readable(tokenizer, ids, "the lady wept")
 
 
-def test_any_field_of_the_generation_config_counts(base_model, capsys):
+def test_any_field_of_the_generation_config_is_a_flag(base_model, capsys):
     def run(*flags):
         assert main(["generate", "The old lady", "--model", base_model, "--max_new_tokens", "8", *flags]) == 0
         return capsys.readouterr().out
@@ -115,20 +115,20 @@ def test_a_model_s_own_settings_come_before_the_defaults(base_model, tmp_path, c
 
 
 @pytest.mark.parametrize("flags", ["--max_new_tokens 200", "--max_length 200"])
-def test_what_does_not_fit_the_context_is_told_at_once(base_model, capsys, monkeypatch, flags):
+def test_a_text_beyond_the_context_is_an_error_at_once(base_model, capsys, monkeypatch, flags):
     monkeypatch.setattr("transformers.GenerationMixin.generate", lambda *args, **kwargs: pytest.fail("it began"))
     assert main(["generate", "The old lady", "--model", base_model, *flags.split()]) == 1
     assert "the model's context of 64" in capsys.readouterr().err
 
 
-def test_the_advice_on_what_does_not_fit_the_context_works(base_model, capsys):
+def test_the_advice_for_a_text_beyond_the_context_works(base_model, capsys):
     command = ["generate", "The old lady", "--model", base_model, "--temperature", "0", "--max_length", "200"]
     assert main(command) == 1
     advice = capsys.readouterr().err.split()[-2:]
     assert advice[0] == "max_new_tokens" and main([*command, f"--{advice[0]}", advice[1]]) == 0
 
 
-def test_learning_a_vocabulary_prints_its_result_alone(tmp_path, capfd):
+def test_training_a_tokenizer_prints_only_its_result(tmp_path, capfd):
     (tmp_path / "text.txt").write_text("the old lady saw the old man\n" * 20, encoding="utf-8")
     command = ["tokenizer", "train", "--corpus", str(tmp_path / "text.txt"), "--vocab_size", "30"]
     assert main([*command, "--output_dir", str(tmp_path / "out")]) == 0
@@ -155,7 +155,7 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize("command", WRONG_VALUES)
-def test_a_value_that_a_setting_does_not_take_is_wrong_usage(command, tmp_path, monkeypatch, capsys):
+def test_an_invalid_value_is_wrong_usage(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("[a list]\n", encoding="utf-8")
     assert main(command.replace("FILE", "file.txt").split()) == 2
@@ -178,14 +178,14 @@ def fail(error):
 )
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        told(lambda: fail(error))
+        run_command(lambda: fail(error))
 
 
 def test_a_bug_inside_the_family_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(GPT1Processor, "__init__", lambda self: int("a bug"))
     monkeypatch.setitem(GPT1Processor.__init__.__globals__, "__name__", "gpt1_hf.processing_gpt1")
     with pytest.raises(ValueError, match="invalid literal"):
-        told(GPT1Processor)
+        run_command(GPT1Processor)
 
 
 @pytest.mark.parametrize(
@@ -199,18 +199,18 @@ def test_a_bug_inside_the_family_keeps_its_traceback(monkeypatch):
         (OfflineModeIsEnabled("offline"), 1),
     ],
 )
-def test_named_causes_are_one_sentence(error, status, capsys):
-    assert told(lambda: fail(error)) == status
+def test_known_causes_give_one_sentence(error, status, capsys):
+    assert run_command(lambda: fail(error)) == status
     assert capsys.readouterr().err == f"gpt1: error: {error}\n"
 
 
-def test_what_the_family_refuses_is_one_sentence(capsys):
-    assert told(lambda: GPT1Config(hidden_size=10, num_attention_heads=3)) == 1
+def test_errors_of_the_model_family_give_one_sentence(capsys):
+    assert run_command(lambda: GPT1Config(hidden_size=10, num_attention_heads=3)) == 1
     assert capsys.readouterr().err == "gpt1: error: hidden_size (10) must be a multiple of num_attention_heads (3)\n"
-    assert told(lambda: GPT1Processor(None, "nothing")) == 1
+    assert run_command(lambda: GPT1Processor(None, "nothing")) == 1
     assert "unknown input_format 'nothing'" in capsys.readouterr().err
 
 
-def test_a_damaged_file_is_told_as_one(capsys):
-    assert told(lambda: json.loads("{nothing")) == 1
+def test_a_damaged_file_is_reported(capsys):
+    assert run_command(lambda: json.loads("{nothing")) == 1
     assert capsys.readouterr().err.startswith("gpt1: error: a file is damaged: ")

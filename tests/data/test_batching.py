@@ -17,7 +17,7 @@ from gpt1_hf import (
     GPT1Trainer,
     GPT1TrainingArguments,
 )
-from gpt1_hf.data.sampling import WINDOW, LengthGroupedSampler, row_lengths
+from gpt1_hf.data.batching import UPDATES_PER_SORT, LengthGroupedSampler, row_lengths
 
 
 ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13, 14]]
@@ -86,7 +86,7 @@ def test_several_sequences_a_row_are_padded_to_the_longest_of_all(tokenizer, inp
     assert batch["input_ids"].tolist() == [[[5, 6, 0, 0], [5, 7, 8, 0]], [[9, 9, 9, 9], [9, 0, 0, 0]]]
     assert batch["attention_mask"].sum(-1).tolist() == [[2, 3], [4, 1]]
     assert batch["labels"].tolist() == [0, 1]
-    with pytest.raises(ValueError, match="leave packing off"):
+    with pytest.raises(ValueError, match="turn packing off"):
         GPT1DataCollator(processor, packing=True)
 
 
@@ -136,10 +136,13 @@ def test_labels_of_every_kind(processor, packing, labels, expected, dtype):
 @pytest.mark.parametrize(
     ("labels", "match"),
     [
-        (["good", "bad", "good"], "row 0 of the batch has the label 'good', and labels are numbers: give class ids"),
+        (
+            ["good", "bad", "good"],
+            "row 0 of the batch has the label 'good', but labels must be numbers: give class",
+        ),
         ([1, "0", 1], "row 1 of the batch has the label '0'"),
         ([[1.0, "x"], [0.0, 1.0], [0.0, 1.0]], r"row 0 of the batch has the label \[1.0, 'x'\]"),
-        ([[1.0, None], [0.0, 1.0], [0.0, 1.0]], "labels are numbers"),
+        ([[1.0, None], [0.0, 1.0], [0.0, 1.0]], "labels must be numbers"),
         ([1.0, float("inf"), 0.0], "row 1 of the batch has the label inf"),
         ([1, None, 0], "row 1 of the batch has no label, but others have"),
         ([1.5, float("nan"), 0.0], "row 1 of the batch has no label"),
@@ -230,9 +233,9 @@ def test_padding_that_rows_come_with_is_no_text(processor):
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
-        ([], "one row at least"),
-        ([[5, 6]], "rows with input_ids"),
-        ([{"text": "a"}], "rows with input_ids"),
+        ([], "at least one row"),
+        ([[5, 6]], "rows need input_ids"),
+        ([{"text": "a"}], "rows need input_ids"),
         ([{"input_ids": [[5, 6], [7]]}], "row 0 of the batch holds several sequences, but the classification format"),
     ],
 )
@@ -265,7 +268,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert list(LengthGroupedSampler(LENGTHS, 8, seed=4)) != order
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 8 * WINDOW, 8 * WINDOW + 1])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 8 * UPDATES_PER_SORT, 8 * UPDATES_PER_SORT + 1])
 def test_few_rows_are_grouped_too(n):
     order = list(LengthGroupedSampler(LENGTHS[:n], 8))
     assert sorted(order) == list(range(n))

@@ -8,7 +8,8 @@ import pytest
 from helpers.data import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
-from gpt1_hf.data.token_stream import build_token_stream, fingerprint, read_pieces
+from gpt1_hf.data.corpus import fingerprint, read_pieces
+from gpt1_hf.data.token_stream import build_token_stream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
 
@@ -62,7 +63,8 @@ def contents(folder) -> dict[str, bytes]:
     + [("parquet", "lines", tasks) for tasks in (1, 3, 5)],
 )
 def test_it_is_the_stream_of_one_machine(tmp_path, line_tokenizer, texts, monkeypatch, layout, rows, tasks):
-    monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 100)
+    monkeypatch.setattr("gpt1_hf.data.corpus.PIECE_SIZE", 100)
+    monkeypatch.setattr("gpt1_hf.data.token_stream.LINE_PART_SIZE", 100)
     corpus = write_corpus(tmp_path / "corpus", layout, texts)
     one_machine(corpus, line_tokenizer, tmp_path / "one", rows)
     build_with_datatrove(corpus, line_tokenizer, tmp_path / "many", tasks, workers=1, rows=rows)
@@ -74,7 +76,7 @@ def test_documents_need_no_line_break_token(tmp_path, tokenizer, texts):
     one_machine(corpus, tokenizer, tmp_path / "one")
     build_with_datatrove(corpus, tokenizer, tmp_path / "many", 2, workers=1)
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
-    with pytest.raises(GPT1Error, match="for which this tokenizer has no token"):
+    with pytest.raises(GPT1Error, match="which this tokenizer does not have"):
         token_pipelines(corpus, tokenizer, tmp_path / "many", 2, rows="lines")
 
 
@@ -116,7 +118,7 @@ def test_a_restart_does_what_is_missing(tmp_path, line_tokenizer, texts, monkeyp
 
 
 @pytest.mark.parametrize("damage", ["short", "index", "gone"])
-def test_a_torn_shard_is_not_used(tmp_path, line_tokenizer, texts, damage):
+def test_an_incomplete_shard_is_not_used(tmp_path, line_tokenizer, texts, damage):
     corpus = write_corpus(tmp_path / "corpus", "jsonl", texts)
     tokenize, merge, work = token_pipelines(corpus, line_tokenizer, tmp_path / "many", 2)
     LocalPipelineExecutor(tokenize, tasks=2, workers=1, logging_dir=str(work / "logs")).run()
@@ -127,7 +129,7 @@ def test_a_torn_shard_is_not_used(tmp_path, line_tokenizer, texts, damage):
         (shard / "index.json").unlink()
     else:
         shard.rename(work / "elsewhere")
-    with pytest.raises(GPT1Error, match="00001 is missing or torn: remove"):
+    with pytest.raises(GPT1Error, match="00001 is missing or incomplete: delete"):
         list(merge[0].run())
     assert not (tmp_path / "many").exists()
 

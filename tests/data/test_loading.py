@@ -112,7 +112,7 @@ class TestErrors:
     @pytest.mark.parametrize("name", ["rows.xml", "rows.tsv", "rows"])
     def test_a_file_of_another_format_is_refused(self, tmp_path, name):
         (tmp_path / name).write_text("x")
-        with pytest.raises(GPT1Error, match=f"{name} is of no known format"):
+        with pytest.raises(GPT1Error, match=f"{name} has an unknown format"):
             open_dataset(str(tmp_path / name), "train")
 
     @pytest.mark.parametrize(

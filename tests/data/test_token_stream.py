@@ -13,16 +13,12 @@ import torch
 from helpers.data import write_jsonl
 
 from gpt1_hf import GPT1Tokenizer
-from gpt1_hf.data.spans import RandomSpans, Windows
+from gpt1_hf.data.corpus import fingerprint, has_split, read_documents, read_pieces
+from gpt1_hf.data.spans import ConsecutiveSpans, RandomSpans
 from gpt1_hf.data.token_stream import (
     TokenStream,
     build_token_stream,
     encode_blocks,
-    encode_document,
-    fingerprint,
-    has_split,
-    read_documents,
-    read_pieces,
     stream_fingerprint,
 )
 from gpt1_hf.errors import GPT1Error
@@ -140,7 +136,7 @@ class TestPieces:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_they_hold_all_lines_in_order(self, tmp_path, monkeypatch, layout):
-        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 20)
+        monkeypatch.setattr("gpt1_hf.data.corpus.PIECE_SIZE", 20)
         corpus = write_corpus(tmp_path / "corpus", layout, ["\n".join(self.LINES), "short"])
         pieces = list(read_pieces(corpus))
         assert pieces[-1] == (1, "short")
@@ -148,7 +144,7 @@ class TestPieces:
         assert len(pieces) > 4 and max(len(piece) for _, piece in pieces) < 40
 
     def test_rows_can_be_the_lines_of_one_text(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 20)
+        monkeypatch.setattr("gpt1_hf.data.corpus.PIECE_SIZE", 20)
         corpus = write_corpus(tmp_path / "lines", "jsonl file", self.LINES)
         pieces = list(read_pieces(corpus, rows="lines"))
         assert {number for number, _ in pieces} == {0} and len(pieces) > 4
@@ -157,6 +153,10 @@ class TestPieces:
     def test_another_kind_of_rows_is_refused(self, tmp_path):
         with pytest.raises(GPT1Error, match="unknown kind of rows 'sentences'; choose one of documents, lines"):
             list(read_pieces(str(tmp_path), rows="sentences"))
+
+
+def encode_document(tokenizer, text: str) -> list[int]:
+    return sum(encode_blocks(tokenizer, text), [])
 
 
 class TestEncodeDocument:
@@ -188,8 +188,8 @@ class TestEncodeDocument:
         lines = [f"  {' '.join(texts)} ", "", "日本語" * 200, "it's 12 km to the U.S., 5 °F . " * 50, "x" * 900]
         text = "\n".join(lines + texts[:9])
         whole = line_tokenizer(text, verbose=False)["input_ids"]
-        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", 64)
-        monkeypatch.setattr("gpt1_hf.data.token_stream.BATCH", 500)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.LINE_PART_SIZE", 64)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.BATCH_SIZE", 500)
         blocks = list(encode_blocks(line_tokenizer, text))
         assert len(blocks) > 20
         assert sum(blocks, []) == encode_document(line_tokenizer, text) == whole
@@ -228,9 +228,10 @@ class TestTokenStream:
         assert len(stream) == sum(map(len, expected))
         assert isinstance(stream.tokens, np.memmap) and stream.tokens.dtype == np.uint16
 
-    @pytest.mark.parametrize("chunk", [10, 40, 1 << 16])
-    def test_it_does_not_depend_on_pieces_and_rows(self, tmp_path, line_tokenizer, texts, monkeypatch, chunk):
-        monkeypatch.setattr("gpt1_hf.data.token_stream.CHUNK", chunk)
+    @pytest.mark.parametrize("size", [10, 40, 1 << 16])
+    def test_it_does_not_depend_on_pieces_and_rows(self, tmp_path, line_tokenizer, texts, monkeypatch, size):
+        monkeypatch.setattr("gpt1_hf.data.corpus.PIECE_SIZE", size)
+        monkeypatch.setattr("gpt1_hf.data.token_stream.LINE_PART_SIZE", size)
         lines = ["", *texts[:20], " ", "", *texts[20:30]]
         book = "\n".join(lines)
         by_row = write_corpus(tmp_path / "lines", "parquet folder", lines)
@@ -359,7 +360,7 @@ class TestSpans:
         spans = RandomSpans(self.tokens, 2)
         assert [spans.documents_of([start]) for start in (0, 2, 3, 4, 9)] == [[0], [0, 1], [1, 2], [2], [2]]
         assert spans.documents_of([9, 0]) == [0, 2]
-        assert [spans[3]["start"], Windows(self.tokens, 4)[1]["start"]] == [3, 4]
+        assert [spans[3]["start"], ConsecutiveSpans(self.tokens, 4)[1]["start"]] == [3, 4]
 
     def test_an_epoch_draws_as_many_tokens_as_there_are(self):
         assert RandomSpans(self.tokens, 4).spans_per_epoch == 2
@@ -371,7 +372,7 @@ class TestSpans:
             RandomSpans(self.tokens, 12)
 
     def test_windows_are_neighbours_without_the_rest(self):
-        windows = Windows(self.tokens, 4)
+        windows = ConsecutiveSpans(self.tokens, 4)
         assert len(windows) == 2
         assert [windows[i]["input_ids"].tolist() for i in range(2)] == [[100, 101, 102, 103], [104, 105, 106, 107]]
         assert torch.equal(windows[1]["labels"], windows[1]["input_ids"])
@@ -382,7 +383,7 @@ class TestSpans:
             RandomSpans(self.tokens, 4)[8]
 
     def test_a_data_loader_stacks_them(self):
-        batch = next(iter(torch.utils.data.DataLoader(Windows(self.tokens, 4), batch_size=2)))
+        batch = next(iter(torch.utils.data.DataLoader(ConsecutiveSpans(self.tokens, 4), batch_size=2)))
         assert batch["input_ids"].shape == (2, 4)
 
     def test_large_ids_stay_whole(self):

@@ -1,4 +1,4 @@
-"""`gpt1 evaluate` and `gpt1 zero-shot`: where results go by default, and models that are not of the kind asked for."""
+"""`gpt1 evaluate` and `gpt1 zero-shot`: default output folders, hidden labels, and models of the wrong kind."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def test_every_task_split_and_model_has_its_own_folder(arguments):
     for choice, folder in zip(choices, folders, strict=True):
         assert folder.parts[:2] == ("runs", room) and ".." not in folder.parts
         assert choice.get("task", "a.txt") in folder.parts[2] and max(map(len, folder.parts)) < 100
-    # What is told is kept.
+    # A given folder is kept.
     assert arguments(task="cola", output_dir="here").output_dir == "here"
 
 
@@ -46,7 +46,7 @@ def test_results_of_another_task_are_not_overwritten(base_model, tmp_path, monke
     assert sorted(found) == ["dpr", "language_modeling", "sst2"]
 
 
-def test_hidden_labels_are_said(base_model, tmp_path, capsys):
+def test_hidden_labels_are_reported(base_model, tmp_path, capsys):
     path = tmp_path / "data" / "nyu-mll" / "glue" / "sst2" / "test.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"sentence": "the old house", "label": -1, "idx": 0}\n')
@@ -59,7 +59,7 @@ def test_hidden_labels_are_said(base_model, tmp_path, capsys):
     params=[GPT1ForSequenceClassification, GPT1ForMultipleChoice, GPT1ForTokenClassification, "openai-gpt"]
 )
 def task_model(request, config, tokenizer, tmp_path) -> str:
-    """Folder of a model with a task head."""
+    """Folder of a model that has a task head."""
     if request.param == "openai-gpt":
         sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
         model = OpenAIGPTForSequenceClassification(OpenAIGPTConfig(**sizes))
@@ -81,8 +81,8 @@ def test_a_classifier_is_no_language_model(task_model, tmp_path, capsys):
     ):
         assert main([*argv, "--model", task_model]) == 1
         message = capsys.readouterr().err.strip().splitlines()[-1]
-        assert message.startswith(f"gpt1: error: model {task_model!r} is no language model but one for a task (")
-        assert "give the language model that it was made from" in message
+        assert message.startswith(f"gpt1: error: model {task_model!r} is not a language model but a task model (")
+        assert "give the language model that it was fine-tuned from" in message
     assert not (tmp_path / "out" / "results.json").exists()
 
 

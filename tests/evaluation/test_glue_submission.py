@@ -1,4 +1,4 @@
-"""GLUE submissions: what is exported, read back, scores the same; what the server would refuse is refused before."""
+"""GLUE submissions: predictions score the same after export, and what the server rejects is refused."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.glue_submission import (
     FILES,
     SubmitArguments,
-    answers,
+    format_predictions,
     read_submission,
     submit,
     write_submission,
@@ -23,7 +23,7 @@ from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
-# As the server lists them.
+# The file names on the server's list.
 NAMES = {"CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE", "WNLI", "AX"}
 WORDS = {
     "CoLA": {"0", "1"},
@@ -40,8 +40,8 @@ WORDS = {
 BY_NAME = {file.name: file for file in FILES}
 
 
-def made_up(file, rng: random.Random) -> list[dict]:
-    """Predictions of a whole test set, in no order."""
+def random_predictions(file, rng: random.Random) -> list[dict]:
+    """Random predictions of a whole test set, in random order."""
     task = load_task(file.task)
     choices = range(len(task.label_names))
     rows = [
@@ -60,16 +60,16 @@ def write_predictions(folder: Path, rng: random.Random, without: str | None = No
         path = folder / file.task / ("predictions_ax.jsonl" if file.name == "AX" else "predictions.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row) + "\n" for row in made_up(file, rng))
+            lines.writelines(json.dumps(row) + "\n" for row in random_predictions(file, rng))
 
 
 @pytest.fixture
-def few_questions(monkeypatch):
-    """QQP's test set has 390,965 rows; the tests need fewer."""
+def small_qqp(monkeypatch):
+    """Shrink QQP's test set of 390,965 rows."""
     monkeypatch.setitem(BY_NAME["QQP"].__dict__, "n_rows", 500)
 
 
-def test_files_and_labels_are_the_servers(few_questions, tmp_path, capsys):
+def test_file_names_and_labels_match_the_server(small_qqp, tmp_path, capsys):
     write_predictions(tmp_path / "predictions", random.Random(0))
     path = submit(SubmitArguments(predictions=str(tmp_path / "predictions"), output_dir=str(tmp_path / "out")))
     with zipfile.ZipFile(path) as archive:
@@ -94,7 +94,7 @@ def test_files_and_labels_are_the_servers(few_questions, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["CoLA", "STS-B", "MRPC", "MNLI-mm", "QNLI"])
 def test_predictions_read_back_score_the_same(name, tmp_path):
-    """A labelled split, with predictions that are right more often than not, in another order than the rows."""
+    """A labelled split with mostly correct predictions, in another order than the rows."""
     file, rng = BY_NAME[name], random.Random(1)
     task = load_task(file.task)
     rows = task.load(f"validation_{file.subset}" if file.subset else "validation", sample=True)
@@ -103,7 +103,7 @@ def test_predictions_read_back_score_the_same(name, tmp_path):
         wrong = min(5.0, label + rng.random()) if task.score_range else rng.choice(range(len(task.label_names)))
         predictions.append({"id": index, "label": label, "prediction": label if rng.random() < 0.6 else wrong})
     rng.shuffle(predictions)
-    write_submission(tmp_path / "submission.zip", {name: answers(file, predictions)})
+    write_submission(tmp_path / "submission.zip", {name: format_predictions(file, predictions)})
     found = read_submission(tmp_path / "submission.zip")[name]
     ids = {label: index for index, label in enumerate(task.label_names)} if file.has_names else None
     read = [ids[found[i]] if ids else (float if task.score_range else int)(found[i]) for i in rows["idx"][:]]
@@ -117,7 +117,7 @@ def test_predictions_read_back_score_the_same(name, tmp_path):
         assert 20 < before < 100
 
 
-def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
+def test_what_the_server_rejects_is_refused(small_qqp, tmp_path):
     folder = tmp_path / "predictions"
     args = SubmitArguments(predictions=str(folder), output_dir=str(tmp_path / "out"))
     with pytest.raises(GPT1Error, match="--models"):
@@ -133,46 +133,48 @@ def test_what_the_server_would_refuse_is_named(few_questions, tmp_path):
     assert set(read_submission(submit(args))["RTE"].values()) == {"entailment"}
     (folder / "rte").mkdir()
     (folder / "rte" / "predictions.jsonl").write_text('{"id": 0, "prediction": 1}\n')
-    with pytest.raises(GPT1Error, match="RTE: the predictions are not of the test set, which has the rows 0 to 2999"):
+    with pytest.raises(GPT1Error, match="RTE: the predictions are not for the test set, whose rows are 0 to 2999"):
         submit(args)
-    for name, word in (("CoLA", "1"), ("RTE", "not_entailment")):  # as NumPy and pandas may write a class id
-        assert answers(BY_NAME[name], [{"id": 3, "prediction": 1.0}]) == {3: word}
+    for name, word in (("CoLA", "1"), ("RTE", "not_entailment")):  # NumPy and pandas may write a class id as a float
+        assert format_predictions(BY_NAME[name], [{"id": 3, "prediction": 1.0}]) == {3: word}
     with pytest.raises(GPT1Error, match="CoLA: the prediction of row 3 is 2"):
-        answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 2}])
+        format_predictions(BY_NAME["CoLA"], [{"id": 3, "prediction": 2}])
     with pytest.raises(GPT1Error, match="two predictions of row 3"):
-        answers(BY_NAME["CoLA"], [{"id": 3, "prediction": 1}, {"id": 3, "prediction": 1}])
-    with pytest.raises(GPT1Error, match="CoLA: the predictions are not of the test set.*`gpt1 evaluate --split test`"):
-        answers(BY_NAME["CoLA"], [{"id": 3, "label": 0, "prediction": 1}], complete=True)
+        format_predictions(BY_NAME["CoLA"], [{"id": 3, "prediction": 1}, {"id": 3, "prediction": 1}])
+    with pytest.raises(
+        GPT1Error, match="CoLA: the predictions are not for the test set.*`gpt1 evaluate --split test`"
+    ):
+        format_predictions(BY_NAME["CoLA"], [{"id": 3, "label": 0, "prediction": 1}], complete=True)
     (folder / "rte" / "predictions.jsonl").write_text('{"id": 0}\n')
     args.fill_missing = False
     with pytest.raises(GPT1Error, match="line 1 has no id and prediction"):
         submit(args)
-    with pytest.raises(GPT1Error, match="no score"):
-        answers(BY_NAME["STS-B"], [{"id": 3, "prediction": float("nan")}])
+    with pytest.raises(GPT1Error, match="not a score"):
+        format_predictions(BY_NAME["STS-B"], [{"id": 3, "prediction": float("nan")}])
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"WNLI"}))
-def test_rows_are_told_by_their_numbers_not_by_their_labels(name):
-    """The Hub's test set of MRPC has labels, and a copy of another may have them, too."""
+def test_test_rows_are_recognized_by_index_not_by_label(name):
+    """The Hub's test set of MRPC has labels, and copies of others may have them."""
     file, task = BY_NAME[name], load_task(BY_NAME[name].task)
-    whole = made_up(file, random.Random(3))
+    whole = random_predictions(file, random.Random(3))
     labelled = [{**row, "label": row["id"] % 2} for row in whole]
-    expected = answers(file, whole, complete=True)
+    expected = format_predictions(file, whole, complete=True)
     others = {size for split, size in task.sizes.items() if not split.startswith("test")}
-    if name == "QNLI":  # the one whose validation set has as many rows
+    if name == "QNLI":  # its validation set has as many rows as its test set
         assert file.n_rows in others
-        with pytest.raises(GPT1Error, match="of rows with labels, which validation has.*--split test"):
-            answers(file, labelled, complete=True)
+        with pytest.raises(GPT1Error, match="have labels, so they are from validation.*--split test"):
+            format_predictions(file, labelled, complete=True)
     else:
         assert file.n_rows not in others
-        assert answers(file, labelled, complete=True) == expected
+        assert format_predictions(file, labelled, complete=True) == expected
     for wrong in (whole[1:], labelled[:400], [{**row, "id": row["id"] + 1} for row in labelled]):
-        with pytest.raises(GPT1Error, match="not of the test set"):
-            answers(file, wrong, complete=True)
+        with pytest.raises(GPT1Error, match="not for the test set"):
+            format_predictions(file, wrong, complete=True)
 
 
-def test_the_test_sets_of_the_hub_are_those_of_the_leaderboard(data_dir):
-    """Numbers and hidden labels of the test sets that are here, and validation sets that must not pass for them."""
+def test_the_hubs_test_sets_match_the_leaderboard(data_dir):
+    """Local test sets have the right size and hidden labels, and validation sets are not accepted in their place."""
     for file in FILES:
         if file.task is None or file.name == "AX":
             continue
@@ -185,19 +187,21 @@ def test_the_test_sets_of_the_hub_are_those_of_the_leaderboard(data_dir):
         for split, rows in seen.items():
             predictions = [{"id": row["idx"], "label": row["label"], "prediction": 0} for row in rows]
             if split.startswith("test"):
-                assert len(answers(file, predictions, complete=True)) == file.n_rows
-                assert set(rows["label"][:]) == {-1}  # there is no copy of MRPC's
+                assert len(format_predictions(file, predictions, complete=True)) == file.n_rows
+                assert set(rows["label"][:]) == {
+                    -1
+                }  # MRPC's test set, which has labels, is not among the local copies
             else:
                 with pytest.raises(GPT1Error, match="--split test"):
-                    answers(file, predictions, complete=True)
+                    format_predictions(file, predictions, complete=True)
 
 
 def test_models_predict_the_test_sets(base_model, tmp_path, monkeypatch):
-    """RTE's and MultiNLI's models, on four made-up test rows each; MultiNLI's also predicts the diagnostic set."""
+    """Models for RTE and MultiNLI predict four test rows each, and the one for MultiNLI the diagnostic set, too."""
     models, data = tmp_path / "models", tmp_path / "data"
     pair = {"rte": ("sentence1", "sentence2"), "mnli": ("premise", "hypothesis"), "ax": ("premise", "hypothesis")}
     for name, columns in pair.items():
-        label = 1 if name == "rte" else -1  # as the Hub's MRPC has labels
+        label = 1 if name == "rte" else -1  # test rows may have labels, like MRPC's on the Hub
         for split in ("test_matched", "test_mismatched") if name == "mnli" else ("test",):
             rows = [
                 {columns[0]: "the old house", columns[1]: "a dark garden", "label": label, "idx": i} for i in range(4)
@@ -225,7 +229,7 @@ def test_models_predict_the_test_sets(base_model, tmp_path, monkeypatch):
     contents = read_submission(submit(args))
     assert {name for name in NAMES if len(contents[name]) == 4} == NAMES
     assert (tmp_path / "out" / "mnli" / "predictions_ax.jsonl").is_file()
-    # Predictions that were made once serve again, without the models.
+    # The written predictions can be submitted again without the models.
     again = SubmitArguments(
         predictions=str(tmp_path / "out"), output_dir=str(tmp_path / "again"), data_dir=str(data), fill_missing=True
     )

@@ -1,4 +1,4 @@
-"""The metrics as modules of `evaluate`: by themselves, in batches, and combined."""
+"""The metrics as modules of `evaluate`: alone, combined, and fed in batches."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from gpt1_hf.evaluation.metrics import METRICS  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def no_cache_left(tmp_path, monkeypatch):
+def cache_in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path)
 
 

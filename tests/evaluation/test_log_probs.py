@@ -1,4 +1,4 @@
-"""Token log-probabilities: against softmaxes computed one token at a time, whatever the batches and the padding."""
+"""Token log-probabilities, compared with a softmax for each token, with any batches and padding."""
 
 from functools import cache
 
@@ -42,7 +42,7 @@ def sequences() -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def questions() -> tuple[list[list[int]], list[list[list[int]]]]:
-    """Contexts and choices of many lengths; one fills the model's context, one is a single token, one is empty."""
+    """Contexts and choices of many lengths: one fills the model's context, one is a single token, one is empty."""
     rng = np.random.default_rng(1)
     sizes = [(20, (4, 1, 2)), (3, (1, 1)), (9, (2, 15, 0, 3)), (1, (5, 4)), (CONTEXT - 1, (1, 1, 1)), (9, (1, 6))]
     contexts = [rng.integers(0, VOCAB, n).tolist() for n, _ in sizes]
@@ -51,7 +51,7 @@ def questions() -> tuple[list[list[int]], list[list[list[int]]]]:
 
 @cache
 def by_hand(model, ids: tuple[int, ...], start: int) -> list[float]:
-    """Log-probabilities of the tokens from `start` on, each from a forward pass and a softmax of its own."""
+    """Log-probabilities of the tokens from `start` on, with a separate forward pass and softmax for each."""
     scores = []
     for end in range(start, len(ids)):
         with torch.no_grad():
@@ -62,13 +62,13 @@ def by_hand(model, ids: tuple[int, ...], start: int) -> list[float]:
 
 class TestTokens:
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-    def test_they_are_those_computed_by_hand(self, model, sequences, batch_size):
+    def test_they_equal_those_computed_by_hand(self, model, sequences, batch_size):
         n_scored = [1, 23, 3, 6, 0, 0, 2]
         scores = token_log_probs(model, sequences, n_scored, batch_size)
         for ids, n, row in zip(sequences, n_scored, scores, strict=True):
             assert row.tolist() == pytest.approx(by_hand(model, tuple(ids), len(ids) - n), abs=1e-4)
 
-    def test_nothing_to_score_is_no_forward_pass(self):
+    def test_nothing_to_score_needs_no_forward_pass(self):
         assert [row.tolist() for row in token_log_probs(Uniform(), [[1], [], [2, 3]], [0, 0, 0])] == [[], [], []]
         assert token_log_probs(Uniform(), [], []) == []
 
@@ -108,7 +108,7 @@ class TestTokens:
 
 class TestChoices:
     @pytest.mark.parametrize("batch_size", [1, 2, 100])
-    def test_they_are_those_computed_by_hand(self, model, questions, batch_size):
+    def test_they_equal_those_computed_by_hand(self, model, questions, batch_size):
         contexts, choices = questions
         scores = choice_log_probs(model, contexts, choices, batch_size)
         for context, row, found in zip(contexts, choices, scores, strict=True):
@@ -129,14 +129,14 @@ class TestChoices:
         choice_log_probs(model, [[1] * 5, [2] * 3], [[[2], [4]], [[7], [8]]])
         assert [tuple(size[:2]) for size in sizes] == [(2, 5)]
 
-    def test_no_choices_is_no_score(self, model):
+    def test_no_choices_give_no_scores(self, model):
         assert choice_log_probs(model, [[1, 2], [3]], [[], []]) == [[], []]
         (scores,) = choice_log_probs(model, [[1, 2]], [[[], []]])
         assert [row.tolist() for row in scores] == [[], []]
 
 
 class Uniform:
-    """Knows nothing, and has no argument to keep logits by."""
+    """Gives uniform logits, and does not take `logits_to_keep`."""
 
     device = torch.device("cpu")
 

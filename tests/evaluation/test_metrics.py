@@ -1,4 +1,4 @@
-"""The metrics, against scikit-learn and scipy and by hand."""
+"""The metrics, compared with scikit-learn, scipy and calculations by hand."""
 
 import logging
 
@@ -20,18 +20,18 @@ def answers(request) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 2, 50), rng.integers(0, 2, 50)
 
 
-def test_accuracy_is_scikit_learns(answers):
+def test_accuracy_equals_scikit_learns(answers):
     predictions, labels = answers
     assert accuracy(predictions, labels) == pytest.approx(accuracy_score(labels, predictions))
     assert score("accuracy", predictions, labels) == pytest.approx(100 * np.mean(predictions == labels))
 
 
-def test_matthews_correlation_is_scikit_learns(answers):
+def test_matthews_correlation_equals_scikit_learns(answers):
     predictions, labels = answers
     assert matthews_correlation(predictions, labels) == pytest.approx(matthews_corrcoef(labels, predictions))
 
 
-def test_f1_is_scikit_learns_of_class_1(answers):
+def test_f1_equals_scikit_learns_for_class_1(answers):
     predictions, labels = answers
     assert f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, pos_label=1, average="binary"))
 
@@ -76,7 +76,7 @@ def test_constant_predictions_give_matthews_0_with_a_warning(constant, caplog):
     with caplog.at_level(logging.WARNING):
         value = score("matthews_correlation", np.full(5, constant), labels)
     assert value == 0.0
-    assert "all predictions are of one class" in caplog.text
+    assert "all predictions are one class" in caplog.text
 
 
 @pytest.mark.parametrize(("constant", "expected"), [(0, 0.0), (1, 75.0)])
@@ -96,7 +96,7 @@ def test_constant_scores_give_a_correlation_of_0_with_a_warning(metric, caplog):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("metric", METRICS)
-def test_predictions_that_are_no_numbers_give_0_with_a_warning(metric, bad, caplog):
+def test_nan_and_infinite_predictions_give_0_with_a_warning(metric, bad, caplog):
     assert score(metric, np.array([0.0, bad, 1.0]), np.array([0.0, 1.0, 1.0])) == 0.0
     assert "1 of 3 predictions are NaN or infinite" in caplog.text
 
@@ -113,7 +113,7 @@ def test_varied_predictions_give_no_warning(metric, answers, caplog):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_plain_lists_are_as_good_as_arrays(metric, answers):
+def test_lists_give_the_same_as_arrays(metric, answers):
     predictions, labels = answers
     assert score(metric, predictions.tolist(), labels.tolist()) == score(metric, predictions, labels)
 
@@ -124,7 +124,7 @@ def test_the_result_is_a_plain_float(metric, answers):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_unequal_lengths_and_nothing_are_errors(metric):
+def test_unequal_lengths_and_empty_input_are_errors(metric):
     for predictions, labels in (([0, 1], [0, 1, 1]), ([], [])):
         with pytest.raises(ValueError, match=f"{metric} needs as many predictions as labels"):
             compute(metric, predictions, labels)

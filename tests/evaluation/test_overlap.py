@@ -1,4 +1,4 @@
-"""Rows and texts that were seen in training: counted by hand."""
+"""Overlap of rows and texts with training data, compared with counts by hand."""
 
 import json
 
@@ -15,7 +15,7 @@ from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
-def test_words_are_what_is_compared():
+def test_texts_are_compared_by_words():
     assert (
         words(" The  OLD,\nhouse\u2026 \u201cof_mine\u201d! ")
         == words("the old house of mine")
@@ -25,7 +25,7 @@ def test_words_are_what_is_compared():
     assert words("not here") != words("nothere")
 
 
-def test_pairs_are_found_whole_and_by_column():
+def test_pairs_are_compared_whole_and_by_column():
     train = Dataset.from_dict({"premise": ["A man.", "A dog.", ""], "hypothesis": ["He runs.", "It sits.", ""]})
     rows = Dataset.from_dict(
         {
@@ -34,21 +34,27 @@ def test_pairs_are_found_whole_and_by_column():
         }
     )
     found = row_overlap(train, rows, "entailment")
-    assert found.whole == [True, False, False, False, False]  # nothing is nowhere, and the order counts
+    assert found.whole == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]  # texts without words never match, and the order of a pair matters
     assert found.columns == {"premise": 2, "hypothesis": 2}
     pairs = {"premise": "text_a", "hypothesis": "text_b"}
     found = row_overlap(train.rename_columns(pairs), rows.rename_columns(pairs), "similarity")
     assert found.whole == [True, False, False, False, True]
 
 
-def test_choices_count_in_any_order():
+def test_choices_match_in_any_order():
     train = {"document": ["A story."], "question": [""], "choices": [["One.", "Two."]]}
     rows = {"document": ["a story"] * 2, "question": ["", ""], "choices": [["two", "one"], ["two", "three"]]}
     found = row_overlap(Dataset.from_dict(train), Dataset.from_dict(rows), "multiple_choice")
     assert found.whole == [True, False] and found.columns == {"document": 2, "question": 0, "choices": 1}
 
 
-def test_runs_of_words_are_found_in_a_corpus_that_is_read_once():
+def test_ngrams_are_found_in_a_corpus_that_is_read_once():
     corpus = iter(["x a b c d e y", "short text"])
     assert corpus_overlap(corpus, ["A b, c d z", "q a b c", "Short, text!", "short", "", "text x"], n=3) == [
         2 / 3,
@@ -62,7 +68,7 @@ def test_runs_of_words_are_found_in_a_corpus_that_is_read_once():
 
 @pytest.fixture(scope="module")
 def run(base_model, tmp_path_factory):
-    """A model for SST-2, and data whose validation split has five of its thirty rows from train."""
+    """A model for SST-2, and data in which five of the thirty validation rows are also in train."""
     folder = tmp_path_factory.mktemp("overlap")
     rows = [{"sentence": row["text"], "label": row["label"]} for row in load_task("sst2").load("train", sample=True)]
     data = folder / "data" / "nyu-mll" / "glue" / "sst2"
@@ -74,7 +80,7 @@ def run(base_model, tmp_path_factory):
     return folder
 
 
-def test_a_metric_with_and_without_them(run, tmp_path, capsys):
+def test_a_metric_with_and_without_seen_rows(run, tmp_path, capsys):
     argv = ["evaluate", "--model", str(run / "run"), "--task", "sst2", "--data_dir", str(run / "data")]
     assert main([*argv, "--check_overlap", "--output_dir", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "results.json").read_text())
@@ -86,19 +92,19 @@ def test_a_metric_with_and_without_them(run, tmp_path, capsys):
     assert overlap["value_without"] == pytest.approx(100 * sum(right[:25]) / 25, abs=0.005)
     assert overlap["n_without"] == 25
     out = capsys.readouterr().out
-    assert "5 of 30 rows (16.7%) stand in the train split" in out and "without them" in out
+    assert "5 of 30 rows (16.7%) are also in the train split" in out and "without them" in out
     assert main([*argv, "--output_dir", str(tmp_path)]) == 0
     assert "overlap" not in json.loads((tmp_path / "results.json").read_text())[0]["details"]
 
 
-def test_all_rows_from_train_leave_nothing_to_score(run, tmp_path):
+def test_without_unseen_rows_there_is_no_second_value(run, tmp_path):
     args = {"model": str(run / "run"), "task": "sst2", "data_dir": str(run / "data"), "output_dir": str(tmp_path)}
     (result,) = evaluate(EvaluateArguments(split="train", check_overlap=True, **args))
     overlap = result.details["overlap"]
     assert (overlap["rows_in_train"], overlap["value_without"], overlap["n_without"]) == (40, None, 0)
 
 
-def test_text_and_rows_in_a_corpus(run, base_model, texts, tmp_path, capsys):
+def test_overlap_of_text_and_rows_with_a_corpus(run, base_model, texts, tmp_path, capsys):
     corpus, held_out = tmp_path / "corpus.txt", tmp_path / "held_out"
     rows = load_task("sst2").load("train", sample=True)["text"]
     corpus.write_text("\n".join([*texts[:50], rows[60]]))
@@ -114,7 +120,7 @@ def test_text_and_rows_in_a_corpus(run, base_model, texts, tmp_path, capsys):
     assert result.details["overlap"]["texts_in_corpus"] == 1
     assert "of 30 texts share 13 words in a row" in capsys.readouterr().out
 
-    with pytest.raises(GPT1Error, match="check_overlap of text needs --train_text"):
+    with pytest.raises(GPT1Error, match="--check_overlap on text needs --train_text"):
         evaluate(EvaluateArguments(model=base_model, text_file=str(held_out), check_overlap=True))
-    with pytest.raises(GPT1Error, match="give --check_overlap, too"):
+    with pytest.raises(GPT1Error, match="--train_text is only used by --check_overlap"):
         evaluate(EvaluateArguments(model=base_model, text_file=str(held_out), train_text=str(corpus)))

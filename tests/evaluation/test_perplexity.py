@@ -1,4 +1,4 @@
-"""Perplexity: against losses computed token by token, and every token scored once whatever the windows."""
+"""Perplexity, compared with losses computed token by token; every token is scored once with any window."""
 
 import math
 import shutil
@@ -26,20 +26,20 @@ def model(config) -> GPT1ForCausalLM:
 
 @pytest.fixture(scope="module")
 def documents() -> list[tuple[np.ndarray, int]]:
-    """Token ids and numbers of characters of documents shorter than, as long as, and longer than a window."""
+    """Token ids and number of characters of documents that are shorter than, as long as, or longer than a window."""
     rng = np.random.default_rng(0)
     return [(rng.integers(0, 160, n).astype(np.uint16), 3 * n) for n in (1, 40, 2, 16, 17, 5, 33)]
 
 
 def nats_of(model, context, token: int) -> float:
-    """Loss of one token after its context, alone in its batch."""
+    """Loss of one token after its context, in a batch of one."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([np.asarray(context).tolist()])).logits[0, -1]
     return -torch.log_softmax(logits.double(), -1)[token].item()
 
 
 class UnigramModel:
-    """Gives every token the same probability wherever it stands, so that a sum of losses shows what was scored."""
+    """Gives a token the same probability at every position, so that the sum of losses shows what was scored."""
 
     device = torch.device("cpu")
 
@@ -56,7 +56,7 @@ class UnigramModel:
         return CausalLMOutputWithPast(logits=self.log_probs.expand(*input_ids.shape, -1))
 
 
-class TestAgainstHand:
+class TestByHand:
     def test_a_document_within_one_window(self, model):
         ids = np.array([5, 9, 2, 7, 7, 1])
         expected = sum(nats_of(model, ids[:i], ids[i]) for i in range(1, 6))
@@ -65,7 +65,7 @@ class TestAgainstHand:
         assert (score.n_tokens, score.n_chars, score.n_documents) == (5, 20, 1)
         assert score.perplexity == pytest.approx(math.exp(expected / 5), rel=1e-5)
 
-    def test_it_is_the_models_own_loss(self, model):
+    def test_it_equals_the_models_own_loss(self, model):
         ids = torch.randint(0, 160, (1, WINDOW))
         loss = model(input_ids=ids, labels=ids).loss.item()
         score = score_documents(model, [(ids[0].numpy(), 50)], WINDOW)
@@ -115,13 +115,13 @@ class TestEveryTokenOnce:
     def test_no_batch_is_larger_than_asked_for(self, documents):
         shapes = []
 
-        class Watching(UnigramModel):
+        class Recording(UnigramModel):
             def forward(self, input_ids, attention_mask, use_cache):
                 shapes.append(input_ids.shape)
                 return super().forward(input_ids, attention_mask, use_cache)
 
         for stride in (None, 1, 6):
-            score_documents(Watching(160), documents, WINDOW, stride, batch_size=2)
+            score_documents(Recording(160), documents, WINDOW, stride, batch_size=2)
         assert max(rows for rows, _ in shapes) == 2
         assert max(length for _, length in shapes) == WINDOW
 
@@ -159,9 +159,9 @@ class TestTextScore:
         assert score.bits_per_character == pytest.approx(6.0 / math.log(2) / 10)
         assert score.bits_per_character == pytest.approx(math.log2(score.perplexity) * 3 / 10)
 
-    def test_a_diverged_model_is_told_of(self):
+    def test_a_diverged_model_is_an_error(self):
         assert perplexity(700.0) == pytest.approx(math.exp(700.0))
-        with pytest.raises(FloatingPointError, match="is 800 nats a token, .* has diverged, lower learning_rate"):
+        with pytest.raises(FloatingPointError, match="is 800 nats per token, .* has diverged, so lower learning_rate"):
             perplexity(800.0)
 
     def test_a_uniform_model_has_the_vocabulary_as_perplexity(self, documents):
@@ -186,7 +186,7 @@ class TestErrors:
             score_documents(model, documents, WINDOW)
 
 
-def test_weights_that_are_missing_or_torn_are_not_scored(base_model, tmp_path):
+def test_missing_or_damaged_weights_are_not_scored(base_model, tmp_path):
     folder = shutil.copytree(base_model, tmp_path / "model")
     file = folder / "model.safetensors"
     weights = load_file(file)
@@ -195,7 +195,7 @@ def test_weights_that_are_missing_or_torn_are_not_scored(base_model, tmp_path):
     with pytest.raises(GPT1Error, match="lacks the weights .*up_proj"):
         open_causal_lm(str(folder))
     save_file({**weights, name: weights[name][:1].clone()}, file, metadata={"format": "pt"})
-    with pytest.raises(GPT1Error, match="do not belong together"):
+    with pytest.raises(GPT1Error, match="its configuration says"):
         open_causal_lm(str(folder))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(GPT1Error, match="cannot load the weights"):

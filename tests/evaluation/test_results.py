@@ -1,4 +1,4 @@
-"""`results.json` and its schema. Whatever any other test writes is validated too: see `conftest.py`."""
+"""`results.json` and its schema. `conftest.py` also validates every `results.json` that other tests write."""
 
 import copy
 import json
@@ -18,16 +18,16 @@ DETAILS = {"rows_of_split": 20, "tokenizer": "0123456789abcdef", "sample": False
 RESULT = Result("cola", "validation", "matthews_correlation", 40.0, 10, 45.4, "m", 42, DETAILS)
 
 
-def test_the_schema_is_one():
+def test_the_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_the_embedded_model_s_results_keep_it():
+def test_the_embedded_models_results_match_the_schema():
     rows = json.loads((ASSETS / "gpt1-tiny" / "results.json").read_text(encoding="utf-8"))
     jsonschema.validate(rows, SCHEMA)
 
 
-def test_what_is_written_is_validated_in_all_tests(tmp_path):
+def test_write_results_is_validated_in_all_tests(tmp_path):
     write_results(tmp_path, [RESULT])
     with pytest.raises(jsonschema.ValidationError):
         write_results(tmp_path, [Result("cola", "validation", "f1", None, 10, None, "m", 42, {})])
@@ -56,14 +56,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_wrong_values_do_not_keep_it(name, value):
+def test_wrong_values_violate_the_schema(name, value):
     row = {**copy.deepcopy(vars(RESULT)), name: value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate([row], SCHEMA)
 
 
 @pytest.mark.parametrize("name", [name for name in vars(RESULT) if name != "prior"])
-def test_nothing_may_lack_and_nothing_be_too_much(name):
+def test_missing_and_unknown_fields_violate_the_schema(name):
     row = copy.deepcopy(vars(RESULT))
     jsonschema.validate([row], SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
@@ -76,7 +76,7 @@ def test_nothing_may_lack_and_nothing_be_too_much(name):
 @pytest.mark.parametrize(
     "row", [7, [], {"task": "cola", "metric": "f1"}, {**vars(RESULT), "value": "40"}, {**vars(RESULT), "details": [1]}]
 )
-def test_a_report_passes_over_what_is_no_result(row, tmp_path, caplog):
+def test_a_report_skips_a_file_with_invalid_results(row, tmp_path, caplog):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([vars(RESULT), row]), encoding="utf-8")
     assert read_rows(path) == [] and "is not a list of results" in caplog.text

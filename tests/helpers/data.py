@@ -1,4 +1,4 @@
-"""Texts, rows of data sets and settings that several tests share."""
+"""Texts, rows of data sets and settings for several tests."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ STORY_COLUMNS = (
 
 
 def write_stories(path: Path, n: int, encoding: str = "utf-8", tail: str = "") -> Path:
-    """Story Cloze as its authors give it: CSV, quotes where they are needed; `tail` is the last line."""
+    """Write Story Cloze as its authors do: CSV, with quotes only where needed. `tail` is appended as the last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f'id-{i},One {i}.,"Two, {i}.",Three.,Four.,"""Good,"" she said.",NA,{1 + i % 2}\n' for i in range(n)]
     path.write_text(STORY_COLUMNS + "\n" + "".join(lines) + tail, encoding=encoding)
@@ -28,7 +28,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-# A pre-training run of no time at all.
+# A pre-training run that takes hardly any time.
 TINY = {
     "hidden_size": 16,
     "num_hidden_layers": 2,

@@ -1,4 +1,4 @@
-"""Those who write to and read from the Hub on localhost (`hub_server.py`), each in a process of its own."""
+"""Clients of the Hub on localhost (`hub_server.py`), each in its own process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TOKENS = {
     OTHER_TOKEN: {"name": "bert", "can_write": True},
 }
 
-# Runs commands one after another. huggingface_hub's waiting between attempts is left out.
+# Runs commands one after another, without huggingface_hub's waits between attempts.
 CLIENT = """
 import contextlib, io, json, os, sys, time
 import huggingface_hub
@@ -46,7 +46,7 @@ for line in sys.stdin:
     answers.flush()
 """
 
-# What a process without the package begins with.
+# Start of the code of a process without the package.
 BLOCKER = """
 import sys
 
@@ -61,9 +61,9 @@ sys.meta_path.insert(0, blocker)
 
 
 def hub_environment(home: Path, hub: HubServer) -> dict[str, str]:
-    """Environment of a process that has its Hub on localhost: the address is read when huggingface_hub is imported."""
+    """Environment of a process with its Hub on localhost; huggingface_hub reads the address on import."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    # Without HF_HUB_DISABLE_XET the client would speak hf_xet's own protocol, which the server does not.
+    # The server does not speak hf_xet's protocol.
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "localhost,127.0.0.1", "OMP_NUM_THREADS": "1"}
     return environment | {"TOKENIZERS_PARALLELISM": "false"}
@@ -71,7 +71,7 @@ def hub_environment(home: Path, hub: HubServer) -> dict[str, str]:
 
 @contextmanager
 def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
-    """Runs `gpt1` commands, or code, in another process: `client(*argv, token=...)` -> status, output and errors."""
+    """Run `gpt1` commands, or code, in another process: `client(*argv, token=...)` -> status, output and errors."""
     log = home / "log"
     environment = hub_environment(home, hub) | {"PYTHONPATH": str(PACKAGE.parent), "HF_HUB_VERBOSITY": "debug"}
     with log.open("w") as errors:
@@ -103,10 +103,10 @@ def started_client(home: Path, hub: HubServer) -> Iterator[Callable[..., dict]]:
     assert not any(secret in log.read_text() for secret in TOKENS)
 
 
-def run_as_a_stranger(
+def run_without_package(
     code: str, *argv: str, home: Path, hub: HubServer | None = None, python: str = sys.executable
 ) -> dict:
-    """Run code in a process without the package, online only to the given Hub; returns what it prints after REPORT."""
+    """Run code in a process without the package, with access to the given Hub only; returns the JSON after REPORT."""
     home.mkdir(exist_ok=True)
     if hub is None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -127,7 +127,7 @@ def run_as_a_stranger(
 
 
 def error_of(answer: dict, status: int = 1) -> str:
-    """The one sentence that a command ended with: 1 is a failure, 2 wrong usage."""
+    """The one-sentence error of a command. Status 1 is a failure, 2 is wrong usage."""
     assert answer["status"] == status, answer
     line = answer["err"].strip().splitlines()[-1]
     assert line.startswith("gpt1: error: "), answer

@@ -1,11 +1,11 @@
 """
-The part of the Hub's API that `huggingface_hub` speaks when it pushes and loads a model, and `datasets` when it loads
-data, on localhost and in memory. The name of a repository of data begins with `datasets/` here.
+A Hub on localhost and in memory: the part of its API that `huggingface_hub` uses to push and load models, and
+`datasets` to load data. Names of data repositories begin with `datasets/` here.
 
-Written after the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). Large
-files go by the LFS protocol, basic transfer, to an address with another host name than the API's, as on the real Hub:
-there the client must not send its token. Xet, the binary protocol of the library hf_xet, is not spoken; clients
-have to set HF_HUB_DISABLE_XET=1, and then do what they do where hf_xet is not installed.
+It follows the client (huggingface_hub 2.4: `hf_api.py`, `_commit_api.py`, `lfs.py`, `file_download.py`). As on the
+real Hub, large files use the LFS protocol with basic transfer, on another host name than the API, to which the client
+must not send its token. hf_xet's binary protocol is not supported: clients must set HF_HUB_DISABLE_XET=1, and then
+behave as if hf_xet were not installed.
 """
 
 import base64
@@ -22,13 +22,13 @@ import yaml
 
 REPO = r"(?P<repo>(?:datasets/)?[\w.-]+/[\w.-]+)"
 API = f"/api/(?:models/)?{REPO}"
-# What the Hub takes for the name of a data set in `datasets:` and `model-index`, or of a model in `base_model:`.
+# Names that the Hub accepts for a data set in `datasets:` and `model-index`, and for a model in `base_model:`.
 DATASET_NAME, MODEL_NAME = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII), re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
 
 @dataclass
 class File:
-    """A file of a commit: bytes, and whether it is kept as a large file."""
+    """A file of a commit: its content, and whether it is stored as a large file."""
 
     content: bytes
     is_lfs: bool
@@ -45,8 +45,8 @@ class File:
 @dataclass
 class Repo:
     """
-    A repository: commits by id, and the branches' heads. A gated one can be seen, but its files are for its owner.
-    `refuses` is the answer to every request, or to those for a file of that name.
+    A repository: commits by id, and the heads of branches. A gated one is visible, but only its owner can read files.
+    `refuses` maps a file name to the error for its requests; the empty name stands for all requests.
     """
 
     private: bool = False
@@ -82,11 +82,11 @@ class HubServer:
     def __init__(self, tokens: dict[str, dict]):
         self.tokens = tokens
         self.repos: dict[str, Repo] = {}
-        self.large: dict[str, bytes] = {}  # sha256 -> content that has arrived
+        self.large: dict[str, bytes] = {}  # sha256 -> uploaded content
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, token
-        self.drops = 0  # how many of the next uploads of large files are cut off in the middle
-        self.drop_skips = 0  # after how many that arrive
-        self.drop_commits = 0  # how many of the next commits are cut off before they are answered
+        self.drops = 0  # number of next uploads of large files to cut off in the middle
+        self.drop_skips = 0  # number of uploads to let through first
+        self.drop_commits = 0  # number of next commits to cut off before the answer
         self.lock = threading.Lock()
         hub = self
 
@@ -114,11 +114,11 @@ class HubServer:
         self.server.server_close()
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """What a repository holds, for tests."""
+        """Content of a repository."""
         found = self.repos[repo]
         return {name: file.content for name, file in found.commits[found.branches[revision]].items()}
 
-    # How a request is answered
+    # Answering a request
 
     def answer(self, handler: BaseHTTPRequestHandler):
         url = urlsplit(handler.path)
@@ -156,7 +156,7 @@ class HubServer:
             handler.wfile.write(data)
 
     def storage_request(self, handler: BaseHTTPRequestHandler, path: str):
-        """The place of large files, which knows no tokens: what may be sent there has been said by the API."""
+        """The storage of large files. It checks no tokens: the API has already authorized the upload."""
         oid = path.removeprefix("/storage/")
         if handler.command != "PUT":
             return self.send(handler, 200, self.large[oid], {"ETag": f'"{oid}"'})
@@ -175,7 +175,7 @@ class HubServer:
             self.large[oid] = content
         self.send(handler, 200, b"", {})
 
-    # Who may do what
+    # Authorization
 
     def user(self, token: str | None) -> dict | None:
         if token is not None and token not in self.tokens:
@@ -183,7 +183,7 @@ class HubServer:
         return self.tokens.get(token)
 
     def visible(self, repo: str, user: dict | None) -> Repo:
-        """A repository, if the user may see it; a private one of others is as one that is not there."""
+        """A repository that the user may see. Private repositories of others look as if they did not exist."""
         found = self.repos.get(repo)
         if found is not None and "" in found.refuses:
             raise found.refuses[""]
@@ -211,7 +211,7 @@ class HubServer:
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return sha
 
-    # The addresses
+    # Addresses
 
     def whoami(self, user, **_):
         if user is None:
@@ -407,7 +407,7 @@ ROUTES = [
 
 
 def card_errors(content: str) -> list[str]:
-    """What the Hub would object to in the metadata of a model card, as far as it is known."""
+    """Errors that the Hub would report in the metadata of a model card, as far as they are known."""
     parts = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", content, flags=re.DOTALL)
     if parts is None:
         return ["there is no metadata"]

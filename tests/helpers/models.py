@@ -1,4 +1,4 @@
-"""Tiny models with weights far from their initial values, their inputs, and comparisons of what comes out."""
+"""Tiny models with weights far from their initial values, inputs for them, and comparisons of their outputs."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def randomize(model, seed=0):
-    """Weights far enough from their initial values for every difference to show: std 0.2, norms around 1."""
+    """Draw weights far enough from their initial values to reveal every difference: std 0.2, norms around 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -45,7 +45,7 @@ def tiny_classifier(**changes) -> GPT1ForSequenceClassification:
 
 
 def random_ids(*shape, seed=0) -> torch.Tensor:
-    """Token ids without 0, which serves as padding."""
+    """Random token ids without 0, the padding id."""
     return torch.randint(1, VOCAB, shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -69,7 +69,7 @@ def padded_batch(side) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
 
 
 def labels_of(ids, mask) -> torch.Tensor:
-    """Targets at real positions whose left neighbour is real too: what follows padding is nobody's prediction."""
+    """Targets at tokens whose left neighbour is also a token. Nothing predicts the first token after padding."""
     before = torch.nn.functional.pad(mask, (1, 0), value=True)[:, :-1]
     return ids.masked_fill(~(mask & before), -100)
 
@@ -79,7 +79,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors named and laid out as OpenAIGPT's parameters -> the same as GPT-1's: (out, in), and q, k, v apart."""
+    """Convert tensors from OpenAIGPT's layout to GPT-1's: (out, in), with separate q, k and v."""
     renamed = {"attn.c_proj": "attn.o_proj", "mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"}
     result = {}
     for name, tensor in tensors.items():
@@ -96,11 +96,11 @@ def in_our_layout(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def assert_same_gradients(ours, theirs):
-    """To 1e-5, and where a gradient is small to a thousandth of its largest entry."""
+    """Compare gradients to 1e-5 or, if they are small, to a thousandth of their largest entry."""
     assert ours.keys() == theirs.keys()
     for name in theirs:
         largest = theirs[name].abs().max().item()
-        if name.endswith("k_proj.bias"):  # softmax does not see what is added to every key: only rounding is left
+        if name.endswith("k_proj.bias"):  # softmax ignores a constant added to every key, so only rounding is left
             assert max(largest, ours[name].abs().max().item()) < 1e-6, name
             continue
         assert largest > 1e-5, name
@@ -109,7 +109,7 @@ def assert_same_gradients(ours, theirs):
 
 
 def generate(model, ids, **options):
-    """Greedily chosen sequences, and the logits they were chosen by, `(batch, new tokens, vocab)`."""
+    """Sequences from greedy search, and the logits that chose them, `(batch, new tokens, vocab)`."""
     options |= {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "disable_compile": True}
     outputs = model.generate(ids, return_dict_in_generate=True, output_logits=True, **options)
     return outputs.sequences, torch.stack(outputs.logits, dim=1)

@@ -1,7 +1,7 @@
-"""The tokenization that GPT-1 was trained on, step by step in Python: what [`GPT1Tokenizer`] is held against.
+"""GPT-1's original tokenization, step by step in Python: the reference for [`GPT1Tokenizer`].
 
-It follows what the released code does (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation,
-spaCy's English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
+It follows the released code (`text_utils.py` of openai/finetune-transformer-lm): ftfy, standardisation, spaCy's
+English tokenizer, lower-casing, byte-pair encoding. It is slow, and needs the `exact` extra.
 """
 
 import json
@@ -29,7 +29,7 @@ class OriginalTokenizer:
     """
     Args:
         folder (`str` or `Path`, *optional*):
-            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`; without it there are words, but no ids.
+            Folder with `encoder_bpe_40000.json` and `vocab_40000.bpe`. Without it there are only words, no ids.
     """
 
     def __init__(self, folder: str | Path | None = None):

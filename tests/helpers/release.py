@@ -15,7 +15,7 @@ def release_shapes(n_positions, vocab_size, width, n_layer) -> list[list[int]]:
 
 
 def write_release(folder: Path, shapes) -> list[np.ndarray]:
-    """Write arrays of these shapes as OpenAI did, end to end in ten files that are cut anywhere; return them."""
+    """Write arrays of these shapes as OpenAI did: end to end, split into ten files anywhere. Return them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape, dtype=np.float32) * np.float32(0.1) for shape in shapes]

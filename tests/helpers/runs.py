@@ -1,4 +1,4 @@
-"""Runs in processes of their own, ways to end them, and whether two runs are the same."""
+"""Runs in child processes, ways to interrupt them, and comparisons of runs."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from gpt1_hf.cli import main
 
 
 def run_in_child(argv: list[str], trap=None) -> int:
-    """Exit status of a command in a process of its own, or minus the signal that killed it; a trap is laid first."""
+    """Exit status of a command in a child process, or minus the signal that killed it. `trap` is called first."""
 
     def work():
         torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def run_in_child(argv: list[str], trap=None) -> int:
 
 
 def before(owner, name: str, update: int, number: int):
-    """Trap: a signal comes when a function is called after so many updates."""
+    """Trap that sends a signal to the process when a function is called after a number of updates."""
 
     def trap():
         function = getattr(owner, name)
@@ -53,7 +53,7 @@ def before(owner, name: str, update: int, number: int):
 
 
 def halfway(file: str, update: int):
-    """Trap: SIGKILL comes in the middle of writing a file of a checkpoint."""
+    """Trap that kills the process halfway through writing a file of a checkpoint."""
 
     def trap():
         function = torch.save
@@ -70,7 +70,7 @@ def halfway(file: str, update: int):
 
 
 def log_of(folder: Path) -> list[dict]:
-    """What was logged, without what a clock says."""
+    """The log of a run without timings."""
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [
         {key: value for key, value in entry.items() if not re.search("runtime|per_second", key)} for entry in history
@@ -97,7 +97,7 @@ def flip_a_bit(file: Path):
 
 @contextlib.contextmanager
 def mounted(folder: Path, kilobytes: int):
-    """A file system of a few KB."""
+    """A mounted file system of a few kilobytes."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:

@@ -109,7 +109,7 @@ def test_a_card_of_every_task(task, tokenizer, tmp_path, capsys):
     is_choice = task.input_format == "multiple_choice"
     pipeline = "multiple-choice" if is_choice else "text-classification"
     assert metadata.get("pipeline_tag") == (None if task.input_format == "similarity" else pipeline)
-    assert ('`pipeline("text-classification")` does so after' in text) == (task.input_format == "similarity")
+    assert ('`pipeline("text-classification")` does so only after' in text) == (task.input_format == "similarity")
     assert len(metadata["metrics"]) == len(results)
     (model,) = metadata["model-index"]
     assert model["name"] == "tuned"
@@ -154,7 +154,7 @@ def test_what_is_not_known_is_not_said(tokenizer, tmp_path):
 
     write_finetuning_cards(arguments(folder, task, sample=True), task, [result(task)])
     metadata, text = content_of(folder)
-    assert "datasets" not in metadata and "its numbers say nothing of the benchmark" in text
+    assert "datasets" not in metadata and "its scores say nothing about the benchmark" in text
     assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == "sst2-sample"
 
     write_finetuning_cards(arguments(folder, task, data_dir=str(tmp_path / "data")), task, [result(task)])
@@ -169,11 +169,13 @@ def test_what_is_not_known_is_not_said(tokenizer, tmp_path):
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     write_finetuning_cards(arguments(folder, task, model=str(base)), task, [result(task, not_run=["test"])])
     metadata, text = content_of(folder)
-    assert metadata["license"] == "apache-2.0" and "the data lacked it: test" in text
+    assert metadata["license"] == "apache-2.0" and "the data was missing: test" in text
 
     write_finetuning_cards(arguments(folder, task, model="someone/gpt", max_steps=7), task, [result(task)])
     metadata, text = content_of(folder)
-    assert metadata["base_model"] == "someone/gpt" and "license" not in metadata and "AdamW, 7 updates" in text
+    assert (
+        metadata["base_model"] == "someone/gpt" and "license" not in metadata and "took 7 updates with AdamW" in text
+    )
 
     write_finetuning_cards(arguments(folder, task, model="someone/gpt", from_scratch=True), task, [result(task)])
     metadata, text = content_of(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub_client import error_of, run_as_a_stranger
+from helpers.hub_client import error_of, run_without_package
 from helpers.hub_server import card_errors
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
@@ -27,6 +27,7 @@ SENT = {
     "config.json",
     "configuration_gpt1.py",
     "modeling_gpt1.py",
+    "modeling_gpt1_heads.py",
     "processing_gpt1.py",
     "processor_config.json",
     "tokenizer.json",
@@ -65,7 +66,7 @@ def code_of(card: str) -> str:
 def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     run = tmp_path / "run"
     assert client("finetune", *settings(base_model, run))["status"] == 0
-    assert "which is no Hub id" in error_of(client("push", run, "anna/adapter"))
+    assert "which is not a Hub id" in error_of(client("push", run, "anna/adapter"))
     assert "cannot load the configuration" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/not"))
     assert client("push", base_model, "anna/base")["status"] == 0
     other = Path(shutil.copytree(base_model, tmp_path / "other"))
@@ -73,7 +74,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     changed.get_input_embeddings().weight.data += 0.1
     changed.save_pretrained(other)
     assert client("push", other, "anna/other")["status"] == 0
-    assert "is not the model" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/other"))
+    assert "the model that the adapter" in error_of(client("push", run, "anna/adapter", "--base_model", "anna/other"))
     assert "a whole model" in error_of(client("push", base_model, "anna/adapter", "--base_model", "anna/base"))
     assert "anna/adapter" not in hub.repos
 
@@ -94,7 +95,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
 
     # Head, special tokens and adapter arrive: the same logits, from the Hub alone.
     code = code_of(card)
-    report = run_as_a_stranger(RUN, code, home=tmp_path / "home", hub=hub)
+    report = run_without_package(RUN, code, home=tmp_path / "home", hub=hub)
     assert report["class"].startswith("transformers_modules.")
     assert report["class"].endswith(".GPT1ForSequenceClassification")
     model = open_model(AutoModelForSequenceClassification, str(run), open_config(str(run)))
@@ -103,7 +104,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     with torch.no_grad():
         expected = model.eval()(**inputs).logits[0]
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
-    report = run_as_a_stranger(AUTO_PEFT, home=tmp_path / "home", hub=hub)
+    report = run_without_package(AUTO_PEFT, home=tmp_path / "home", hub=hub)
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
 
     # Neither kind stays when the other is pushed over it: an adapter's configuration would be read first.
@@ -125,7 +126,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     run = tmp_path / "run"
     push = ["--push_to_hub", "--hub_model_id", "anna/choices", "--save_strategy", "epoch"]
     local = client("finetune", *settings(base_model, run, "story_cloze"), *push)
-    assert "which is no Hub id" in error_of(local) and "train_runtime" not in local["out"]
+    assert "which is not a Hub id" in error_of(local) and "train_runtime" not in local["out"]
     answer = client("finetune", *settings("anna/openai-gpt", run, "story_cloze"), *push)
     assert answer["status"] == 0, answer
     assert "was not pushed" not in answer["err"]
@@ -137,7 +138,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     assert sent.keys() == SENT
     card = sent["README.md"].decode()
     assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag" not in card  # pipelines open no adapter
-    report = run_as_a_stranger(RUN, code_of(card), home=tmp_path / "home", hub=hub)
+    report = run_without_package(RUN, code_of(card), home=tmp_path / "home", hub=hub)
     assert report["class"].endswith(".GPT1ForMultipleChoice") and len(report["logits"]) == 2
 
     evaluate = ["evaluate", "--task", "story_cloze", "--sample", "--output_dir", tmp_path / "evaluated"]

@@ -7,7 +7,7 @@ import torch
 
 from gpt1_hf import GPT1ForMultipleChoice, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Processor
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.inside.explorer import LONGEST, MOST_ANSWERS, Explorer, visible
+from gpt1_hf.inside.explorer import MAX_ANSWERS, MAX_CHARACTERS, Explorer, visible
 from gpt1_hf.tasks import load_task
 
 
@@ -160,9 +160,9 @@ def test_tokenizing_shows_clean_up_pieces_and_ids(explorer):
 NOTHING = ["", "  \n ", None, "\x00", "\ufeff"]
 
 
-@pytest.mark.parametrize("text", [*NOTHING, "x" * (LONGEST + 1)])
+@pytest.mark.parametrize("text", [*NOTHING, "x" * (MAX_CHARACTERS + 1)])
 def test_texts_that_cannot_be_read_are_named(explorer, text):
-    message = "is empty|has nothing that|characters long"
+    message = "is empty|has no character that|characters long"
     for call in (
         lambda: explorer.generate(text),
         lambda: explorer.read(text),
@@ -207,14 +207,14 @@ def test_texts_longer_than_the_context_are_cut_or_refused(explorer):
 
 
 def test_too_few_or_too_many_answers_and_a_pronoun_that_is_not_there(explorer):
-    for answers in ([], ["one"], ["one"] * (MOST_ANSWERS + 1)):
-        with pytest.raises(GPT1Error, match=f"give 2 to {MOST_ANSWERS} choices"):
+    for answers in ([], ["one"], ["one"] * (MAX_ANSWERS + 1)):
+        with pytest.raises(GPT1Error, match=f"give 2 to {MAX_ANSWERS} choices"):
             explorer.choose("The house.", "", answers)
         with pytest.raises(GPT1Error, match="candidates"):
             explorer.referents("He spoke.", "he", answers)
     with pytest.raises(GPT1Error, match="'it' is not in the sentence"):
         explorer.referents("He spoke.", "it", ["a", "b"])
-    with pytest.raises(GPT1Error, match="text 2 there is no token to score"):
+    with pytest.raises(GPT1Error, match="text 2 has no token to score"):
         explorer.compare_sentences(["The house", "a"])
     with pytest.raises(GPT1Error, match="no token to score"):
         explorer.referents("The lady saw him", "him", ["a", "b"])

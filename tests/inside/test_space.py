@@ -63,7 +63,7 @@ def test_the_written_folder_is_a_space(tmp_path):
     assert len(front["short_description"]) <= 60 and front["license"] == "mit"
     assert not list(folder.rglob("__pycache__"))
     assert (folder / "gpt1_hf" / "assets" / "gpt1-tiny" / "model.safetensors").is_file()
-    with pytest.raises(GPT1Error, match="is not empty: give a new folder"):
+    with pytest.raises(GPT1Error, match="empty folder"):
         write_space(folder)
 
 
@@ -119,7 +119,7 @@ def test_the_page_opens_with_its_examples_answered(app):
 
 
 def test_a_model_that_the_examples_are_too_long_for_opens_all_the_same(app, config, tokenizer, tmp_path):
-    """The reader is told when they ask; and a name is text, whatever it looks like."""
+    """Errors are shown when the user presses a button, and a name is text, whatever it looks like."""
     config.max_position_embeddings = 24
     folder = tmp_path / "<b>x*y*"
     GPT1ForCausalLM(config).save_pretrained(folder)
@@ -130,7 +130,7 @@ def test_a_model_that_the_examples_are_too_long_for_opens_all_the_same(app, conf
 
 
 @pytest.mark.parametrize(("n_right", "is_chance"), [(50, True), (59, True), (61, False), (90, False)])
-def test_the_worth_of_the_sentiment_is_told_by_the_error_of_guessing(app, n_right, is_chance):
+def test_sentiment_is_compared_with_guessing_within_its_error(app, n_right, is_chance):
     explorer = SimpleNamespace(sample_sentiment=(100, n_right, 40))
     text = app.how_good(explorer)
     assert f"gets {n_right} right" in text and ("what guessing gives" in text) == is_chance

@@ -1,4 +1,4 @@
-"""The word-splitting rules: generated from the installed spaCy, and the same words as the original pipeline's."""
+"""The word-splitting rules: generated from the installed spaCy, with the words of the original pipeline."""
 
 import random
 import re
@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt1_hf import GPT1Tokenizer
-from gpt1_hf.cli import main
-from gpt1_hf.tokenization_rules import tables as tokenization_rules_gpt1
+from gpt1_hf.tokenization_rules import tables
 
 
 pytest.importorskip("ftfy")
@@ -16,7 +15,7 @@ spacy = pytest.importorskip("spacy")
 
 from helpers.original_tokenizer import OriginalTokenizer  # noqa: E402
 
-from gpt1_hf.tokenization_rules import generate as spacy_rules  # noqa: E402
+from gpt1_hf.tokenization_rules import generate  # noqa: E402
 
 
 SENTENCES = """
@@ -34,7 +33,7 @@ café naïve ÉTÉ ΣΟΦΟΣ İx £5 5€ ¿Qué? «x» a·b ☺ a☺b 😀 © 
 
 @pytest.fixture(scope="module")
 def words():
-    """Words of a text as the tokenizer has them, before byte-pair encoding."""
+    """The tokenizer's words of a text, before byte-pair encoding."""
     backend = GPT1Tokenizer.train(["a"], vocab_size=3, show_progress=False).backend_tokenizer
     return lambda text: [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
 
@@ -44,14 +43,15 @@ def oracle():
     return OriginalTokenizer()
 
 
-def test_the_rules_are_those_of_the_installed_spacy(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(spacy_rules, "RULES_FILE", tmp_path / "rules.py")
-    assert main(["tokenizer", "rules"]) == 0
+def test_the_tables_are_those_of_the_installed_spacy(tmp_path, monkeypatch, capsys):
+    assert generate.TABLES_FILE.samefile(tables.__file__)
+    monkeypatch.setattr(generate, "TABLES_FILE", tmp_path / "tables.py")
+    generate.main()
     assert f"spaCy {spacy.__version__}" in capsys.readouterr().out
-    rules = (tmp_path / "rules.py").read_text()
+    generated = (tmp_path / "tables.py").read_text()
     versions = re.compile("spaCy [0-9.]+ and ftfy [0-9.]+")
-    if versions.search(tokenization_rules_gpt1.__doc__)[0] == versions.search(rules)[0]:
-        assert rules == Path(tokenization_rules_gpt1.__file__).read_text()
+    if versions.search(tables.__doc__)[0] == versions.search(generated)[0]:
+        assert generated == Path(tables.__file__).read_text()
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)

@@ -18,7 +18,7 @@ from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.training.arguments import REFUSED, FinetuneArguments, PretrainArguments
 from gpt1_hf.training.finetune import finetune
 from gpt1_hf.training.pretrain import pretrain
-from gpt1_hf.training.resume import TRAINED
+from gpt1_hf.training.run_folder import TRAINED
 
 
 # What works, in runs of several settings at once: none of them may cost the trained model, or change its scores.
@@ -105,7 +105,7 @@ TESTED_ELSEWHERE = {
     "ddp_find_unused_parameters": "test_processes.py",
     "ddp_static_graph": "test_processes.py",
     "ddp_timeout": "test_processes.py",
-    "deepspeed": "the library's; what is not installed is told before training",
+    "deepspeed": "the library's; a missing library is reported before training",
     "disable_tqdm": "test_progress.py",
     "fsdp": "test_resume_processes.py; refused by the library for one process",
     "fsdp_config": "test_resume_processes.py",
@@ -136,9 +136,9 @@ IRRELEVANT = {
     "length_column_name": "rows are as long as their tokens",
     "liger_kernel_config": "of use_liger_kernel, which is refused",
     "local_rank": "the launcher says it",
-    "log_level": "how much is told",
-    "log_level_replica": "how much is told",
-    "log_on_each_node": "how much is told",
+    "log_level": "how much is printed",
+    "log_level_replica": "how much is printed",
+    "log_on_each_node": "how much is printed",
     "optim_target_modules": "of optimizers that are not installed",
     "save_on_each_node": "of several machines",
 }
@@ -173,7 +173,7 @@ def test_every_setting_is_judged():
 
 @pytest.mark.parametrize("name", REFUSALS)
 @pytest.mark.parametrize("arguments", [FinetuneArguments, PretrainArguments])
-def test_what_cannot_work_is_refused_by_name(arguments, name, tmp_path):
+def test_settings_that_cannot_work_are_refused_by_name(arguments, name, tmp_path):
     with pytest.raises(GPT1Error, match=f"^{name} .*(leave it out|use `accelerate launch|set per_device)"):
         arguments(**{"output_dir": str(tmp_path / "run"), "use_cpu": True, name: REFUSALS[name]})
     assert not (tmp_path / "run").exists()
@@ -181,7 +181,7 @@ def test_what_cannot_work_is_refused_by_name(arguments, name, tmp_path):
 
 @pytest.fixture
 def undone():
-    """Takes back what full_determinism and torch.compile set for the whole process."""
+    """Undoes what full_determinism and torch.compile set for the whole process."""
     yield
     torch.use_deterministic_algorithms(False)
     torch.compiler.reset()
@@ -253,14 +253,17 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
         (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be made: "),
         (["--lr_scheduler_type", "warmup_stable_decay"], "lr_scheduler_type warmup_stable_decay with "),
         (["--lr_scheduler_kwargs", '{"foo": 1}'], "lr_scheduler_type linear with lr_scheduler_kwargs {'foo': 1} "),
-        (["--metric_for_best_model", "acuracy"], "metric_for_best_model is loss or matthews_correlation here, not "),
+        (
+            ["--metric_for_best_model", "acuracy"],
+            "metric_for_best_model must be loss or matthews_correlation here",
+        ),
         (
             ["--metric_for_best_model", "matthews_correlation", "--prediction_loss_only", "true"],
-            "metric_for_best_model is loss here, not 'matthews_correlation'",
+            "metric_for_best_model must be loss here, not 'matthews_correlation'",
         ),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(flags, message, base_model, tmp_path, capsys):
+def test_settings_that_do_not_fit_give_one_sentence(flags, message, base_model, tmp_path, capsys):
     run = ["finetune", "--task", "cola", "--sample", "--model", base_model, "--max_steps", "1", "--use_cpu", "true"]
     assert main([*run, "--output_dir", str(tmp_path / "run"), *flags]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
@@ -273,4 +276,4 @@ def test_the_best_perplexity_is_the_lowest(base_model, tmp_path, capsys):
     assert args.greater_is_better is False
     argv = ["pretrain", "--corpus", "x.txt", "--tokenizer", base_model, "--metric_for_best_model", "accuracy"]
     assert main([*argv, "--output_dir", str(tmp_path / "run")]) == 2
-    assert "metric_for_best_model is loss or perplexity here, not 'accuracy'" in capsys.readouterr().err
+    assert "metric_for_best_model must be loss or perplexity here, not 'accuracy'" in capsys.readouterr().err

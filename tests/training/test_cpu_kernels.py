@@ -1,4 +1,4 @@
-"""The CPU's training attention against sdpa: same outputs and gradients, masks; and a dropout that is one."""
+"""The CPU's training attention has the outputs and gradients of sdpa, with any mask; its dropout is a dropout."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_packed_rows_do_not_see_each_other():
     torch.testing.assert_close(packed[:, 150:], model(ids[:, 150:]).logits, atol=1e-5, rtol=1e-4)
 
 
-def test_generation_with_a_cache_goes_to_sdpa():
+def test_generation_with_a_cache_uses_sdpa():
     ids = torch.randint(50, (2, 6))
     expected = tiny("sdpa").eval().generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
     actual = tiny(CPU_BLOCKS).eval().generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
@@ -95,7 +95,7 @@ def test_dropout_is_unbiased_and_repeats_with_the_seed():
         ("eager", 0.1, True, "eager"),
     ],
 )
-def test_the_trainer_takes_it_where_it_is_faster(tmp_path, attention, dropout, bf16, expected):
+def test_the_trainer_uses_it_where_it_is_faster(tmp_path, attention, dropout, bf16, expected):
     if bf16 and not has_half_precision(torch.bfloat16, torch.device("cpu")):
         pytest.skip("this CPU has no bf16 matrix products")
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=bf16, report_to="none")

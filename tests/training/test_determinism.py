@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(argv, tmp_path, task):
 
 
 @pytest.mark.slow
-def test_another_process_gives_them_too(argv, tmp_path):
+def test_another_process_gives_the_same_weights(argv, tmp_path):
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "gpt1_hf", *argv("sst2", tmp_path / seed)]

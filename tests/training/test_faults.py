@@ -1,4 +1,4 @@
-"""Fine-tuning, alone, of all tasks and in plans, that is killed, damaged, out of disk or doubled: nothing is lost."""
+"""Fine-tuning (single, all tasks, plans) that is killed, damaged, out of disk or started twice: nothing is lost."""
 
 import json
 import multiprocessing
@@ -15,17 +15,17 @@ import torch
 from helpers.runs import assert_same_run, before, flip_a_bit, halfway, mounted, run_in_child
 
 import gpt1_hf.checkpoints.conversion
+import gpt1_hf.training.exact_resume
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
-import gpt1_hf.training.trainer
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer, tasks
 from gpt1_hf.analysis.plan.plan import Plan, carry_out
-from gpt1_hf.analysis.plan.run import RECORD
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
-from gpt1_hf.training import resume
-from gpt1_hf.training.resume import hold, last_whole_checkpoint
+from gpt1_hf.training import exact_resume, run_folder
+from gpt1_hf.training.exact_resume import last_whole_checkpoint
+from gpt1_hf.training.run_folder import PLAN_RECORD, lock
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,7 +61,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def argv(base_model, data):
-    """Command line of a run; settings of its own on top of those above."""
+    """Makes the command line of a run: the settings above, with changes."""
 
     def argv(output_dir, **changes) -> list[str]:
         settings = {"model": base_model, "data_dir": data, **SETTINGS, **changes, "output_dir": output_dir}
@@ -78,7 +78,7 @@ def uninterrupted(argv, tmp_path_factory):
 
 
 def after(seconds: float):
-    """Trap: the process is ended, as by SIGKILL, after so many seconds of its own work."""
+    """Trap: end the process, as SIGKILL would, after this many seconds of CPU time."""
 
     def trap():
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -88,7 +88,7 @@ def after(seconds: float):
 
 
 def within(owner, name: str):
-    """Trap: SIGKILL comes when a function has done its work, before its caller hears of it; the last file is torn."""
+    """Trap: send SIGKILL when a function returns, before its caller continues."""
 
     def trap():
         function = getattr(owner, name)
@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
             if status == 0:
                 break
             killed += 1
-            if (folder / "results.json").exists():  # killed while it wrote its cards: what it found is whole
+            if (folder / "results.json").exists():  # killed while it wrote its cards: its results are complete
                 assert_same_run(folder, uninterrupted)
         else:
             assert run_in_child(argv(folder)) == 0
@@ -131,26 +131,26 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
-    trainer, finetuning = gpt1_hf.training.trainer, gpt1_hf.training.finetune
+    saving, finetuning = gpt1_hf.training.exact_resume, gpt1_hf.training.finetune
     steps = [
         # trap, and the checkpoints after it
         (halfway("optimizer.pt", 2), [2]),
         (before(GPT1Trainer, "training_step", 5, KILL), [2, 4]),
-        (before(trainer, "write_manifest", 6, KILL), [2, 4, 6]),
-        (before(trainer, "rotate", 8, KILL), [4, 6, 8]),
+        (before(saving, "write_manifest", 6, KILL), [2, 4, 6]),
+        (before(saving, "rotate", 8, KILL), [4, 6, 8]),
         (within(finetuning, "save_whole"), [10, 12]),
         (within(finetuning, "write_predictions"), [10, 12]),
     ]
     for number, (trap, left) in enumerate(steps):
         assert run_in_child(argv(tmp_path), trap) == -KILL, number
-        assert sorted(map(resume.update_of, resume.checkpoints(tmp_path))) == left, number
+        assert sorted(map(exact_resume.update_of, exact_resume.checkpoints(tmp_path))) == left, number
         assert not (tmp_path / "results.json").exists()
     assert run_in_child(argv(tmp_path)) == 0
     assert_same_run(tmp_path, uninterrupted)
 
 
 @pytest.mark.slow
-def test_adapters_go_on_too(argv, tmp_path):
+def test_adapters_resume(argv, tmp_path):
     pytest.importorskip("peft")
     assert run_in_child(argv(tmp_path / "whole", peft="lora")) == 0
     trap = before(GPT1Trainer, "training_step", 7, KILL)
@@ -168,14 +168,12 @@ def test_adapters_go_on_too(argv, tmp_path):
     ],
     ids=["truncated", "flipped"],
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_gone_on_with(
-    argv, uninterrupted, tmp_path, caplog, spoil, said
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(argv, uninterrupted, tmp_path, caplog, spoil, said):
     for update in (10, 12):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
     spoil(tmp_path / "checkpoint-12")
     assert main(argv(tmp_path)) == 0
-    assert f"checkpoint-12 is passed over: {said}" in caplog.text
+    assert f"checkpoint-12 is skipped: {said}" in caplog.text
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -184,7 +182,7 @@ def change_a_word(data):
     file.write_text(file.read_text().replace('." ', '!" ').replace(" the ", " some "))
 
 
-def test_data_that_changed_since_are_named(argv, data, uninterrupted, tmp_path, capfd):
+def test_changed_data_is_named(argv, data, uninterrupted, tmp_path, capfd):
     other = tmp_path / "data"
     shutil.copytree(data, other)
     run = tmp_path / "run"
@@ -192,7 +190,8 @@ def test_data_that_changed_since_are_named(argv, data, uninterrupted, tmp_path, 
     change_a_word(other)
     assert run_in_child(argv(run, data_dir=other)) == 1
     assert re.search(
-        r"checkpoint-10 is of a run with other settings \(training rows was \w+ and is \w+ now\)", last_line(capfd)
+        r"checkpoint-10 belongs to a run with different settings \(training rows was \w+ and is \w+ now\)",
+        last_line(capfd),
     )
     assert (run / "checkpoint-10" / "optimizer.pt").exists()
 
@@ -202,32 +201,32 @@ def test_two_runs_in_one_folder(argv, tmp_path, monkeypatch, capsys):
     ready, never = context.Event(), context.Event()
 
     def at_work():
-        with hold(tmp_path):
+        with lock(tmp_path):
             ready.set()
             never.wait()
 
     other = context.Process(target=at_work)
     other.start()
     assert ready.wait(30)
-    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.1)
     for command in (argv(tmp_path), ["pretrain", "--corpus", "x", "--tokenizer", "x", "--output_dir", str(tmp_path)]):
         assert main(command) == 1
         message = capsys.readouterr().err.strip()
         assert message.endswith(
-            f"another process is at work in {tmp_path}: wait until it has ended, or give another --output_dir"
+            f"another process is working in {tmp_path}: wait until it ends, or use another --output_dir"
         )
     other.kill()
     other.join()
-    with hold(tmp_path):  # the file is there still, and locks nobody out
-        assert (tmp_path / resume.LOCK).exists()
+    with lock(tmp_path):  # the file still exists, but does not lock anybody out
+        assert (tmp_path / run_folder.LOCK).exists()
 
 
-def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninterrupted, tmp_path, capfd):
+def test_a_run_that_filled_a_small_disk_resumes_with_more_room(argv, uninterrupted, tmp_path, capfd):
     size = sum(file.stat().st_size for file in (uninterrupted / "checkpoint-12").rglob("*")) // 1024
     with mounted(tmp_path / "disk", size * 3 // 2) as disk:
         assert run_in_child(argv(disk)) == 1
         assert re.fullmatch(
-            r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is left as it was; make room .*",
+            r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is unchanged; make room .*",
             last_line(capfd),
         )
         assert last_whole_checkpoint(disk).name == "checkpoint-2"
@@ -236,7 +235,7 @@ def test_a_small_disk_gets_full_and_the_run_goes_on_with_more_room(argv, uninter
         assert_same_run(disk, uninterrupted)
 
 
-def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, capfd):
+def test_all_tasks_resume_where_they_were_killed(argv, tmp_path, monkeypatch, capfd):
     few = {task_id: all_tasks()[task_id] for task_id in ("cola", "rte")}
     monkeypatch.setattr(tasks, "all_tasks", lambda zero_shot=False: few)
     command = argv(tmp_path, task="all", num_train_epochs=1)
@@ -245,10 +244,10 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     def trap():  # in the second task only
         finetune_once = gpt1_hf.training.finetune.finetune_once
 
-        def noted(args, task, rows):
+        def noted(run, task, rows):
             if task.id == "rte":
                 rte["trap"]()
-            return finetune_once(args, task, rows)
+            return finetune_once(run, task, rows)
 
         gpt1_hf.training.finetune.finetune_once = noted
 
@@ -258,26 +257,26 @@ def test_all_tasks_go_on_where_they_were_killed(argv, tmp_path, monkeypatch, cap
     written = (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns
     capfd.readouterr()
     assert run_in_child(command) == 0
-    assert "cola, seed 42: finished before" in capfd.readouterr().err
+    assert "cola, seed 42: already finished" in capfd.readouterr().err
     assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola", "rte"}
     assert (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_a_finished_task_whose_data_changed_is_done_anew(argv, data, tmp_path, caplog, capsys):
+def test_a_finished_task_with_changed_data_is_trained_again(argv, data, tmp_path, caplog, capsys):
     other = tmp_path / "data"
     shutil.copytree(data, other)
     command = argv(tmp_path / "run", data_dir=other, seeds=2, max_steps=1, save_strategy="no")
     assert main(command) == 0
     assert main(command) == 0
-    assert capsys.readouterr().err.count("finished before") == 2
+    assert capsys.readouterr().err.count("already finished") == 2
     change_a_word(other)
     assert main(command) == 0
-    assert "other settings (data): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().err
+    assert "different settings (data was " in caplog.text
+    assert "already finished" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
+def test_a_plan_resumes_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(gpt1_hf.training.pretrain, "matmul_peak", lambda *_: 1e12)
     few = {"models": {"transformer": {}}, "tasks": {"cola": None}, "variants": {"full": {"model": "transformer"}}}
     runs = Plan.read(write_plan(**few)).runs()
@@ -296,7 +295,7 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
 
     assert carried_out(before(GPT1Trainer, "training_step", 1, KILL)) == -KILL
     assert [run.state for run in runs] == ["stopped", "to do"]
-    # The model is finished, and the plan has not noted it.
+    # The model is finished, but the plan has not recorded it.
     assert carried_out(within(gpt1_hf.training.pretrain, "push_run")) == -KILL
     assert [run.state for run in runs] == ["stopped", "to do"]
     written = (runs[0].folder / "model.safetensors").stat().st_mtime_ns
@@ -311,18 +310,18 @@ def test_a_plan_goes_on_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written
 
 
-def test_a_run_of_a_plan_that_another_process_does_is_left_alone(write_plan, monkeypatch):
-    monkeypatch.setattr(resume, "PATIENCE", 0.1)
+def test_a_run_that_another_process_works_on_is_left_alone(write_plan, monkeypatch):
+    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.1)
     run = Plan.read(write_plan()).runs()[0]
-    with hold(run.folder, RECORD + ".lock"):
+    with lock(run.folder, PLAN_RECORD + ".lock"):
         (missing,) = carry_out([run]).values()
-    assert "another process is at work" in missing
-    assert run.state == "to do" and not (run.folder / RECORD).exists()
+    assert "another process is working" in missing
+    assert run.state == "to do" and not (run.folder / PLAN_RECORD).exists()
 
 
 def test_a_conversion_that_is_killed_leaves_no_model(base_model, tmp_path):
     command = ["convert", base_model, "--to", "openai-gpt", "--output_dir", str(tmp_path / "out")]
-    assert run_in_child(command, within(gpt1_hf.checkpoints.conversion, "_theirs")) == -KILL
+    assert run_in_child(command, within(gpt1_hf.checkpoints.conversion, "_to_openai")) == -KILL
     assert not (tmp_path / "out").exists()
     assert run_in_child(command) == 0
     back = ["convert", str(tmp_path / "out"), "--output_dir", str(tmp_path / "back")]

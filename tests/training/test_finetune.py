@@ -91,7 +91,7 @@ def test_finetune_evaluate_and_reload(task_id, sampling, base_model, tmp_path):
         assert row["scores"] == pytest.approx(before["scores"], abs=1e-5)
 
 
-def test_a_score_can_be_learnt_by_its_squared_error(base_model, tmp_path):
+def test_a_score_can_be_learned_by_squared_error(base_model, tmp_path):
     finetune(arguments(base_model, tmp_path, task="stsb", plain_regression=True))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert (model.config.regression_bins, model.config.num_labels, model.classifier.out_features) == (None, 1, 1)
@@ -100,13 +100,13 @@ def test_a_score_can_be_learnt_by_its_squared_error(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path, task="cola", plain_regression=True))
 
 
-def test_race_without_the_delimiter_that_the_paper_lacks(base_model, tmp_path):
+def test_race_without_a_question_delimiter_as_in_the_paper(base_model, tmp_path):
     finetune(arguments(base_model, tmp_path, task="race", question_delimiter=False, max_train_examples=8))
     assert AutoProcessor.from_pretrained(tmp_path / "run").question_delimiter is False
     assert evaluate(EvaluateArguments(model=str(tmp_path / "run"), task="race", sample=True))
 
 
-def test_a_push_does_not_publish_the_curves_unasked(base_model, tmp_path):
+def test_a_push_publishes_curves_only_on_request(base_model, tmp_path):
     assert arguments(base_model, tmp_path, task="cola").trackio_static_space_id is False
     asked = arguments(base_model, tmp_path, task="cola", trackio_static_space_id="me/curves")
     assert asked.trackio_static_space_id == "me/curves"
@@ -174,15 +174,15 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
     assert f"median {found['median']:.1f}" in capsys.readouterr().out
 
 
-def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
-    """Seed 43 diverges: it is named, the others go on; later only it is run, unless the settings are others."""
+def test_seeds_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
+    """Seed 43 diverges: it is named, and the others run. Later only seed 43 runs, unless settings differ."""
     train, trained = finetuning.finetune_once, []
 
-    def fails(args, task, rows):
-        trained.append(args.seed)
-        if args.seed == 43:
+    def fails(run, task, rows):
+        trained.append(run.args.seed)
+        if run.args.seed == 43:
             raise FloatingPointError("the training loss is nan at update 3")
-        return train(args, task, rows)
+        return train(run, task, rows)
 
     monkeypatch.setattr(finetuning, "finetune_once", fails)
     args = arguments(base_model, tmp_path, task="cola", seeds=3, num_train_epochs=0.1)
@@ -199,14 +199,14 @@ def test_seeds_go_on_where_they_stopped(base_model, tmp_path, monkeypatch, capsy
     again = finetune(dataclasses.replace(args, logging_steps=7))
     assert [result.seed for result in again] == [42, 43, 44]
     err = capsys.readouterr().err
-    assert "seed 42: finished before" in err
-    assert "seed 43: finished" not in err
+    assert "seed 42: already finished" in err
+    assert "seed 43: already finished" not in err
     assert {r.seed: r.value for r in again if r.seed != 43} == {r.seed: r.value for r in results}
 
     caplog.clear()
     finetune(dataclasses.replace(args, seeds=2, learning_rate=1e-3))
-    assert "other settings (learning_rate): it is made anew" in caplog.text
-    assert "finished before" not in capsys.readouterr().err
+    assert "different settings (learning_rate was " in caplog.text
+    assert "already finished" not in capsys.readouterr().err
 
     monkeypatch.setattr(finetuning, "finetune_once", fails)
     with pytest.raises(FloatingPointError):
@@ -224,7 +224,7 @@ def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
 
 
-def test_best_checkpoint_is_an_option_and_is_said(base_model, tmp_path):
+def test_the_best_checkpoint_is_an_option_and_is_reported(base_model, tmp_path):
     (result,) = finetune(
         arguments(
             base_model,
@@ -274,7 +274,7 @@ def test_a_model_of_another_task_is_refused(base_model, tmp_path):
     assert not (tmp_path / "eval").exists()
 
 
-def test_splits_that_the_data_lacks_do_not_fail_the_rest(base_model, tmp_path, capsys):
+def test_missing_splits_do_not_stop_the_others(base_model, tmp_path, capsys):
     """A copy of RACE without the high-school questions of validation, and Story Cloze with test stories."""
     question = {"article": "It is a rainy day.", "question": "How is it?", "options": list("wxyz"), "answer": "B"}
     rows = [{"example_id": f"{school}{n}.txt", **question} for n in range(4) for school in ("middle", "high")]
@@ -318,7 +318,7 @@ def test_hidden_labels_give_predictions_without_a_number(base_model, tmp_path, c
     assert [row["label"] for row in read_predictions(tmp_path / "eval")] == [-1.0] * 3
 
 
-def test_a_head_of_another_task_is_drawn_anew(base_model, tmp_path):
+def test_the_head_of_another_task_is_replaced(base_model, tmp_path):
     first, step = str(tmp_path / "first"), {"max_steps": 1}
     finetune(arguments(base_model, tmp_path, task="sst2", output_dir=first, **step))
     old = AutoModelForSequenceClassification.from_pretrained(first).classifier.weight
@@ -330,15 +330,15 @@ def test_a_head_of_another_task_is_drawn_anew(base_model, tmp_path):
     finetune(arguments(first, tmp_path, task="mnli", output_dir=str(tmp_path / "mnli"), **step))  # three labels
 
 
-def test_a_run_is_made_anew_where_its_base_model_was_trained_again(base_model, tmp_path, capsys, caplog):
+def test_a_run_is_repeated_if_its_base_model_was_trained_again(base_model, tmp_path, capsys, caplog):
     base = shutil.copytree(base_model, tmp_path / "base")
     args = arguments(str(base), tmp_path, task="sst2", max_steps=1)
     finetune(args, resume=True)
     finetune(args, resume=True)
-    assert "finished before" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     model = AutoModelForCausalLM.from_pretrained(base)
     model.transformer.h[0].ln_1.weight.data += 1
     model.save_pretrained(base)
     (result,) = finetune(args, resume=True)
-    assert "finished before" not in capsys.readouterr().err and "other settings (weights)" in caplog.text
+    assert "already finished" not in capsys.readouterr().err and "different settings (weights was " in caplog.text
     assert result.details["epochs"] < 1

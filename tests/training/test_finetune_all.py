@@ -1,4 +1,4 @@
-"""`gpt1 finetune --task all`: every task by its recipe; what is done is kept, and what cannot be run is named."""
+"""`gpt1 finetune --task all`: every task by its recipe; finished tasks are kept, and failures are named."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def copy_sample(task_id: str, data):
     shutil.copytree(SAMPLES / task_id, data / "nyu-mll" / "glue" / task_id)
 
 
-def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys):
+def test_all_tasks_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys):
     few = {task_id: all_tasks()[task_id] for task_id in FEW}
     monkeypatch.setattr(tasks, "all_tasks", lambda zero_shot=False: few)
     data, out = tmp_path / "data", tmp_path / "all"
@@ -46,18 +46,18 @@ def test_all_goes_on_where_it_stopped(base_model, tmp_path, monkeypatch, capsys)
     settings = json.loads((out / "cola" / "settings.json").read_text())
     assert (settings["num_train_epochs"], settings["learning_rate"]) == (1.0, 6.25e-5)
 
-    # The data of one more task has come: only that one is trained.
+    # The data of one more task is available now: only that task is trained.
     copy_sample("mrpc", data)
     train, trained = finetuning.finetune_once, []
 
-    def noted(args, task, rows):
+    def noted(run, task, rows):
         trained.append(task.id)
-        return train(args, task, rows)
+        return train(run, task, rows)
 
     monkeypatch.setattr(finetuning, "finetune_once", noted)
     assert main(argv) == 0
     assert trained == ["mrpc"]
-    assert "cola, seed 42: finished before" in capsys.readouterr().err
+    assert "cola, seed 42: already finished" in capsys.readouterr().err
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 
@@ -71,7 +71,7 @@ def test_bad_settings_end_at_once(base_model, tmp_path, capsys):
     assert main(command("no/such/model", tmp_path)) == 1
     assert "no/such/model" in capsys.readouterr().err
     assert main(command(base_model, tmp_path, "--data_dir", str(tmp_path))) == 1
-    assert "no task could be run; the first, cola, since cannot load" in capsys.readouterr().err
+    assert "no task could be run; the first, cola: cannot load" in capsys.readouterr().err
     assert not (tmp_path / "all" / "results.json").exists()
 
 
@@ -95,7 +95,7 @@ def test_all_twelve_on_the_samples(base_model, tmp_path):
     assert {row["task"] for row in rows} == {*all_tasks(), "glue"}
 
 
-def test_one_repository_is_not_for_all_tasks(base_model, tmp_path, capsys):
+def test_pushing_all_tasks_to_one_repository_is_refused(base_model, tmp_path, capsys):
     assert main(command(base_model, tmp_path, "--sample", "True", "--push_to_hub", "True")) != 0
     assert "push_to_hub is for one task" in capsys.readouterr().err
     assert not list((tmp_path / "all").glob("*"))

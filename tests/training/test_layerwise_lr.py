@@ -72,7 +72,7 @@ def test_lstm_layers_and_tied_embeddings_too(tmp_path):
     assert "lm_head.weight" not in found
 
 
-def test_off_is_the_trainers_own_optimizer(tmp_path):
+def test_without_decay_the_optimizer_is_unchanged(tmp_path):
     model = GPT1ForSequenceClassification(GPT1Config(vocab_size=20, **SIZES))
     ours, own = (cls(model, arguments(tmp_path)).create_optimizer().param_groups for cls in (GPT1Trainer, Trainer))
     assert [(group["lr"], len(group["params"])) for group in ours] == [

@@ -1,4 +1,4 @@
-"""What is trained is saved before anything else, and Ctrl-C saves as SIGTERM does; the same command goes on."""
+"""The model is saved before anything else happens, Ctrl-C saves like SIGTERM, and the same command resumes."""
 
 import errno
 import json
@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 import gpt1_hf.inside.demo
 import gpt1_hf.training.finetune
 import gpt1_hf.training.pretrain
+import gpt1_hf.training.run_folder
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.analysis.plan.plan import Plan
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error, Terminated
-from gpt1_hf.training.resume import TRAINED
+from gpt1_hf.training.run_folder import TRAINED
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,7 +83,7 @@ AFTER_TRAINING = [
     ("finetuning", gpt1_hf.training.finetune, "write_finetuning_cards", GPT1Error("no card"), "no card"),
     ("finetuning", gpt1_hf.training.finetune, "push_run", GPT1Error("no Hub"), "no Hub"),
     ("pretraining", gpt1_hf.training.pretrain, "score_documents", RuntimeError("out of memory"), None),
-    ("pretraining", gpt1_hf.training.pretrain, "write_results", FULL, "No space left on device"),
+    ("pretraining", gpt1_hf.training.run_folder, "write_results", FULL, "No space left on device"),
     ("pretraining", gpt1_hf.training.pretrain, "write_pretraining_card", GPT1Error("no card"), "no card"),
     ("pretraining", gpt1_hf.training.pretrain, "plot_losses", GPT1Error("no plot"), "no plot"),
     ("pretraining", gpt1_hf.training.pretrain, "push_run", GPT1Error("no Hub"), "no Hub"),
@@ -90,21 +91,21 @@ AFTER_TRAINING = [
 
 
 @pytest.mark.parametrize(
-    ("command", "module", "name", "error", "told"), AFTER_TRAINING, ids=lambda value: str(value)[:40]
+    ("command", "module", "name", "error", "said"), AFTER_TRAINING, ids=lambda value: str(value)[:40]
 )
-def test_what_fails_after_training_is_done_again_by_itself(
-    command, module, name, error, told, request, tmp_path, monkeypatch, capsys
+def test_only_the_part_that_failed_after_training_is_repeated(
+    command, module, name, error, said, request, tmp_path, monkeypatch, capsys
 ):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(module, name, failing(error))
-        if told is None:  # a bug, which keeps its traceback
+        if said is None:  # a bug, which keeps its traceback
             with pytest.raises(RuntimeError):
                 main(argv(folder))
         else:
             assert main(argv(folder)) == 1
             message = capsys.readouterr().err.strip().splitlines()[-1]
-            assert told in message
+            assert said in message
             assert error is not FULL or "the model is saved in" in message
     weights = load_file(folder / "model.safetensors")
     with monkeypatch.context() as patch:
@@ -116,26 +117,26 @@ def test_what_fails_after_training_is_done_again_by_itself(
     assert all(torch.equal(weight, weights[key]) for key, weight in load_file(folder / "model.safetensors").items())
 
 
-def test_other_settings_are_trained_anew(finetuning, tmp_path, monkeypatch):
+def test_different_settings_are_trained_from_the_beginning(finetuning, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(gpt1_hf.training.finetune, "predict", failing(RuntimeError("out of memory")))
         with pytest.raises(RuntimeError):
             main(finetuning(tmp_path))
-    monkeypatch.setattr(GPT1Trainer, "train", failing(RuntimeError("trained anew")))
+    monkeypatch.setattr(GPT1Trainer, "train", failing(RuntimeError("trained again")))
     for more in (("--seed", "7"), ("--resume_from_checkpoint", "false")):
-        with pytest.raises(RuntimeError, match="trained anew"):
+        with pytest.raises(RuntimeError, match="trained again"):
             main(finetuning(tmp_path, *more))
 
 
-def test_a_sampled_row_short_of_a_batch_is_scored_too(finetuning, tmp_path):
-    """`dataloader_drop_last` is of training rows."""
+def test_an_incomplete_last_batch_is_scored(finetuning, tmp_path):
+    """`dataloader_drop_last` applies to training rows."""
     assert main(finetuning(tmp_path, "--dataloader_drop_last", "true", "--per_device_eval_batch_size", "7")) == 0
     assert json.loads((tmp_path / "results.json").read_text())[0]["n_examples"] == 32
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["finetuning", "pretraining"])
-def test_a_signal_saves_and_says_how_to_go_on(command, number, request, tmp_path, capfd):
+def test_a_signal_saves_and_says_how_to_resume(command, number, request, tmp_path, capfd):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
     whole = tmp_path / "whole"
     assert run_in_child(argv(whole)) == 0
@@ -144,15 +145,15 @@ def test_a_signal_saves_and_says_how_to_go_on(command, number, request, tmp_path
     cause = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
     asks = " with --resume_from_checkpoint true" if command == "finetuning" else ""
     assert last == (
-        f"gpt1: {cause} ended training after update 2; the same command{asks} goes on from {folder}/checkpoint-2"
+        f"gpt1: {cause} ended training after update 2; the same command{asks} resumes from {folder}/checkpoint-2"
     )
     assert run_in_child(argv(folder, *asks.split()[1:])) == 0
-    assert f"training goes on from {folder}/checkpoint-2" in capfd.readouterr().err
+    assert f"training resumes from {folder}/checkpoint-2" in capfd.readouterr().err
     expected = load_file(whole / "model.safetensors")
     assert all(torch.equal(weight, expected[key]) for key, weight in load_file(folder / "model.safetensors").items())
 
 
-def test_a_run_that_saves_weights_only_is_gone_on_with(pretraining, tmp_path):
+def test_a_run_that_saves_weights_only_resumes(pretraining, tmp_path):
     more = ("--save_only_model", "true")
     folder = tmp_path / "run"
     assert run_in_child(pretraining(folder, *more), before(GPT1Trainer, "training_step", 1, signal.SIGINT)) == 130
@@ -160,12 +161,12 @@ def test_a_run_that_saves_weights_only_is_gone_on_with(pretraining, tmp_path):
     assert run_in_child(pretraining(folder, *more)) == 0
 
 
-def test_a_disk_without_room_for_the_weights_is_told_before_training(finetuning, tmp_path, monkeypatch, capsys):
+def test_a_disk_without_room_for_the_weights_is_reported_before_training(finetuning, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(GPT1Trainer, "train", failing(AssertionError("it is trained")))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     assert main(finetuning(tmp_path / "run")) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{tmp_path / 'run'} has room for 0.0 MB, and the trained weights take " in last
+    assert f"{tmp_path / 'run'} has 0.0 MB of free space, but the trained weights need " in last
 
 
 def twice(update: int):
@@ -196,7 +197,7 @@ def test_a_second_ctrl_c_ends_at_once(finetuning, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("command", ["finetuning", "pretraining"])
-def test_ctrl_c_while_it_is_scored(command, request, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_during_scoring(command, request, tmp_path, monkeypatch, capsys):
     argv, folder = request.getfixturevalue(command), tmp_path / "run"
     scores = {
         "finetuning": (gpt1_hf.training.finetune, "predict"),
@@ -209,8 +210,8 @@ def test_ctrl_c_while_it_is_scored(command, request, tmp_path, monkeypatch, caps
     assert last == f"gpt1: Ctrl-C ended the scoring; the model is saved in {folder}, and the same command scores it"
 
 
-def test_plans_go_on(write_plan, capfd, monkeypatch):
-    """The advice is of the command that was given: `gpt1 analyze` has no --resume_from_checkpoint."""
+def test_plans_resume(write_plan, capfd, monkeypatch):
+    """The advice names the command that was called: `gpt1 analyze` has no --resume_from_checkpoint."""
     run = next(run for run in Plan.read(write_plan()).runs() if run.kind == "finetune")
     step = GPT1Trainer.training_step
 
@@ -222,21 +223,21 @@ def test_plans_go_on(write_plan, capfd, monkeypatch):
         needed.do()
     with monkeypatch.context() as patch:
         patch.setattr(GPT1Trainer, "training_step", trapped)
-        with pytest.raises(Terminated, match=r"Ctrl-C ended training after update 1; the same command goes on") as end:
+        with pytest.raises(Terminated, match=r"Ctrl-C ended training after update 1; the same command resumes") as end:
             run.do()
     assert end.value.signal == signal.SIGINT and run.state == "stopped"
     capfd.readouterr()
     run.do()
-    assert "training goes on from" in capfd.readouterr().err
+    assert "training resumes from" in capfd.readouterr().err
     assert run.state == "finished"
     with monkeypatch.context() as patch:
         patch.setattr(gpt1_hf.training.finetune, "load_rows", failing(KeyboardInterrupt()))
         (run.folder / "results.json").unlink()
-        with pytest.raises(Terminated, match=f"Ctrl-C ended {run.name}; the same command goes on with it"):
+        with pytest.raises(Terminated, match=f"Ctrl-C ended {run.name}; the same command resumes it"):
             run.do()
 
 
-def test_the_demonstration_goes_on(tmp_path, monkeypatch, capfd):
+def test_the_demo_resumes(tmp_path, monkeypatch, capfd):
     arguments = gpt1_hf.inside.demo.FinetuneArguments
 
     def short(**settings):
@@ -257,11 +258,11 @@ def test_the_demonstration_goes_on(tmp_path, monkeypatch, capfd):
     assert main(argv) == 130
     last = capfd.readouterr().err.strip().splitlines()[-1]
     folder = tmp_path / "from-scratch"
-    assert last == f"gpt1: Ctrl-C ended training after update 1; the same command goes on from {folder}/checkpoint-1"
+    assert last == f"gpt1: Ctrl-C ended training after update 1; the same command resumes from {folder}/checkpoint-1"
     assert main(argv) == 0
     assert trained == ["pre-trained"] * 3 + ["from-scratch"] * 3
     assert not list(tmp_path.glob("*/checkpoint-*"))
-    # A whole one is done again.
+    # A finished demo runs again.
     assert main(argv) == 0
     assert trained[6:] == ["pre-trained"] * 3 + ["from-scratch"] * 3
 
@@ -276,4 +277,4 @@ def test_ctrl_c_reaches_a_real_command(finetuning, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and not out
-    assert "the same command with --resume_from_checkpoint true goes on from" in err.strip().splitlines()[-1]
+    assert "the same command with --resume_from_checkpoint true resumes from" in err.strip().splitlines()[-1]

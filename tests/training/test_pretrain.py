@@ -136,7 +136,7 @@ def test_a_run_resumes_from_its_last_checkpoint(corpus, base_model, tmp_path):
         ({"architecture": "rnn"}, "'rnn'; choose one of transformer, lstm"),
     ],
 )
-def test_what_is_missing_is_named(corpus, base_model, tmp_path, changes, message):
+def test_missing_input_is_named(corpus, base_model, tmp_path, changes, message):
     with pytest.raises(GPT1Error, match=message):
         pretrain(arguments(**{"corpus": corpus, "base_model": base_model, "tmp_path": tmp_path, **changes}))
 
@@ -148,7 +148,7 @@ def test_an_empty_corpus_leaves_nothing_behind(base_model, tmp_path):
     assert not list((tmp_path / "run").rglob("*.bin"))
 
 
-def test_a_document_of_a_stream_that_is_cut_shares_out_its_characters():
+def test_a_cut_document_divides_its_characters():
     stream = TokenStream(np.arange(1000, dtype=np.uint16), [400, 1000], [1600, 2400])
     train, held_out = stream.part(0, 950), stream.part(950, 1000)
     assert (len(train), len(held_out)) == (950, 50)

@@ -1,4 +1,4 @@
-"""Private methods and attributes of transformers' Trainer that ours build on: a test names what a release loses."""
+"""Private methods and attributes of transformers' Trainer that ours use: a test names those that a release drops."""
 
 import ast
 import inspect
@@ -7,9 +7,10 @@ import re
 import pytest
 from transformers import Trainer
 
-from gpt1_hf.training import publishing, trainer
+from gpt1_hf.training import exact_resume, publishing, trainer
+from gpt1_hf.training.exact_resume import PRIVATE_HOOKS, ResumableTrainer
 from gpt1_hf.training.publishing import PublishingTrainer
-from gpt1_hf.training.trainer import PRIVATE_HOOKS, GPT1Trainer
+from gpt1_hf.training.trainer import GPT1Trainer
 
 
 SOURCE = inspect.getsource(Trainer)
@@ -23,7 +24,7 @@ def is_of_trainer(name: str) -> bool:
 def used_names() -> set[str]:
     """Private names that ours define in a class, or look up in `self`, `super()` or a trainer."""
     names = set()
-    for module in (trainer, publishing):
+    for module in (trainer, exact_resume, publishing):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.FunctionDef):
                 names.add(node.name)
@@ -40,7 +41,7 @@ def test_trainer_still_has(name):
     assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
 
 
-def test_the_list_is_whole():
+def test_the_list_is_complete():
     assert set(PRIVATE_HOOKS) == {name for name in used_names() if is_of_trainer(name)}
     assert list(PRIVATE_HOOKS) == sorted(PRIVATE_HOOKS)
 
@@ -48,7 +49,7 @@ def test_the_list_is_whole():
 @pytest.mark.parametrize("name", [name for name in PRIVATE_HOOKS if inspect.isfunction(getattr(Trainer, name, None))])
 def test_ours_takes_what_trainer_passes(name):
     theirs = inspect.signature(getattr(Trainer, name))
-    for owner in (GPT1Trainer, PublishingTrainer):
+    for owner in (GPT1Trainer, ResumableTrainer, PublishingTrainer):
         ours = inspect.signature(getattr(owner, name))
         ours.bind(*theirs.parameters)  # by position
         ours.bind(None, **{parameter: None for parameter in list(theirs.parameters)[1:]})  # by name

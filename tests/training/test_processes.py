@@ -1,4 +1,4 @@
-"""A batch of eight in one process, in four parts, and in four processes with two rows each: one training."""
+"""Eight rows in one process, in four parts, and in four processes with two rows each give the same training."""
 
 import json
 import subprocess

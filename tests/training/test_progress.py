@@ -1,4 +1,4 @@
-"""What a run tells: results on standard output, all else on standard error; one bar, and on a terminal only."""
+"""Output of a run: results on standard output, everything else on standard error; one bar, only on a terminal."""
 
 import sys
 
@@ -8,7 +8,7 @@ from transformers import TrainerState
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.console import be_quiet
-from gpt1_hf.training.progress import Lines, OneBar
+from gpt1_hf.training.progress import LogLines, TrainingBar
 
 
 def command(base_model, tmp_path, *more: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_one_bar_on_a_terminal(base_model, tmp_path, monkeypatch, capsys):
     add = GPT1Trainer.add_callback
     monkeypatch.setattr(GPT1Trainer, "add_callback", lambda self, one: (used.append(one), add(self, one))[1])
     assert main(command(base_model, tmp_path, "--eval_strategy", "steps", "--eval_steps", "1")) == 0
-    assert [type(one) for one in used if isinstance(one, OneBar | Lines)] == [OneBar]
+    assert [type(one) for one in used if isinstance(one, TrainingBar | LogLines)] == [TrainingBar]
     out, err = capsys.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == ["task", "------", "cola"]
     bars = [line for line in err.replace("\r", "\n").splitlines() if "it/s" in line or "s/it" in line]
@@ -40,7 +40,7 @@ def test_one_bar_on_a_terminal(base_model, tmp_path, monkeypatch, capsys):
     assert err.count("'loss': '") == 2
 
 
-def test_quiet_is_quiet_on_a_terminal_too(base_model, tmp_path, monkeypatch, capfd):
+def test_quiet_is_also_quiet_on_a_terminal(base_model, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
     try:
         assert main(["--quiet", *command(base_model, tmp_path)]) == 0
@@ -51,11 +51,11 @@ def test_quiet_is_quiet_on_a_terminal_too(base_model, tmp_path, monkeypatch, cap
     assert "loss" not in err and "train_runtime" not in err and "it/s" not in err
 
 
-def test_quiet_leaves_the_logs_out(capsys):
+def test_quiet_hides_the_logs(capsys):
     try:
         be_quiet(True)
-        Lines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 1.0})
+        LogLines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 1.0})
     finally:
         be_quiet(False)
-    Lines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 2.0})
+    LogLines().on_log(None, TrainerState(is_world_process_zero=True), None, logs={"loss": 2.0})
     assert capsys.readouterr().err == "{'loss': '2'}\n"

@@ -1,4 +1,4 @@
-"""Pre-training in two processes: the loss curve of one; killed, ended, sharded."""
+"""Pre-training in two processes has the loss curve of one; it may be killed, interrupted and sharded."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf.resources import recipes_dir
-from gpt1_hf.training.resume import damage, last_whole_checkpoint
+from gpt1_hf.training.exact_resume import damage, last_whole_checkpoint
 
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ def perplexity(folder: Path) -> float:
     return json.loads((folder / "results.json").read_text())[0]["value"]
 
 
-def test_two_processes_are_one_and_go_on_exactly_when_one_is_killed_or_ended(run, tmp_path):
+def test_two_processes_match_one_and_resume_exactly(run, tmp_path):
     assert run("one", dropout=0) == 0
     assert run("two", TWO, dropout=0, per_device_train_batch_size=20) == 0
     assert_same_run(tmp_path / "two", tmp_path / "one", exactly=False)
@@ -120,13 +120,13 @@ def test_two_processes_are_one_and_go_on_exactly_when_one_is_killed_or_ended(run
     assert_same_run(tmp_path / "killed", tmp_path / "whole", exactly=True)
 
     assert run("ended", TWO, "4:1:15", per_device_train_batch_size=20, save_steps=100) != 0
-    assert b"SIGTERM ended training after update 5; the same command goes on" in run.stderr
+    assert b"SIGTERM ended training after update 5; the same command resumes" in run.stderr
     assert damage(tmp_path / "ended" / "checkpoint-5") is None
     assert run("ended", TWO, per_device_train_batch_size=20, save_steps=100) == 0
     assert_same_run(tmp_path / "ended", tmp_path / "whole", exactly=True)
 
 
-def test_sharded_training_is_that_of_one_process_and_saves_plain_weights(run, tmp_path):
+def test_sharded_training_matches_one_process_and_saves_plain_weights(run, tmp_path):
     recipe = (recipes_dir() / "accelerate" / "fsdp2.yaml").read_text()
     config = tmp_path / "fsdp2.yaml"
     config.write_text(recipe.replace("use_cpu: false", "use_cpu: true"))

@@ -1,4 +1,4 @@
-"""`label_smoothing_factor`: labels are smoothed, the auxiliary loss is as before, evaluation is not smoothed."""
+"""`label_smoothing_factor` smooths labels, but not the auxiliary loss, nor evaluation."""
 
 import json
 import math
@@ -95,7 +95,7 @@ def test_lstm_heads(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_language_model_is_smoothed_where_it_is_shifted_to(training, config, tmp_path):
+def test_the_language_model_smooths_the_shifted_labels(training, config, tmp_path):
     model = GPT1ForCausalLM(config).train(training)
     ids = torch.randint(1, config.vocab_size, (2, 12))
     labels = ids.masked_fill(ids % 5 == 0, -100)
@@ -161,7 +161,7 @@ def test_accumulated_parts_are_one_batch(kind, config, tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Label smoothing is not compatible")
-def test_labels_that_are_no_classes_are_refused(changes, config, tmp_path):
+def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
     for name, value in changes.items():
         setattr(config, name, value)
     with pytest.raises(GPT1Error, match="label_smoothing_factor spreads a label over the classes"):
@@ -190,7 +190,7 @@ def test_the_commands(base_model, texts, tmp_path, capsys):
     assert main([*run, "--task", "stsb", "--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "s")]) == 2
     assert "label_smoothing_factor spreads a label over the classes" in capsys.readouterr().err
     assert main([*run, "--task", "cola", "--label_smoothing_factor", "1.5"]) == 2
-    assert "label_smoothing_factor is a number from 0" in capsys.readouterr().err
+    assert "label_smoothing_factor must be at least 0" in capsys.readouterr().err
 
 
 def test_pre_training(base_model, texts, tmp_path):

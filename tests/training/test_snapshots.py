@@ -1,4 +1,4 @@
-"""What pre-training leaves behind on its way: log-spaced weights, their perplexities, the curve, held-out losses."""
+"""What pre-training writes on its way: log-spaced weights, their perplexities, the loss curve, held-out losses."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1ForCausalLM, GPT1Trainer
-from gpt1_hf.data.spans import Windows
+from gpt1_hf.data.spans import ConsecutiveSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.perplexity import score_documents
@@ -88,7 +88,7 @@ def test_a_hook_without_a_trajectory_is_refused(texts, base_model, tmp_path):
         pretrain(arguments(texts, base_model, tmp_path, "run"), lambda model, update: {})
 
 
-def test_rows_of_later_updates_are_written_anew(tmp_path):
+def test_a_trajectory_is_read(tmp_path):
     (tmp_path / "trajectory.jsonl").write_text('{"update": 0}\n{"update": 1}\n')
     assert read_trajectory(tmp_path) == [{"update": 0}, {"update": 1}]
     assert read_trajectory(tmp_path / "elsewhere") == []
@@ -104,7 +104,7 @@ def test_the_curve_is_drawn(texts, base_model, tmp_path):
     assert evaluations[0]["eval_perplexity"] == pytest.approx(math.exp(evaluations[0]["eval_loss"]))
 
 
-def test_without_matplotlib_one_sentence_says_so(tmp_path, monkeypatch, caplog):
+def test_missing_matplotlib_is_reported_in_one_sentence(tmp_path, monkeypatch, caplog):
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.ticker"):
         monkeypatch.setitem(sys.modules, module, None)
     plot_losses([{"step": 1, "loss": 2.0}], [], 5.0, tmp_path / "loss.png")
@@ -115,7 +115,7 @@ def test_without_matplotlib_one_sentence_says_so(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_held_out_loss_does_not_depend_on_the_batch_size(config, tmp_path, batch_size):
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 7 * 16 + 5, dtype=np.uint16)
-    windows = Windows(TokenStream(tokens, [len(tokens)], [1]), 16)
+    windows = ConsecutiveSpans(TokenStream(tokens, [len(tokens)], [1]), 16)
     torch.manual_seed(0)
     model = GPT1ForCausalLM(config)
     args = GPT1TrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True, per_device_eval_batch_size=batch_size)

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
-from gpt1_hf.data.spans import RandomSpans, Windows
+from gpt1_hf.data.spans import ConsecutiveSpans, RandomSpans
 from gpt1_hf.data.token_stream import TokenStream
 
 
@@ -109,7 +109,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         assert float(entry["loss"]) == pytest.approx(terms, abs=2e-4)
 
 
-def test_decay_spares_biases_and_gains(config, processor, rows, tmp_path):
+def test_biases_and_gains_do_not_decay(config, processor, rows, tmp_path):
     config.vocab_size = len(processor.tokenizer)
     model = GPT1ForSequenceClassification(config)
     trainer = GPT1Trainer(model, arguments(tmp_path), processing_class=processor, train_dataset=rows)
@@ -135,7 +135,7 @@ def test_paper_values_are_the_defaults(tmp_path):
     assert args.report_to == []
 
 
-def test_spans_are_drawn_with_replacement_one_corpus_an_epoch(config, tmp_path):
+def test_spans_are_drawn_with_replacement_one_corpus_per_epoch(config, tmp_path):
     spans = RandomSpans(stream(np.arange(1000, dtype=np.uint16) % 50), length=16)
     trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path, seed=3), train_dataset=spans)
     starts = list(trainer._get_train_sampler())
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(c
     monkeypatch.setattr(GPT1ForCausalLM, "forward", broken)
     steps = {"log": {"logging_steps": 4}, "save": {"save_strategy": "steps", "save_steps": 4}, "end": {}}[when]
     args = arguments(tmp_path, **{"logging_steps": 100, **steps}, max_steps=5, per_device_train_batch_size=2)
-    windows = Windows(stream(np.arange(160, dtype=np.uint16) % 50), 16)
+    windows = ConsecutiveSpans(stream(np.arange(160, dtype=np.uint16) % 50), 16)
     trainer = GPT1Trainer(GPT1ForCausalLM(config), args, train_dataset=windows)
     with pytest.raises(FloatingPointError, match=r"loss is nan at update 3 \(its batch is from the documents 0, 1 "):
         trainer.train()
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(c
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
+def test_a_jump_of_the_loss_gives_a_warning(config, tmp_path, caplog):
     trainer = GPT1Trainer(GPT1ForCausalLM(config), arguments(tmp_path))
     for update, loss in enumerate([5.0] * 9 + [6.9, 5.2, 5.1, 6.6, 7.2], start=1):
         trainer.state.global_step = update
@@ -178,7 +178,7 @@ def test_a_loss_that_jumps_is_warned_of(config, tmp_path, caplog):
     ]
 
 
-def test_of_several_gpus_one_process_uses_one(config, processor, rows, tmp_path, caplog):
+def test_one_process_uses_one_of_several_gpus(config, processor, rows, tmp_path, caplog):
     args = arguments(tmp_path)
     args._n_gpu = 2
     trainer = GPT1Trainer(GPT1ForSequenceClassification(config), args, processing_class=processor, train_dataset=rows)

@@ -1,1 +1,1 @@
-"""Plans: one YAML, many runs."""
+"""Plans: a YAML that expands into many training runs."""

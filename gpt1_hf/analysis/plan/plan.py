@@ -1,9 +1,8 @@
-"""A plan: one YAML that expands into pre-training and fine-tuning runs, which are each done once.
+"""A plan: one YAML that expands into pre-training and fine-tuning runs.
 
-Plans can be interrupted, and shared out over processes and machines.
+Each run is done once. A plan can be interrupted, and shared among processes and machines.
 """
 
-import difflib
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
@@ -17,9 +16,10 @@ from ...configuration_gpt1_lstm import GPT1LSTMConfig
 from ...console import note
 from ...errors import UsageError
 from ...resources import read_yaml
+from ...settings import nearest
 from ...tasks import load_task
 from .run import KINDS, RUN_ERRORS, Run
-from .workers import Processes
+from .workers import Worker
 
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ FIRST_SEED = 42
 @dataclass
 class Plan:
     """
-    An analysis, as its YAML says it.
+    The content of a plan's YAML.
 
-    The keys below `pretrain`, `models`, `finetune`, `tasks` and `variants` are those of `gpt1 pretrain` and
-    `gpt1 finetune`. A model is its recipe, changed by `pretrain`, changed by its own keys; a fine-tuning run is
-    `finetune`, changed by its task's keys, changed by its variant's.
+    The keys below `pretrain`, `models`, `finetune`, `tasks` and `variants` are settings of `gpt1 pretrain` and
+    `gpt1 finetune`. A later source overrides an earlier one. For a model: its recipe, `pretrain`, its own keys. For a
+    fine-tuning run: `finetune`, its task's keys, its variant's keys.
 
     Args:
         output_dir (`str`):
@@ -42,9 +42,9 @@ class Plan:
         models_dir (`str`):
             Where the pre-training runs go; plans with the same models share them.
         tasks (`dict[str, dict]`):
-            Task id -> settings of its runs; `seeds` is the number of runs, with seeds `seed`, `seed` + 1, ...
+            Task id -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1, ...
         variants (`dict[str, dict]`):
-            What is compared: name -> settings. `model` may name one of `models`. A list of values makes a variant of
+            What is compared: name -> settings. `model` may name one of `models`. A list of values makes one variant of
             each; `transfer_layers: all` means 0, 1, ... to the model's number of blocks.
         finetune (`dict`):
             Settings of all fine-tuning runs.
@@ -53,7 +53,7 @@ class Plan:
         models (`dict[str, dict]`):
             Pre-training runs: name -> `config` (a recipe) and other settings.
         overrides (`dict[str, dict]`):
-            `pretrain` and `finetune` -> settings that go before everything else: the command line's.
+            `pretrain` and `finetune` -> settings from the command line, which override all others.
     """
 
     output_dir: str
@@ -81,21 +81,20 @@ class Plan:
             recipe (`str`):
                 File or name, such as `analysis/ablations`.
             tasks (`list[str]`, *optional*):
-                Ids of the tasks to run in place of the recipe's.
+                Task ids, instead of the recipe's.
             output_dir, models_dir (`str`, *optional*):
-                In place of the recipe's.
+                Folders, instead of the recipe's.
             overrides (`dict[str, dict]`, *optional*):
-                See above.
+                Settings from the command line, see above.
 
         Raises:
-            GPT1Error: if there is no such file, a key is unknown or missing, or a value has another form.
+            UsageError: if there is no such file, a key is unknown or missing, or a value has the wrong form.
         """
         file, content = read_yaml(recipe)
         known = [field.name for field in fields(cls) if field.name != "overrides"]
         for key in content:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                raise UsageError(f"{file}: unknown key {key!r}{f'; did you mean {near[0]}?' if near else ''}")
+                raise UsageError(f"{file}: unknown key {key!r}{nearest(key, known)}")
         content["output_dir"] = output_dir or content.get("output_dir")
         content["models_dir"] = models_dir or content.get("models_dir", cls.models_dir)
         if tasks:
@@ -122,40 +121,46 @@ class Plan:
         variant.
 
         Raises:
-            GPT1Error: if a task, a recipe or a setting is unknown.
+            UsageError: if a task, a recipe or a setting is unknown.
         """
-        of_all, of_models = self.overrides.get("finetune", {}), self.overrides.get("pretrain", {})
-        used = [{**settings, **of_all}.get("model") for settings in self.variants.values()]
+        finetune_overrides = self.overrides.get("finetune", {})
+        models = self._models(finetune_overrides)
+        runs = list(models.values())
+        for task_id, task_settings in self.tasks.items():
+            load_task(task_id)
+            common = {"task": task_id, **self.finetune, **task_settings, **finetune_overrides}
+            n_seeds = _whole_number("seeds", common.pop("seeds", 1))
+            first = _whole_number("seed", common.pop("seed", FIRST_SEED))
+            for seed in range(first, first + n_seeds):
+                for variant, variant_settings in self.variants.items():
+                    settings = {**common, **variant_settings, **finetune_overrides, "seed": seed}
+                    settings.pop("seeds", None)
+                    model = models.get(settings.get("model"))
+                    if model is not None:
+                        settings["model"] = str(model.folder)
+                    for labels, chosen in expand_lists(settings, variant_settings, model):
+                        name = "/".join(["finetune", task_id, variant, *labels, f"seed-{seed}"])
+                        runs.append(Run("finetune", name, chosen, Path(self.output_dir) / name, variant, model))
+        for run in runs:
+            run.check()
+        return runs
+
+    def _models(self, finetune_overrides: dict[str, Any]) -> dict[str, Run]:
+        """The pre-training runs of the models that a variant uses."""
+        used = [{**settings, **finetune_overrides}.get("model") for settings in self.variants.values()]
         if wrong := [model for model in used if not isinstance(model, str | None)]:
             raise UsageError(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
         models = {}
         for name, own in self.models.items():
             if name in used:
                 recipe = read_yaml(own["config"])[1] if "config" in own else {}
-                # A run that was stopped goes on from its last checkpoint.
-                settings = {"resume_from_checkpoint": True, **recipe, **self.pretrain, **own, **of_models}
+                # A run that was stopped resumes from its last checkpoint.
+                settings = {"resume_from_checkpoint": True, **recipe, **self.pretrain, **own}
+                settings |= self.overrides.get("pretrain", {})
                 settings = {key: settings[key] for key in settings if key not in ("config", "output_dir")}
                 folder = Path(self.models_dir) / name
                 models[name] = Run("pretrain", f"pretrain/{name}", settings, folder, variant=name)
-        runs = list(models.values())
-        for task_id, of_task in self.tasks.items():
-            load_task(task_id)
-            common = {"task": task_id, **self.finetune, **of_task, **of_all}
-            seeds = _whole_number("seeds", common.pop("seeds", 1))
-            first = _whole_number("seed", common.pop("seed", FIRST_SEED))
-            for seed in range(first, first + seeds):
-                for variant, of_variant in self.variants.items():
-                    changed = {**common, **of_variant, **of_all, "seed": seed}
-                    changed.pop("seeds", None)
-                    model = models.get(changed.get("model"))
-                    if model is not None:
-                        changed["model"] = str(model.folder)
-                    for labels, settings in each_value(changed, of_variant, model):
-                        name = "/".join(["finetune", task_id, variant, *labels, f"seed-{seed}"])
-                        runs.append(Run("finetune", name, settings, Path(self.output_dir) / name, variant, model))
-        for run in runs:
-            run.check()
-        return runs
+        return models
 
 
 def _check_text(where: str | Path, key: str, value: Any):
@@ -179,22 +184,22 @@ def _mapping(where: str | Path, content: dict[str, Any], key: str) -> dict[str, 
     return value
 
 
-def each_value(
-    settings: dict[str, Any], variant: dict[str, Any], model: Run | None
+def expand_lists(
+    settings: dict[str, Any], variant_settings: dict[str, Any], model: Run | None
 ) -> Iterable[tuple[list[str], dict[str, Any]]]:
     """
-    Take a variant's lists apart.
+    Expand a variant's lists of values into single settings.
 
     Args:
         settings (`dict`):
-            Settings of its runs.
-        variant (`dict`):
-            What of them are the variant's own, some with a list of values.
+            All settings of the variant's runs.
+        variant_settings (`dict`):
+            The variant's own settings, some of which are lists.
         model ([`Run`], *optional*):
             Pre-training run of its model.
 
     Returns:
-        For each choice of values, their labels (such as `max_train_examples-1000`) and the settings.
+        For each combination of values, their labels (such as `max_train_examples-1000`) and the settings.
     """
     settings = dict(settings)
     if settings.get("transfer_layers") == "all":
@@ -206,58 +211,58 @@ def each_value(
                 "num_hidden_layers", model.settings.get("num_hidden_layers", config().num_hidden_layers)
             )
         settings["transfer_layers"] = list(range(n_layers + 1))
-    swept = [key for key in variant if isinstance(settings.get(key), list)]
-    for values in itertools.product(*(settings[key] for key in swept)):
-        chosen = dict(zip(swept, values, strict=True))
+    listed = [key for key in variant_settings if isinstance(settings.get(key), list)]
+    for values in itertools.product(*(settings[key] for key in listed)):
+        chosen = dict(zip(listed, values, strict=True))
         yield [f"{key}-{value}" for key, value in chosen.items()], {**settings, **chosen}
 
 
 def numbered(runs: Sequence[Run]) -> list[tuple[Run, int]]:
-    """Each run's number, by which it is shared out. Either kind has its own, so that everyone has a share of both."""
+    """The runs with their numbers, which decide who does them. Each kind is numbered by itself: all get both kinds."""
     counts = {kind: itertools.count() for kind in KINDS}
     return [(run, next(counts[run.kind])) for run in runs]
 
 
-def share(runs: Sequence[Run], processes: Processes) -> list[Run]:
-    """The runs of a plan that are this process's."""
-    return [run for run, number in numbered(runs) if processes.does(number)]
+def share(runs: Sequence[Run], worker: Worker) -> list[Run]:
+    """The runs of a plan that belong to a process."""
+    return [run for run, number in numbered(runs) if worker.owns(number)]
 
 
-def carry_out(runs: Sequence[Run], processes: Processes | None = None) -> dict[str, str]:
+def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, str]:
     """
-    Do what of a plan is not done yet. A run that fails is named, and the rest goes on.
+    Do the runs of a plan that are not finished yet. A run that fails does not stop the others.
 
     Args:
         runs (list of [`Run`]):
             All runs of the plan.
-        processes ([`Processes`], *optional*):
-            Who shares it out; defaults to this process alone.
+        worker ([`Worker`], *optional*):
+            This process among those that share the plan; by default it does all.
 
     Returns:
-        Run -> why it is not finished, of this process's runs.
+        Name of each of this process's runs that is not finished -> the reason.
     """
-    processes = processes or Processes()
+    worker = worker or Worker()
     numbers = {run.name: number for run, number in numbered(runs)}
-    mine = share(runs, processes)
-    missing = {}
+    mine = share(runs, worker)
+    unfinished = {}
     for position, run in enumerate(mine, start=1):
         where = f"[{position}/{len(mine)}] {run.name}"
         if run.needs is not None:
-            processes.wait_for(run.needs.name, numbers[run.needs.name])
+            worker.wait_for(run.needs.name, numbers[run.needs.name])
         if run.state == "finished":
             note(f"{where}: finished before")
         elif run.needs is not None and run.needs.state != "finished":
-            missing[run.name] = f"its model, {run.needs.name}, is not there"
+            unfinished[run.name] = f"its model, {run.needs.name}, is not finished"
         else:
             note(where)
             try:
                 run.do()
             except RUN_ERRORS as error:
                 logger.error(f"{run.name} failed", exc_info=error)
-                missing[run.name] = run.told(error)
-        processes.tell(run.name)
-    if missing:
-        note(f"{len(missing)} of {len(mine)} runs are not finished; the same command goes on with them:")
-        for name, reason in missing.items():
+                unfinished[run.name] = run.explain(error)
+        worker.announce(run.name)
+    if unfinished:
+        note(f"{len(unfinished)} of {len(mine)} runs are not finished; the same command resumes them:")
+        for name, reason in unfinished.items():
             note(f"  {name}: {reason}")
-    return missing
+    return unfinished

@@ -1,4 +1,4 @@
-"""Who does which run of a plan: the processes of one `accelerate launch`, and machines by `--shard i/n`."""
+"""Sharing the runs of a plan: among the processes of one `accelerate launch`, and among machines by `--shard i/n`."""
 
 import os
 from dataclasses import dataclass
@@ -10,93 +10,93 @@ from torch.distributed import PrefixStore, Store, rendezvous
 from ...errors import UsageError
 
 
-# What a launcher tells its processes by. Without it, a training run is one of a single process.
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Longest time that one process waits for what another one trains.
-PATIENCE = timedelta(days=30)
+# Variables that a launcher sets for its processes. Without them, training uses a single process.
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Longest wait for a run of another process.
+TIMEOUT = timedelta(days=30)
 
 
 @dataclass
-class Processes:
+class Worker:
     """
-    One process of those that share out a plan. Each does whole runs by itself: split over several, a run's batches,
-    and so its results, would be others.
+    This process, one of those that share a plan. Each does whole runs by itself: a run that several processes train
+    has other batches, and so other results.
 
     Args:
         index (`int`, *optional*, defaults to 0):
             Number of this process among all.
         count (`int`, *optional*, defaults to 1):
             Number of processes, over all shards.
-        launched (`int`, *optional*, defaults to 1):
-            Number of processes in this shard, started by one launcher; they can wait for one another.
+        per_shard (`int`, *optional*, defaults to 1):
+            Number of processes in this shard. One launcher started them, and they can wait for one another.
         store (`Store`, *optional*):
-            By which they do.
+            How they do that.
     """
 
     index: int = 0
     count: int = 1
-    launched: int = 1
+    per_shard: int = 1
     store: Store | None = None
 
     @classmethod
-    def join(cls, shard: str | None = None) -> "Processes":
+    def join(cls, shard: str | None = None) -> "Worker":
         """
-        Join the processes of the launcher that started this one, if one did, and take this one out of their group.
+        Join the processes of the launcher that started this one, if one did. Afterwards this process trains alone: the
+        launcher's variables are removed from its environment.
 
         Args:
             shard (`str`, *optional*):
                 `i/n`: this is shard i of n, counted from 1.
 
         Raises:
-            UsageError: if the shard is not of that form.
+            UsageError: if the shard has another form.
         """
         number, _, n_shards = (shard or "1/1").partition("/")
         if not (number.isdecimal() and n_shards.isdecimal() and 1 <= int(number) <= int(n_shards)):
             raise UsageError(f"--shard is i/n with i from 1 to n, such as 1/2, not {shard!r}")
-        rank, launched, store = 0, int(os.environ.get("WORLD_SIZE", 1)), None
-        if launched > 1:
+        rank, per_shard, store = 0, int(os.environ.get("WORLD_SIZE", 1)), None
+        if per_shard > 1:
             store, rank, _ = next(rendezvous("env://", timeout=timedelta(minutes=10)))
             store = PrefixStore("plan", store)
             take_one_device(int(os.environ["LOCAL_RANK"]))
-            for name in LAUNCHED:
+            for name in LAUNCHER_VARIABLES:
                 os.environ.pop(name, None)
-        return cls((int(number) - 1) * launched + rank, int(n_shards) * launched, launched, store)
+        return cls((int(number) - 1) * per_shard + rank, int(n_shards) * per_shard, per_shard, store)
 
     @property
     def is_first(self) -> bool:
         """Whether this is the first process of its shard, which writes what is written once."""
-        return self.index % self.launched == 0
+        return self.index % self.per_shard == 0
 
-    def does(self, number: int) -> bool:
-        """Whether a run, by its number, is this process's."""
+    def owns(self, number: int) -> bool:
+        """Whether the run of that number belongs to this process."""
         return number % self.count == self.index
 
-    def tell(self, event: str):
-        """Let the other processes of the shard know that something is over."""
+    def announce(self, event: str):
+        """Let the other processes of the shard know that an event has happened."""
         if self.store is not None:
             self.store.set(event, "over")
 
     def wait_for(self, event: str, number: int):
-        """Wait until the process that does run `number` has told of it; not, if it is of another shard."""
+        """Wait until the process that owns run `number` announces an event. Other shards are not waited for."""
         owner = number % self.count
-        if self.store is not None and owner // self.launched == self.index // self.launched:
-            self.store.wait([event], PATIENCE)
+        if self.store is not None and owner // self.per_shard == self.index // self.per_shard:
+            self.store.wait([event], TIMEOUT)
 
     def wait_for_all(self):
-        """Wait until all processes of the shard have come here. The first one is the last to leave: it may hold the
-        store."""
+        """Wait until all processes of the shard are here. The first one leaves last: it may hold the store."""
         if self.store is None:
             return
-        first = self.index - self.index % self.launched
-        self.tell(f"arrived {self.index}")
-        self.store.wait([f"arrived {first + rank}" for rank in range(self.launched)], PATIENCE)
-        self.tell(f"left {self.index}")
+        first = self.index - self.index % self.per_shard
+        self.announce(f"arrived {self.index}")
+        self.store.wait([f"arrived {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
+        self.announce(f"left {self.index}")
         if self.is_first:
-            self.store.wait([f"left {first + rank}" for rank in range(self.launched)], PATIENCE)
+            self.store.wait([f"left {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
 
 
 def take_one_device(local_rank: int):
-    """See one of the machine's GPUs only, lest Trainer spread a run over all of them; before CUDA is first used."""
+    """Hide all GPUs but one, before CUDA is first used: Trainer spreads a run over all that it sees."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     if not visible:
         visible = [str(number) for number in range(torch.cuda.device_count())]

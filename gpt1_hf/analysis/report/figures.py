@@ -1,4 +1,4 @@
-"""Line plots as SVG whose colours are CSS variables, so that one picture can be read on light and on dark pages."""
+"""Line plots as SVG. Their colours are CSS variables, so that one plot suits light and dark pages."""
 
 import io
 import logging
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
-# Drawn in these colours, which then become variables.
+# Placeholder colours, which CSS variables replace in the SVG.
 INK, GRID = "#010203", "#040506"
 VARIABLES = {INK: "var(--ink, #767676)", GRID: "var(--grid, #8884)"}
-# Of a contrast of 3 and more to both white and near black.
+# Contrast of at least 3 both on white and on near black.
 COLORS = ("#2f7ed8", "#d9660b", "#1f9d63", "#b04fc4", "#d23f57", "#8a7a12", "#0e93a8", "#8a6d5c")
 STYLE = {
-    "svg.fonttype": "none",  # texts stay texts
+    "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # a `$` in a name is a `$`
     "font.family": "sans-serif",
     "font.size": 10,
@@ -32,19 +32,7 @@ STYLE = {
 
 @dataclass
 class Series:
-    """
-    A line.
-
-    Args:
-        label (`str`):
-            Its name in the legend.
-        points (list of `(float, float)`):
-            x and y, in the order of x.
-        dashed (`bool`, *optional*, defaults to `False`):
-            Whether it is dashed.
-        color (`int`, *optional*):
-            Its colour, by number; defaults to its own.
-    """
+    """A line through points (x, y), sorted by x. `color` is an index into `COLORS`; by default the line's own."""
 
     label: str
     points: list[tuple[float, float]]
@@ -54,21 +42,7 @@ class Series:
 
 @dataclass
 class Figure:
-    """
-    A picture of lines.
-
-    Args:
-        name (`str`):
-            Its file's name.
-        title, x_label, y_label, caption (`str`):
-            Its texts.
-        series (list of [`Series`]):
-            Its lines.
-        log_x (`bool`, *optional*, defaults to `False`):
-            Whether the x axis is logarithmic.
-        few_x (`bool`, *optional*, defaults to `False`):
-            Whether x are a few whole numbers, each of which is shown.
-    """
+    """A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values."""
 
     name: str
     title: str
@@ -80,11 +54,10 @@ class Figure:
     few_x: bool = False
 
     def __post_init__(self):
-        self.name = re.sub(r"[^\w.-]+", "-", self.name)  # tasks have names from results.json, which may be anyone's
+        self.name = re.sub(r"[^\w.-]+", "-", self.name)  # names come from results.json, which may hold anything
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to draw."""
         return not any(series.points for series in self.series)
 
 
@@ -93,8 +66,8 @@ def draw(figure: Figure) -> str | None:
     Draw a figure.
 
     Returns:
-        `str`: an `<svg>` element for a page that sets the CSS variables `--ink` and `--grid`; `None`, with a warning,
-        without matplotlib.
+        `str`: an `<svg>` element for a page that sets the CSS variables `--ink` and `--grid`. Without matplotlib,
+        `None` and a warning.
     """
     try:
         from matplotlib import rc_context
@@ -102,7 +75,7 @@ def draw(figure: Figure) -> str | None:
     except ImportError:
         logger.warning("plots need matplotlib: pip install 'gpt1_hf[plots]'")
         return None
-    with rc_context({**STYLE, "svg.hashsalt": figure.name}):  # the same ids in every drawing, others in every figure
+    with rc_context({**STYLE, "svg.hashsalt": figure.name}):  # ids that are reproducible, and unique on a page
         canvas = Canvas(figsize=(7, 4.2), layout="constrained")
         axes = canvas.subplots()
         for number, series in enumerate(series for series in figure.series if series.points):
@@ -115,7 +88,7 @@ def draw(figure: Figure) -> str | None:
         axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
         if figure.log_x:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:,.0f}")  # the default one writes powers as formulas
+            axes.xaxis.set_major_formatter("{x:,.0f}")  # matplotlib's own writes powers as formulas
             axes.xaxis.set_minor_formatter("")
         if figure.few_x:
             axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
@@ -128,14 +101,14 @@ def draw(figure: Figure) -> str | None:
     svg = svg[svg.index("<svg") :]
     for color, variable in VARIABLES.items():
         svg = svg.replace(color, variable)
-    # The page decides on the size.
+    # The page sets the size.
     head, bracket, rest = svg.partition(">")
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     return head + bracket + re.sub(r"<metadata>.*?</metadata>", "", rest, count=1, flags=re.DOTALL)
 
 
 def standalone(svg: str) -> str:
-    """An SVG of [`draw`] as a file of its own, which brings its colours along."""
+    """An SVG of [`draw`] as a file of its own, with its own colours."""
     style = (
         "<style>:root{--ink:#24292f;--grid:#8884}"
         "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"

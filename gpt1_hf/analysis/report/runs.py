@@ -1,15 +1,15 @@
-"""What runs have left behind: their results, their settings and the log of their losses."""
+"""Read back what runs have written: their results, their settings and the log of their losses."""
 
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ...evaluation.results import RESULTS, Result
-from ...training.resume import checkpoints
-from ..plan.run import RECORD, read_record
+from ...training.exact_resume import checkpoints
+from ...training.run_folder import PLAN_RECORD, read_plan_record
 
 
 logger = logging.getLogger(__name__)
@@ -18,45 +18,50 @@ STATE = "trainer_state.json"  # transformers' own name
 
 
 @dataclass
-class Record:
+class CollectedRun:
     """
-    A run's folder.
+    A run, as its folder describes it.
 
     Args:
         name (`str`):
-            Its path below the folder that was searched.
+            Path of the folder, below the one that was searched.
         results (list of [`Result`]):
-            Its numbers; none, if it failed.
-        run (`dict`):
-            What a plan has noted on it: `variant`, `settings`, `command`, `state`, ...; empty, if it is of none.
+            Its results; empty if it failed.
+        plan (`dict`):
+            Its `plan_run.json`: `variant`, `settings`, `command`, `state`, ...; empty if it belongs to no plan.
         log (list of `dict`):
-            Its Trainer's log.
+            The Trainer's log.
     """
 
     name: str
     results: list[Result]
-    run: dict[str, Any]
-    log: list[dict[str, Any]]
+    plan: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def variant(self) -> str:
-        """What of the compared ones it is, by its plan or by its settings."""
-        if self.run:
-            return self.run["variant"]
+        """The ablation's variant, from the plan or else from the settings."""
+        if self.plan:
+            return self.plan["variant"]
         details = self.results[0].details if self.results else {}
         if details.get("from_scratch"):
             return "no_pretraining"
         return "no_auxiliary" if details.get("lm_coef") == 0 else "full"
 
+    @property
+    def losses(self) -> list[tuple[float, float]]:
+        """Update and training loss, of each update that was logged."""
+        return [(entry["step"], entry["loss"]) for entry in self.log if "loss" in entry and "step" in entry]
 
-def collect(folder: str | Path) -> list[Record]:
+
+def collect(folder: str | Path) -> list[CollectedRun]:
     """
-    Read all runs below a folder, in the order of their names. A result that a run of several seeds or parts repeats in
-    its own list is read once.
+    Read all runs below a folder, sorted by name. The `results.json` of a run over several seeds or parts repeats the
+    results of the folders below it: these are read once.
     """
     folder = Path(folder)
-    places = {path.parent for name in (RESULTS, RECORD) for path in folder.rglob(name)}
-    records, seen = [], set()
+    places = {path.parent for name in (RESULTS, PLAN_RECORD) for path in folder.rglob(name)}
+    runs, seen = [], set()
     for place in sorted(places, key=lambda place: (-len(place.parts), place)):
         results = []
         for row in read_rows(place / RESULTS):
@@ -65,29 +70,29 @@ def collect(folder: str | Path) -> list[Record]:
             if key not in seen:
                 results.append(as_result(row))
             seen.add(key)
-        run = read_record(place)
-        if results or run:
-            records.append(Record(place.relative_to(folder).as_posix(), results, run, read_log(place)))
-    return sorted(records, key=lambda record: record.name)
+        plan = read_plan_record(place)
+        if results or plan:
+            runs.append(CollectedRun(place.relative_to(folder).as_posix(), results, plan, read_log(place)))
+    return sorted(runs, key=lambda run: run.name)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `results.json`; none, with a warning, if it is not one."""
+    """Rows of a `results.json`. A file that is not one gives no rows and a warning."""
     if not path.is_file():
         return []
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        logger.warning(f"{path} is left out: it is not valid JSON ({error})")
+        logger.warning(f"{path} is skipped: it is not valid JSON ({error})")
         return []
     if not isinstance(rows, list) or not all(map(is_row, rows)):
-        logger.warning(f"{path} is left out: it is not a list of results")
+        logger.warning(f"{path} is skipped: it is not a list of results")
         return []
     return rows
 
 
 def is_row(row: Any) -> bool:
-    """Whether something has what a report needs; `results_schema.json` says all that our commands write."""
+    """Whether an object has what a report needs. `results_schema.json` describes all that our commands write."""
     return (
         isinstance(row, dict)
         and all(isinstance(row.get(name), str) for name in ("task", "metric"))
@@ -99,32 +104,32 @@ def is_row(row: Any) -> bool:
 
 
 def as_result(row: dict[str, Any]) -> Result:
-    """A result from its JSON object; what it lacks is `None`, what it has too much is left out."""
+    """A result from its JSON object. Missing keys become `None`; unknown keys are dropped."""
     known = {field.name: row.get(field.name) for field in fields(Result)}
     return Result(**{**known, "details": row.get("details") or {}})
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The Trainer's log of a run, from its folder or from its last checkpoint."""
+    """The Trainer's log, from a run's folder or else from its last checkpoint."""
     for place in (folder, *checkpoints(folder)):
         if (place / STATE).is_file():
             try:
                 return json.loads((place / STATE).read_text(encoding="utf-8"))["log_history"]
-            except (ValueError, LookupError, TypeError):  # of a run that was killed while it wrote it
-                logger.warning(f"{place / STATE} is left out: it is not a Trainer's state")
+            except (ValueError, LookupError, TypeError):  # the run was killed while it wrote the file
+                logger.warning(f"{place / STATE} is skipped: it is not a Trainer's state")
     return []
 
 
-def scores(records: Iterable[Record]) -> Iterator[tuple[Record, Result]]:
-    """The fine-tuned models' results on their evaluation splits."""
-    for record in records:
-        for result in record.results:
+def scores(runs: Iterable[CollectedRun]) -> Iterator[tuple[CollectedRun, Result]]:
+    """Results of fine-tuned models on their evaluation splits, each with its run."""
+    for run in runs:
+        for result in run.results:
             if "from_scratch" in result.details and str(result.split).startswith(("validation", "test")):
-                yield record, result
+                yield run, result
 
 
-def labels(models: Iterable[str]) -> dict[str, str]:
-    """Short names of models for tables and figures: the last part of a path that is no Hub id, if it tells apart."""
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """Model -> its name in tables and figures. Of a path, that is the last part where no other model has the same."""
     models = sorted(set(models))
     short = {model: model.rstrip("/").rpartition("/")[2] if model.count("/") > 1 else model for model in models}
     names = list(short.values())

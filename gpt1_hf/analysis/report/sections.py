@@ -1,4 +1,4 @@
-"""Tables and figures that an analysis makes, and how they become Markdown."""
+"""Sections of a report, made of tables and figures, and how they become Markdown."""
 
 import html
 from collections.abc import Sequence
@@ -7,24 +7,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...files import write_text
 from .figures import Figure, draw, standalone
 
 
 @dataclass
 class Table:
-    """
-    A table of texts.
-
-    Args:
-        title (`str`):
-            Its heading.
-        headers (`list[str]`):
-            Names of its columns.
-        rows (list of `list[str]`):
-            Its cells.
-        note (`str`):
-            What to know of it.
-    """
+    """A table of texts under a heading; the note goes below it."""
 
     title: str
     headers: list[str]
@@ -32,7 +21,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """As GitHub's Markdown, under a heading."""
+        """As GitHub's Markdown."""
         rows = [[escape(cell) for cell in row] for row in self.rows]
         text = tabulate(
             rows, headers=[escape(header) for header in self.headers], tablefmt="github", disable_numparse=True
@@ -42,19 +31,7 @@ class Table:
 
 @dataclass
 class Section:
-    """
-    What belongs together in a report.
-
-    Args:
-        title (`str`):
-            Its heading.
-        tables (list of [`Table`]):
-            Tables.
-        figures (list of [`Figure`]):
-            Figures.
-        note (`str`):
-            What to know of it.
-    """
+    """Tables and figures under one heading; the note comes first."""
 
     title: str
     tables: list[Table] = field(default_factory=list)
@@ -62,7 +39,7 @@ class Section:
     note: str = ""
 
     def markdown(self, folder: str = "figures") -> str:
-        """As Markdown; the figures are files in a folder beside it, see [`write_figures`]."""
+        """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""
         parts = [f"## {escape(self.title)}", escape(self.note), *(table.markdown() for table in self.tables)]
         for figure in self.figures:
             if figure.is_empty:
@@ -73,25 +50,28 @@ class Section:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, in a table too."""
+    """Text that Markdown shows as it is, also in a table."""
     text = html.escape(" ".join(str(text).split()), quote=False)
     for sign in "\\`*_[]|":
         text = text.replace(sign, f"\\{sign}")
     return text
 
 
+def signed(value: float | None) -> str:
+    """A difference as a cell."""
+    return "" if value is None else f"{value:+.1f}".replace("-", "−")
+
+
 def write_figures(sections: Sequence[Section], folder: Path):
-    """Write the figures of some sections that have data, an SVG file each."""
+    """Write an SVG file for each figure that has data."""
     for figure in (figure for section in sections for figure in section.figures):
         if not figure.is_empty and (svg := draw(figure)) is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{figure.name}.svg").write_text(standalone(svg), encoding="utf-8")
+            write_text(folder / f"{figure.name}.svg", standalone(svg))
 
 
-def write_section(section: Section, folder: Path) -> Path:
-    """Write a section as `analysis.md`, and its figures beside it."""
-    path = folder / "analysis.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(section.markdown() + "\n", encoding="utf-8")
-    write_figures([section], folder / "figures")
+def write_section(section: Section, folder: str | Path) -> Path:
+    """Write a section as `analysis.md`, with its figures beside it."""
+    path = Path(folder) / "analysis.md"
+    write_text(path, section.markdown() + "\n")
+    write_figures([section], path.parent / "figures")
     return path

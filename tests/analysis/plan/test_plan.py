@@ -10,12 +10,12 @@ import yaml
 
 from gpt1_hf.analysis.plan import run as run_module
 from gpt1_hf.analysis.plan.plan import Plan, carry_out, share
-from gpt1_hf.analysis.plan.run import RECORD
-from gpt1_hf.analysis.plan.workers import Processes
-from gpt1_hf.cli.analyze import ACTIONS, PLANS
+from gpt1_hf.analysis.plan.workers import Worker
+from gpt1_hf.cli.analyze import is_plan
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.resources import recipes_dir
+from gpt1_hf.training.run_folder import PLAN_RECORD
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_lists_and_all_layers_become_variants(write_plan):
     assert [run.settings["transfer_layers"] for run in runs[1:]] == [0, 1, 2, 0, 1, 2]
 
 
-def test_an_existing_model_needs_no_run_and_tells_its_layers(write_plan, base_model):
+def test_an_existing_model_needs_no_run_and_has_its_own_layers(write_plan, base_model):
     variants = {"some": {"model": base_model, "transfer_layers": "all"}}
     runs = Plan.read(write_plan(variants=variants), tasks=["cola"]).runs()
     assert {run.kind for run in runs} == {"finetune"}
@@ -110,12 +110,12 @@ def test_bad_plans_are_refused(write_plan, changes, message):
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "analysis").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_read_and_say_how_to_run_them(path):
     action = path.stem.removesuffix("_small").replace("_", "-")
-    if action in PLANS:
+    if is_plan(action):
         runs = Plan.read(str(path)).runs()
         assert "finetune" in {run.kind for run in runs}
         assert len({run.name for run in runs}) == len(runs)
     else:
-        settings = import_module(f"gpt1_hf.analysis.{ACTIONS[action]}").Arguments
+        settings = import_module(f"gpt1_hf.analysis.measure.{path.stem}").Arguments
         args = parse(settings, ["--config", str(path)], action, "")
         assert all(getattr(args, key) == value for key, value in yaml.safe_load(path.read_text()).items())
     text = path.read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def test_finished_runs_are_skipped_and_changed_ones_are_done_again(write_plan, d
     assert len(started) == 9 + 8
 
 
-def test_settings_that_move_no_number_do_not_count(write_plan, done):
+def test_settings_that_leave_the_numbers_as_they_are_do_not_count(write_plan, done):
     started, _ = done
     carry_out(Plan.read(write_plan()).runs())
     overrides = {kind: {"logging_steps": 7, "data_dir": "elsewhere"} for kind in ("pretrain", "finetune")}
@@ -174,7 +174,7 @@ def test_a_run_whose_results_are_gone_is_done_again(write_plan, done, tmp_path):
     assert started[8:] == [str(runs[-1].folder)]
 
 
-def test_old_checkpoints_of_other_settings_are_not_gone_on_with(write_plan, done):
+def test_checkpoints_of_other_settings_are_not_resumed(write_plan, done):
     model = Plan.read(write_plan()).runs()[0]
     carry_out([model])
     checkpoint = model.folder / "checkpoint-2"
@@ -194,12 +194,12 @@ def test_failed_runs_are_named_and_the_rest_goes_on(write_plan, done, capsys):
     missing = carry_out(runs)
     assert missing == {
         "pretrain/lstm": "no luck",
-        "finetune/cola/lstm/seed-42": "its model, pretrain/lstm, is not there",
+        "finetune/cola/lstm/seed-42": "its model, pretrain/lstm, is not finished",
         "finetune/cola/full/seed-43": "no luck",
-        "finetune/cola/lstm/seed-43": "its model, pretrain/lstm, is not there",
-        "finetune/sst2/lstm/seed-42": "its model, pretrain/lstm, is not there",
+        "finetune/cola/lstm/seed-43": "its model, pretrain/lstm, is not finished",
+        "finetune/sst2/lstm/seed-42": "its model, pretrain/lstm, is not finished",
     }
-    record = json.loads((runs[1].folder / RECORD).read_text())
+    record = json.loads((runs[1].folder / PLAN_RECORD).read_text())
     assert (record["state"], record["error"]) == ("failed", "no luck")
     out = capsys.readouterr().err
     assert "5 of 8 runs are not finished" in out
@@ -222,23 +222,23 @@ def test_a_bug_is_not_taken_for_a_failed_run(write_plan, monkeypatch):
 
 def test_shares_of_a_plan_make_it_whole(write_plan):
     runs = Plan.read(write_plan()).runs()
-    shares = [share(runs, Processes.join(f"{number}/3")) for number in (1, 2, 3)]
+    shares = [share(runs, Worker.join(f"{number}/3")) for number in (1, 2, 3)]
     assert sorted(names(sum(shares, []))) == sorted(names(runs))
     assert all(len(part) in (2, 3) for part in shares)
     for bad in ("0/2", "3/2", "1", "a/b", "-1/2"):
         with pytest.raises(GPT1Error, match="--shard"):
-            Processes.join(bad)
+            Worker.join(bad)
 
 
-def test_a_shard_leaves_runs_whose_model_is_anothers(write_plan, done):
+def test_a_shard_skips_runs_whose_model_is_of_another_shard(write_plan, done):
     runs = Plan.read(write_plan()).runs()
-    second = Processes.join("2/2")
+    second = Worker.join("2/2")
     missing = carry_out(runs, second)
     assert missing == {}  # the second half of either kind is the LSTM's
     variants = {"full": {"model": "transformer"}, "other": {"model": "transformer", "lm_coef": 0.0}}
     runs = Plan.read(write_plan(variants=variants, models_dir=str(runs[0].folder.parent / "new"))).runs()
-    assert set(carry_out(runs, second).values()) == {"its model, pretrain/transformer, is not there"}
-    assert carry_out(runs, Processes.join("1/2")) == {}
+    assert set(carry_out(runs, second).values()) == {"its model, pretrain/transformer, is not finished"}
+    assert carry_out(runs, Worker.join("1/2")) == {}
     assert carry_out(runs, second) == {}
 
 
@@ -258,4 +258,4 @@ def test_what_an_error_advises_is_what_a_plan_takes(write_plan):
     model, *_, run = Plan.read(write_plan()).runs()
     error = GPT1Error("give --data_dir,\nor --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix")
     expected = "give --{}.data_dir, or --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix"
-    assert (model.told(error), run.told(error)) == (expected.format("pretrain"), expected.format("finetune"))
+    assert (model.explain(error), run.explain(error)) == (expected.format("pretrain"), expected.format("finetune"))

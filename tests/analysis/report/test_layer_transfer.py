@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM
-from gpt1_hf.analysis.report.report import layer_transfer
-from gpt1_hf.analysis.report.runs import Record
+from gpt1_hf.analysis.report.analyses import layer_transfer
+from gpt1_hf.analysis.report.runs import CollectedRun
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.results import Result
 from gpt1_hf.training.arguments import FinetuneArguments
@@ -97,13 +97,13 @@ def test_numbers_of_layers_that_there_are_not(base_model, tmp_path):
 
 
 def test_the_curve_is_the_means_over_seeds():
-    records = []
+    runs = []
     for n_layers, split, values in ((0, "validation", (50, 60)), (2, "validation", (70,)), (0, "train", (90,))):
         for seed, value in enumerate(values):
             details = {"transfer_layers": n_layers, "from_scratch": False}
             row = Result("sst2", split, "accuracy", value, 10, 91.3, "m", seed, details)
-            records.append(Record(f"{n_layers}-{split}-{seed}", [row], {}, []))
-    table, figure = layer_transfer.section(records).tables[0], layer_transfer.section(records).figures[0]
+            runs.append(CollectedRun(f"{n_layers}-{split}-{seed}", [row]))
+    (table,), (figure,) = layer_transfer.section(runs).tables, layer_transfer.section(runs).figures
     assert table.headers == ["task", "split", "0", "2"]
     assert table.rows == [
         ["sst2", "train", "90.0", "not run"],

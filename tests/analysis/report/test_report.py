@@ -4,18 +4,23 @@ import html.parser
 import json
 import math
 import re
+from importlib import import_module
 
 import pytest
 
-from gpt1_hf.analysis.report import ablations, auxiliary, benchmarks, paper
-from gpt1_hf.analysis.report import zero_shot as zero_shot_section
+from gpt1_hf.analysis.report import paper, paper_tables
+from gpt1_hf.analysis.report.analyses import ablations, auxiliary
+from gpt1_hf.analysis.report.analyses import zero_shot as zero_shot_section
 from gpt1_hf.analysis.report.figures import Figure, Series, draw, standalone
-from gpt1_hf.analysis.report.report import report
-from gpt1_hf.analysis.report.runs import collect, labels
+from gpt1_hf.analysis.report.report import build, report
+from gpt1_hf.analysis.report.runs import CollectedRun, collect, short_names
 from gpt1_hf.analysis.report.sections import Table, escape
 from gpt1_hf.cli import main
+from gpt1_hf.cli.analyze import analyses
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.tasks import all_tasks
+from gpt1_hf.evaluation.task_scores import task_results
+from gpt1_hf.tasks import all_tasks, load_task
+from gpt1_hf.training.finetune_all import comparison
 
 
 EVIL = "<script>alert('x')</script> | `code` $a_b$ & \"q\""
@@ -33,7 +38,7 @@ def write_run(folder, rows, run=None, log=()):
 
 
 def row(task="cola", value=40.0, split="validation", metric=None, model="small", seed=42, **details):
-    metric = metric or paper.TABLE_5.get(task, "accuracy")
+    metric = metric or load_task(task).metric
     details = {"from_scratch": False, "lm_coef": 0.5, "n_train_examples": 100, "device": "CPU", **details}
     known = {"task": task, "split": split, "metric": metric, "value": value, "n_examples": 50, "paper": None}
     return {**known, "model": model, "seed": seed, "details": details}
@@ -53,29 +58,58 @@ def cells(table, *start):
 
 
 def test_the_papers_numbers_are_those_of_the_tasks():
-    tasks = all_tasks()
-    for cell in (cell for cells in paper.TABLES.values() for cell in cells):
-        task = tasks[cell.task]
-        assert (cell.paper, cell.prior) == task.numbers(cell.subset or None), cell
-        assert cell.metric == task.metric
-    assert {cell.task for cells in paper.TABLES.values() for cell in cells} == {
-        task.id for task in tasks.values() if task.paper is not None
-    }
+    columns = [column for table in paper.TABLES.values() for column in table]
+    tasks = {task.id: task for task in all_tasks().values() if task.paper is not None}
+    assert {column.task for column in columns} == set(tasks)
+    for task in tasks.values():  # every number of a task has its column
+        parts = {None, *task.subsets} if task.pooled else {*task.subsets}
+        assert {column.subset for column in columns if column.task == task.id} == parts
+    shown = [row for table in paper_tables.section([]).tables for row in table.rows if row[0] != "GLUE"]
+    for column, (title, _, prior, number, *_) in zip(columns, shown, strict=True):
+        assert title == column.title
+        assert (float(number), float(prior)) == tasks[column.task].numbers(column.subset)
 
 
 def test_table_5_adds_up():
-    by_task = {cell.task: cell.paper for cells in paper.TABLES.values() for cell in cells if not cell.subset}
-    full = dict(zip(paper.TABLE_5, paper.ABLATIONS["full"].values, strict=True))
-    assert {task: value for task, value in full.items() if task != "mnli"} == {
-        task: by_task[task] for task in full if task != "mnli"
-    }
+    full = paper.ABLATIONS["full"].by_task
+    assert full["mnli"] == 81.8  # as the paper prints the mean of 82.1 and 81.4
+    for task in set(full) - {"mnli"}:
+        assert full[task] == load_task(task).paper
     for ablation in paper.ABLATIONS.values():
         if ablation.values:
             # The paper's averages are of numbers with more digits than it prints.
             assert sum(ablation.values) / 8 == pytest.approx(ablation.average, abs=0.2), ablation
 
 
-def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
+def test_every_analysis_has_its_section(tmp_path):
+    planned(tmp_path, "cola", "full", 30.0)
+    titles = {section.title for section in build(collect(tmp_path), "runs").sections}
+    for name in analyses():
+        module = import_module(f"gpt1_hf.analysis.report.analyses.{name.replace('-', '_')}")
+        assert module.section([]).title in titles
+
+
+def test_finetune_all_shows_the_same_numbers():
+    """The table of `gpt1 finetune --task all` and that of `gpt1 report` agree on the paper's numbers."""
+    results = []
+    for task in all_tasks().values():
+        rows = task.load("validation", sample=True)
+        predictions = [{**row, "prediction": row["label"]} for row in rows]
+        results += task_results(task, "validation", predictions, model="m", seed=42, details={"from_scratch": False})
+    shown = set()
+    for line in comparison(results, {}, "github").splitlines():
+        if line.startswith("| ") and "task" not in line:
+            task, split, metric, *numbers = (cell.strip() for cell in line.split("|")[1:6])
+            if metric == load_task(task).metric:
+                shown.add((task, split.partition("_")[2] or None, *numbers))
+    tables = paper_tables.section([CollectedRun("all", results)]).tables
+    columns = [column for table in paper.TABLES.values() for column in table]
+    reported = [row for table in tables for row in table.rows if row[0] != "GLUE"]
+    assert shown == {(c.task, c.subset, row[2], row[3]) for c, row in zip(columns, reported, strict=True)}
+    assert not any("not run" in row for row in reported)
+
+
+def test_the_tables_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     write_run(tmp_path / "small", [row(value=10, n_train_examples=100)])
     for seed, value in ((42, 20.0), (43, 30.0)):
         write_run(tmp_path / f"big-{seed}", [row(value=value, seed=seed, n_train_examples=8000)])
@@ -84,7 +118,7 @@ def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     write_run(tmp_path / "held", [row(value=7, split="held-out train", n_train_examples=9000)])
     write_run(tmp_path / "mnli", [row("mnli", 50, "validation_matched"), row("mnli", 51, "validation_mismatched")])
     write_run(tmp_path / "sample", [row("sst2", 60, sample=True)])
-    section = benchmarks.section(collect(tmp_path))
+    section = paper_tables.section(collect(tmp_path))
     nli, qa, other = section.tables
     ours = ["ours: small", "ours: small (sample)", "ours: small from scratch"]
     assert other.headers == ["data", "metric", "prior", "paper", *ours]
@@ -98,21 +132,21 @@ def test_benchmarks_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     assert {cells[4] for cells in qa.rows} == {"not run"}
 
 
-def test_the_test_set_goes_before_the_validation_set(tmp_path):
+def test_the_test_set_is_preferred_to_the_validation_set(tmp_path):
     write_run(tmp_path / "a", [row("story_cloze", 60, "validation"), row("story_cloze", 62, "test")])
     write_run(tmp_path / "b", [row("story_cloze", 70, "validation", seed=43), row("story_cloze", 64, "test", seed=43)])
-    _, qa, _ = benchmarks.section(collect(tmp_path)).tables
+    _, qa, _ = paper_tables.section(collect(tmp_path)).tables
     assert cells(qa, "Story Cloze")["ours: small"] == "63.0 ± 1.4 (2) on 100 rows"
 
 
 def test_models_have_short_names_that_tell_them_apart():
-    assert labels(["runs/a/full", "runs/b/lstm", "owner/full", "gpt1-tiny"]) == {
+    assert short_names(["runs/a/full", "runs/b/lstm", "owner/full", "gpt1-tiny"]) == {
         "runs/a/full": "full",
         "runs/b/lstm": "lstm",
         "owner/full": "owner/full",
         "gpt1-tiny": "gpt1-tiny",
     }
-    assert set(labels(["runs/a/full", "runs/b/full"]).values()) == {"runs/a/full", "runs/b/full"}
+    assert set(short_names(["runs/a/full", "runs/b/full"]).values()) == {"runs/a/full", "runs/b/full"}
 
 
 def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
@@ -176,15 +210,15 @@ def test_results_of_several_seeds_are_read_once(tmp_path):
         write_run(tmp_path / "run" / f"seed-{one['seed']}", [one])
     over = [{**one, "details": {**one["details"], "over_seeds": {"mean": 45}}} for one in rows]
     (tmp_path / "run" / "results.json").write_text(json.dumps(over))
-    assert [record.name for record in collect(tmp_path)] == ["run/seed-42", "run/seed-43"]
+    assert [run.name for run in collect(tmp_path)] == ["run/seed-42", "run/seed-43"]
 
 
-def test_files_that_are_no_results_are_left_out_with_a_warning(tmp_path, caplog):
+def test_files_that_are_no_results_are_skipped_with_a_warning(tmp_path, caplog):
     for name, content in (("broken", "{"), ("other", '{"a": 1}'), ("short", '[{"task": "cola"}]')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(content)
     assert collect(tmp_path) == []
-    assert caplog.text.count("is left out") == 3
+    assert caplog.text.count("is skipped") == 3
     with pytest.raises(GPT1Error, match=r"holds no results.json"):
         report(tmp_path)
     with pytest.raises(GPT1Error, match="there is no folder"):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gpt1_hf import GPT1Config, hardware
+from gpt1_hf.analysis import run_plan
 from gpt1_hf.analysis.plan import cost
-from gpt1_hf.analysis.plan import execute as analyze
 from gpt1_hf.analysis.plan.plan import Plan, carry_out
 from gpt1_hf.cli import main
-from gpt1_hf.cli.analyze import PLANS, read_overrides
+from gpt1_hf.cli.analyze import analyses, read_overrides
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.processing_gpt1 import GPT1Processor
@@ -59,7 +59,7 @@ def test_rates_are_measured_on_the_architecture(write_plan):
 
 
 def test_measuring_ends(write_plan, monkeypatch):
-    """On a machine that is slow, an update is of few tokens; after a time, rates are reckoned from those known."""
+    """On a slow machine an update has few tokens; after a time, rates are computed from the measured ones."""
     transformer, lstm, *_, run = Plan.read(write_plan()).runs()
     cpu = torch.device("cpu")
     config = cost._architecture(transformer)
@@ -76,29 +76,29 @@ def test_measuring_ends(write_plan, monkeypatch):
     monkeypatch.setattr(cost, "RATES", {})
     monkeypatch.setattr(cost, "seconds", slow)
     monkeypatch.setattr(cost.torch, "randint", counted)
-    measured = cost.measure(config, "pretrain", 64, 32, cpu, torch.float32)
+    measured = cost.training_rate(cost.Update(config, "pretrain", 64, 32, cpu, torch.float32))
     assert tokens[:2] == [32, 32] and max(tokens) <= 0.5 / 0.132 * 32 and len(tokens) <= 6
     assert measured == pytest.approx(tokens[-1] / (0.001 * tokens[-1] + 0.1))
-    # No more time: another shape and another head are reckoned, an architecture of which nothing is known is not.
-    monkeypatch.setattr(cost, "ALL_SECONDS", 0.0)
+    # No more time: another shape and another head are computed; an architecture without a rate is measured.
+    monkeypatch.setattr(cost, "MAX_SECONDS", 0.0)
     n_updates = len(tokens)
-    longer = cost.measure(config, "pretrain", 64, 64, cpu, torch.float32)
+    longer = cost.training_rate(cost.Update(config, "pretrain", 64, 64, cpu, torch.float32))
     deeper = GPT1Config(**{**config.to_dict(), "num_hidden_layers": 20})
-    assert cost.measure(deeper, "pretrain", 64, 32, cpu, torch.float32) < 0.5 * measured
+    assert cost.training_rate(cost.Update(deeper, "pretrain", 64, 32, cpu, torch.float32)) < 0.5 * measured
     shallow = GPT1Config(**{**config.to_dict(), "num_hidden_layers": 0})
-    assert measured < cost.measure(shallow, "finetune", 64, 32, cpu, torch.float32) < 100 * measured
+    assert measured < cost.training_rate(cost.Update(shallow, "finetune", 64, 32, cpu, torch.float32)) < 100 * measured
     assert 0.5 * measured < longer < measured and len(tokens) == n_updates and len(cost.RATES) == 1
-    cost.measure(cost._architecture(lstm), "pretrain", 64, 32, cpu, torch.float32)
+    cost.training_rate(cost.Update(cost._architecture(lstm), "pretrain", 64, 32, cpu, torch.float32))
     assert len(tokens) > n_updates and len(cost.RATES) == 2
 
 
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_bf16):
-    """`--bf16 true` trains in fp32 on a CPU without bf16 instructions, and nothing is measured in an emulation."""
+    """`--bf16 true` trains in fp32 on a CPU without bf16 instructions, so fp32 is measured."""
     for module in (hardware, arguments):
         monkeypatch.setattr(module, "has_half_precision", lambda dtype, device: has_bf16)
     asked = []
-    monkeypatch.setattr(cost, "measure", lambda *shape: asked.append(shape[-2:]) or 1.0)
+    monkeypatch.setattr(cost, "training_rate", lambda update: asked.append(update[-2:]) or 1.0)
     changes = {"pretrain": {"bf16": True}, "finetune": {"bf16": True}}
     model, *_, run = Plan.read(write_plan(), overrides=changes).runs()
     assert not cost.estimate(model).reason and not cost.estimate(run).reason
@@ -108,7 +108,7 @@ def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_b
     assert asked[-1][1] == torch.float32
 
 
-def test_data_that_are_not_there_are_asked_for_once(write_plan, monkeypatch, tmp_path):
+def test_missing_data_are_looked_up_once(write_plan, monkeypatch, tmp_path):
     path = write_plan(tasks={"cola": {"seeds": 3}}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
     asked = []
 
@@ -122,7 +122,7 @@ def test_data_that_are_not_there_are_asked_for_once(write_plan, monkeypatch, tmp
     assert [cost.estimate(run, 10).reason for run in runs] == ["not there"] * len(runs) and len(asked) == 1
 
 
-def test_what_cannot_be_reckoned_says_why(write_plan, tmp_path):
+def test_an_unknown_cost_says_why(write_plan, tmp_path):
     path = write_plan(tasks={"cola": None}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
     *_, run = Plan.read(path).runs()
     estimate = cost.estimate(run, 10)
@@ -131,7 +131,7 @@ def test_what_cannot_be_reckoned_says_why(write_plan, tmp_path):
     assert "1 runs of unknown cost" in text and "nan" not in text
 
 
-def test_epochs_are_reckoned_once_the_corpus_is_tokenized(write_plan, tmp_path):
+def test_epochs_have_a_cost_once_the_corpus_is_tokenized(write_plan, tmp_path):
     epochs = {"pretrain": {"max_steps": -1, "num_train_epochs": 2}}
     model = Plan.read(write_plan(), overrides=epochs).runs()[0]
     assert "give max_steps" in cost.estimate(model, 10).reason
@@ -148,8 +148,8 @@ def test_dry_run_prints_the_plan_and_does_nothing(write_plan, tmp_path, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do +\d", out, re.MULTILINE)) == 8
-    # The plan is there before anything is reckoned.
-    plan, estimate = out.split("8 of 8 runs to do; what they cost is being reckoned")
+    # The plan is there before anything is estimated.
+    plan, estimate = out.split("8 of 8 runs to do; estimating their cost takes up to a minute")
     assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do *$", plan, re.MULTILINE)) == 8
     assert "M tokens" not in plan and "M tokens" in estimate
     assert "all: 8 of 8 runs to do" in out
@@ -165,7 +165,7 @@ def test_dry_run_prints_the_plan_before_it_measures(write_plan, monkeypatch, cap
         printed.append(capsys.readouterr().out)
         return cost.Cost(1, 1)
 
-    monkeypatch.setattr(analyze, "estimate", estimate)
+    monkeypatch.setattr(run_plan, "estimate", estimate)
     assert main(["analyze", "ablations", "--config", write_plan(), "--dry_run"]) == 0
     assert "finetune/cola/full/seed-42" in printed[0] and not any(printed[1:])
 
@@ -195,7 +195,7 @@ def test_bad_input_ends_in_one_sentence(write_plan, capsys):
     for message, argv in cases.items():
         assert main(["analyze", "ablations", *argv]) == 2
         assert message in capsys.readouterr().err
-    for action in PLANS:
+    for action in analyses():
         with pytest.raises(SystemExit) as stop:
             main(["analyze", action, "--help"])
         assert stop.value.code == 0
@@ -256,4 +256,4 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
         (result,) = json.loads((record.parent / "results.json").read_text())
         # Each run is one process's: its batches are not spread.
         assert result["details"]["batch_size"] == 32
-    assert run.stdout.count("[1/") == 2 and run.stdout.count("analysis.md") == 1
+    assert run.stderr.count("[1/") == 2 and run.stderr.count("analysis.md") == 1

@@ -10,7 +10,7 @@ from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.processing_gpt1 import GPT1Processor
 
 
-def analyze(*argv) -> int:
+def measure(*argv) -> int:
     return main(["analyze", "context-length", *map(str, argv)])
 
 
@@ -27,7 +27,7 @@ def test_text_and_task_at_each_length(base_model, tmp_path, texts, caplog):
 
     out = tmp_path / "out"
     argv = ["--model", base_model, "--text_file", text, "--lengths", 64, 8, 16, 128, "--output_dir", out]
-    assert analyze(*argv, "--finetuned", finetuned, "--task", "sst2", "--sample") == 0
+    assert measure(*argv, "--finetuned", finetuned, "--task", "sst2", "--sample") == 0
     assert "context of 64: not run at 128" in caplog.text
     rows = json.loads((out / "results.json").read_text())
     values = {(row["metric"], row["details"]["context_length"]): row["value"] for row in rows}
@@ -49,9 +49,9 @@ def test_bad_input_is_one_sentence(base_model, tmp_path, capsys):
         "all of the lengths are longer": [*out, "--text_file", tmp_path / "text.txt", "--lengths", 100],
     }
     for message, argv in cases.items():
-        assert analyze(*argv) == 1
+        assert measure(*argv) == 1
         assert message in capsys.readouterr().err
-    assert analyze(*out) == 2
+    assert measure(*out) == 2
     assert "analyze context-length needs --text_file or --finetuned" in capsys.readouterr().err
 
 

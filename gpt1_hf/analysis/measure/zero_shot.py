@@ -1,4 +1,4 @@
-"""Follow zero-shot performance through pre-training (the paper's Figure 2, right)."""
+"""Score the checkpoints of pre-training runs on the zero-shot tasks (the paper's Figure 2, right)."""
 
 import json
 import re
@@ -7,31 +7,34 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..checkpoints.loading import open_config
-from ..configuration_gpt1_lstm import GPT1LSTMConfig
-from ..console import note
-from ..errors import GPT1Error, UsageError
-from ..evaluation.results import Result, write_results
-from ..evaluation.task_scores import write_predictions
-from ..settings import default_data_dir
-from ..tasks import load_task
-from ..training.snapshots import FOLDER
-from ..training_record import rows_digest
-from .report.runs import Record
-from .report.sections import write_section
-from .report.zero_shot import section
-from .zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
+from ...checkpoints.loading import open_config
+from ...configuration_gpt1_lstm import GPT1LSTMConfig
+from ...console import note
+from ...errors import GPT1Error, UsageError
+from ...evaluation.results import Result, write_results
+from ...evaluation.task_scores import write_predictions
+from ...settings import default_data_dir
+from ...tasks import load_task
+from ...training.snapshots import FOLDER
+from ...training_record import rows_digest
+from ..report.analyses.zero_shot import section
+from ..report.runs import CollectedRun
+from ..report.sections import write_section
+from ..zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
+
+
+REQUIRED = [("run", "lstm_run")]
 
 
 @dataclass
 class Arguments:
-    """Pre-training runs, and the tasks that their checkpoints are asked."""
+    """Pre-training runs, and the tasks to score their checkpoints on."""
 
     run: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a pre-training run: its trajectory (--checkpoints_per_decade) or, without one, its "
-            "folders whose names end in -UPDATES; and the model in it."
+            "help": "Folder of a pre-training run. Scored are the checkpoints of --checkpoints_per_decade or, without "
+            "them, its folders whose names end in -UPDATES; and the final model."
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
@@ -45,7 +48,7 @@ class Arguments:
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
     )
     max_examples: int | None = field(
-        default=None, metadata={"help": "Score so many rows of each task, evenly spaced. Default: all."}
+        default=None, metadata={"help": "Score this many rows of each task, evenly spaced. Default: all."}
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest sequence in tokens. Default: the model's context."}
@@ -57,11 +60,11 @@ class Arguments:
     )
 
 
-def analyze(args: Arguments) -> list[Result]:
+def measure(args: Arguments) -> list[Result]:
     """
     Score every checkpoint of one or two pre-training runs on the zero-shot tasks, and draw the curves.
 
-    What an earlier call with the same settings scored is kept, so that a run can be followed while it goes on.
+    Scores of an earlier call with the same settings are kept, so that a run can be followed while it trains.
 
     Returns:
         list of [`Result`], with `updates` and `architecture` in their details; also in `<output_dir>/results.json`.
@@ -77,7 +80,10 @@ def analyze(args: Arguments) -> list[Result]:
     points = [(architecture_of(run), run, updates, folder) for run in runs for updates, folder in checkpoints(run)]
     architectures = {architecture for architecture, *_ in points}
     if len(architectures) < len(runs):
-        raise GPT1Error(f"{args.run} and {args.lstm_run} are both of a {architectures.pop()}: one is to be an LSTM's")
+        raise GPT1Error(
+            f"{args.run} and {args.lstm_run} are both of architecture {architectures.pop()}: give a transformer's run "
+            "as --run and an LSTM's as --lstm_run"
+        )
 
     results = []
     for architecture, run, updates, folder in points:
@@ -98,7 +104,8 @@ def analyze(args: Arguments) -> list[Result]:
             results.append(replace(result, details=details))
     print(table(results))
     write_results(args.output_dir, results)
-    note(f"written to {write_section(section([Record('zero-shot', results, {}, [])]), Path(args.output_dir))}")
+    path = write_section(section([CollectedRun("zero-shot", results)]), args.output_dir)
+    note(f"written to {path}")
     return results
 
 
@@ -116,23 +123,23 @@ def checkpoints(run: str) -> list[tuple[int, Path]]:
         GPT1Error: if there are none.
     """
     if not Path(run).is_dir():
-        raise GPT1Error(f"there is no folder {run!r}")
+        raise GPT1Error(f"there is no folder {run!r}: give that of a pre-training run")
     found = {}
-    # The log-spaced ones, if the run kept any: those to go on from are too close to one another, and soon deleted.
+    # The log-spaced ones, if the run kept any: those for resuming are close to one another and soon deleted.
     kept = sorted(Path(run).glob(f"{FOLDER}/*/config.json"))
     for config in kept or sorted([*Path(run).glob("*/config.json"), *Path(run).glob("*/*/config.json")]):
         number = re.search(r"-(\d+)$", config.parent.name)
         if number and has_weights(config.parent):
             found.setdefault(int(number.group(1)), config.parent)
     results = Path(run) / "results.json"
-    if has_weights(Path(run)) and results.is_file():  # the model that the run ended with
+    if has_weights(Path(run)) and results.is_file():  # the final model
         updates = {row.get("details", {}).get("updates") for row in json.loads(results.read_text(encoding="utf-8"))}
         for number in updates - {None}:
             found.setdefault(number, Path(run))
     if not found:
         raise GPT1Error(
-            f"{run!r} has no checkpoints: they are folders in it with config.json and model.safetensors whose names "
-            "end in a hyphen and the number of updates"
+            f"{run!r} has no checkpoints: a checkpoint is a folder in it with config.json and model.safetensors whose "
+            "name ends in a hyphen and the number of updates"
         )
     return sorted(found.items())
 
@@ -143,7 +150,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def score_checkpoint(common: ZeroShotArguments, tasks: list[str], output_dir: Path) -> list[Result]:
-    """Score a checkpoint on tasks; those that it was scored on before, with the same settings, are read back."""
+    """Score a checkpoint on tasks. Earlier scores with the same settings are read back."""
     results: list[Result] = []
     scorer: Scorer | None = None
     for task in tasks:
@@ -159,7 +166,7 @@ def score_checkpoint(common: ZeroShotArguments, tasks: list[str], output_dir: Pa
 
 
 def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
-    """Results that are as new as the checkpoint and of the same settings, if there are any."""
+    """Earlier results with the same settings, unless the checkpoint is newer."""
     path = Path(args.output_dir) / "results.json"
     if not path.is_file():
         return None
@@ -177,30 +184,30 @@ def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
     return results if results and is_same else None
 
 
-def curves(results: list[Result], metric: str | None = None) -> dict[tuple[str, str], list[tuple[int, float]]]:
+def curves(results: list[Result], relative: bool = False) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """
-    Task and architecture -> updates and value, in the order of training.
+    Task and architecture -> (updates, value), in the order of training.
 
     Args:
         results (list of [`Result`]):
-            What [`analyze`] returns.
-        metric (`str`, *optional*):
-            `relative_performance`, or by default the task's own.
+            Return value of [`measure`].
+        relative (`bool`, *optional*, defaults to `False`):
+            Whether the values are relative performance, instead of the task's own metric.
 
     Returns:
-        `dict`. A task in subsets is its whole or, where the data lacked one, the first that it had.
+        `dict`. Of a task in subsets the whole split counts, or the first subset where the data lack one.
     """
     found: dict[tuple[str, str], dict[int, float]] = {}
     for result in results:
-        if (result.metric == RELATIVE) == (metric == RELATIVE):
+        if (result.metric == RELATIVE) == relative:
             curve = found.setdefault((result.task, result.details["architecture"]), {})
             curve.setdefault(result.details["updates"], result.value)
     return {key: sorted(curve.items()) for key, curve in found.items()}
 
 
 def table(results: list[Result]) -> str:
-    """A row a checkpoint: each task's metric, and in brackets the relative performance."""
-    own, relative = curves(results), curves(results, RELATIVE)
+    """A row for each checkpoint: every task's metric, and its relative performance in brackets."""
+    own, relative = curves(results), curves(results, relative=True)
     tasks = list(dict.fromkeys(task for task, _ in own))
     rows = []
     for architecture in dict.fromkeys(architecture for _, architecture in own):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM
-from gpt1_hf.analysis import zero_shot_curves as module
-from gpt1_hf.analysis.report.runs import Record
-from gpt1_hf.analysis.report.zero_shot import section
-from gpt1_hf.analysis.zero_shot_curves import checkpoints, curves
+from gpt1_hf.analysis.measure import zero_shot as module
+from gpt1_hf.analysis.measure.zero_shot import checkpoints, curves
+from gpt1_hf.analysis.report.analyses.zero_shot import section
+from gpt1_hf.analysis.report.runs import CollectedRun
 from gpt1_hf.cli import main
 from gpt1_hf.evaluation.results import Result
 
@@ -41,7 +41,7 @@ def lstm_run(tokenizer, tmp_path):
     return folder
 
 
-def analyze(*argv) -> int:
+def score(*argv) -> int:
     return main(["analyze", "zero-shot", "--tasks", "cola", "sst2", "--sample", *map(str, argv)])
 
 
@@ -50,7 +50,7 @@ class TestCheckpoints:
         found = [(updates, folder.relative_to(run).as_posix()) for updates, folder in checkpoints(run)]
         assert found == [(1, "weights/updates-1"), (2, "checkpoint-2"), (10, "checkpoint-10"), (40, ".")]
 
-    def test_a_trajectory_goes_before_the_checkpoints_to_go_on_from(self, run):
+    def test_a_trajectory_goes_before_the_checkpoints_for_resuming(self, run):
         for number in (1, 30):
             shutil.copytree(run / "checkpoint-2", run / "trajectory" / f"update-{number:07d}")
         assert [updates for updates, _ in checkpoints(run)] == [1, 30, 40]
@@ -63,7 +63,7 @@ class TestCheckpoints:
 class TestCommand:
     def test_every_checkpoint_is_scored_on_every_task(self, run, lstm_run, tmp_path, capsys):
         out = tmp_path / "out"
-        assert analyze("--run", run, "--lstm_run", lstm_run, "--output_dir", out) == 0
+        assert score("--run", run, "--lstm_run", lstm_run, "--output_dir", out) == 0
         results = [Result(**row) for row in json.loads((out / "results.json").read_text())]
         points = {(r.details["architecture"], r.details["updates"], r.task) for r in results}
         transformer = {("transformer", n, task) for n in (1, 2, 10, 40) for task in ("cola", "sst2")}
@@ -81,17 +81,17 @@ class TestCommand:
         shutil.rmtree(run / "weights")
         for name in ("config.json", "results.json"):
             (run / name).unlink()
-        assert analyze("--run", run, "--output_dir", out) == 0
+        assert score("--run", run, "--output_dir", out) == 0
         first = (out / "results.json").read_text()
         assert len(opened) == 2
-        assert analyze("--run", run, "--output_dir", out) == 0
+        assert score("--run", run, "--output_dir", out) == 0
         assert len(opened) == 2 and (out / "results.json").read_text() == first
         # Other settings, and other weights, are another score.
-        assert analyze("--run", run, "--output_dir", out, "--max_examples", "8") == 0
+        assert score("--run", run, "--output_dir", out, "--max_examples", "8") == 0
         assert len(opened) == 4
         weights = run / "checkpoint-2" / "model.safetensors"
         os.utime(weights, (weights.stat().st_atime + 1000, weights.stat().st_mtime + 1000))
-        assert analyze("--run", run, "--output_dir", out, "--max_examples", "8") == 0
+        assert score("--run", run, "--output_dir", out, "--max_examples", "8") == 0
         assert len(opened) == 5
 
     def test_bad_input_is_one_sentence(self, run, tmp_path, capsys):
@@ -100,16 +100,16 @@ class TestCommand:
             "needs --run": [],
             "empty' has no checkpoints": ["--run", tmp_path / "empty"],
             "there is no folder 'nowhere'": ["--run", "nowhere"],
-            "are both of a transformer": ["--run", run, "--lstm_run", run],
+            "are both of architecture transformer": ["--run", run, "--lstm_run", run],
             "no zero-shot heuristic for 'mnli'": ["--run", run, "--tasks", "mnli"],
         }
         for message, argv in cases.items():
-            assert analyze(*argv, "--output_dir", tmp_path / "out") in (1, 2)
+            assert score(*argv, "--output_dir", tmp_path / "out") in (1, 2)
             assert message in capsys.readouterr().err
 
-    def test_without_matplotlib_there_is_no_picture_and_a_word_on_it(self, run, tmp_path, monkeypatch, caplog):
+    def test_without_matplotlib_there_is_no_picture_but_a_warning(self, run, tmp_path, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        assert analyze("--run", run, "--output_dir", tmp_path / "out") == 0
+        assert score("--run", run, "--output_dir", tmp_path / "out") == 0
         assert "pip install 'gpt1_hf[plots]'" in caplog.text
         assert (tmp_path / "out" / "results.json").is_file() and not (tmp_path / "out" / "figures").exists()
 
@@ -128,7 +128,7 @@ def fake(task: str, architecture: str, updates: int, value: float) -> list[Resul
 def test_curves_are_in_the_order_of_training_and_of_the_whole_split():
     results = fake("race", "lstm", 10, 0.2) + fake("race", "lstm", 2, 0.1)
     results[1].value = 0.25  # the whole, not the subset
-    assert curves(results, "relative_performance") == {("race", "lstm"): [(2, 0.1), (10, 0.25)]}
+    assert curves(results, relative=True) == {("race", "lstm"): [(2, 0.1), (10, 0.25)]}
 
 
 def test_the_picture_has_a_line_a_task_and_architecture():
@@ -139,7 +139,7 @@ def test_the_picture_has_a_line_a_task_and_architecture():
         for updates in (0, 10, 1000)
         for result in fake(task, architecture, updates, updates / 1250)
     ]
-    (figure,) = section([Record("curves", results, {}, [])]).figures
+    (figure,) = section([CollectedRun("curves", results)]).figures
     assert [(line.label, line.dashed) for line in figure.series] == [
         ("cola, runs/lstm", True),
         ("cola, runs/transformer", False),

@@ -1,0 +1,64 @@
+"""Run a plan, and write the tables and figures of its analysis."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import disable_progress_bars
+
+from ..console import note
+from ..errors import GPT1Error
+from .plan.cost import estimate, format_plan, format_runs
+from .plan.plan import Plan, carry_out, share
+from .plan.workers import Worker
+from .report.runs import CollectedRun, collect
+from .report.sections import Section, write_section
+
+
+def run_plan(
+    section: Callable[[Sequence[CollectedRun]], Section],
+    config: str,
+    tasks: Sequence[str] | None = None,
+    output_dir: str | None = None,
+    models_dir: str | None = None,
+    overrides: dict[str, dict[str, Any]] | None = None,
+    dry_run: bool = False,
+    tokens_per_second: float | None = None,
+    shard: str | None = None,
+):
+    """
+    Run what is left to do of a plan, and write its `analysis.md` and `figures/`.
+
+    Args:
+        section (`Callable`):
+            Makes the analysis's tables and figures from its runs.
+        config (`str`):
+            The plan's YAML: a file, or the name of a shipped recipe.
+        tasks, output_dir, models_dir, overrides (*optional*):
+            See [`Plan.read`].
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Whether to print the plan and its cost instead.
+        tokens_per_second (`float`, *optional*):
+            Training rate for the cost. Default: measured.
+        shard (`str`, *optional*):
+            `i/n`, to do one of n parts.
+
+    Raises:
+        GPT1Error: if the plan is wrong, or some of its runs are not finished.
+    """
+    plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
+    runs = plan.runs()
+    worker = Worker.join(shard)
+    if dry_run:
+        if worker.is_first:
+            disable_progress_bars()  # reading the data would print them between the lines
+            mine = share(runs, worker)
+            print(format_runs(mine), flush=True)  # at once: the estimate takes its time
+            print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
+        worker.wait_for_all()
+        return
+    unfinished = carry_out(runs, worker)
+    worker.wait_for_all()
+    if worker.is_first:
+        note(f"written to {write_section(section(collect(plan.output_dir)), plan.output_dir)}")
+    if unfinished:
+        raise GPT1Error(f"{len(unfinished)} runs are not finished: {', '.join(unfinished)}")

@@ -1,0 +1,447 @@
+"""Exact resume: a run that was interrupted continues to the losses and weights of one that was not.
+
+A checkpoint is whole when it has a manifest: the list of its files with their digests, which is written last. A
+checkpoint without one, or whose files differ from it, is skipped in favour of the one before.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from ..checkpoints.loading import new_model
+from ..console import note
+from ..errors import GPT1Error, Terminated
+from ..files import check_writable, write_json, writing
+from .publishing import PublishingTrainer
+from .run_folder import Identity, RunFolder, resumes, training_identity
+
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+# Private methods and attributes of transformers' Trainer that `GPT1Trainer` and its bases override, call, read or set.
+# If a release renames one, ours would silently stop working; `test_private_hooks.py` reports it.
+PRIVATE_HOOKS = (
+    "_finalize_training",
+    "_get_eval_sampler",
+    "_get_output_dir",
+    "_get_train_sampler",
+    "_globalstep_last_logged",
+    "_issue_warnings_after_load",
+    "_maybe_log_save_evaluate",
+    "_push_from_checkpoint",
+    "_run_epoch",
+    "_save",
+    "_save_checkpoint",
+    "_set_signature_columns_if_needed",
+    "_signature_columns",
+    "_total_loss_scalar",
+    "_tr_loss",
+)
+
+
+def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
+    """
+    List a checkpoint's files once all of them are on disk.
+
+    Args:
+        folder (`Path`):
+            The checkpoint.
+        settings (`dict`):
+            What decides what the run learns, see [`training_identity`].
+        has_state (`bool`):
+            Whether training can resume from it.
+    """
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        files[file.relative_to(folder).as_posix()] = {"size": file.stat().st_size, "sha256": digest}
+    write_json(folder / MANIFEST, {"has_state": has_state, "settings": settings, "files": files})
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any] | None:
+    """Manifest of a checkpoint, or `None` if it is missing or unreadable."""
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"has_state", "settings", "files"} <= manifest.keys() else None
+
+
+def damage(folder: str | Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; `None` if it is whole."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return f"it was not saved completely ({MANIFEST} is missing or unreadable)"
+    for name, expected in manifest["files"].items():
+        file = Path(folder) / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} of {expected['size']} bytes"
+        with file.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != expected["sha256"]:
+                return f"{name} is damaged (its SHA-256 differs)"
+    return None if manifest["has_state"] else "it has weights only (save_only_model)"
+
+
+def update_of(checkpoint: Path) -> int:
+    """Number of updates after which a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Checkpoints of a run, whole or not, the latest first."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=update_of, reverse=True)
+
+
+def remove_checkpoints(output_dir: str | Path):
+    """Delete all checkpoints of a run."""
+    for checkpoint in checkpoints(output_dir):
+        shutil.rmtree(checkpoint)
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """The latest checkpoint that is whole. Warns about each later one."""
+    for checkpoint in checkpoints(output_dir):
+        if (wrong := damage(checkpoint)) is None:
+            return checkpoint
+        logger.warning(f"{checkpoint} is skipped: {wrong}")
+    return None
+
+
+def rotate(current: Path, limit: int | None, best: str | None):
+    """
+    Delete the oldest checkpoints.
+
+    Checkpoints that are not whole, or that are later than the current one (they were skipped, or the run was sent
+    back), are deleted first and do not count.
+
+    Args:
+        current (`Path`):
+            The checkpoint that was just saved. It is whole, and kept.
+        limit (`int`, *optional*):
+            How many to keep. Default: all.
+        best (`str`, *optional*):
+            Another checkpoint to keep.
+    """
+    if not limit or limit < 1:
+        return
+    # Compared by name: the path has the output_dir of the time when it was noted.
+    keep = {current, current.parent / Path(best).name} if best else {current}
+    n_kept = len(keep)
+    for checkpoint in checkpoints(current.parent):
+        if checkpoint in keep:
+            continue
+        is_usable = update_of(checkpoint) < update_of(current) and (checkpoint / MANIFEST).is_file()
+        if is_usable and n_kept < limit:
+            n_kept += 1
+        else:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def resume_point(args: TrainingArguments, identity: Identity) -> str | None:
+    """
+    The checkpoint that a run resumes from. Every process has to call this; the main one looks.
+
+    Args:
+        args (`TrainingArguments`):
+            `resume_from_checkpoint` is a checkpoint, or `true` for the last whole one in `output_dir`, if any. Without
+            it, or with `false`, training starts from the beginning.
+        identity ([`Identity`]):
+            What decides what the run learns.
+
+    Raises:
+        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is not whole, or
+            if training is to start from the beginning where an earlier run left checkpoints.
+    """
+    found = [find_resume_point(args, identity) if args.process_index == 0 else None]
+    return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
+
+
+def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None:
+    """See [`resume_point`]."""
+    wanted = args.resume_from_checkpoint
+    if str(wanted).lower() == "none":
+        return None
+    if str(wanted).lower() == "false":
+        if found := checkpoints(args.output_dir):
+            raise GPT1Error(
+                f"resume_from_checkpoint is false, but {found[0]} belongs to an earlier run: delete its checkpoints, "
+                "or use another --output_dir"
+            )
+        return None
+    if resumes(args):
+        checkpoint = last_whole_checkpoint(args.output_dir)
+        if checkpoint is None:
+            return None
+    else:
+        checkpoint = Path(wanted)
+        if not checkpoint.is_dir():
+            raise GPT1Error(f"resume_from_checkpoint: there is no checkpoint {wanted}")
+        if not (checkpoint / MANIFEST).is_file():
+            logger.warning(f"{wanted} has no {MANIFEST}: it may be damaged, or belong to another run")
+            return str(wanted)
+        if wrong := damage(checkpoint):
+            raise GPT1Error(f"training cannot resume from {wanted}: {wrong}")
+    identity.check(read_manifest(checkpoint)["settings"], checkpoint)
+    return str(checkpoint)
+
+
+def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
+    """
+    Save the trained model with all its weights, even if training shards them. Every process has to call this; the main
+    one writes.
+
+    Args:
+        trainer (`Trainer`):
+            Trainer of the model.
+        auto_class (`type`):
+            Auto class of the model, such as `AutoModelForCausalLM`.
+        folder (`str`):
+            Folder to write.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+            Type of the saved weights. The configuration always says fp32, so that whoever loads the model by default
+            computes and trains in fp32.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.is_world_process_zero():
+        model = new_model(auto_class, trainer.accelerator.unwrap_model(trainer.model).config)
+        model.load_state_dict(weights)
+        model.config.use_cache = True  # the Trainer switched it off
+        with writing(folder):
+            model.to(dtype).save_pretrained(folder)
+            if dtype != torch.float32:
+                model.config.dtype = torch.float32
+                model.config.save_pretrained(folder)
+
+
+class ResumableTrainer(PublishingTrainer):
+    """
+    A `Trainer` that resumes exactly: to the same losses and weights as without the interruption, even if it falls
+    between two log lines, and with several processes.
+
+    A checkpoint counts once its manifest is written, and no older one is deleted before that. SIGTERM and Ctrl-C end
+    training after the current update, with a checkpoint and [`Terminated`]; a second Ctrl-C ends it at once.
+    (transformers' `enable_jit_checkpoint` saves three seconds later, possibly between the backward pass and the
+    optimizer's step, does not let processes agree on the update, and returns as if training were done.)
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.identity = training_identity(self.args)  # for the manifests
+        self.how_to_resume = "`train` with `resume_from_checkpoint`"
+        self._resumed_from: Path | None = None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._signal, self._is_ending, self._saved_at = 0, False, None
+        self._host_group: dist.ProcessGroup | None = None
+        if self.args.should_save:  # now, since a full disk would cost the whole training at its end
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            check_writable(self.args.output_dir, sum(weight.numel() * weight.element_size() for weight in trained))
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, over all sittings."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def check_losses(self):
+        """Raise if training has failed since the last call. Called before anything is logged, saved or evaluated."""
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._signal, self._is_ending, self._saved_at = 0, False, None
+        if self._resumed_from is not None and self.is_world_process_zero():
+            note(f"training resumes from {self._resumed_from}")
+        if self.args.world_size > 1 and self._host_group is None:
+            self._host_group = dist.new_group(backend="gloo")  # processes talk without waiting for their devices
+
+        with self._signals():
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self.check_losses()
+        if self._is_ending:
+            cause = "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
+            raise Terminated(
+                f"{cause} ended training after update {self.state.global_step}; {self.how_to_resume} resumes from "
+                f"{self._checkpoint_folder()}",
+                self._signal,
+            )
+        return output._replace(training_loss=output.metrics["train_loss"])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and the first Ctrl-C end training after the current update."""
+
+        def end(number, _):
+            if number == self._signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._signal = number
+            if number == signal.SIGINT and self.is_world_process_zero():
+                # Not by `print`, which the signal may have interrupted.
+                os.write(2, b"\nCtrl-C: training ends after this update, with a checkpoint; again: at once\n")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, or someone else's
+            numbers.append(signal.SIGINT)
+        before = {number: signal.signal(number, end) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    def _got_signal(self) -> bool:
+        """Whether SIGTERM or Ctrl-C reached any process."""
+        if self._host_group is not None:
+            number = torch.tensor(int(self._signal))
+            dist.all_reduce(number, dist.ReduceOp.MAX, group=self._host_group)
+            self._signal = number.item()
+        return bool(self._signal)
+
+    def _run_epoch(self, *args, **kwargs):
+        self._resume_progress()
+        if self.state.global_step >= self.state.max_steps:
+            return  # resumed from the last checkpoint; transformers would train one more update
+        # accelerate's `set_epoch` misses the sampler of a data loader that skips batches of several processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while sampler is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(kwargs["epoch"])
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args, **kwargs):
+        self._resume_progress()  # if the last epoch was already done
+        return super()._finalize_training(*args, **kwargs)
+
+    def _issue_warnings_after_load(self, load_result):
+        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def progress(self) -> dict[str, Any]:
+        """What transformers' checkpoints lack: the losses since the last log line, and the time spent so far."""
+        return {
+            "processes": self.args.world_size,
+            "seconds": self.seconds,
+            "loss": self._tr_loss.item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_at": self._globalstep_last_logged,
+        }
+
+    def restore_progress(self, progress: dict[str, Any]):
+        """Restore what [`progress`] returned; it is empty if the checkpoint has none."""
+        if progress:
+            self._seconds_before = progress["seconds"]
+            self._tr_loss += progress["loss"]
+            self._total_loss_scalar = progress["logged_loss"]
+            self._globalstep_last_logged = progress["logged_at"]
+
+    def _resume_progress(self):
+        if self._resumed_from is None:
+            return
+        checkpoint, self._resumed_from, progress = self._resumed_from, None, {}
+        file = checkpoint / f"progress_{self.args.process_index}.json"
+        if file.is_file():
+            progress = json.loads(file.read_text(encoding="utf-8"))
+            if progress["processes"] != self.args.world_size:
+                logger.warning(
+                    f"{checkpoint} was saved by {progress['processes']} processes and training resumes with "
+                    f"{self.args.world_size}: dropout and rounding will differ from an uninterrupted run"
+                )
+        else:
+            logger.warning(f"{checkpoint} has no {file.name}: the next logged losses lack the updates before it")
+        self.restore_progress(progress)
+
+    def _checkpoint_folder(self, trial=None) -> Path:
+        return Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+
+    def _save_checkpoint(self, model, trial):
+        folder, args = self._checkpoint_folder(trial), self.args
+        # transformers would delete old checkpoints before this one is known to be whole.
+        limit, args.save_total_limit = args.save_total_limit, None
+        # The last checkpoint of an interrupted run is there to resume from.
+        weights_only, args.save_only_model = args.save_only_model, args.save_only_model and not self._is_ending
+        is_whole = False
+        earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
+        left = f"{earlier[0]} is unchanged" if earlier else "there is no earlier checkpoint"
+        try:
+            with writing(folder, f"{left}; make room and run the command again"):
+                if args.should_save:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                write_json(folder / f"progress_{args.process_index}.json", self.progress())
+                self.accelerator.wait_for_everyone()
+                if args.should_save:
+                    write_manifest(folder, self.identity.content, has_state=not args.save_only_model)
+            is_whole = True
+        finally:
+            args.save_total_limit, args.save_only_model = limit, weights_only
+            if args.should_save and not is_whole:
+                shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
+        if args.should_save:
+            rotate(folder, limit, self.state.best_model_checkpoint)
+        self._saved_at = self.state.global_step
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None):
+        super()._save(output_dir, state_dict)
+        # A pickle of the settings, including the Hub's token; nothing reads it.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        control = self.control
+        if self._is_ending:  # this is the call at the end of an epoch, which may be incomplete
+            is_due = self.state.epoch.is_integer() and (control.should_log or control.should_evaluate)
+            control.should_log = control.should_evaluate = control.should_save = is_due
+        elif self._got_signal():
+            self._is_ending = control.should_training_stop = control.should_save = True
+        elif self._saved_at == self.state.global_step:
+            control.should_save = False
+        if control.should_log or control.should_save or control.should_evaluate:
+            self.check_losses()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+
+def save_rest(trainer: ResumableTrainer, run: RunFolder, processing, details: dict[str, Any]):
+    """
+    Save what belongs beside the weights, which are saved first: nothing that fails later may cost them.
+
+    Args:
+        trainer ([`ResumableTrainer`]):
+            Trainer of the model.
+        run ([`RunFolder`]):
+            Where to save it.
+        processing (processor or tokenizer):
+            It has a `save_pretrained`.
+        details (`dict`):
+            What training found.
+    """
+    if trainer.is_world_process_zero():
+        with writing(run.path):
+            processing.save_pretrained(run.path)
+            trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
+            run.note_trained(details)
+    trainer.accelerator.wait_for_everyone()

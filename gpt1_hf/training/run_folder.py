@@ -1,0 +1,319 @@
+"""A run's output folder: which run it belongs to, how far that run got, and who is working in it.
+
+The folder holds, in the order in which a run writes them:
+
+- `run.lock`, locked for as long as a run works in the folder;
+- `plan_run.json`, if a plan started the run;
+- `checkpoint-<update>/manifest.json`, see `exact_resume.py`;
+- `trained.json`, while the model is saved but its scores, card or push are not all done;
+- `settings.json` (fine-tuning) or `run.json` (pre-training), and then `results.json`. A run is finished when the
+  folder has both and the settings are those of the run.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from transformers import TrainingArguments
+
+from ..console import note
+from ..data.loading import BUILDERS, local_copy
+from ..data.token_stream import TokenStream
+from ..errors import GPT1Error
+from ..evaluation.results import RESULTS, Result, write_results
+from ..files import check_writable, write_json, writing
+from ..resources import model_path
+from ..tasks import Task
+
+
+logger = logging.getLogger(__name__)
+
+LOCK = "run.lock"
+TRAINED = "trained.json"
+FINETUNING_SETTINGS, PRETRAINING_SETTINGS = "settings.json", "run.json"
+PLAN_RECORD = "plan_run.json"
+# Seconds to wait for a lock. The data loaders of a killed run inherit its lock, and end within five.
+LOCK_TIMEOUT = 10
+
+# Settings that leave results as they are: where a run writes and what it shows. This is the only list of them; it has
+# three groups because three comparisons need more or less of it.
+#
+# 1. The hash in a plan's records leaves these out. Hashes on disk were computed so: do not add to this group.
+LEFT_OUT_OF_PLAN_HASH = (
+    "output_dir",
+    "data_dir",
+    "tokens_dir",
+    "disable_tqdm",
+    "logging_steps",
+    "resume_from_checkpoint",
+)
+# 2. The results of a finished run count whatever these are.
+NEUTRAL = (
+    "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|tokens_dir|project|push_to_hub|hub_.*|report_to|"
+    "resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
+)
+# 3. Training also resumes from a checkpoint whatever these are. They change how work is spread, evaluated and kept,
+#    and so may change results, but not what is learned. The content of the data is compared, not where it is.
+NEUTRAL_IN_TRAINING = (
+    f"{NEUTRAL}|corpus.*|validation_corpus|data_dir|tokenizer|save_.*|checkpoints_per_decade|eval_.*|"
+    "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|(bf|fp)16_full_eval|"
+    "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
+    "greater_is_better|debug|restore_callback_states.*|enable_jit_checkpoint|use_c.*|tf32|torch_.*|(use_)?liger_.*|"
+    "(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|"
+    "auto_find_batch_size"
+)
+
+
+class Identity:
+    """
+    What makes two runs the same: their settings, except neutral ones, and facts about their data.
+
+    Args:
+        args (`TrainingArguments`):
+            Settings of the run.
+        neutral (`str`):
+            Regular expression of the names of neutral settings.
+        facts (`dict`):
+            Facts by name, such as digests of the data.
+    """
+
+    def __init__(self, args: TrainingArguments, neutral: str, facts: dict[str, Any]):
+        self.args, self.neutral = args, re.compile(neutral)
+        self.content = as_json({**self._settings_of(args), **facts})
+
+    def _settings_of(self, args: TrainingArguments) -> dict[str, Any]:
+        return {name: value for name, value in args.to_dict().items() if not self.neutral.fullmatch(name)}
+
+    @functools.cached_property
+    def _defaults(self) -> dict[str, Any]:
+        args = type(self.args)(output_dir=self.args.output_dir, use_cpu=self.args.use_cpu)
+        return as_json(self._settings_of(args))
+
+    def is_same(self, name: str, earlier: dict[str, Any]) -> bool:
+        """Whether a setting or fact is the same in another run's content."""
+        is_fact = name not in {field.name for field in fields(self.args)}
+        if name in self.content and name in earlier:
+            is_unknown = is_fact and self.content[name] is None  # the files are gone
+            return is_unknown or self.content[name] == earlier[name]
+        # Only one run has it: another version of transformers or of this package lacks it.
+        if is_fact or self.neutral.fullmatch(name):
+            return True
+        return {**earlier, **self.content}[name] == self._defaults[name]
+
+    def differences(self, earlier: dict[str, Any]) -> str:
+        """How this run differs from another run's content, for a message; empty if it does not."""
+        names = [name for name in {**self.content, **earlier} if not self.is_same(name, earlier)]
+        return ", ".join(f"{name} was {earlier.get(name)} and is {self.content.get(name)} now" for name in names[:4])
+
+    def check(self, earlier: dict[str, Any], where: str | Path):
+        """
+        Refuse to continue another run.
+
+        Raises:
+            GPT1Error: if a setting or fact differs.
+        """
+        if differences := self.differences(earlier):
+            raise GPT1Error(
+                f"{where} belongs to a run with different settings ({differences}): use the same settings, or another "
+                "--output_dir"
+            )
+
+
+def as_json(content: dict[str, Any]) -> dict[str, Any]:
+    """Content as it is after it was written and read."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def training_identity(args: TrainingArguments) -> Identity:
+    """What decides what a run learns; it goes into the manifest of every checkpoint."""
+    rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update})
+
+
+@dataclass
+class RunFolder:
+    """One run and its output folder."""
+
+    args: TrainingArguments
+    settings_file: str
+    results: Identity  # what the results depend on
+    training: Identity  # what the weights depend on
+
+    @classmethod
+    def of_pretraining(cls, args: TrainingArguments) -> "RunFolder":
+        """A pre-training run; its results depend on what its training depends on."""
+        identity = training_identity(args)
+        return cls(args, PRETRAINING_SETTINGS, identity, identity)
+
+    @classmethod
+    def of_finetuning(cls, args: TrainingArguments, facts: dict[str, Any]) -> "RunFolder":
+        """A fine-tuning run; `facts` are [`finetuning_facts`]."""
+        return cls(args, FINETUNING_SETTINGS, Identity(args, NEUTRAL, facts), training_identity(args))
+
+    @property
+    def path(self) -> Path:
+        return Path(self.args.output_dir)
+
+    @property
+    def how_to_resume(self) -> str:
+        """The command that resumes from the last checkpoint."""
+        return "the same command" if resumes(self.args) else "the same command with --resume_from_checkpoint true"
+
+    @property
+    def how_to_score(self) -> str:
+        """What to do when a run ends after its training."""
+        return f"the model is saved in {self.path}, and the same command scores it"
+
+    def alone(self):
+        """Context: keep other runs out of the folder. The main process locks it for all."""
+        return nullcontext() if self.args.process_index else lock(self.path)
+
+    def finished_results(self) -> list[Result] | None:
+        """
+        Results of the run, if it is finished. Fine-tuning replaces a finished run with different settings.
+
+        Raises:
+            GPT1Error: if the folder has a finished pre-training run with different settings.
+        """
+        if not (self.path / self.settings_file).is_file():
+            return None
+        earlier = json.loads((self.path / self.settings_file).read_text(encoding="utf-8"))
+        if self.settings_file == PRETRAINING_SETTINGS:
+            self.results.check(earlier["settings"], self.path)
+        if not (self.path / RESULTS).is_file():
+            return None
+        if self.settings_file == FINETUNING_SETTINGS and (differences := self.results.differences(earlier)):
+            logger.warning(f"{self.path} holds a run with different settings ({differences}), which is replaced")
+            return None
+        return [Result(**row) for row in json.loads((self.path / RESULTS).read_text(encoding="utf-8"))]
+
+    def note_trained(self, details: dict[str, Any]):
+        """Note that the model is saved, and what its training found."""
+        write_json(self.path / TRAINED, {"settings": self.results.content, "found": details})
+
+    def training_details(self) -> dict[str, Any] | None:
+        """
+        What training found, if the model is saved but the run is not done. If there is still something to train, what
+        an earlier run left in the folder is removed. Every process has to call this; the main one looks.
+        """
+        details, file = None, self.path / TRAINED
+        if self.args.process_index == 0:
+            if file.is_file() and str(self.args.resume_from_checkpoint).lower() in ("none", "true"):
+                trained = json.loads(file.read_text(encoding="utf-8"))
+                if not self.results.differences(trained["settings"]):
+                    details = trained["found"]
+                    note(f"the model in {self.path} is already trained; it is scored")
+            if details is None:
+                clear(self.path)
+        return broadcast_object_list([details])[0] if self.args.world_size > 1 else details
+
+    def finish(self, results: list[Result]):
+        """Write the settings and then the results, which mark the run as finished."""
+        is_pretraining = self.settings_file == PRETRAINING_SETTINGS
+        with writing(self.path, self.how_to_score):
+            content = {"settings": self.results.content} if is_pretraining else self.results.content
+            write_json(self.path / self.settings_file, content)
+            write_results(self.path, results)
+
+    def close(self):
+        """Note that scores, card and push are done."""
+        if self.args.process_index == 0:
+            (self.path / TRAINED).unlink(missing_ok=True)
+
+
+def resumes(args: TrainingArguments) -> bool:
+    """Whether a run is to resume from the last checkpoint in its folder."""
+    return str(args.resume_from_checkpoint).lower() == "true"
+
+
+def clear(folder: Path):
+    """Remove what an earlier run noted in a folder. Its model and its checkpoints stay."""
+    for name in (RESULTS, FINETUNING_SETTINGS, PRETRAINING_SETTINGS, TRAINED):
+        (folder / name).unlink(missing_ok=True)
+
+
+def finetuning_facts(args: TrainingArguments, task: Task) -> dict[str, Any]:
+    """
+    Facts about a fine-tuning run that its results depend on. All seeds share them.
+
+    `weights` is a digest of a model in a folder, which may be trained again, and `data` one of a local copy of the
+    task's files. Both are `None` for the Hub, where revisions are fixed.
+    """
+    weights = sorted(Path(model_path(args.model)).glob("*.safetensors"))
+    data, folder = [], None if args.sample else local_copy(task.dataset, args.data_dir)
+    if folder is not None:
+        if task.config and (folder / task.config).is_dir():
+            folder = folder / task.config
+        data = sorted(path for path in folder.rglob("*") if path.suffix in BUILDERS)
+    return {
+        "weights": files_digest(weights) if weights else None,
+        "world_size": args.world_size,
+        "task_version": task.version,
+        "data": files_digest(data, folder) if folder is not None else None,
+    }
+
+
+def files_digest(files: list[Path], folder: Path | None = None) -> str:
+    """Digest of the content of files and, with `folder`, of their paths in it."""
+    digest = hashlib.sha256()
+    for path in files:
+        if folder is not None:
+            digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def stream_digest(stream: TokenStream) -> str:
+    """Digest of a token stream's tokens and the ends of its documents, wherever its text came from."""
+    digest = hashlib.sha256(stream.tokens)
+    digest.update(json.dumps(stream.document_ends).encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def lock(folder: str | Path, name: str = LOCK) -> Iterator[None]:
+    """
+    Keep other processes out of a folder, which is made if it is missing. The system releases the lock when the process
+    ends, however it ends.
+
+    Raises:
+        GPT1Error: if another process holds the lock, or the folder cannot be written.
+    """
+    check_writable(folder)
+    os.makedirs(folder, exist_ok=True)
+    file_lock = FileLock(Path(folder) / name, timeout=LOCK_TIMEOUT)
+    try:
+        file_lock.acquire()
+    except Timeout as error:
+        raise GPT1Error(
+            f"another process is working in {folder}: wait until it ends, or use another --output_dir"
+        ) from error
+    try:
+        yield
+    finally:
+        file_lock.release()
+
+
+def read_plan_record(folder: Path) -> dict[str, Any]:
+    """A plan's record of the run in a folder; empty if there is none that can be read."""
+    try:
+        record = json.loads((folder / PLAN_RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        record = None
+    if isinstance(record, dict) and {"hash", "state", "variant"} <= record.keys():
+        return record
+    logger.warning(f"{folder / PLAN_RECORD} is ignored: it is not the record of a run")
+    return {}
