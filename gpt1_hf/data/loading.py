@@ -1,4 +1,4 @@
-"""Opening a data set: from a local copy with the Hub repository's layout, else from the Hub."""
+"""Opening a data set: from a local copy with the Hub repository's layout, else from the Hub; or a user's file."""
 
 import codecs
 import csv

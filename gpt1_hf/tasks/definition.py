@@ -129,7 +129,6 @@ KEYS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "score_range": (_range, "the lowest and the highest score, such as [0, 5]"),
     "regression_bins": (_whole, "a whole number"),
     "drop_unlabelled": (_flag, "true or false"),
-    "splits": (_list(_one_of(SPLITS)), f"a list of {', '.join(SPLITS)}"),
     "scored_splits": (_list(_one_of(SPLITS)), f"a list of {', '.join(SPLITS)}"),
     "metric": (_one_of(_METRICS), f"one of {', '.join(_METRICS)}"),
     "other_metrics": (_list(_one_of(_METRICS)), f"a list of {', '.join(_METRICS)}"),
@@ -201,7 +200,7 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
     files = {split: found.pop(key) for key, split in _FILES.items() if key in found}
     files = {split: str((folder / Path(file).expanduser()).absolute()) for split, file in files.items()}
     if "dataset" in found and files:
-        raise UsageError(f"{where}: give either dataset or {split_key(files)}, not both")
+        raise UsageError(f"{where}: give either dataset or {next(iter(files))}_file, not both")
     if "dataset" not in found and "train" not in files:
         raise UsageError(f"{where}: the key dataset (a Hub id) or train_file is missing")
     if "validation" in files and "validation_share" in found:
@@ -219,14 +218,10 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         known = tuple(split for split in SPLITS if split in files or split == "validation") if files else ()
         defaults |= {"splits": known if "validation" in files else (), "labels": None}
     task = Task(**{**defaults, **found, "id": task_id, "files": files, "built_in": built_in})
-    for split in task.scored_splits if task.splits else ():
-        if split not in task.splits:
-            raise UsageError(f"{where}: scored_splits names {split}, which is not one of the splits")
+    for split in task.scored_splits:
+        if files and split not in (*files, "validation"):
+            raise UsageError(f"{where}: scored_splits names {split}, but there is no {split}_file")
     return task
-
-
-def split_key(files: Mapping[str, str]) -> str:
-    return f"{next(iter(files))}_file"
 
 
 def _check_columns(found: dict[str, Any], where: str):
@@ -384,7 +379,7 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
         if value in (None, (), {}, "", defaults[key]) and not (key == "labels" and value):
             continue
         # What follows from the other keys and the rows.
-        follows = {"splits": bool(task.files), "score_range": value == (-inf, inf), "label_ids": value == names}
+        follows = {"score_range": value == (-inf, inf), "label_ids": value == names}
         if not follows.get(key):
             content[key] = _plain(value)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)

@@ -52,33 +52,43 @@ def _resolve(task: Task, data_dir: str | None) -> Task:
         raise GPT1Error(f"{place} has one row, too few to train on")
     layout = find_layout(task, rows, place)
     own = [name for names in layout.values() for name in ((names,) if isinstance(names, str) else names)]
-    rows, column, said = rows.select_columns(own), layout["label"], []
-    task = _with_labels(task, rows, layout, place)
+    task = _with_metric(_with_labels(task, rows.select_columns(own), layout, place), place)
+    if not task.splits:
+        task = _with_splits(task, data_dir)
+    note(f"task {task.id}: {_summary(task, layout['label'])}")
+    return task
+
+
+def _summary(task: Task, column: str) -> str:
+    """What was inferred, in one line."""
     if task.labels == "scores":
         low, high = task.score_range
         limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
-        said.append(f"scores{limits}, in column {column!r}")
+        said = [f"scores{limits}, in column {column!r}"]
     else:
         shown = ", ".join(task.label_names[:MOST_SHOWN]) + (", ..." if len(task.label_names) > MOST_SHOWN else "")
         kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels, "labels")
-        said.append(f"{len(task.label_names)} {kind}, in column {column!r}: {shown}")
-    if not task.metric:
-        task = replace(task, metric=LABEL_METRICS[task.labels][0])
-    if task.metric not in LABEL_METRICS[task.labels]:
-        raise UsageError(
-            f"task {task.id}: the metric {task.metric} is not for labels: {task.labels}; use "
-            f"{' or '.join(LABEL_METRICS[task.labels])}"
-        )
-    if "f1" in (task.metric, *task.other_metrics) and len(task.label_names) != 2:
-        raise UsageError(
-            f"task {task.id}: the metric f1 is for two classes, and {place} has {len(task.label_names)}: use accuracy"
-        )
+        said = [f"{len(task.label_names)} {kind}, in column {column!r}: {shown}"]
     said.append(f"metric {task.metric}")
-    if not task.splits:
-        task = _with_splits(task, data_dir)
-        if task.validation_share:
-            said.append(f"{task.validation_share:.0%} of the training rows are held out for validation")
-    note(f"task {task.id}: {'; '.join(said)}")
+    if task.validation_share:
+        said.append(f"{task.validation_share:.0%} of the training rows are held out for validation")
+    return "; ".join(said)
+
+
+def _with_metric(task: Task, place: str) -> Task:
+    """The default metric where none is given; raise if one is not for the kind of labels."""
+    known = LABEL_METRICS[task.labels]
+    task = task if task.metric else replace(task, metric=known[0])
+    for metric in (task.metric, *task.other_metrics):
+        if metric not in known:
+            raise UsageError(
+                f"task {task.id}: the metric {metric} is not for labels: {task.labels}; use {' or '.join(known)}"
+            )
+        if metric == "f1" and len(task.label_names) != 2:
+            raise UsageError(
+                f"task {task.id}: the metric f1 is for two classes, and {place} has {len(task.label_names)}: use "
+                "accuracy"
+            )
     return task
 
 
@@ -112,7 +122,7 @@ def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) 
                 raise GPT1Error(f"{place}: row {index}, column {column!r} holds an empty label: {labels!r}")
             if any(isinstance(label, list | dict) for label in labels):
                 raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are not labels")
-        labels = [(label, index) for index, labels in enumerate(lists) for label in labels]
+        labels = ((label, index) for index, labels in enumerate(lists) for label in labels)
         names = getattr(getattr(rows.features[column], "feature", None), "names", None)
     else:
         check_label_type(rows, column, place)
@@ -121,7 +131,7 @@ def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) 
         for index, value in enumerate(values):
             if _is_gap(value):
                 raise GPT1Error(f"{place}: row {index}, column {column!r} is empty ({value!r})")
-        labels = list(zip(values, range(len(values)), strict=True))
+        labels = ((label, index) for index, label in enumerate(values))
         names = getattr(rows.features[column], "names", None)
     first: dict[Any, int] = {}  # label -> its first row
     for label, index in labels:

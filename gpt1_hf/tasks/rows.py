@@ -151,7 +151,7 @@ def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
     if "idx" in rows.column_names and not task.built_in:  # a user's may hold anything
         rows = rows.remove_columns("idx")
     if "idx" not in rows.column_names:
-        rows = rows.add_column("idx", list(range(len(rows))))
+        rows = rows.add_column("idx", np.arange(len(rows)))
     lists = [name for name in list_columns(task, layout) if isinstance(name, str)]
     for own in lists:
         rows = parse_lists(rows, own, where)
@@ -229,6 +229,7 @@ def list_columns(task: Task, layout: Columns) -> list[str]:
 
 
 def is_list(rows: Dataset, column: str) -> bool:
+    """Whether a column holds a list in each row."""
     kind = rows.features.arrow_schema.field(column).type
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
@@ -299,16 +300,13 @@ def check_no_gaps(rows: Dataset, column: str, where: str, is_label: bool):
 
 def check_no_empty_text(rows: Dataset, column: str, where: str):
     """Raise if a text of a user's file is empty or blank."""
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(_column(rows, column))), 0)
+    texts = rows.select_columns(column).with_format("arrow")[:][column]
+    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     count = pc.sum(empty).as_py()
     if count:
         first = pc.index(empty, True).as_py()
         more = f" ({count} rows are)" if count > 1 else ""
         raise GPT1Error(f"{where}: row {first}, column {column!r} is empty{more}: remove the row or fill the cell")
-
-
-def _column(rows: Dataset, column: str) -> pa.ChunkedArray:
-    return rows.with_format("arrow")[:][column] if rows._indices is not None else rows.data.column(column)
 
 
 def _check_choices(task: Task, rows: Dataset, where: str):

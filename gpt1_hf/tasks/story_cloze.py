@@ -22,6 +22,7 @@ FILES = {
 
 
 def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+    """`test` is the official test file; `train` and `validation` are parts of the official validation file."""
     if sample:
         return {split: open_split(task, split, data_dir, sample)}
     folder = local_copy(task.dataset, data_dir)

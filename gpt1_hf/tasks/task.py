@@ -156,7 +156,7 @@ class Task:
         `subset`.
 
         `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels a row), or a list of class
-        ids (one a word).
+        ids (one a word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
 
         Args:
             split (`str`):

@@ -43,7 +43,7 @@ def test_cells_are_strings_as_they_stand(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, kind):
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path, kind):
     path = write(tmp_path / "x", kind)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert open_file(path).to_list() == ROWS

@@ -131,7 +131,7 @@ class TestOwn:
             ({"code": "race"}, "only the package's own tasks may have the key code"),
             ({"drop_unlabelled": "yes"}, "drop_unlabelled must be true or false"),
             ({"scored_splits": ["dev"]}, "scored_splits must be a list of train, validation, test"),
-            ({"scored_splits": ["test"], "validation_file": "dev.csv"}, "scored_splits names test, which is not one"),
+            ({"scored_splits": ["test"]}, "scored_splits names test, but there is no test_file"),
             ({"version": "two"}, "version must be a whole number"),
         ],
     )

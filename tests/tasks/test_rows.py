@@ -15,7 +15,7 @@ from gpt1_hf.processing_gpt1 import INPUT_FORMATS
 from gpt1_hf.tasks import Task, all_tasks, load_task
 
 
-# Labels of the validation rows of those data sets that the folder has whole.
+# Label counts of the validation rows, for the data sets that the data folder has whole.
 VALIDATION = {
     "cola": {1: 721, 0: 322},
     "sst2": {1: 444, 0: 428},
@@ -77,13 +77,13 @@ class TestRealData:
         assert len(rows) == n
         assert rows.unique("label") == [-1]
 
-    def test_scores_are_the_published_ones(self, data_dir):
+    def test_scores_are_those_published(self, data_dir):
         rows = load_task("stsb").load("validation", data_dir)
         assert (len(rows), min(rows["label"][:]), max(rows["label"][:])) == (1500, 0.0, 5.0)
         assert {0.8, 2.6, 3.8} <= set(rows["label"][:])  # not 3.799999952316284, as in fp32
 
     def test_story_cloze_is_split_as_in_the_released_code(self, data_dir):
-        """Against scikit-learn on the lists that the released code gives it (datasets.py, `rocstories`)."""
+        """Compared with scikit-learn on the lists that the released code passes to it (datasets.py, `rocstories`)."""
         (path,) = Path(data_dir).glob("story_cloze/cloze_test_val__spring2016*.csv")
         with open(path, encoding="utf-8-sig", newline="") as lines:
             stories = list(csv.reader(lines))[1:]
@@ -99,7 +99,7 @@ class TestRealData:
             assert [stories[i][5:7] for i in rows["idx"][:]] == rows["choices"][:]
         assert (len(train), len(validation)) == (1497, 374)
 
-    def test_what_a_copy_has_of_a_split_is_loaded(self, data_dir, caplog):
+    def test_the_subsets_that_a_copy_has_are_loaded(self, data_dir, caplog):
         """The folder has the matched validation set of MultiNLI, and the middle schools of RACE's."""
         for task_id, part, n in (("mnli", "matched", 9815), ("race", "middle", 1436)):
             rows = load_task(task_id).load("validation", data_dir)
@@ -147,7 +147,7 @@ class TestFiles:
         rows = [{name: row[name] for name in ("label", "sentence")} for row in GOOD]
         assert load_task("cola").load("train", write_cola(tmp_path, rows))["idx"][:] == [0, 1]
 
-    def test_other_columns_are_left_out(self, tmp_path):
+    def test_other_columns_are_dropped(self, tmp_path):
         rows = [{**row, "source": "gj04", "text": "not this one"} for row in GOOD]
         loaded = load_task("cola").load("train", write_cola(tmp_path, rows))
         assert loaded.column_names == ["text", "label", "idx"]
@@ -189,7 +189,7 @@ class TestFiles:
         with pytest.raises(MissingSplitError, match="no file of the split 'validation'"):
             load_task("cola").load("validation", write_cola(tmp_path, GOOD))
 
-    def test_a_data_set_that_is_nowhere_is_named(self, task, tmp_path, monkeypatch):
+    def test_a_data_set_that_cannot_be_found_is_named(self, task, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         absent = Task("x", "someone/absent", "classification", {"text": "s"}, ("no", "yes"), "accuracy", 50.0)
         with pytest.raises(GPT1Error, match="'someone/absent'"):
@@ -206,7 +206,7 @@ class TestFiles:
         rows = Dataset.from_dict({"sentence": ["The lady wept."], "label": [1]}, features=names)
         assert load_task("cola").canonical(rows, where="cola (train)").features["label"] == Value("int64")
 
-    def test_a_column_that_is_no_text_is_an_error(self, tmp_path):
+    def test_a_column_that_is_not_text_is_an_error(self, tmp_path):
         with pytest.raises(GPT1Error, match=r"cola \(train\): column 'sentence' holds .*int64.*not text"):
             load_task("cola").load("train", write_cola(tmp_path, [{"sentence": 5, "label": 1}]))
 
@@ -228,7 +228,7 @@ class TestFiles:
 class TestEntailment:
     PAIR = {"premise": "It rains.", "hypothesis": "It is wet."}
 
-    def test_snli_rows_without_a_gold_label_are_left_out(self, tmp_path):
+    def test_snli_rows_without_a_gold_label_are_dropped(self, tmp_path):
         rows = [{**self.PAIR, "label": label} for label in (0, -1, 2, -1, 1)]
         loaded = load_rows(tmp_path, "snli", rows)
         assert loaded["label"][:] == [0, 2, 1]
@@ -334,7 +334,7 @@ class TestStoryCloze:
         }
         assert not caplog.records
 
-    def test_another_number_of_stories_is_split_alike_with_a_warning(self, tmp_path, caplog):
+    def test_another_number_of_stories_is_split_with_a_warning(self, tmp_path, caplog):
         write_stories(tmp_path / self.FILE, 20)
         assert (len(self.load(tmp_path)), len(self.load(tmp_path, "validation"))) == (16, 4)
         assert "has 20 stories, not the 1871" in caplog.text
@@ -351,7 +351,7 @@ class TestStoryCloze:
         write_stories(tmp_path / "story_cloze" / "cloze_test_test__spring2016 - cloze_test_ALL_test.csv", 7)
         assert self.load(tmp_path, "test")["idx"][:] == list(range(7))
 
-    def test_a_byte_order_mark_is_no_part_of_the_first_column(self, tmp_path):
+    def test_a_byte_order_mark_is_not_part_of_the_first_column(self, tmp_path):
         write_stories(tmp_path / self.FILE, 20, encoding="utf-8-sig")
         assert len(self.load(tmp_path)) == 16
 
@@ -374,14 +374,14 @@ class TestStoryCloze:
                 assert re.search(message, str(error)) and "\n" not in str(error)
                 break
         else:
-            pytest.fail("the bad line was not noticed")
+            pytest.fail("no error for the bad line")
 
-    def test_columns_of_another_file_are_an_error(self, tmp_path):
+    def test_a_file_with_other_columns_is_an_error(self, tmp_path):
         path = write_stories(tmp_path / self.FILE, 20)
         path.write_text(path.read_text().replace(STORY_COLUMNS, STORY_COLUMNS.replace("InputSentence3", "Third")))
         with pytest.raises(GPT1Error, match="column 'InputSentence3' is missing; the file has .*Third"):
             self.load(tmp_path)
 
-    def test_without_the_files_it_is_said_where_they_come_from(self, tmp_path):
+    def test_without_the_files_the_error_says_where_to_get_them(self, tmp_path):
         with pytest.raises(GPT1Error, match="cannot load 'LSDSem/story_cloze': .*on request.*--data_dir"):
             self.load(tmp_path)
