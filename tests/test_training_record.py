@@ -196,7 +196,7 @@ def test_the_pipeline_for_multiple_choice_checks_them_too(models, tmp_path):
     other = GPT1Tokenizer.train([" ".join(WORDS[::-1])], vocab_size=120, model_max_length=64, show_progress=False)
     with pytest.raises(ValueError, match="is not the one it was trained with"):
         pipeline("multiple-choice", model=folder, processor=GPT1Processor(other, "multiple_choice"))
-    with pytest.raises(ValueError, match="of that format"):
+    with pytest.raises(ValueError, match="has the format 'entailment'"):
         pipeline("multiple-choice", model=folder, processor=GPT1Processor(other, "entailment"))
 
 
@@ -219,7 +219,7 @@ class TestRowsOfTheSplit:
         assert "20 of 872" in capsys.readouterr().out
         assert main(["report", str(tmp_path)]) == 0
         page = (tmp_path / "report.html").read_text()
-        assert "Not scored on the whole split: sst2 validation (20 of 872 rows)." in page
+        assert "Scored on a part of the split: sst2 validation (20 of 872 rows)." in page
 
     def test_of_max_examples(self, models, tmp_path, capsys):
         argv = ["evaluate", "--model", str(models["sst2"]), "--task", "sst2", "--sample", "--max_examples", "7"]

@@ -96,7 +96,7 @@ def test_a_score_can_be_learned_by_squared_error(base_model, tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     assert (model.config.regression_bins, model.config.num_labels, model.classifier.out_features) == (None, 1, 1)
     assert len({row["prediction"] for row in read_predictions(tmp_path / "run")}) > 1
-    with pytest.raises(GPT1Error, match="plain_regression is for scores, and task cola has none"):
+    with pytest.raises(GPT1Error, match="plain_regression needs a task whose labels are scores"):
         finetune(arguments(base_model, tmp_path, task="cola", plain_regression=True))
 
 
@@ -245,7 +245,7 @@ def test_bad_input_is_named(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path))
     with pytest.raises(GPT1Error, match="did you mean cola"):
         finetune(arguments(base_model, tmp_path, task="colla"))
-    with pytest.raises(GPT1Error, match="task dpr is for zero-shot scoring only"):
+    with pytest.raises(GPT1Error, match="task dpr cannot be fine-tuned: it is for `gpt1 zero-shot` only"):
         finetune(arguments(base_model, tmp_path, task="dpr"))
     with pytest.raises(GPT1Error, match="no/such/model"):
         finetune(arguments("no/such/model", tmp_path, task="cola"))
@@ -263,7 +263,7 @@ def test_a_model_of_another_task_is_refused(base_model, tmp_path):
         "cola": "negative.*acceptable",
         "race": "not fine-tuned for the multiple_choice format of task race",
         "stsb": "not fine-tuned for the similarity format of task stsb",
-        "dpr": "zero-shot scoring only",
+        "dpr": "for `gpt1 zero-shot` only",
     }.items():
         with pytest.raises(GPT1Error, match=message):
             evaluate(

@@ -76,4 +76,5 @@ def average(values: dict[str, list[float]], tasks: Sequence[str]) -> float | Non
 
 
 def decimal(value: float | None, missing: str) -> str:
+    """A number with one decimal place."""
     return missing if value is None else f"{value:.1f}"
