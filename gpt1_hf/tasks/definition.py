@@ -11,7 +11,8 @@ import yaml
 from ..errors import UsageError
 from ..resources import read_yaml
 from ..settings import nearest
-from .task import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS, SPLITS, Task
+from .spec import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS, SPLITS
+from .task import Task
 
 
 FOLDER = Path(__file__).parent

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset
 
@@ -21,7 +21,7 @@ from .rows import (
     parse_lists,
     where,
 )
-from .task import LABEL_METRICS, SPLITS, Task
+from .spec import LABEL_METRICS, SPLITS, TaskSpec
 
 
 VALIDATION_SHARE = 0.1
@@ -29,10 +29,12 @@ VALIDATION_SHARE = 0.1
 MANY_LABELS = 100
 MOST_SHOWN = 12
 
-_resolved: dict[tuple, Task] = {}
+T = TypeVar("T", bound=TaskSpec)  # a task keeps its subclass
+
+_resolved: dict[tuple, Any] = {}
 
 
-def resolve(task: Task, data_dir: str | None) -> Task:
+def resolve(task: T, data_dir: str | None) -> T:
     """See [`Task.resolved`]. The answer is kept until a data file changes."""
     stamps = [
         (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in map(check_file, task.files.values())
@@ -44,7 +46,7 @@ def resolve(task: Task, data_dir: str | None) -> Task:
 
 
 @reading_bars()
-def _resolve(task: Task, data_dir: str | None) -> Task:
+def _resolve(task: T, data_dir: str | None) -> T:
     rows, place = open_split(task, "train", data_dir), where(task, "train")
     if not len(rows):
         raise GPT1Error(f"{place} has no rows")
@@ -59,7 +61,7 @@ def _resolve(task: Task, data_dir: str | None) -> Task:
     return task
 
 
-def _summary(task: Task, column: str) -> str:
+def _summary(task: TaskSpec, column: str) -> str:
     """What was inferred, in one line."""
     if task.labels == "scores":
         low, high = task.score_range
@@ -75,7 +77,7 @@ def _summary(task: Task, column: str) -> str:
     return "; ".join(said)
 
 
-def _with_metric(task: Task, place: str) -> Task:
+def _with_metric(task: T, place: str) -> T:
     """The default metric where none is given; raise if one is not for the kind of labels."""
     known = LABEL_METRICS[task.labels]
     task = task if task.metric else replace(task, metric=known[0])
@@ -92,7 +94,7 @@ def _with_metric(task: Task, place: str) -> Task:
     return task
 
 
-def _with_splits(task: Task, data_dir: str | None) -> Task:
+def _with_splits(task: T, data_dir: str | None) -> T:
     """Whether the data has a validation split, or some of the training rows are held out."""
     if task.files:
         splits = tuple(split for split in SPLITS if split == "validation" or split in task.files)
@@ -108,7 +110,7 @@ def _with_splits(task: Task, data_dir: str | None) -> Task:
     return replace(task, splits=splits, validation_share=share)
 
 
-def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) -> Task:
+def _with_labels(task: T, rows: Dataset, layout: dict[str, Any], place: str) -> T:
     """Kind, names and ids of the labels, or the range of the scores."""
     column = layout["label"]
     kind = task.labels
@@ -230,7 +232,7 @@ def _ids_of_names(names: Sequence[str], first: dict[str, int], place: str, colum
     )
 
 
-def _with_range(task: Task, first: dict[Any, int], place: str, column: str) -> Task:
+def _with_range(task: T, first: dict[Any, int], place: str, column: str) -> T:
     scores = []
     for label, index in first.items():
         score = as_number(label)
@@ -242,7 +244,7 @@ def _with_range(task: Task, first: dict[Any, int], place: str, column: str) -> T
     return task if task.score_range else replace(task, score_range=(-math.inf, math.inf))
 
 
-def _with_choices(task: Task, rows: Dataset, layout: dict[str, Any], first: dict[Any, int], place: str) -> Task:
+def _with_choices(task: T, rows: Dataset, layout: dict[str, Any], first: dict[Any, int], place: str) -> T:
     """How the label names the right choice: by number from 0 or 1, by letter, or by the choice's column."""
     own, column = layout["choices"], layout["label"]
     if isinstance(own, str):

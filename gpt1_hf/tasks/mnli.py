@@ -3,10 +3,10 @@
 from datasets import Dataset
 
 from .rows import open_split, open_subsets
-from .task import Task
+from .spec import TaskSpec
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """`train` is one split of the data set; each other split is one for each subset."""
     if split == "train":
         return {split: open_split(task, split, data_dir, sample)}

@@ -4,10 +4,10 @@ from datasets import Dataset
 
 from ..errors import GPT1Error, MissingSplitError
 from .rows import open_split, open_subsets, with_subsets
-from .task import Task
+from .spec import TaskSpec
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """A local copy may have either form. In `all` the rows are told apart by `example_id`."""
     try:
         rows = open_split(task, split, data_dir, sample, "all")

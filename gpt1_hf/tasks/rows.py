@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from ..data.loading import local_copy, open_dataset, open_file, reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..resources import SAMPLES
-from .task import FORMAT_COLUMNS, Columns, Task
+from .spec import FORMAT_COLUMNS, Columns, TaskSpec
 
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,10 @@ HELD_OUT_SEED = 42
 
 
 @reading_bars()
-def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
+def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Dataset:
     """See [`Task.load`]."""
     if sample and not task.built_in:
         raise UsageError(f"task {task.id} has no sample: the samples in the package are of the built-in tasks")
-    task = task.resolved(data_dir)
     whole, _, subset = split.partition("_")
     if whole not in task.splits or (subset and (subset not in task.subsets or whole == "train")):
         known = [*task.splits, *(f"{s}_{part}" for s in task.splits if s != "train" for part in task.subsets)]
@@ -62,7 +61,7 @@ def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
     return rows.select(chosen)
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """The rows of a split as the data set has them: name of the split, or of each of its parts -> rows."""
     if task.code:
         return import_module(f".{task.code}", __package__).read(task, split, data_dir, sample)
@@ -70,7 +69,7 @@ def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str
 
 
 def open_split(
-    task: Task, split: str, data_dir: str | None, sample: bool = False, config: str | None = None
+    task: TaskSpec, split: str, data_dir: str | None, sample: bool = False, config: str | None = None
 ) -> Dataset:
     """Open one of the data set's own splits, unchanged."""
     if sample:
@@ -86,7 +85,7 @@ def open_split(
     return open_dataset(task.dataset, split, config or task.config, data_dir, task.revision)
 
 
-def open_subsets(task: Task, split: str, open_subset: Callable[[str], Dataset]) -> dict[str, Dataset]:
+def open_subsets(task: TaskSpec, split: str, open_subset: Callable[[str], Dataset]) -> dict[str, Dataset]:
     """Open each subset of a split. A local copy may lack some of them, with a warning, but not all."""
     parts, missing = {}, {}
     for subset in task.subsets:
@@ -109,14 +108,14 @@ def with_subsets(rows: Dataset, subsets: list[str]) -> Dataset:
     return rows.remove_columns([name for name in rows.column_names if name == "subset"]).add_column("subset", subsets)
 
 
-def where(task: Task, split: str) -> str:
+def where(task: TaskSpec, split: str) -> str:
     """How errors name a split: as a task's, or as a user's file."""
     if split in task.files:
         return Path(task.files[split]).name
     return f"{task.id if task.built_in else task.dataset} ({split})"
 
 
-def hold_out(task: Task, rows: Dataset) -> tuple[list[int], list[int]]:
+def hold_out(task: TaskSpec, rows: Dataset) -> tuple[list[int], list[int]]:
     """
     Indices of the training rows that stay, and of those held out as the validation split, both in the file's order.
 
@@ -139,7 +138,7 @@ def hold_out(task: Task, rows: Dataset) -> tuple[list[int], list[int]]:
     return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
 
 
-def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
+def canonical(task: TaskSpec, rows: Dataset, where: str) -> Dataset:
     """See [`Task.canonical`]."""
     layout = find_layout(task, rows, where)
     label_column, choices_column = layout["label"], layout.get("choices")
@@ -207,7 +206,7 @@ def _names(own: str | Iterable[str]) -> tuple[str, ...]:
     return (own,) if isinstance(own, str) else tuple(own)
 
 
-def find_layout(task: Task, rows: Dataset, where: str) -> Columns:
+def find_layout(task: TaskSpec, rows: Dataset, where: str) -> Columns:
     """Which of the task's layouts the file has; if none, the error names the first missing column."""
     missing_of = []
     for layout in ({**task.columns, "label": task.label_column}, *task.other_layouts):
@@ -220,7 +219,7 @@ def find_layout(task: Task, rows: Dataset, where: str) -> Columns:
     raise GPT1Error(f"{where}: column {missing[0]!r} is missing; the file has {', '.join(rows.column_names)}")
 
 
-def list_columns(task: Task, layout: Columns) -> list[str]:
+def list_columns(task: TaskSpec, layout: Columns) -> list[str]:
     """The data set's own columns that hold a list in each row, and that are not checked elsewhere."""
     if task.built_in:
         return []  # their choices are lists
@@ -309,7 +308,7 @@ def check_no_empty_text(rows: Dataset, column: str, where: str):
         raise GPT1Error(f"{where}: row {first}, column {column!r} is empty{more}: remove the row or fill the cell")
 
 
-def _check_choices(task: Task, rows: Dataset, where: str):
+def _check_choices(task: TaskSpec, rows: Dataset, where: str):
     expected = len(task.label_names)
     for index, choices in zip(rows["idx"][:], rows["choices"][:], strict=True):
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
@@ -334,7 +333,7 @@ def _check_words(rows: Dataset, where: str, words_column: str, label_column: str
             )
 
 
-def _number_label_lists(task: Task, rows: Dataset, where: str, column: str) -> Dataset:
+def _number_label_lists(task: TaskSpec, rows: Dataset, where: str, column: str) -> Dataset:
     """Lists of labels as one 0 or 1 for each label name, or, of tags, as class ids."""
     numbered = []
     for index, labels in zip(rows["idx"][:], rows["label"][:], strict=True):
@@ -349,7 +348,7 @@ def _number_label_lists(task: Task, rows: Dataset, where: str, column: str) -> D
     return rows.remove_columns("label").add_column("label", numbered)
 
 
-def _unknown_label(task: Task, label: Any, where: str, index: Any, column: str) -> GPT1Error:
+def _unknown_label(task: TaskSpec, label: Any, where: str, index: Any, column: str) -> GPT1Error:
     known = ", ".join(task.label_ids) if task.label_ids else f"0 to {len(task.label_names) - 1}"
     names = "" if task.label_ids else f" ({', '.join(task.label_names)})"
     return GPT1Error(f"{where}: label {label!r} is outside the set {known}{names} (row {index}, column {column!r})")
@@ -362,7 +361,7 @@ def _first(rows: Dataset, label: Any) -> Any:
             return index
 
 
-def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: list[str] | None) -> Dataset:
+def _number_labels(task: TaskSpec, rows: Dataset, where: str, column: str, names: list[str] | None) -> Dataset:
     """Labels as class ids, or scores as floats."""
     if names is not None and tuple(names) != task.label_names:
         raise GPT1Error(f"{where}: the labels are named {names}, but the task's are {list(task.label_names)}")

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from ..data.loading import local_copy, open_dataset, split_files
 from ..errors import GPT1Error, MissingSplitError
 from .rows import open_split
-from .task import Task
+from .spec import TaskSpec
 
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ FILES = {
 }
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """`test` is the official test file; `train` and `validation` are parts of the official validation file."""
     if sample:
         return {split: open_split(task, split, data_dir, sample)}

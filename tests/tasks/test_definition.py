@@ -37,7 +37,7 @@ class TestBuiltIn:
 
     def test_every_module_is_named_by_a_file(self):
         code = {task.code for task in all_tasks(zero_shot=True).values()} - {None}
-        rooms = {"__init__", "task", "definition", "rows", "inference"}
+        rooms = {"__init__", "spec", "task", "definition", "rows", "inference"}
         assert {path.stem for path in FOLDER.glob("*.py")} == code | rooms
 
     def test_tasks_are_listed_without_reading_rows(self):
