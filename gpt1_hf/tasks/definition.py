@@ -56,6 +56,12 @@ def _columns(value: Any) -> str | tuple[str, ...]:
     return _list(_text)(value) if isinstance(value, list) else _text(value)
 
 
+def _layout(value: Any) -> dict[str, str | tuple[str, ...]]:
+    layout = _mapping(_columns)(value)
+    _text(layout.get("label"))
+    return layout
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError
@@ -123,7 +129,7 @@ KEYS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "a mapping from each column of the input format to one or several of the data",
     ),
     "label_column": (_text, "the name of a column"),
-    "other_layouts": (_list(_mapping(_columns)), "a list of mappings like columns"),
+    "other_layouts": (_list(_layout), "a list of mappings like columns, with the key label"),
     "labels": (_one_of(LABEL_METRICS), f"one of {', '.join(LABEL_METRICS)}"),
     "label_names": (_list(_name), _NAMES),
     "label_ids": (_mapping(_whole, _name), "a mapping from each label in the data to a class id"),
@@ -214,7 +220,7 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         raise UsageError(f"{where}: the key input_format is missing; it is one of {', '.join(FORMAT_COLUMNS)}")
     _check_columns(found, where)
     _check_labels(found, where)
-    defaults = {"dataset": None, "label_names": (), "metric": "", "paper": None}
+    defaults: dict[str, Any] = {"dataset": None, "label_names": (), "metric": "", "paper": None}
     if not built_in:
         known = tuple(split for split in SPLITS if split in files or split == "validation") if files else ()
         defaults |= {"splits": known if "validation" in files else (), "labels": None}

@@ -25,7 +25,7 @@ def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict
     """`test` is the official test file; `train` and `validation` are parts of the official validation file."""
     if sample:
         return {split: open_split(task, split, data_dir, sample)}
-    folder = local_copy(task.dataset, data_dir)
+    folder = local_copy(task.source, data_dir)
     if folder is None or not folder.is_dir():
         raise GPT1Error(f"cannot load {task.dataset!r}: {task.download}")
     official = "test" if split == "test" else "validation"

@@ -48,9 +48,9 @@ class Task(TaskSpec):
 
     def canonical(self, rows: Dataset, where: str) -> Dataset:
         """Rename columns, check texts and labels, and keep only what the task reads; `where` begins the errors."""
-        from .rows import canonical
+        from .rows import Place, canonical
 
-        return canonical(self, rows, where)
+        return canonical(self, rows, Place(where))
 
     def resolved(self, data_dir: str | None = None) -> Task:
         """
