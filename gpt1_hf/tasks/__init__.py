@@ -8,7 +8,7 @@ from functools import cache
 
 from ..errors import UsageError
 from ..settings import nearest
-from .definition import FOLDER, describe, read_task, task_from_files
+from .definition import FOLDER, describe, describe_inferred, fill_template, read_task, task_from_files
 from .task import Task
 
 
@@ -52,4 +52,4 @@ def load_task(task_id: str) -> Task:
     return tasks[task_id]
 
 
-__all__ = ["Task", "all_tasks", "describe", "load_task", "task_from_files"]
+__all__ = ["Task", "all_tasks", "describe", "describe_inferred", "fill_template", "load_task", "task_from_files"]

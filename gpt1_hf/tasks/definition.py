@@ -1,5 +1,17 @@
-"""A task's YAML file: reading and checking it, and writing one."""
+"""A task's YAML file: reading and checking it, and writing one.
 
+`assets/task.yaml` is a commented file with every key that a task on your own data may have. Labels are of four kinds:
+
+- `classes`: one label a row. Metrics: `accuracy`, `f1` (two classes), `matthews_correlation`.
+- `multiple`: a list of labels a row, which may be empty. Metric: `f1_micro`.
+- `scores`: a number a row, in `score_range` if that is given. Metrics: `pearson`, `spearman`.
+- `tags`: a list with one label for each word, only in the format `token_classification`. Metric: `accuracy`.
+
+The first metric is the default. A kind that is not given is inferred from the training rows: lists are `multiple`,
+numbers with fractions are `scores`, anything else is `classes`.
+"""
+
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from math import inf
@@ -9,13 +21,14 @@ from typing import Any
 import yaml
 
 from ..errors import UsageError
-from ..resources import read_yaml
+from ..resources import ASSETS, read_yaml
 from ..settings import nearest
 from .spec import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS, SPLITS
 from .task import Task
 
 
 FOLDER = Path(__file__).parent
+TEMPLATE = ASSETS / "task.yaml"
 
 
 def _text(value: Any) -> str:
@@ -374,6 +387,43 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
     """
     if task.built_in:
         return (FOLDER / f"{task.id}.yaml").read_text(encoding="utf-8")
+    return _as_yaml(_content(task, folder))
+
+
+def describe_inferred(task: Task, resolved: Task) -> str:
+    """The keys that [`Task.resolved`] added to a task, as YAML."""
+    given = _content(task, None)
+    return _as_yaml({key: value for key, value in _content(resolved, None).items() if given.get(key) != value})
+
+
+def fill_template(task: Task, folder: str | Path | None = None) -> str:
+    """Like [`describe`], with the other keys as comments that explain what they are for."""
+    content = _content(task, folder)
+    lines = []
+    for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
+        key = re.match(r"#(\w+):", line)
+        if key and key[1] in content:
+            line = _as_yaml({key[1]: content.pop(key[1])}).rstrip()
+        lines.append(line)
+    return "\n".join(lines) + "\n" + (_as_yaml(content) if content else "")
+
+
+def _as_yaml(content: dict[str, Any]) -> str:
+    """YAML with a line for each key: lists and mappings in brackets."""
+    return "".join(
+        yaml.safe_dump(
+            {key: value},
+            allow_unicode=True,
+            width=110,
+            default_flow_style=None if isinstance(value, list | dict) else False,
+            sort_keys=False,
+        )
+        for key, value in content.items()
+    )
+
+
+def _content(task: Task, folder: str | Path | None) -> dict[str, Any]:
+    """Keys of a task's YAML file, without those that have their default."""
     defaults = {field.name: field.default for field in fields(Task)}
     names = {name: index for index, name in enumerate(task.label_names)}
     content: dict[str, Any] = {}
@@ -389,7 +439,7 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
         follows = {"score_range": value == (-inf, inf), "label_ids": value == names}
         if not follows.get(key):
             content[key] = _plain(value)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return content
 
 
 def _relative(file: str, folder: str | Path | None) -> str:

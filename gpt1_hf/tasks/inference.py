@@ -33,8 +33,10 @@ from .spec import LABEL_METRICS, SPLITS, TaskSpec
 
 
 VALIDATION_SHARE = 0.1
-# More different labels than this, and than half of the rows, are not classes but texts, ids or scores.
+# More different labels than this, and than half of the rows, are not classes but texts, ids or scores. So are labels
+# that differ in every one of more than a few rows.
 MANY_LABELS = 100
+FEW_ROWS = 20
 MOST_SHOWN = 12
 
 T = TypeVar("T", bound=TaskSpec)  # a task keeps its subclass
@@ -234,7 +236,7 @@ def _check_label_set(first: dict[str, int], n_rows: int, place: Place, column: s
             f"{place}: column {column!r} mixes numbers and words: {numbers[0]!r} in {place.row(first[numbers[0]])}, "
             f"{words[0]!r} in {place.row(first[words[0]])}; if all are labels, give label_names"
         )
-    if len(first) > MANY_LABELS and len(first) > n_rows / 2:
+    if (len(first) > MANY_LABELS and len(first) > n_rows / 2) or len(first) == n_rows > FEW_ROWS:
         raise GPT1Error(
             f"{place}: column {column!r} has {len(first):,} different labels in {n_rows:,} rows: give another "
             "label_column, or labels: scores"

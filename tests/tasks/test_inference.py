@@ -360,9 +360,7 @@ class TestBadInput:
 
     def test_a_label_that_label_names_lacks(self, tmp_path):
         task = from_rows(tmp_path, REVIEWS, label_names=["bad", "good"])
-        expected = (
-            "train.csv: line 4, column 'label' has the label 'so-so', which is none of the label_names bad, "
-        )
+        expected = "train.csv: line 4, column 'label' has the label 'so-so', which is none of the label_names bad, "
         assert message_of(task) == expected + "good"
 
     def test_f1_of_three_classes(self, tmp_path):
