@@ -1,4 +1,4 @@
-"""A task's rows: read as the data set has them, checked, and put into canonical columns."""
+"""Reads a task's rows, checks them, and converts them to canonical columns."""
 
 import ast
 import json
@@ -42,7 +42,7 @@ HELD_OUT_SEED = 42
 def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
     """See [`Task.load`]."""
     if sample and not task.built_in:
-        raise UsageError(f"task {task.id} has no sample: the samples in the package are of the built-in tasks")
+        raise UsageError(f"task {task.id} has no sample: only built-in tasks have a sample in the package")
     task = task.resolved(data_dir)
     whole, _, subset = split.partition("_")
     if whole not in task.splits or (subset and (subset not in task.subsets or whole == "train")):
@@ -63,7 +63,7 @@ def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
 
 
 def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """The rows of a split as the data set has them: name of the split, or of each of its parts -> rows."""
+    """Read the unchanged rows of a split: name of the split, or of each of its parts -> rows."""
     if task.code:
         return import_module(f".{task.code}", __package__).read(task, split, data_dir, sample)
     return {split: open_split(task, split, data_dir, sample)}
@@ -105,12 +105,12 @@ def open_subsets(task: Task, split: str, open_subset: Callable[[str], Dataset]) 
 
 
 def with_subsets(rows: Dataset, subsets: list[str]) -> Dataset:
-    """Rows with the subset of each; a column `subset` of their own is replaced."""
+    """Add a column `subset`, which replaces any column of that name."""
     return rows.remove_columns([name for name in rows.column_names if name == "subset"]).add_column("subset", subsets)
 
 
 def where(task: Task, split: str) -> str:
-    """How errors name a split: as a task's, or as a user's file."""
+    """Name of a split in error messages: the task and the split, or the user's file."""
     if split in task.files:
         return Path(task.files[split]).name
     return f"{task.id if task.built_in else task.dataset} ({split})"
@@ -208,7 +208,7 @@ def _names(own: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def find_layout(task: Task, rows: Dataset, where: str) -> Columns:
-    """Which of the task's layouts the file has; if none, the error names the first missing column."""
+    """Find the task's layout that the file has. If there is none, the error names the first missing column."""
     missing_of = []
     for layout in ({**task.columns, "label": task.label_column}, *task.other_layouts):
         names = [name for own in layout.values() for name in _names(own)]
@@ -221,7 +221,7 @@ def find_layout(task: Task, rows: Dataset, where: str) -> Columns:
 
 
 def list_columns(task: Task, layout: Columns) -> list[str]:
-    """The data set's own columns that hold a list in each row, and that are not checked elsewhere."""
+    """Columns of the data set that hold a list in each row and are not checked elsewhere."""
     if task.built_in:
         return []  # their choices are lists
     names = [layout[name] for name in ("choices", "words") if isinstance(layout.get(name), str)]
@@ -268,7 +268,7 @@ def check_label_type(rows: Dataset, column: str, where: str):
 
 
 def check_one_type(rows: Dataset, column: str, where: str):
-    """Raise if a column of JSON mixes types; its reader keeps such a column as it is."""
+    """Raise if a column of JSON mixes types, which its reader accepts."""
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
@@ -287,7 +287,7 @@ def short_type(feature: Any) -> str:
 
 
 def check_no_gaps(rows: Dataset, column: str, where: str, is_label: bool):
-    """Raise if a row has no value in a column, as the last line of a CSV file that was cut off."""
+    """Raise if a row has no value in a column, such as the last line of a CSV file that was cut off."""
     nothing = (None, "") if is_label else (None,)  # the processor warns of empty texts
     data = rows.data.column(column)
     is_text = pa.types.is_string(data.type) or pa.types.is_large_string(data.type)
@@ -335,7 +335,7 @@ def _check_words(rows: Dataset, where: str, words_column: str, label_column: str
 
 
 def _number_label_lists(task: Task, rows: Dataset, where: str, column: str) -> Dataset:
-    """Lists of labels as one 0 or 1 for each label name, or, of tags, as class ids."""
+    """Convert lists of labels to a 0 or 1 for each label name, and tags to class ids."""
     numbered = []
     for index, labels in zip(rows["idx"][:], rows["label"][:], strict=True):
         ids = []
@@ -393,7 +393,7 @@ def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: li
 
 
 def as_number(label: Any) -> float | None:
-    """A label as a finite number, also where it is written as a string; `None` of anything else."""
+    """A label as a finite number, even if it is a string; `None` for anything else."""
     if isinstance(label, bool):
         return None
     try:

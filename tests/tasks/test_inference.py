@@ -258,7 +258,7 @@ class TestSplits:
             task.load("test", data_dir)
 
     def test_there_is_no_sample(self, tmp_path):
-        with pytest.raises(UsageError, match="the samples in the package are of the built-in tasks"):
+        with pytest.raises(UsageError, match="only built-in tasks have a sample in the package"):
             from_rows(tmp_path, REVIEWS).load("train", sample=True)
 
 
@@ -361,8 +361,8 @@ class TestBadInput:
         assert message_of(task) == expected
 
     def test_f1_of_three_classes(self, tmp_path):
-        assert "f1 is for two classes, and train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
-        assert "accuracy is not for labels: scores" in message_of(
+        assert "f1 needs two classes, but train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
+        assert "accuracy does not fit labels: scores" in message_of(
             from_rows(tmp_path, [("a", 0.5), ("b", 1.5)], metric="accuracy")
         )
 
