@@ -1,5 +1,5 @@
-"""The models against transformers' OpenAIGPT with equal weights, against themselves by another route, and against
-losses and formulas written out by hand."""
+"""The models compared with transformers' OpenAIGPT, with themselves computed in another way, and with losses and
+formulas written out by hand."""
 
 import copy
 import math

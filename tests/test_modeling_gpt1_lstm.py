@@ -183,7 +183,7 @@ def test_hidden_states_are_the_embeddings_and_each_layer_s_projected_output():
 def test_padded_rows_equal_rows_on_their_own(layers, side):
     model = tiny_lm(layers)
     ids, mask, rows = padded_rows(side)
-    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]  # what follows padding is nobody's prediction
+    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]  # no token predicts the first one after padding
     outputs = model(ids, attention_mask=mask, labels=ids.masked_fill(mask * before == 0, -100))
     outputs.loss.backward()
     padded_gradients = gradients(model)
@@ -192,7 +192,7 @@ def test_padded_rows_equal_rows_on_their_own(layers, side):
     for row, alone_ids in enumerate(rows):
         alone = model(alone_ids, labels=alone_ids, num_items_in_batch=n_targets)
         assert_close(outputs.logits[row][mask[row].bool()], alone.logits[0], **CLOSE)
-        # The state that a text goes on from is that after its last token.
+        # A text continues from the state after its last token.
         for ours, own in zip(getattr(outputs, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)
@@ -379,7 +379,7 @@ def test_packed_rows_equal_separate_sequences(layers):
             assert_close(packed.logits[row, start : start + length], alone.logits[0], **CLOSE)
             total = total + alone.loss
             start += length
-        # A row goes on from the end of its last sequence.
+        # A row continues from the end of its last sequence.
         for ours, own in zip(getattr(packed, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)

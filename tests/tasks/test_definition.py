@@ -160,14 +160,14 @@ class TestOwn:
         with pytest.raises(UsageError, match="the id of the built-in task cola: give the file another name"):
             load_task(str(path))
 
-    def test_the_file_of_a_built_in_task_is_one_to_start_from(self, tmp_path):
+    def test_the_file_of_a_built_in_task_is_a_starting_point(self, tmp_path):
         for task in all_tasks().values():
             if task.code is None:
                 (tmp_path / f"my_{task.id}.yaml").write_text(describe(task))
                 own = load_task(str(tmp_path / f"my_{task.id}.yaml"))
                 assert (own.columns, own.metric, own.sizes) == (task.columns, task.metric, task.sizes)
 
-    def test_what_is_described_is_read_again(self, tmp_path):
+    def test_a_described_task_reads_back_equal(self, tmp_path):
         task = load_task(write(tmp_path, validation_share=0.25, label_names=["no", "yes"], notes="Mine.", version=3))
         (tmp_path / "copy.yaml").write_text(describe(task, tmp_path))
         assert "train_file: train.csv" in describe(task, tmp_path) and str(tmp_path) in describe(task)
