@@ -20,6 +20,7 @@ CLASSES = (
     "GPT1ForTokenClassification",
 )
 LSTM_CLASSES = tuple(name.replace("GPT1", "GPT1LSTM") for name in CLASSES)
+LANGUAGE_MODELS = pytest.mark.parametrize("name", ["GPT1ForCausalLM", "GPT1LSTMForCausalLM"])
 HEADS = tuple(name for name in (*CLASSES, *LSTM_CLASSES) if not name.endswith(("Model", "ForCausalLM")))
 
 
@@ -54,6 +55,24 @@ def is_by_token(name: str) -> bool:
 
 POSITIONS = [(name, kind) for name in CLASSES for kind in ("learned", "sinusoidal", "none")]
 POSITIONS += [(name, None) for name in LSTM_CLASSES]
+
+
+@LANGUAGE_MODELS
+def test_exactly_one_kind_of_input_is_accepted(name):
+    model = tiny(name)
+    with pytest.raises(ValueError, match="exactly one"):
+        model()
+    with pytest.raises(ValueError, match="exactly one"):
+        model(ids_for(name), inputs_embeds=torch.zeros(2, LENGTH, 32))
+
+
+@LANGUAGE_MODELS
+def test_a_cache_is_created_only_on_request(name):
+    model, ids = tiny(name), ids_for(name)
+    assert getattr(model(ids), CACHE).get_seq_length() == LENGTH
+    assert getattr(model(ids, use_cache=False), CACHE) is None
+    model.config.use_cache = False
+    assert getattr(model(ids), CACHE) is None
 
 
 @pytest.mark.parametrize(("name", "kind"), POSITIONS)

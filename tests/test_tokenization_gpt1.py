@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers.byte_pairs import read_ranks, split_word
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, OpenAIGPTTokenizer, TextStreamer
 
@@ -153,23 +154,9 @@ class TestOriginalVocabulary:
         assert original(text)["input_ids"] == [vocab[token + "</w>"] for token in tokens]
 
     def test_rare_words_are_split_as_the_released_code_splits_them(self, original, original_folder):
-        """Byte-pair encoding written out: join the pair of the lowest rank until no pair has one."""
-        lines = (original_folder / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-        ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
+        ranks = read_ranks(original_folder)
         for word in ("antidisestablishmentarianism", "zyxwvutsrq", "xylophonists", "1729", "naïveté", "aaaaaaaaaaa"):
-            parts = [*word[:-1], word[-1] + "</w>"]
-            while len(parts) > 1:
-                pairs = list(zip(parts, parts[1:], strict=False))
-                best = min(pairs, key=lambda pair: ranks.get(pair, float("inf")))
-                if best not in ranks:
-                    break
-                merged, i = [], 0
-                while i < len(parts):
-                    step = 2 if tuple(parts[i : i + 2]) == best else 1
-                    merged.append("".join(parts[i : i + step]))
-                    i += step
-                parts = merged
-            assert pieces(original, word) == parts
+            assert pieces(original, word) == split_word(word, ranks)
 
     def test_the_processor_gives_its_special_tokens_the_released_ids(self, original):
         tokenizer = GPT1Processor(original).tokenizer
