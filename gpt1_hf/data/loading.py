@@ -151,7 +151,7 @@ def open_dataset(
         ) from error
 
 
-# Files of a user's own rows -> what separates the cells; JSON and Parquet have none.
+# Ending of a user's file of rows -> separator of its cells; JSON and Parquet have none.
 ROW_FILES = {".csv": ",", ".tsv": "\t", ".json": None, ".jsonl": None, ".parquet": None}
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
@@ -167,7 +167,7 @@ def open_file(path: str | Path) -> Dataset:
             strings, as they stand in the file.
 
     Raises:
-        GPT1Error: if it is missing, empty, or not what its name says; it names the line.
+        GPT1Error: if it is missing, empty or not in its format; the message names the line.
     """
     path = check_file(path)
     status = path.stat()
@@ -268,7 +268,7 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
         Its column names, and how its cells are quoted.
 
     Raises:
-        GPT1Error: if the header or a row is wrong; it names the line.
+        GPT1Error: if the header or a row is wrong; the message names the line.
     """
     quoting = _quoting(path, separator)
     limit = csv.field_size_limit(1 << 30)
@@ -308,8 +308,8 @@ def _check_header(path: Path, header: list[str], separator: str):
 
 def _is_quoted(path: Path, separator: str) -> bool:
     """
-    Whether quotation marks around a cell are no part of it, as spreadsheets write them. Data sets in TSV mostly quote
-    nothing, which shows in a cell that begins with a quotation mark and does not end with one.
+    Whether quotation marks around a cell are not part of it, as in spreadsheets. Most data sets in TSV have no
+    quoting: some cell then begins with a quotation mark and does not end with one.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         n_cells = file.readline().count(separator)
@@ -332,7 +332,7 @@ def unreadable(what: str, error: BaseException, fault: str = "it is missing, emp
 
 
 def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, split: str) -> tuple[str, str]:
-    """Why a data set on the Hub cannot be loaded, and what to do other than use a local copy."""
+    """Why a data set on the Hub cannot be loaded, and remedies other than a local copy."""
     is_about_files = isinstance(error, _ABOUT_FILES)
     if not is_about_files and (known := load_failure(error, hub_id, "data set")):
         return known

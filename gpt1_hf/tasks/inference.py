@@ -1,4 +1,4 @@
-"""What a task on a user's own data leaves unsaid, inferred from its training rows."""
+"""Infers the missing settings of a task on a user's own data from its training rows."""
 
 import json
 import math
@@ -45,7 +45,7 @@ _resolved: dict[tuple, Any] = {}
 
 
 def resolve(task: T, data_dir: str | None) -> T:
-    """See [`Task.resolved`]. The answer is kept until a data file changes."""
+    """See [`Task.resolved`]. The result is kept until a data file changes."""
     stamps = [
         (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in map(check_file, task.files.values())
     ]
@@ -88,24 +88,24 @@ def _summary(task: TaskSpec, column: str) -> str:
 
 
 def _with_metric(task: T, place: Place) -> T:
-    """The default metric where none is given; raise if one is not for the kind of labels."""
+    """Fill in the default metric; raise if a given one does not fit the kind of labels."""
     known = LABEL_METRICS[task.labels or "classes"]
     task = task if task.metric else replace(task, metric=known[0])
     for metric in (task.metric, *task.other_metrics):
         if metric not in known:
             raise UsageError(
-                f"task {task.id}: the metric {metric} is not for labels: {task.labels}; use {' or '.join(known)}"
+                f"task {task.id}: the metric {metric} does not fit labels: {task.labels}; use {' or '.join(known)}"
             )
         if metric == "f1" and len(task.label_names) != 2:
             raise UsageError(
-                f"task {task.id}: the metric f1 is for two classes, and {place} has {len(task.label_names)}: use "
+                f"task {task.id}: the metric f1 needs two classes, but {place} has {len(task.label_names)}: use "
                 "accuracy"
             )
     return task
 
 
 def _with_splits(task: T, data_dir: str | None) -> T:
-    """Whether the data has a validation split, or some of the training rows are held out."""
+    """Fill in the splits of the data; without a validation split, hold out a share of the training rows."""
     if task.files:
         splits = tuple(split for split in SPLITS if split == "validation" or split in task.files)
         lacks_validation = "validation" not in task.files
@@ -197,7 +197,7 @@ def _is_gap(label: Any) -> bool:
 
 
 def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
-    """Labels sorted; numbers by their size."""
+    """Labels in alphabetical order; numbers by value."""
     if all(as_number(label) is not None for label in labels):
         return tuple(sorted(labels, key=lambda label: (as_number(label), label)))
     return tuple(sorted(labels))

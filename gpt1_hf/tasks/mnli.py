@@ -1,4 +1,4 @@
-"""MultiNLI has two of each evaluation split: genres that are in train (matched), and others (mismatched)."""
+"""MultiNLI has two versions of each evaluation split: genres that are in train (matched), and others (mismatched)."""
 
 from datasets import Dataset
 
@@ -7,7 +7,7 @@ from .spec import TaskSpec
 
 
 def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """`train` is one split of the data set; each other split is one for each subset."""
+    """`train` is a single split; every other split has a part for each subset."""
     if split == "train":
         return {split: open_split(task, split, data_dir, sample)}
     return open_subsets(task, split, lambda subset: open_split(task, f"{split}_{subset}", data_dir, sample))

@@ -1,4 +1,4 @@
-"""A task's rows: read as the data set has them, checked, and put into canonical columns."""
+"""Reads a task's rows, checks them, and converts them to canonical columns."""
 
 import ast
 import json
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
 def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Dataset:
     """See [`Task.load`]. The task is resolved."""
     if sample and not task.built_in:
-        raise UsageError(f"task {task.id} has no sample: the samples in the package are of the built-in tasks")
+        raise UsageError(f"task {task.id} has no sample: only built-in tasks have a sample in the package")
     whole, _, subset = split.partition("_")
     if whole not in task.splits or (subset and (subset not in task.subsets or whole == "train")):
         known = [*task.splits, *(f"{s}_{part}" for s in task.splits if s != "train" for part in task.subsets)]
@@ -95,7 +95,7 @@ def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Data
 
 
 def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """The rows of a split as the data set has them: name of the split, or of each of its parts -> rows."""
+    """Read the unchanged rows of a split: name of the split, or of each of its parts -> rows."""
     if task.code:
         return import_module(f".{task.code}", __package__).read(task, split, data_dir, sample)
     return {split: open_split(task, split, data_dir, sample)}
@@ -137,12 +137,12 @@ def open_subsets(task: TaskSpec, split: str, open_subset: Callable[[str], Datase
 
 
 def with_subsets(rows: Dataset, subsets: list[str]) -> Dataset:
-    """Rows with the subset of each; a column `subset` of their own is replaced."""
+    """Add a column `subset`, which replaces any column of that name."""
     return rows.remove_columns([name for name in rows.column_names if name == "subset"]).add_column("subset", subsets)
 
 
 def place_of(task: TaskSpec, split: str) -> Place:
-    """How errors name a split: as a task's, or as a user's file."""
+    """Name of a split in error messages: the task and the split, or the user's file."""
     if split in task.files:
         return Place(Path(task.files[split]).name, task.files[split], built_in=False)
     return Place(f"{task.id if task.built_in else task.dataset} ({split})", built_in=task.built_in)
@@ -233,7 +233,7 @@ def _replace_column(rows: Dataset, column: str, values: Any) -> Dataset:
 
 
 def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
-    """Which of the task's layouts the file has; if none, the error names the first missing column."""
+    """Find the task's layout that the file has. If there is none, the error names the first missing column."""
     missing_of = []
     for columns in ({**task.columns, "label": task.label_column}, *task.other_layouts):
         own = dict(columns)
@@ -249,7 +249,7 @@ def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
 
 
 def list_columns(task: TaskSpec, layout: Layout) -> list[str]:
-    """The data set's own columns that hold a list in each row, and that are not checked elsewhere."""
+    """Columns of the data set that hold a list in each row and are not checked elsewhere."""
     if task.built_in:
         return []  # their choices are lists
     found = [layout.columns.get(name) for name in ("choices", "words")]
@@ -297,7 +297,7 @@ def check_label_type(rows: Dataset, column: str, place: Place):
 
 
 def check_one_type(rows: Dataset, column: str, place: Place):
-    """Raise if a column of JSON mixes types; its reader keeps such a column as it is."""
+    """Raise if a column of JSON mixes types, which its reader accepts."""
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
@@ -316,7 +316,7 @@ def short_type(feature: Any) -> str:
 
 
 def check_no_gaps(rows: Dataset, column: str, place: Place, is_label: bool):
-    """Raise if a row has no value in a column, as the last line of a CSV file that was cut off."""
+    """Raise if a row has no value in a column, such as the last line of a CSV file that was cut off."""
     data = column_of(rows, column)
     is_gap = pc.is_null(data)
     if is_label and _is_text(data):  # the processor warns of empty texts
@@ -436,7 +436,7 @@ def distinct(values: pa.Array | pa.ChunkedArray) -> tuple[list[Any], np.ndarray]
 
 
 def _number_label_lists(task: TaskSpec, rows: Dataset, place: Place, column: str) -> Dataset:
-    """Lists of labels as one 0 or 1 for each label name, or, of tags, as class ids."""
+    """Convert lists of labels to a 0 or 1 for each label name, and tags to class ids."""
     ids, (flat, lengths) = task.label_ids or {}, _flat(rows, "label")
     if pa.types.is_nested(flat.type):
         label, first = flat[0].as_py(), 0
@@ -507,7 +507,7 @@ def _number_labels(task: TaskSpec, rows: Dataset, place: Place, column: str, nam
 
 
 def as_number(label: Any) -> float | None:
-    """A label as a finite number, also where it is written as a string; `None` of anything else."""
+    """A label as a finite number, even if it is a string; `None` for anything else."""
     if isinstance(label, bool):
         return None
     try:

@@ -33,14 +33,14 @@ class TaskSpec:
 
     Args:
         id (`str`):
-            The task's one name: its file, its recipe, its command-line value, its row of results.
+            Name of the task, its file, its recipe, its command-line value and its row of results.
         dataset (`str`, *optional*):
-            Hub id of the data set; `None` where `files` holds the rows.
+            Hub id of the data set; `None` if `files` holds the rows.
         input_format (`str`, *optional*):
             Format of [`GPT1Processor`], or `token_classification`; `None` for a task that is only scored zero-shot.
         columns (`dict[str, str | tuple[str, ...]]`):
-            Canonical column -> the data set's own. Several texts are joined by a space; several `choices` are the
-            list. A multiple-choice task without `question` has an empty one.
+            Canonical column -> column or columns of the data set. Several texts are joined by a space; several
+            `choices` become a list. Without `question`, the question of a multiple choice is empty.
         label_names (`tuple[str, ...]`):
             Names of the classes or of the choices, in the order of their ids; empty for scores.
         metric (`str`):
@@ -58,43 +58,43 @@ class TaskSpec:
         scored_splits (`tuple[str, ...]`):
             Splits that a fine-tuned model is scored on.
         label_column (`str`):
-            The data set's own name of the label column.
+            Label column of the data set.
         other_layouts (`tuple[dict, ...]`):
             Other column names that copies of the data use: as `columns`, plus `label`.
         label_ids (`dict[str, int]`, *optional*):
-            Class id of each label, where the labels are not class ids themselves.
+            Class id of each label, if the labels are not class ids.
         score_range (`tuple[float, float]`, *optional*):
-            Lowest and highest label, where labels are scores.
+            Lowest and highest label, if labels are scores.
         sizes (`dict[str, int]`):
             Rows of each split or subset in the whole data set; a result on fewer rows is marked as such.
         subsets (`dict[str, tuple[float, float]]`):
-            Subset of the evaluation splits that is scored on its own -> the paper's number on it, and the best before
-            the paper. As splits they are named like `validation_matched`.
+            Separately scored subset of the evaluation splits -> the paper's number on it, and the best before the
+            paper. A subset of a split is itself a split, such as `validation_matched`.
         pooled (`bool`):
             Whether the subsets are also scored together.
         other_metrics (`tuple[str, ...]`):
-            Metrics that are reported beside the main one.
+            Further metrics to report.
         prior (`float`, *optional*):
             Best number before the paper.
         drop_unlabelled (`bool`):
             Whether rows with the label −1 are dropped (SNLI: no gold label) instead of predicted.
         download (`str`):
-            How to get the data, where the Hub does not have it.
+            How to get the data, if the Hub does not have it.
         version (`int`):
-            Raised when a change moves the numbers.
+            Version of the task; a change that affects its numbers increases it.
         notes (`str`):
-            What to know about the data.
+            Remarks on the data.
         code (`str`, *optional*):
-            Module of this folder whose `read` reads the splits, for what a YAML file cannot say; built-in tasks only.
+            Module of this folder whose `read` reads the splits, if YAML cannot describe them; built-in tasks only.
         labels (`str`, *optional*):
             Kind of labels: `classes`, `multiple` (several labels a row), `scores`, or `tags` (one label a word).
-            `None` where [`Task.resolved`] has yet to infer it.
+            `None` until [`Task.resolved`] infers it.
         regression_bins (`int`, *optional*):
             Learn scores as a distribution over the whole numbers from 0 to this minus 1, instead of by squared error.
         files (`dict[str, str]`):
             Split -> absolute path of its data file, instead of `dataset`.
         validation_share (`float`, *optional*):
-            Share of the training rows that is held out as the validation split; `None` where there is such a split.
+            Share of the training rows to hold out as the validation split; `None` if there is such a split.
         built_in (`bool`):
             Whether the task comes with the package.
     """
@@ -150,7 +150,7 @@ class TaskSpec:
         return bool(self.labels and labels and self.metric and self.splits)
 
     def parts(self, split: str) -> dict[str, str | None]:
-        """The splits that the rows of a split are scored as -> the subset of each; `None` is the whole split."""
+        """Splits under which a split's rows are scored -> subset of each; `None` is the whole split."""
         _, _, subset = split.partition("_")
         if subset in self.subsets:
             return {split: subset}
@@ -162,10 +162,10 @@ class TaskSpec:
         return (self.paper, self.prior) if subset is None else self.subsets[subset]
 
     def is_hidden(self, label: int | float | list) -> bool:
-        """Whether a label as [`Task.load`] gives it is −1 for a hidden one; −1 may be a score."""
+        """Whether a label from [`Task.load`] is hidden (−1). In a range of scores, −1 can be a score."""
         return label == -1 and not (self.score_range and self.score_range[0] <= -1)
 
     @property
     def source(self) -> str:
-        """What to call the data in records and cards: the Hub id, or the training file's name without its folder."""
+        """Name of the data in results and cards: the Hub id, or the training file's name without its folder."""
         return self.dataset or Path(self.files["train"]).name

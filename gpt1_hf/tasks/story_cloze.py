@@ -1,4 +1,4 @@
-"""Story Cloze comes on request as two CSV files; `train` and `validation` are parts of the official validation one."""
+"""Story Cloze: two CSV files from its authors. `train` and `validation` are parts of the official validation file."""
 
 import logging
 

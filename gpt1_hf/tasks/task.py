@@ -19,7 +19,7 @@ class Task(TaskSpec):
 
     def load(self, split: str, data_dir: str | None = None, sample: bool = False) -> Dataset:
         """
-        Load a split in canonical columns, plus `label` (see below), `idx` and, where its rows belong to subsets,
+        Load a split in canonical columns, plus `label` (see below), `idx` and, if its rows belong to subsets,
         `subset`.
 
         `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels a row), or a list of class
@@ -34,8 +34,8 @@ class Task(TaskSpec):
                 Whether to load the small labelled sample in the package instead.
 
         Returns:
-            `Dataset`. Hidden labels (−1) stay as they are. Where a local copy lacks some subsets of the split, the
-            others are returned, with a warning.
+            `Dataset`. Hidden labels (−1) stay as they are. If a local copy lacks some subsets of the split, the others
+            are returned, with a warning.
 
         Raises:
             MissingSplitError: if a local copy lacks the split.
@@ -54,10 +54,10 @@ class Task(TaskSpec):
 
     def resolved(self, data_dir: str | None = None) -> Task:
         """
-        The task with everything filled in that has to be inferred from its training rows: kind and names of labels,
-        range of scores, metric, and whether a validation split is held out. What was inferred is logged in one line.
+        The task with its missing settings inferred from the training rows: kind and names of labels, range of scores,
+        metric, and whether a validation split is held out. One log line says what was inferred.
 
-        A task that is complete, as every built-in one is, is returned as it is. The rows are read once.
+        A complete task, such as every built-in one, is returned unchanged. The rows are read once.
 
         Args:
             data_dir (`str`, *optional*):

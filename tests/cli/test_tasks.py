@@ -127,7 +127,7 @@ def test_lists_in_csv_are_seen(tmp_path):
     [
         (["--label_column", "star"], "train.csv: column 'star' is missing; the file has id, review, kind, stars"),
         (["--text_column", "kind", "review", "--input_format", "multiple_choice"], "name the columns with --choices"),
-        (["--metric", "pearson"], "the metric pearson is not for labels: classes"),
+        (["--metric", "pearson"], "the metric pearson does not fit labels: classes"),
         (["--metric", "acuracy"], "metric must be one of"),
         (["--label_column", "kind"], "all rows have the same label in column 'kind', 'film'"),
         (["--label_column", "review"], "has 40 different labels in 40 rows: give another label_column"),

@@ -1,4 +1,4 @@
-"""A user's file of rows: what is read, and one sentence with the line where it cannot be."""
+"""A user's file of rows: what is read, and one-sentence errors that name the line."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_each_kind_of_file_holds_the_same_rows(tmp_path, kind):
     assert open_file(write(tmp_path / "x", kind)).to_list() == ROWS
 
 
-def test_cells_are_strings_as_they_stand(tmp_path):
+def test_cells_are_unchanged_strings(tmp_path):
     (tmp_path / "x.csv").write_text("a,b,c\n01,1.0,NaN\nTrue,null,\n")
     rows = open_file(tmp_path / "x.csv")
     assert rows.to_list() == [{"a": "01", "b": "1.0", "c": "NaN"}, {"a": "True", "b": "null", "c": ""}]
@@ -109,7 +109,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ("x.parquet", "text", "cannot read .*x.parquet"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, message):
+def test_an_unreadable_file_gives_one_sentence(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(GPT1Error, match=message) as error:

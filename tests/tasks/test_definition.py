@@ -117,21 +117,21 @@ class TestOwn:
             ({"label_ids": {"a": 0}}, "label_ids gives 'a' the id 0, which label_names does not have"),
             ({"label_ids": {"a": 2}, "label_names": ["x", "y"]}, "label_ids gives 'a' the id 2"),
             ({"labels": "many"}, "labels must be one of classes, multiple, scores, tags"),
-            ({"labels": "tags"}, "labels: tags goes with input_format: token_classification"),
+            ({"labels": "tags"}, "labels: tags needs input_format: token_classification"),
             ({"labels": "classes", "input_format": "token_classification", "columns": None}, "columns must be"),
             ({"labels": "scores", "label_names": ["a", "b"]}, "scores have a score_range, not label_names"),
-            ({"labels": "classes", "score_range": [0, 1]}, "score_range goes with labels: scores"),
+            ({"labels": "classes", "score_range": [0, 1]}, "score_range needs labels: scores"),
             ({"score_range": [5, 0]}, r"the lowest and the highest score, such as \[0, 5\]"),
             ({"score_range": 5}, "score_range must be the lowest"),
             ({"score_range": [1, 5], "regression_bins": 6}, r"regression_bins 6 needs the score_range \[0, 5\]"),
             ({"metric": "acuracy"}, "metric must be one of accuracy, f1"),
             (
                 {"labels": "scores", "metric": "accuracy"},
-                "accuracy is not for labels: scores; use pearson",
+                "accuracy does not fit labels: scores; use pearson",
             ),
             (
                 {"labels": "classes", "metric": "f1", "label_names": ["a", "b", "c"]},
-                "f1 is for two classes, and there are 3",
+                "f1 needs two classes, but there are 3",
             ),
             ({"dataset": "someone/reviews"}, "either dataset or train_file, not both"),
             ({"revision": "v1"}, "revision is for a dataset on the Hub"),
@@ -169,14 +169,14 @@ class TestOwn:
         with pytest.raises(UsageError, match="the id of the built-in task cola: give the file another name"):
             load_task(str(path))
 
-    def test_the_file_of_a_built_in_task_is_one_to_start_from(self, tmp_path):
+    def test_the_file_of_a_built_in_task_is_a_starting_point(self, tmp_path):
         for task in all_tasks().values():
             if task.code is None:
                 (tmp_path / f"my_{task.id}.yaml").write_text(describe(task))
                 own = load_task(str(tmp_path / f"my_{task.id}.yaml"))
                 assert (own.columns, own.metric, own.sizes) == (task.columns, task.metric, task.sizes)
 
-    def test_what_is_described_is_read_again(self, tmp_path):
+    def test_a_described_task_reads_back_equal(self, tmp_path):
         task = load_task(write(tmp_path, validation_share=0.25, label_names=["no", "yes"], notes="Mine.", version=3))
         (tmp_path / "copy.yaml").write_text(describe(task, tmp_path))
         assert "train_file: train.csv" in describe(task, tmp_path) and str(tmp_path) in describe(task)

@@ -33,14 +33,14 @@ def write_csv(path, rows, header=("text", "label")):
 
 
 def from_rows(folder, rows, **settings):
-    """A task on rows in JSON lines or, of tuples, in CSV."""
+    """A task on rows in JSON lines or, if they are tuples, in CSV."""
     if isinstance(rows[0], tuple):
         return task_from_files(write_csv(folder / "train.csv", rows), **settings)
     return task_from_files(write_jsonl(folder / "train.jsonl", rows), **settings)
 
 
 def message_of(task, split: str = "train") -> str:
-    """The one sentence with which a task's rows are refused."""
+    """The one-sentence error for a task's rows."""
     with pytest.raises(GPT1Error) as error:
         task.load(split)
     assert "\n" not in str(error.value)
@@ -142,7 +142,7 @@ class TestLabels:
         named = from_rows(tmp_path, rows, label_names=["-1", "0", "1"])
         assert {*named.load("train")["label"][:]} == {0, 1, 2}
 
-    def test_a_changed_file_is_looked_at_again(self, tmp_path):
+    def test_a_changed_file_is_inspected_again(self, tmp_path):
         assert from_rows(tmp_path, REVIEWS).resolved().label_names == ("bad", "good", "so-so")
         assert from_rows(tmp_path, REVIEWS[:2] * 4).resolved().label_names == ("bad", "good")
 
@@ -191,7 +191,7 @@ class TestChoices:
         with pytest.raises(GPT1Error, match=f"train.jsonl: {message}"):
             task.load("train")
 
-    def test_labels_that_count_from_either_are_asked_about(self, tmp_path):
+    def test_labels_that_may_count_from_0_or_1_are_refused(self, tmp_path):
         rows = [{**STORY, "label": 1}] * 10
         settings = {"input_format": "multiple_choice", "text_columns": "document"}
         message = message_of(from_rows(tmp_path, rows, **settings))
@@ -258,7 +258,7 @@ class TestSplits:
             task.load("test", data_dir)
 
     def test_there_is_no_sample(self, tmp_path):
-        with pytest.raises(UsageError, match="the samples in the package are of the built-in tasks"):
+        with pytest.raises(UsageError, match="only built-in tasks have a sample in the package"):
             from_rows(tmp_path, REVIEWS).load("train", sample=True)
 
 
@@ -364,17 +364,17 @@ class TestBadInput:
         assert message_of(task) == expected + "good"
 
     def test_f1_of_three_classes(self, tmp_path):
-        assert "f1 is for two classes, and train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
-        assert "accuracy is not for labels: scores" in message_of(
+        assert "f1 needs two classes, but train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
+        assert "accuracy does not fit labels: scores" in message_of(
             from_rows(tmp_path, [("a", 0.5), ("b", 1.5)], metric="accuracy")
         )
 
 
 class TestAsTheBuiltInTask:
-    """A benchmark's data as a user's own files gives the rows of the built-in task."""
+    """A benchmark's data in a user's own files gives the rows of the built-in task."""
 
     def same(self, task_id: str, data_dir: str, folder, **settings):
-        """The built-in task's validation rows, and those of an own task on the same rows in another kind of file."""
+        """The built-in task's validation rows, and those of a user's task on the same rows in another kind of file."""
         built_in = load_task(task_id)
         rows = {split: built_in.load(split, data_dir).select(range(150)) for split in ("train", "validation")}
         kind = settings.pop("kind")
