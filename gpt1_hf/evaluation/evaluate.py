@@ -130,7 +130,7 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
 
 
 def measure(args: EvaluateArguments) -> list[Result]:
-    """Score as [`evaluate`] does, but print and write no results; a task's `predictions.jsonl` is written."""
+    """Score as [`evaluate`] does, without printing or writing the results. Writes `predictions.jsonl` for a task."""
     return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 

@@ -1,6 +1,6 @@
 """`gpt1 submit`: the zip for GLUE's leaderboard, one file of predictions for each hidden test set.
 
-File names, header and label names follow the formatter of the benchmark's authors (jiant,
+File names, header and label names follow the formatter of GLUE's authors (jiant,
 `jiant/scripts/benchmarks/benchmarks.py`). The server rejects incomplete submissions (https://gluebenchmark.com/faq).
 """
 
@@ -31,30 +31,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GlueFile:
-    """
-    One file of a submission.
+    """One file of a submission."""
 
-    Args:
-        name (`str`):
-            File name without `.tsv`.
-        task (`str`, *optional*):
-            Task whose model predicts the file; `None` for WNLI, which the paper leaves out.
-        n_rows (`int`):
-            Number of test rows. Their indices are 0 to `n_rows - 1`.
-        majority (`str`):
-            Most frequent label, or mean score, of the training set.
-        subset (`str`, *optional*):
-            Subset of the test split that the file contains.
-        has_names (`bool`):
-            Whether the file contains label names. Other files contain class ids or scores.
-    """
-
-    name: str
-    task: str | None
-    n_rows: int
-    majority: str
-    subset: str | None = None
-    has_names: bool = False
+    name: str  # without `.tsv`
+    task: str | None  # whose model predicts the file; `None` for WNLI, which the paper leaves out
+    n_rows: int  # of the test set; their indices are 0 to `n_rows - 1`
+    majority: str  # most frequent label, or mean score, of the training set
+    subset: str | None = None  # of the test split
+    has_names: bool = False  # whether the file contains label names; other files contain class ids or scores
 
 
 FILES = [

@@ -19,7 +19,7 @@ def quantize_and_score(
     model: str, output_dir: str | Path, evaluation: EvaluateArguments | None = None
 ) -> list[Result]:
     """
-    Quantize a GPT-1 with [`quantize`], score it before and after, and write `results.json` beside it.
+    Quantize a GPT-1 with [`quantize`], score it before and after, and write `results.json` beside the model.
 
     Args:
         model (`str`):
@@ -30,11 +30,11 @@ def quantize_and_score(
             What to score it on: `task` or `text_file`. Its `model` and `output_dir` are ignored.
 
     Returns:
-        list of [`Result`]: of the quantized model, with the value before in `details["before"]`. The first is the size
-        of the weights in MB, followed by the evaluation's.
+        list of [`Result`]: the size of the weights in MB, and then the scores. `value` is after quantization,
+        `details["before"]` is before it.
 
     Raises:
-        GPT1Error: if the model cannot be quantized or scored. Nothing is left in `output_dir` then.
+        GPT1Error: if the model cannot be quantized or scored. Nothing is written to `output_dir` in that case.
     """
     with new_folder(output_dir) as folder, TemporaryDirectory() as scores:
         before, after = quantize(model, folder)

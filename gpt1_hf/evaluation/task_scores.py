@@ -264,7 +264,7 @@ def task_results(
             a part of it was scored.
 
     Returns:
-        list of [`Result`]; empty if labels of the split are hidden.
+        list of [`Result`]; empty if the split's labels are hidden.
     """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():

@@ -294,7 +294,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
     for secret in TOKENS:
         assert not any(secret.encode() in content for content in sent.values())
     seeds = client("finetune", *settings, "--seeds", 2)
-    assert "push_to_hub is for one seed" in error_of(seeds, status=2)
+    assert "push_to_hub works with one seed only" in error_of(seeds, status=2)
     assert "not a valid repository name" in error_of(client("finetune", *settings, "--hub_model_id", "../tuned"))
     assert "(401)" in error_of(client("finetune", *settings, "--hub_model_id", "anna/tuned", token="hf_wrong"))
 

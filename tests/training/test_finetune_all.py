@@ -97,5 +97,5 @@ def test_all_twelve_on_the_samples(base_model, tmp_path):
 
 def test_pushing_all_tasks_to_one_repository_is_refused(base_model, tmp_path, capsys):
     assert main(command(base_model, tmp_path, "--sample", "True", "--push_to_hub", "True")) != 0
-    assert "push_to_hub is for one task" in capsys.readouterr().err
+    assert "push_to_hub works with one task only" in capsys.readouterr().err
     assert not list((tmp_path / "all").glob("*"))

@@ -164,7 +164,7 @@ def test_accumulated_parts_are_one_batch(kind, config, tmp_path):
 def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
     for name, value in changes.items():
         setattr(config, name, value)
-    with pytest.raises(GPT1Error, match="label_smoothing_factor spreads a label over the classes"):
+    with pytest.raises(GPT1Error, match="label_smoothing_factor needs labels that are single classes"):
         trainer(GPT1ForSequenceClassification(config), tmp_path)
     model = GPT1ForSequenceClassification(config)
     labels = torch.zeros(1, config.num_labels) if config.num_labels > 1 else torch.zeros(1)
@@ -188,7 +188,7 @@ def test_the_commands(base_model, texts, tmp_path, capsys):
     assert smooth["task_loss"] != plain["task_loss"] and smooth["task_loss"] == pytest.approx(math.log(2), abs=0.1)
 
     assert main([*run, "--task", "stsb", "--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "s")]) == 2
-    assert "label_smoothing_factor spreads a label over the classes" in capsys.readouterr().err
+    assert "label_smoothing_factor needs labels that are single classes" in capsys.readouterr().err
     assert main([*run, "--task", "cola", "--label_smoothing_factor", "1.5"]) == 2
     assert "label_smoothing_factor must be at least 0" in capsys.readouterr().err
 
