@@ -296,7 +296,7 @@ class ResumableTrainer(PublishingTrainer):
             self._signal = number
             if number == signal.SIGINT and self.is_world_process_zero():
                 # Not with `print`, which the signal may have interrupted.
-                os.write(2, b"\nsaving a checkpoint after this update; press Ctrl-C again to end at once\n")
+                os.write(2, b"\ntraining ends after this update, with a checkpoint; press Ctrl-C again to end now\n")
 
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -71,7 +71,7 @@ def test_bad_settings_end_at_once(base_model, tmp_path, capsys):
     assert main(command("no/such/model", tmp_path)) == 1
     assert "no/such/model" in capsys.readouterr().err
     assert main(command(base_model, tmp_path, "--data_dir", str(tmp_path))) == 1
-    assert "no task could be run; the first, cola: cannot load" in capsys.readouterr().err
+    assert "no task could be run; the error of the first, cola: cannot load" in capsys.readouterr().err
     assert not (tmp_path / "all" / "results.json").exists()
 
 

@@ -192,7 +192,7 @@ def test_a_second_ctrl_c_ends_at_once(finetuning, tmp_path, capfd):
     assert run_in_child(finetuning(tmp_path), twice(1)) == 130
     assert time.monotonic() - begin < 9
     err = capfd.readouterr().err
-    assert "saving a checkpoint after this update; press Ctrl-C again to end at once" in err
+    assert "training ends after this update, with a checkpoint; press Ctrl-C again to end now" in err
     assert err.strip().splitlines()[-1] == "gpt1: interrupted" and not list(tmp_path.glob("checkpoint-*"))
 
 
