@@ -88,7 +88,7 @@ class TestSpecialTokens:
 
     @pytest.mark.parametrize("input_format", INPUT_FORMATS)
     @pytest.mark.parametrize("loader", [None, AutoProcessor, GPT1Processor])
-    def test_texts_cannot_inject_any(self, source, tmp_path, input_format, loader):
+    def test_texts_cannot_inject_special_tokens(self, source, tmp_path, input_format, loader):
         processor = GPT1Processor(source, input_format)
         if loader is not None:
             processor.save_pretrained(tmp_path)
@@ -116,7 +116,7 @@ class TestSpecialTokens:
             own = tokenizer.convert_tokens_to_ids(["_start_", "_delimiter_", "_classify_"])
             assert [token for token in ids if token in self.specials(tokenizer)] == own
 
-    def test_prompts_corpora_and_scored_texts_cannot_either(self, source, config):
+    def test_prompts_corpora_and_scored_texts_cannot_inject_special_tokens(self, source, config):
         evil = " ".join(["the", *SPELLINGS])
         specials = self.specials(source)
         assert not specials & set(sum(encode_blocks(source, evil), []))
@@ -156,7 +156,7 @@ class TestCode:
     """Nothing is unpickled, no YAML makes objects, and code beside a model is not run unless that is asked for."""
 
     @pytest.mark.parametrize("command", ["recipe", "override", "plan"])
-    def test_yaml_makes_no_objects(self, tmp_path, traces, capsys, command):
+    def test_yaml_creates_no_objects(self, tmp_path, traces, capsys, command):
         evil = f"!!python/object/apply:builtins.open ['{traces}', 'w']"
         assert yaml.unsafe_load(evil).close() is None and traces.exists()  # it is a real one
         traces.unlink()
@@ -394,7 +394,7 @@ class TestSecrets:
         settings |= {"output_dir": str(tmp_path / "run"), "disable_tqdm": True, "use_cpu": True, "save_steps": 1}
         return {**settings, "save_strategy": "steps", "hub_token": TOKEN, "report_to": ["tensorboard"]}
 
-    def test_no_file_and_no_message_of_a_run_has_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
+    def test_no_file_or_message_of_a_run_contains_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
         pytest.importorskip("tensorboard")
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "boards"))
@@ -405,7 +405,7 @@ class TestSecrets:
         out = capsys.readouterr()
         assert TOKEN not in out.out + out.err + caplog.text
 
-    def test_a_run_that_goes_on_does_not_miss_the_file(self, settings, tmp_path):
+    def test_a_resumed_run_does_not_need_training_args(self, settings, tmp_path):
         settings["report_to"] = "none"
         finetune(FinetuneArguments(**{**settings, "max_steps": 1, "lr_scheduler_type": "constant"}))
         finetune(
@@ -421,7 +421,7 @@ class TestSecrets:
         assert TOKEN not in f"{args} {args!r} {args.to_json_string()} {args.to_sanitized_dict()}"
         assert dataclasses.asdict(args)["hub_token"] == TOKEN  # it is there to be used
 
-    def test_a_plan_does_not_note_it(self, write_plan, tmp_path):
+    def test_a_plan_does_not_record_it(self, write_plan, tmp_path):
         for key in ("hub_token", "push_to_hub_token"):
             with pytest.raises(GPT1Error, match=f"{key} does not belong in a plan, which records its settings"):
                 Plan.read(write_plan(finetune={key: TOKEN})).runs()
@@ -441,7 +441,7 @@ class TestSecrets:
             RuntimeError(f"Bearer {TOKEN}"),
         ],
     )
-    def test_what_the_hubs_client_says_is_cleaned_of_it(self, error):
+    def test_it_is_removed_from_messages_of_the_hubs_client(self, error):
         with pytest.raises(GPT1Error) as caught, explained("a/b", "nothing was sent"):
             raise error
         assert TOKEN not in str(caught.value) and "<token>" in str(caught.value)

@@ -216,7 +216,7 @@ def test_a_damaged_release_is_refused_in_one_sentence(release, damage, message, 
     assert not (tmp_path / "ours").exists()
 
 
-def test_numbers_that_are_none_are_found_by_the_comparison(release, tmp_path):
+def test_nan_weights_fail_the_comparison(release, tmp_path):
     part = np.load(release / "params_9.npy")
     part[-1] = np.nan
     np.save(release / "params_9.npy", part)
@@ -281,7 +281,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("afn", ["gelu", "relu", "silu", "swish"])
-def test_values_of_the_configuration_go_there_and_back(afn, tmp_path):
+def test_configuration_values_survive_a_round_trip(afn, tmp_path):
     theirs = tiny_openai_gpt(afn=afn, summary_first_dropout=0.14, **VALUES)
     theirs.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -306,7 +306,7 @@ def test_the_type_of_the_weights_is_kept(tmp_path):
         assert dtypes == {torch.bfloat16}
 
 
-def test_a_head_of_its_own_is_kept(tmp_path):
+def test_an_untied_head_is_kept(tmp_path):
     theirs = tiny_openai_gpt(tie_word_embeddings=False)
     theirs.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -345,7 +345,7 @@ def test_the_two_files_of_older_checkpoints_are_tokenizer_enough(tokenizer, tmp_
     assert AutoTokenizer.from_pretrained(tmp_path / "ours")(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
-def test_another_tokenizer_than_openai_gpt_s_is_kept_as_it_is(tokenizer, tmp_path):
+def test_other_tokenizers_are_kept_unchanged(tokenizer, tmp_path):
     tiny_openai_gpt(len(tokenizer)).save_pretrained(tmp_path / "theirs")
     tokenizer.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -456,7 +456,7 @@ def test_the_lstm_is_refused_by_name(tmp_path):
         convert(tmp_path, tmp_path / "out", to="openai-gpt")
 
 
-def test_a_source_that_is_nothing_of_the_kind_is_refused(tmp_path):
+def test_a_source_without_a_model_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "nowhere", "someone/some-model"):
         with pytest.raises(GPT1Error, match=r"is neither a folder of OpenAI's release .*params_0\.npy"):
@@ -470,7 +470,7 @@ def test_a_model_is_not_converted_to_its_own_layout(openai_folder, tmp_path):
         convert(openai_folder, tmp_path / "out", to="gpt3")
 
 
-def test_a_folder_with_something_in_it_is_not_written_to(openai_folder, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(openai_folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
@@ -483,7 +483,7 @@ def test_a_folder_with_something_in_it_is_not_written_to(openai_folder, tmp_path
 
 
 @pytest.mark.parametrize("layout", ["gpt1", "openai-gpt", "release"])
-def test_a_model_that_computes_something_else_is_not_kept(layout, release, openai_folder, tmp_path, monkeypatch):
+def test_a_model_with_different_logits_is_not_kept(layout, release, openai_folder, tmp_path, monkeypatch):
     def blurred(*args, **kwargs):
         model = original(*args, **kwargs)
         with torch.no_grad():

@@ -141,7 +141,7 @@ def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):
         assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in folder.iterdir())
 
 
-def test_a_program_that_computes_something_else_is_not_kept(base_model, tmp_path, monkeypatch):
+def test_a_program_with_different_logits_is_not_kept(base_model, tmp_path, monkeypatch):
     trace = export_module._trace
 
     def wrong(model, cases, format):

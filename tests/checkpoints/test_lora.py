@@ -60,7 +60,7 @@ HEADS = {
         (GPT1ForTokenClassification, "TOKEN_CLS"),
     ],
 )
-def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, method, config):
+def test_prompt_methods_train_heads_that_read_one_row_per_example(head, task_type, method, config):
     """The loss is that of the virtual tokens' states before the text; each of their parameters gets a gradient."""
     torch.manual_seed(0)
     labels, shape = HEADS[head]
@@ -86,7 +86,7 @@ def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, met
 
 
 @pytest.mark.parametrize("method", [PrefixTuningConfig, PromptTuningConfig, PromptEncoderConfig])
-def test_prompt_methods_generate_what_whole_inputs_predict(method, config):
+def test_prompt_methods_generate_what_complete_inputs_predict(method, config):
     """PEFT reads and writes the cache under its older name."""
     torch.manual_seed(0)
     sizes = {"num_virtual_tokens": 3, "token_dim": 32, "num_layers": 2, "num_attention_heads": 4}
@@ -220,7 +220,7 @@ def test_a_folder_holds_the_model_of_its_last_run(base_model, tmp_path):
         assert [path.name for path in run.glob("*.safetensors")] == [weights or "adapter_model.safetensors"]
 
 
-def test_a_card_stays_as_it_was_written(base_model, tmp_path):
+def test_an_existing_card_is_kept(base_model, tmp_path):
     """PEFT writes into cards."""
     (tmp_path / "run").mkdir()
     card = tmp_path / "run" / "README.md"

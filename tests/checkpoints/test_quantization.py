@@ -79,7 +79,7 @@ def test_the_quantized_model_is_the_rounded_one(base_model, tokenizer, tmp_path,
 
 
 @needs_torchao
-def test_nothing_is_pickled_and_the_size_is_true(base_model, tmp_path):
+def test_nothing_is_pickled_and_the_size_is_correct(base_model, tmp_path):
     sizes = quantize(base_model, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         kinds = {name: file.get_tensor(name).dtype for name in file.keys()}
@@ -108,7 +108,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path):
 
 
 @needs_torchao
-def test_what_is_lost_is_measured_as_by_evaluate(base_model, classifier, texts, tmp_path, capsys):
+def test_the_loss_of_quality_is_measured_as_by_evaluate(base_model, classifier, texts, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(texts), encoding="utf-8")
     out = tmp_path / "out"
@@ -142,7 +142,7 @@ def test_the_first_characters_of_a_text():
 
 
 @needs_torchao
-def test_a_model_that_is_loaded_otherwise_is_not_kept(base_model, tmp_path, monkeypatch):
+def test_a_model_that_loads_with_different_logits_is_not_kept(base_model, tmp_path, monkeypatch):
     def wrong(*args, **kwargs):
         model = open_model(*args, **kwargs)
         if kwargs.get("exact"):

@@ -112,7 +112,7 @@ class TestEveryTokenOnce:
         one_window, several = score_documents(model, short, WINDOW), score_documents(model, short, WINDOW, stride=4)
         assert one_window.nats == pytest.approx(several.nats, rel=1e-5)
 
-    def test_no_batch_is_larger_than_asked_for(self, documents):
+    def test_no_batch_exceeds_batch_size(self, documents):
         shapes = []
 
         class Recording(UnigramModel):

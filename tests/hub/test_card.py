@@ -145,7 +145,7 @@ def test_several_seeds_have_a_card_each(tokenizer, tmp_path):
         assert f"| seed | {seed} |" in text and "Seeds: 3, 4" in text
 
 
-def test_what_is_not_known_is_not_said(tokenizer, tmp_path):
+def test_unknown_facts_are_left_out(tokenizer, tmp_path):
     task = load_task("sst2")
     folder = save_classifier(tmp_path / "x", tokenizer, task)
     base = save_classifier(tmp_path / "secret place" / "my base", tokenizer, task)
@@ -216,7 +216,7 @@ def test_names_cannot_break_a_card(name, tokenizer, tmp_path):
     assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 7
 
 
-def test_words_of_users_as_code_and_as_hub_words():
+def test_user_text_is_escaped_as_code_and_as_hub_words():
     assert code("a`b``c") == "``` a`b``c ```" and code("a|b") == "`a¦b`"
     assert hub_word("-a b/é.") == "a-b" and hub_word("///") == "text"
 
@@ -256,7 +256,7 @@ def test_a_card_of_pre_training(base_model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("family", ["gpt1", "gpt1_lstm"])
-def test_a_plain_card_says_what_the_folder_says(family, tokenizer, base_model, tmp_path, capsys):
+def test_a_plain_card_describes_its_folder(family, tokenizer, base_model, tmp_path, capsys):
     folder = save_classifier(tmp_path / "plain", tokenizer, load_task("rte"), family)
     write_plain_card(folder, metrics={"eval_accuracy": 0.5, "eval_runtime": 3.0, "epoch": 1.0})
     metadata, text = content_of(folder)
@@ -267,6 +267,6 @@ def test_a_plain_card_says_what_the_folder_says(family, tokenizer, base_model, t
     assert metadata["pipeline_tag"] == "text-classification"
 
 
-def test_a_plain_card_names_no_pipeline_that_answers_otherwise(tokenizer, tmp_path):
+def test_a_plain_card_names_no_pipeline_with_different_answers(tokenizer, tmp_path):
     write_plain_card(save_classifier(tmp_path / "pairs", tokenizer, load_task("mrpc")))
     assert "pipeline_tag" not in content_of(tmp_path / "pairs")[0]

@@ -63,7 +63,7 @@ def code_of(card: str) -> str:
     return snippet
 
 
-def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
+def test_an_adapter_whose_base_model_is_a_local_folder(hub, client, base_model, tmp_path):
     run = tmp_path / "run"
     assert client("finetune", *settings(base_model, run))["status"] == 0
     assert "which is not a Hub id" in error_of(client("push", run, "anna/adapter"))
@@ -114,7 +114,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     assert hub.files("anna/adapter").keys() - {"generation_config.json"} == SENT
 
 
-def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_path):
+def test_an_adapter_run_with_a_base_model_on_the_hub_is_pushed(hub, client, base_model, tmp_path):
     """Its checkpoints too; and `gpt1 evaluate` reads it from there. The base is of transformers' OpenAIGPT."""
     folder = tmp_path / "openai-gpt"
     assert client("convert", base_model, "--to", "openai-gpt", "--output_dir", folder)["status"] == 0

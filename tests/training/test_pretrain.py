@@ -167,7 +167,7 @@ def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
     assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
-def test_the_card_says_what_ran(corpus, base_model, tmp_path):
+def test_the_card_describes_the_run(corpus, base_model, tmp_path):
     results = pretrain(arguments(corpus, base_model, tmp_path))
     card = (tmp_path / "run" / "README.md").read_text()
     assert card.startswith("---\n")

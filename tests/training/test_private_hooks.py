@@ -37,7 +37,7 @@ def used_names() -> set[str]:
 
 
 @pytest.mark.parametrize("name", PRIVATE_HOOKS)
-def test_trainer_still_has(name):
+def test_trainer_still_has_the_hook(name):
     assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
 
 
@@ -47,7 +47,7 @@ def test_the_list_is_complete():
 
 
 @pytest.mark.parametrize("name", [name for name in PRIVATE_HOOKS if inspect.isfunction(getattr(Trainer, name, None))])
-def test_ours_takes_what_trainer_passes(name):
+def test_overrides_accept_the_trainers_arguments(name):
     theirs = inspect.signature(getattr(Trainer, name))
     for owner in (GPT1Trainer, ResumableTrainer, PublishingTrainer):
         ours = inspect.signature(getattr(owner, name))

@@ -86,7 +86,7 @@ def scoring():
     gpt1_hf.training.pretrain.score_documents = trapped
 
 
-def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_repeatedly_equals_an_uninterrupted_one(argv, uninterrupted, tmp_path):
     saving = gpt1_hf.training.exact_resume
     kill = signal.SIGKILL
     steps = [
@@ -290,7 +290,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert_same_run(small_disk, uninterrupted)
 
 
-def test_an_output_folder_that_cannot_be_made_is_reported_at_once(argv, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_created_is_reported_at_once(argv, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(argv(tmp_path / "file" / "run")) == 1
     message = capsys.readouterr().err.strip()
