@@ -105,7 +105,7 @@ def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dic
 
     Args:
         rest (`list[str]`):
-            What is left of the command line.
+            The rest of the command line.
         others (`Iterable[str]`, *optional*):
             The command's own flags, to suggest one for an unknown flag.
     """

@@ -88,7 +88,9 @@ class EvaluateArguments:
     )
     train_text: str | None = field(
         default=None,
-        metadata={"help": "Text that the language model was trained on, for check_overlap; given as for --corpus."},
+        metadata={
+            "help": "Training text of the language model, for --check_overlap, in any form that --text_file takes."
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "Number of rows or windows in a forward pass."})
     output_dir: str | None = field(

@@ -199,7 +199,7 @@ def upload(
     api = HfApi(token=token)
     with explained(repo, "nothing was sent"):
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-    with explained(repo, "nothing was published; run the same command again to send what is missing"):
+    with explained(repo, "nothing was published; run the same command again to send the rest"):
         if private and not api.model_info(repo).private:
             raise GPT1Error(
                 f"{repo} exists and is public: make it private in its settings on the Hub, or choose another name"

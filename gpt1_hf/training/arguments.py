@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     ),
     "label_names": (
         lambda args: args.label_names not in (None, ["labels"]),
-        "must be labels, as for every model here: leave it out",
+        "must be labels, the name in these models: leave it out",
     ),
     "parallelism_config": (
         lambda args: isinstance(args.parallelism_config, str),
@@ -369,7 +369,7 @@ class PretrainArguments(GPT1TrainingArguments):
     resume_from_checkpoint: str | None = field(
         default="true",
         metadata={
-            "help": "true: resume from the last whole checkpoint in output_dir, if any; false: start from the "
+            "help": "true: resume from the last complete checkpoint in output_dir, if any; false: start from the "
             "beginning; or a checkpoint's folder."
         },
     )

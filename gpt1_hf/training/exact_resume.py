@@ -1,7 +1,7 @@
 """Exact resume: an interrupted run reaches the same losses and weights as an uninterrupted one.
 
-A checkpoint is whole when it has a manifest: the list of its files with their digests, which is written last. A
-checkpoint without one, or whose files differ from it, is skipped in favour of the one before.
+A checkpoint is complete when it has a manifest: a list of its files and their digests, which is written last. A
+checkpoint without a manifest, or whose files differ from it, is skipped in favour of the previous one.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def damage(folder: str | Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; `None` if it is whole."""
+    """The fault of a checkpoint, in a few words; `None` if it is complete."""
     manifest = read_manifest(folder)
     if manifest is None:
         return f"it was not saved completely ({MANIFEST} is missing or unreadable)"
@@ -108,7 +108,7 @@ def update_of(checkpoint: Path) -> int:
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoints of a run, whole or not, the latest first."""
+    """Checkpoints of a run, complete or not, the latest first."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=update_of, reverse=True)
 
@@ -119,8 +119,8 @@ def remove_checkpoints(output_dir: str | Path):
         shutil.rmtree(checkpoint)
 
 
-def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that is whole. Warns about each later one."""
+def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """The latest complete checkpoint. Warns about each later one."""
     for checkpoint in checkpoints(output_dir):
         if (wrong := damage(checkpoint)) is None:
             return checkpoint
@@ -132,12 +132,12 @@ def rotate(current: Path, limit: int | None, best: str | None):
     """
     Delete the oldest checkpoints.
 
-    Checkpoints that are not whole are deleted first and do not count. So are checkpoints later than the current one,
+    Incomplete checkpoints are deleted first and do not count. So are checkpoints later than the current one,
     which remain if training resumed from an earlier one.
 
     Args:
         current (`Path`):
-            The checkpoint that was just saved. It is whole, and kept.
+            The checkpoint that was just saved. It is complete, and is kept.
         limit (`int`, *optional*):
             How many to keep. Default: all.
         best (`str`, *optional*):
@@ -164,14 +164,14 @@ def resume_point(args: TrainingArguments, identity: Identity) -> str | None:
 
     Args:
         args (`TrainingArguments`):
-            `resume_from_checkpoint` is a checkpoint, or `true` for the last whole one in `output_dir`, if any. Without
+            `resume_from_checkpoint` is a checkpoint, or `true` for the last complete one in `output_dir`, if any. Without
             it, or with `false`, training starts from the beginning.
         identity ([`Identity`]):
             Identity of the run's training.
 
     Raises:
-        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is not whole, or
-            if training is to start from the beginning where an earlier run left checkpoints.
+        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is incomplete, or
+            if training should start from the beginning in a folder that contains checkpoints.
     """
     found = [find_resume_point(args, identity) if args.process_index == 0 else None]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
@@ -190,7 +190,7 @@ def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None
             )
         return None
     if resumes(args):
-        checkpoint = last_whole_checkpoint(args.output_dir)
+        checkpoint = last_complete_checkpoint(args.output_dir)
         if checkpoint is None:
             return None
     else:
@@ -206,7 +206,7 @@ def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None
     return str(checkpoint)
 
 
-def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
+def save_full_model(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
     """
     Save the trained model with all its weights, even if training shards them. Every process must call this; only the
     main one writes.
@@ -381,11 +381,11 @@ class ResumableTrainer(PublishingTrainer):
 
     def _save_checkpoint(self, model, trial):
         folder, args = self._checkpoint_folder(trial), self.args
-        # transformers would delete old checkpoints before this one is known to be whole.
+        # transformers would delete old checkpoints before this one is known to be complete.
         limit, args.save_total_limit = args.save_total_limit, None
         # Training must be able to resume from the last checkpoint of an interrupted run.
         weights_only, args.save_only_model = args.save_only_model, args.save_only_model and not self._is_ending
-        is_whole = False
+        is_complete = False
         earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
         left = f"{earlier[0]} is unchanged" if earlier else "there is no earlier checkpoint"
         try:
@@ -398,10 +398,10 @@ class ResumableTrainer(PublishingTrainer):
                 self.accelerator.wait_for_everyone()
                 if args.should_save:
                     write_manifest(folder, self.identity.content, has_state=not args.save_only_model)
-            is_whole = True
+            is_complete = True
         finally:
             args.save_total_limit, args.save_only_model = limit, weights_only
-            if args.should_save and not is_whole:
+            if args.should_save and not is_complete:
                 shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
         if args.should_save:
             rotate(folder, limit, self.state.best_model_checkpoint)

@@ -39,7 +39,7 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
-from .exact_resume import resume_point, save_beside_weights, save_whole
+from .exact_resume import resume_point, save_beside_weights, save_full_model
 from .publishing import push_run
 from .run_folder import RunFolder, finetuning_facts
 from .trainer import GPT1Trainer
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 # Seed of the random rows of `max_train_examples`, which are the same for every run.
 SUBSET_SEED = 0
 # Name of the training rows that settings are chosen on.
-HELD_OUT = "held-out train"
+HELD_OUT_SPLIT = "held-out train"
 
 
 def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
@@ -213,7 +213,7 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         "sample": args.sample,
         "rows": len(rows["train"]),
         "rows_digest": train_digest,
-        "scored": {HELD_OUT: digests["validation"]} if args.held_out_share else digests,
+        "scored": {HELD_OUT_SPLIT: digests["validation"]} if args.held_out_share else digests,
         "max_length": args.max_length,
         "seed": args.seed,
     }
@@ -298,7 +298,7 @@ def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
     """Save the weights, and then everything else."""
     run, is_adapter = prepared.run, prepared.args.peft
     if not is_adapter:
-        save_whole(trainer, auto_class(prepared.task), str(run.path))
+        save_full_model(trainer, auto_class(prepared.task), str(run.path))
     if trainer.is_world_process_zero():
         with writing(run.path):
             if is_adapter:
@@ -321,7 +321,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
 
     predictions = {split: predictions_of(split) for split in rows if split != "train"}
     if args.held_out_share:
-        predictions = {HELD_OUT: predictions["validation"]}
+        predictions = {HELD_OUT_SPLIT: predictions["validation"]}
     else:
         details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
     results = []

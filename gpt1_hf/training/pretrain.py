@@ -33,7 +33,7 @@ from ..hardware import device_name, training_dtype
 from ..hub.card import write_pretraining_card
 from ..training_record import tokenizer_digest
 from .arguments import PretrainArguments, check_metric
-from .exact_resume import read_manifest, resume_point, save_beside_weights, save_whole
+from .exact_resume import read_manifest, resume_point, save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .publishing import push_run
 from .run_folder import RunFolder, resumes, stream_digest
@@ -45,7 +45,7 @@ from .trainer import GPT1Trainer
 logger = logging.getLogger(__name__)
 
 # Share of the tokens to hold out if the corpus has no validation text.
-HELD_OUT = 0.05
+HELD_OUT_SHARE = 0.05
 # An epoch has as many tokens as the corpus: spans from random positions, or each adjacent span once.
 SPANS = {"random": RandomSpans, "neighbouring": ConsecutiveSpans}
 ARCHITECTURES = ("transformer", "lstm")
@@ -57,7 +57,7 @@ def pretrain(
     """
     Pre-train a GPT-1, or the paper's LSTM baseline, on text.
 
-    Called again with the same settings, it resumes from the last whole checkpoint in `output_dir`, to the same losses
+    Called again with the same settings, it resumes from the last complete checkpoint in `output_dir`, to the same losses
     and weights as without the interruption. If the run is finished, it returns its results.
 
     Args:
@@ -178,7 +178,7 @@ def train(
 def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
     """Save the weights, and then everything else."""
     args = prepared.args
-    save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
+    save_full_model(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
     save_beside_weights(trainer, prepared.run, prepared.tokenizer, details)
 
 
@@ -265,7 +265,7 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
         elif has_split(args.corpus, "validation", args.data_dir):
             validation = stream(args.corpus, "validation", "validation")
         else:
-            cut = int(len(train) * (1 - HELD_OUT))
+            cut = int(len(train) * (1 - HELD_OUT_SHARE))
             train, validation = train.part(0, cut), train.part(cut, len(train))
     if args.max_validation_tokens is not None:
         validation = validation.part(0, args.max_validation_tokens)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from ..data.token_stream import TokenStream
 from ..evaluation.perplexity import score_documents
 from ..files import replacing, write_text, writing
-from .exact_resume import save_whole
+from .exact_resume import save_full_model
 from .trainer import GPT1Trainer
 
 
@@ -99,7 +99,7 @@ class Trajectory(TrainerCallback):
             writing(folder),
             replacing(folder) if args.should_save else nullcontext(folder) as new,
         ):
-            save_whole(self.trainer, AutoModelForCausalLM, str(new), getattr(torch, args.save_dtype))
+            save_full_model(self.trainer, AutoModelForCausalLM, str(new), getattr(torch, args.save_dtype))
             if args.should_save:
                 self.tokenizer.save_pretrained(new)
         with unchanged_randomness(), writing(folder):

@@ -29,7 +29,7 @@ from .progress import LogLines, TrainingBar
 logger = logging.getLogger(__name__)
 
 # A logged loss above this multiple of the mean of the last ten gives a warning.
-SPIKE = 1.3
+SPIKE_RATIO = 1.3
 # Losses are checked after at most this many batches.
 MAX_UNCHECKED = 1000
 
@@ -242,7 +242,7 @@ class GPT1Trainer(ResumableTrainer):
             self._loss_terms = {}
             self._loss_terms_step = self.state.global_step
         if "loss" in logs:
-            if len(self._last_losses) == 10 and logs["loss"] > SPIKE * fmean(self._last_losses):
+            if len(self._last_losses) == 10 and logs["loss"] > SPIKE_RATIO * fmean(self._last_losses):
                 logger.warning(
                     f"the training loss jumped to {logs['loss']:.3f} at update {self.state.global_step}, from "
                     f"{fmean(self._last_losses):.3f} on average before"

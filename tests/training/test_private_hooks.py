@@ -38,7 +38,7 @@ def used_names() -> set[str]:
 
 @pytest.mark.parametrize("name", PRIVATE_HOOKS)
 def test_trainer_still_has_the_hook(name):
-    assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
+    assert is_of_trainer(name), f"transformers' Trainer no longer has {name}, which GPT1Trainer relies on"
 
 
 def test_the_list_is_complete():

@@ -17,7 +17,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.training.exact_resume import MANIFEST, damage, last_whole_checkpoint, rotate, write_manifest
+from gpt1_hf.training.exact_resume import MANIFEST, damage, last_complete_checkpoint, rotate, write_manifest
 from gpt1_hf.training.run_folder import PRETRAINING_SETTINGS
 
 
@@ -200,11 +200,11 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(uninterrupted, tmp_path, kind, caplog):
     for update in (8, 9):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
-    assert last_whole_checkpoint(tmp_path).name == "checkpoint-9"
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-9"
     assert not caplog.records
     spoil, message = DAMAGES[kind]
     spoil(tmp_path / "checkpoint-9")
-    assert last_whole_checkpoint(tmp_path).name == "checkpoint-8"
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-8"
     assert len(caplog.records) == 1 and f"checkpoint-9 is skipped: {message}" in caplog.text
 
 
@@ -234,7 +234,7 @@ def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path
     for updates, limit, best, expected in [
         ([2, 4, 6], 2, None, [4, 6]),
         ([2, 4, 6], None, None, [2, 4, 6]),
-        ([2, -4, 6], 2, None, [2, 6]),  # 4 is not whole
+        ([2, -4, 6], 2, None, [2, 6]),  # 4 is incomplete
         ([4, 6, 7], 1, None, [6]),  # 7 was skipped
         ([2, 4, 6], 2, 2, [2, 6]),
         ([2, 4, 6], 1, 2, [2, 6]),
@@ -276,7 +276,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert run_in_child(argv(small_disk)) == 1
     message = capfd.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is unchanged.*", message)
-    assert last_whole_checkpoint(small_disk).name == "checkpoint-2"
+    assert last_complete_checkpoint(small_disk).name == "checkpoint-2"
 
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 1

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf.resources import recipes_dir
-from gpt1_hf.training.exact_resume import damage, last_whole_checkpoint
+from gpt1_hf.training.exact_resume import damage, last_complete_checkpoint
 
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_two_processes_match_one_and_resume_exactly(run, tmp_path):
     assert run("whole", TWO, per_device_train_batch_size=20) == 0
     # In the second epoch: the order of its rows has to be found again.
     assert run("killed", TWO, "7:1:9", per_device_train_batch_size=20) != 0
-    assert last_whole_checkpoint(tmp_path / "killed").name == "checkpoint-6"
+    assert last_complete_checkpoint(tmp_path / "killed").name == "checkpoint-6"
     assert run("killed", TWO, per_device_train_batch_size=20) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "whole", exactly=True)
 
