@@ -164,8 +164,8 @@ def resume_point(args: TrainingArguments, identity: Identity) -> str | None:
 
     Args:
         args (`TrainingArguments`):
-            `resume_from_checkpoint` is a checkpoint, or `true` for the last complete one in `output_dir`, if any. Without
-            it, or with `false`, training starts from the beginning.
+            `resume_from_checkpoint` is a checkpoint, or `true` for the last complete one in `output_dir`, if any.
+            Without it, or with `false`, training starts from the beginning.
         identity ([`Identity`]):
             Identity of the run's training.
 

@@ -57,8 +57,8 @@ def pretrain(
     """
     Pre-train a GPT-1, or the paper's LSTM baseline, on text.
 
-    Called again with the same settings, it resumes from the last complete checkpoint in `output_dir`, to the same losses
-    and weights as without the interruption. If the run is finished, it returns its results.
+    Called again with the same settings, it resumes from the last complete checkpoint in `output_dir` and reaches the
+    same losses and weights as without the interruption. If the run is finished, it returns its results.
 
     Args:
         args ([`PretrainArguments`]):

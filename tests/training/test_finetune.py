@@ -220,7 +220,7 @@ def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
     texts = dict(zip(rows["idx"], rows["label"], strict=True))
     predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert all(texts[row["id"]] == row["label"] for row in predictions)
-    with pytest.raises(GPT1Error, match="from 0 to below 1, not 1.5"):
+    with pytest.raises(GPT1Error, match="at least 0 and below 1, not 1.5"):
         finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
 
 
