@@ -33,7 +33,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def randomized(model):
-    """Weights far enough from their initial values for every difference to show."""
+    """Give a model weights so far from the initial values that every difference shows."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -80,7 +80,7 @@ def release(tmp_path) -> Path:
 
 @pytest.fixture
 def vocabulary(tokenizer, tmp_path) -> Path:
-    """The files of a vocabulary by OpenAI's names."""
+    """The files of a vocabulary, with OpenAI's names."""
     folder = tmp_path / "vocabulary"
     folder.mkdir()
     tokenizer.backend_tokenizer.model.save(str(folder))

@@ -37,7 +37,7 @@ FORMATS = [pytest.param("torch_export"), pytest.param("onnx", marks=[has_onnx, p
 
 @pytest.fixture
 def classifier(base_model, tokenizer, tmp_path) -> str:
-    """A fine-tuned model, or one that looks it."""
+    """A fine-tuned model, or one that looks fine-tuned."""
     torch.manual_seed(0)
     processor = GPT1Processor(tokenizer, input_format="similarity")
     model = GPT1ForSequenceClassification.from_pretrained(base_model, dtype="float32", num_labels=3)
@@ -184,7 +184,7 @@ def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
 @has_onnx
 @pytest.mark.slow
 def test_onnxruntime_alone_as_in_the_readme(tmp_path, monkeypatch, capsys):
-    """README's script, and the same by the model itself."""
+    """README's script gives the same answers as the model."""
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     (script,) = [script for script in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in script]
     monkeypatch.chdir(tmp_path)

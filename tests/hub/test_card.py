@@ -41,7 +41,7 @@ ODD_NAMES = [
 
 
 def content_of(folder: Path) -> tuple[dict, str]:
-    """Metadata and text of a card, after what every card has to fulfil."""
+    """Metadata and text of a card, after the checks that apply to every card."""
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card_errors(card) == []
     assert "More information" not in card and "None" not in card
@@ -56,7 +56,7 @@ def content_of(folder: Path) -> tuple[dict, str]:
 
 
 def run_snippet(text: str, name: str, folder: Path, capsys) -> str:
-    """Run the one snippet of a card on the folder, and return what it prints."""
+    """Run a card's snippet on the folder, and return its output."""
     (snippet,) = re.findall(r"```python\n(.*?)```\n", text, flags=re.DOTALL)
     literal = re.search(r"^name = (.*)$", snippet, flags=re.MULTILINE)[1]
     assert ast.literal_eval(literal) == f"path/to/{name}"
@@ -72,7 +72,7 @@ def result(task, split="validation", metric=None, value=50.0, seed=42, **details
 
 
 def save_classifier(folder: Path, tokenizer, task, family="gpt1") -> Path:
-    """An untrained model for a task, as a run leaves it."""
+    """An untrained model for a task, saved as by a run."""
     processor = GPT1Processor(tokenizer, task.input_format)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 64}
     labels = {}

@@ -58,7 +58,7 @@ print("REPORT" + json.dumps(report))
 
 @pytest.fixture
 def model(base_model, tmp_path) -> Path:
-    """A folder of its own with a tiny language model."""
+    """A separate folder with a tiny language model."""
     return Path(shutil.copytree(base_model, tmp_path / "model"))
 
 

@@ -115,7 +115,7 @@ def test_an_adapter_whose_base_model_is_a_local_folder(hub, client, base_model, 
 
 
 def test_an_adapter_run_with_a_base_model_on_the_hub_is_pushed(hub, client, base_model, tmp_path):
-    """Its checkpoints too; and `gpt1 evaluate` reads it from there. The base is of transformers' OpenAIGPT."""
+    """Checkpoints are pushed too. `gpt1 evaluate` loads the adapter from the Hub. The base model is an OpenAIGPT."""
     folder = tmp_path / "openai-gpt"
     assert client("convert", base_model, "--to", "openai-gpt", "--output_dir", folder)["status"] == 0
     code = "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('anna/openai-gpt'); "

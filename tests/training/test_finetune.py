@@ -175,7 +175,7 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
 
 
 def test_seeds_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
-    """Seed 43 diverges: it is named, and the others run. Later only seed 43 runs, unless settings differ."""
+    """Seed 43 diverges: it is reported, and the others run. Later only seed 43 runs, unless settings differ."""
     train, trained = finetuning.finetune_once, []
 
     def fails(run, task, rows):

@@ -170,7 +170,7 @@ def test_a_disk_without_room_for_the_weights_is_reported_before_training(finetun
 
 
 def twice(update: int):
-    """Trap: Ctrl-C comes twice in one update."""
+    """Trap: Ctrl-C arrives twice in one update."""
 
     def trap():
         step = GPT1Trainer.training_step
@@ -211,7 +211,7 @@ def test_ctrl_c_during_scoring(command, request, tmp_path, monkeypatch, capsys):
 
 
 def test_plans_resume(write_plan, capfd, monkeypatch):
-    """The advice names the command that was called: `gpt1 analyze` has no --resume_from_checkpoint."""
+    """The advice fits the command: `gpt1 analyze` has no --resume_from_checkpoint."""
     run = next(run for run in Plan.read(write_plan()).runs() if run.kind == "finetune")
     step = GPT1Trainer.training_step
 

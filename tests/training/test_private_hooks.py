@@ -22,7 +22,7 @@ def is_of_trainer(name: str) -> bool:
 
 
 def used_names() -> set[str]:
-    """Private names that ours define in a class, or look up in `self`, `super()` or a trainer."""
+    """Private names that our trainers define, or look up in `self`, `super()` or a trainer."""
     names = set()
     for module in (trainer, exact_resume, publishing):
         for node in ast.walk(ast.parse(inspect.getsource(module))):

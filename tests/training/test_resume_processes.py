@@ -43,7 +43,7 @@ sys.exit(main(["pretrain", *sys.argv[1:]]))
 
 @pytest.fixture
 def run(texts, base_model, tmp_path):
-    """Runs a tiny pre-training, in one process or as a launcher starts it, and gives its exit status."""
+    """Runs a tiny pre-training, directly or with a launcher, and returns its exit status."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "pretrain.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)

@@ -36,7 +36,7 @@ HEADS = {
 
 
 def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each label's loss, by hand: 0.9 of the target's, and 0.1 of the mean over the classes."""
+    """Loss of each label, computed by hand: 0.9 times the target's loss plus 0.1 times the mean over the classes."""
     log_probs = logits.log_softmax(-1)
     own = log_probs.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
     return -(1 - SHARE) * own - SHARE * log_probs.mean(-1)
@@ -173,7 +173,7 @@ def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
 
 
 def test_the_commands(base_model, texts, tmp_path, capsys):
-    """Smoothing moves what is learnt a little, and both losses are logged; a score is refused."""
+    """Smoothing changes the weights slightly, and both losses are logged. A task with scores is refused."""
     run = ["finetune", "--model", base_model, "--sample", "--max_train_examples", "16", "--max_steps", "2"]
     run += ["--logging_steps", "1", "--use_cpu", "true", "--dropout", "0", "--classifier_dropout", "0"]
     logs = {}

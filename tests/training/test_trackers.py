@@ -35,7 +35,7 @@ print(json.dumps({run["name"]: storage.get_logs("tests", run["name"]) for run in
 
 @pytest.fixture
 def run(tmp_path, base_model, texts):
-    """Runs a tiny `gpt1 pretrain` or `finetune` in a process of its own; gives the trackers that it imported."""
+    """Runs a tiny `gpt1 pretrain` or `finetune` in its own process, and returns the trackers that it imported."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "run.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)
@@ -60,7 +60,7 @@ def run(tmp_path, base_model, texts):
 
 
 def history(folder: Path, names=("loss", "learning_rate")) -> dict[int, dict[str, float]]:
-    """Update -> what the Trainer itself kept of it."""
+    """Update -> the Trainer's own log entry."""
     entries = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return {entry["step"]: {name: entry[name] for name in names} for entry in entries if "loss" in entry}
 

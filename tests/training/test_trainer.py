@@ -148,7 +148,7 @@ def test_spans_are_drawn_with_replacement_one_corpus_per_epoch(config, tmp_path)
 
 @pytest.mark.parametrize("when", ["log", "save", "end"])
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(config, tmp_path, monkeypatch, when):
-    """The third update's loss is NaN; the border between two documents runs through its batch."""
+    """The third update's loss is NaN; its batch has tokens of two documents."""
     forward, calls = GPT1ForCausalLM.forward, []
 
     @functools.wraps(forward)
