@@ -42,7 +42,7 @@ from .lora import adapter_base, open_adapter
 # repository's public discussions. This package requests nothing but files.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
-# What the libraries raise for a bad name, network, disk or file. (HTTPError is not an OSError in all versions.)
+# Errors that the libraries raise for a bad name, network, disk or file. (HTTPError is not an OSError in all versions.)
 OPEN_ERRORS = (OSError, HTTPError)
 
 

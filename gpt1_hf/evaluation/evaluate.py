@@ -125,13 +125,13 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     if args.check_overlap and args.text_file and not args.train_text:
         raise UsageError("--check_overlap on text needs --train_text, the text that the model was trained on")
     check_writable(args.output_dir)
-    results = measure(args)
+    results = compute_results(args)
     print(format_results(results))
     note(f"written to {write_results(args.output_dir, results)}")
     return results
 
 
-def measure(args: EvaluateArguments) -> list[Result]:
+def compute_results(args: EvaluateArguments) -> list[Result]:
     """Score as [`evaluate`] does, without printing or writing the results. Writes `predictions.jsonl` for a task."""
     return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 

@@ -34,7 +34,7 @@ class GlueFile:
     """One file of a submission."""
 
     name: str  # without `.tsv`
-    task: str | None  # whose model predicts the file; `None` for WNLI, which the paper leaves out
+    task: str | None  # of the model that predicts the file; `None` for WNLI, which the paper leaves out
     n_rows: int  # of the test set; their indices are 0 to `n_rows - 1`
     majority: str  # most frequent label, or mean score, of the training set
     subset: str | None = None  # of the test split

@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     ),
     "eval_use_gather_object": (
         lambda args: args.eval_use_gather_object,
-        "splits arrays, which metrics here need whole: leave it out",
+        "splits arrays, but metrics here need complete ones: leave it out",
     ),
     "include_for_metrics": (
         lambda args: args.include_for_metrics,
@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     ),
     "label_names": (
         lambda args: args.label_names not in (None, ["labels"]),
-        "must be labels, the name in these models: leave it out",
+        "must be labels, the only name in these models: leave it out",
     ),
     "parallelism_config": (
         lambda args: isinstance(args.parallelism_config, str),
@@ -309,7 +309,7 @@ class PretrainArguments(GPT1TrainingArguments):
     corpus_rows: str = field(
         default="documents",
         metadata={
-            "help": "What a row of the corpus is: documents, or lines of one running text.",
+            "help": "Whether the corpus's rows are documents, or lines of one running text.",
             "choices": ["documents", "lines"],
         },
     )

@@ -85,7 +85,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and {"has_state", "settings", "files"} <= manifest.keys() else None
 
 
-def damage(folder: str | Path) -> str | None:
+def find_damage(folder: str | Path) -> str | None:
     """The fault of a checkpoint, in a few words; `None` if it is complete."""
     manifest = read_manifest(folder)
     if manifest is None:
@@ -122,7 +122,7 @@ def remove_checkpoints(output_dir: str | Path):
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
     """The latest complete checkpoint. Warns about each later one."""
     for checkpoint in checkpoints(output_dir):
-        if (wrong := damage(checkpoint)) is None:
+        if (wrong := find_damage(checkpoint)) is None:
             return checkpoint
         logger.warning(f"{checkpoint} is skipped: {wrong}")
     return None
@@ -200,7 +200,7 @@ def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None
         if not (checkpoint / MANIFEST).is_file():
             logger.warning(f"{wanted} has no {MANIFEST}: it may be damaged, or belong to another run")
             return str(wanted)
-        if wrong := damage(checkpoint):
+        if wrong := find_damage(checkpoint):
             raise GPT1Error(f"training cannot resume from {wanted}: {wrong}")
     identity.check(read_manifest(checkpoint)["settings"], checkpoint)
     return str(checkpoint)
@@ -343,7 +343,7 @@ class ResumableTrainer(PublishingTrainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def progress(self) -> dict[str, Any]:
-        """What transformers' checkpoints lack: the losses since the last log line, and the time spent so far."""
+        """Progress that transformers does not save: the losses since the last log line, and the time spent so far."""
         return {
             "processes": self.args.world_size,
             "seconds": self.seconds,
@@ -445,5 +445,5 @@ def save_beside_weights(trainer: ResumableTrainer, run: RunFolder, processing, d
         with writing(run.path):
             processing.save_pretrained(run.path)
             trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
-            run.note_trained(details)
+            run.record_trained(details)
     trainer.accelerator.wait_for_everyone()

@@ -164,7 +164,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
 
 @dataclass
 class Prepared:
-    """What training and scoring of one run need."""
+    """Inputs of training and scoring."""
 
     run: RunFolder
     task: Task
@@ -303,7 +303,7 @@ def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
         with writing(run.path):
             if is_adapter:
                 save_adapter(trainer.accelerator.unwrap_model(trainer.model), str(run.path))
-            # Remove what an earlier run left in the folder: loading would prefer an adapter to whole weights.
+            # Remove what an earlier run left in the folder: loading would prefer an adapter to full weights.
             for name in (SAFE_WEIGHTS_NAME,) if is_adapter else (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
                 (run.path / name).unlink(missing_ok=True)
     save_beside_weights(trainer, run, prepared.processor, details)

@@ -105,7 +105,7 @@ def pretrain(
 
 @dataclass
 class Prepared:
-    """What training and scoring of a run need."""
+    """Inputs of training and scoring."""
 
     run: RunFolder
     tokenizer: PreTrainedTokenizerBase

@@ -171,7 +171,7 @@ class RunFolder:
 
     @property
     def how_to_score(self) -> str:
-        """What to do when a run ends after its training."""
+        """Advice for a run that ends after its training."""
         return f"the model is saved in {self.path}, and the same command scores it"
 
     def locked(self):
@@ -200,7 +200,7 @@ class RunFolder:
             return None
         return [Result(**row) for row in json.loads((self.path / RESULTS).read_text(encoding="utf-8"))]
 
-    def note_trained(self, details: dict[str, Any]):
+    def record_trained(self, details: dict[str, Any]):
         """Record that the model is saved, with the details of its training."""
         write_json(self.path / TRAINED, {"settings": self.results.content, "found": details})
 

@@ -17,7 +17,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.training.exact_resume import MANIFEST, damage, last_complete_checkpoint, rotate, write_manifest
+from gpt1_hf.training.exact_resume import MANIFEST, find_damage, last_complete_checkpoint, rotate, write_manifest
 from gpt1_hf.training.run_folder import PRETRAINING_SETTINGS
 
 
@@ -127,7 +127,7 @@ def test_log_lines_around_an_interruption_are_the_same(argv, tmp_path):
 def test_sigterm_saves_after_the_update_and_the_same_command_resumes(argv, uninterrupted, tmp_path, capfd, update):
     trap = before(GPT1Trainer, "training_step", update - 1, signal.SIGTERM)
     assert run_in_child(argv(tmp_path, save_steps=100), trap) == 128 + signal.SIGTERM
-    assert damage(tmp_path / f"checkpoint-{update}") is None
+    assert find_damage(tmp_path / f"checkpoint-{update}") is None
     last_line = capfd.readouterr().err.strip().splitlines()[-1]
     assert last_line.startswith(f"gpt1: SIGTERM ended training after update {update}; the same command resumes from ")
     assert not (tmp_path / PRETRAINING_SETTINGS).exists()
@@ -256,7 +256,7 @@ def test_a_full_disk_ends_the_run_with_one_sentence(argv, uninterrupted, tmp_pat
     assert main(argv(tmp_path)) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"cannot write \S*checkpoint-4 \(No space left .*checkpoint-2 is unchanged; make room", message)
-    assert damage(tmp_path / "checkpoint-2") is None
+    assert find_damage(tmp_path / "checkpoint-2") is None
     assert not (tmp_path / "checkpoint-4").exists()
     monkeypatch.undo()
     assert main(argv(tmp_path)) == 0

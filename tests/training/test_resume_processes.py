@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf.resources import recipes_dir
-from gpt1_hf.training.exact_resume import damage, last_complete_checkpoint
+from gpt1_hf.training.exact_resume import find_damage, last_complete_checkpoint
 
 
 pytestmark = pytest.mark.slow
@@ -121,7 +121,7 @@ def test_two_processes_match_one_and_resume_exactly(run, tmp_path):
 
     assert run("ended", TWO, "4:1:15", per_device_train_batch_size=20, save_steps=100) != 0
     assert b"SIGTERM ended training after update 5; the same command resumes" in run.stderr
-    assert damage(tmp_path / "ended" / "checkpoint-5") is None
+    assert find_damage(tmp_path / "ended" / "checkpoint-5") is None
     assert run("ended", TWO, per_device_train_batch_size=20, save_steps=100) == 0
     assert_same_run(tmp_path / "ended", tmp_path / "whole", exactly=True)
 
