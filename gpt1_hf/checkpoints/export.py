@@ -132,7 +132,7 @@ def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
     classes = {own.__name__: own for auto, own in family_classes(GPT1Config).items() if auto.startswith("AutoModel")}
     heads = classes | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
     if name not in heads:
-        raise GPT1Error(f"{model} holds a {name}, which is not one of {', '.join(heads)}")
+        raise GPT1Error(f"{model} holds a {name}, but only these can be exported or quantized: {', '.join(heads)}")
     return heads[name]
 
 

@@ -110,7 +110,10 @@ def check_same_base(folder: Path, base_model: str):
         open_model(AutoModel, name, open_config(name), dtype="auto").state_dict() for name in (base, base_model)
     )
     if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
-        raise GPT1Error(f"{base_model} is not {base}, the model that the adapter {folder} was trained on")
+        raise GPT1Error(
+            f"{base_model} is not {base}, the model that the adapter {folder} was trained on: give "
+            "the repository of that model"
+        )
 
 
 def set_base_model(folder: Path, base_model: str):
