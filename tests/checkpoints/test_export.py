@@ -111,7 +111,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
             expected = model(ids, attention_mask=torch.ones_like(ids)).logits
         torch.testing.assert_close(choices(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, expected)
 
-    # Both orders of a pair, made and read by what lies beside the program
+    # Both orders of a pair, with the processor saved beside the program
     export(classifier, tmp_path / "out", format)
     reader = GPT1Processor.from_pretrained(tmp_path / "out")
     program = ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)

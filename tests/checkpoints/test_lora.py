@@ -186,7 +186,7 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
         (r.metric, r.split, r.value) for r in results if r.split == results[0].split
     ]
 
-    # With PEFT's own tools, over the base model as it is on disk.
+    # With PEFT's own tools, on the base model from disk.
     processor = GPT1Processor.from_pretrained(run)
     model = open_model(auto_class(task), str(run), open_config(str(run)))
     if task_id == "sst2":

@@ -231,7 +231,7 @@ def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(
     train = ["tokenizer", "train", "--vocab_size", "100", "--corpus", str(corpus), "--output_dir"]
     assert main([*train, str(tmp_path / "lines"), "--corpus_rows", "lines"]) == 0
     assert main([*train, str(tmp_path / "documents")]) == 0
-    # The lines of one text have line breaks between them, which become a token. Documents of one line have none.
+    # Lines of one text are joined by line breaks, which have a token. Documents of one line have no line break.
     line_break = [open_tokenizer(str(tmp_path / name)).get_vocab().get("\n</w>") for name in ("lines", "documents")]
     assert line_break[0] is not None and line_break[1] is None
 

@@ -33,7 +33,7 @@ LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# Loads what it is told, in a process without the package.
+# Loads the given models in a process without the package.
 LOAD = """
 import json, sys
 import torch, transformers
@@ -123,7 +123,7 @@ def test_a_push_removes_the_files_of_another_model(hub, client, model):
     head = hub.repos["anna/changed"].branches["main"]
     (hub.repos["anna/changed"].commits[head])["notes/plan.txt"] = hub.repos["anna/changed"].commits[head]["README.md"]
     assert len([name for name in hub.files("anna/changed") if name.endswith(".safetensors")]) > 1
-    # `from_pretrained` prefers model.safetensors to an index: whichever is left over would be read.
+    # `from_pretrained` prefers model.safetensors to an index, so an old file would be read.
     for folder in (model, shards):
         assert client("push", folder, "anna/changed")["status"] == 0
         weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - CODE
@@ -243,26 +243,26 @@ def test_a_broken_connection_is_reported(hub, client, model):
     def uploads() -> int:
         return len([path for method, path, _ in hub.requests if method == "PUT"])
 
-    # For good, once some files have arrived.
+    # The connection breaks for good after some files have arrived.
     hub.drop_skips, hub.drops = 2, 1000
     message = error_of(client("push", model, "anna/broken"))
     hub.drops = 0
     assert "the connection to the Hub" in message and "Error while uploading 'model-0" in message
     assert "nothing was published" in message
     assert hub.files("anna/broken").keys() == {".gitattributes"}
-    # The same command goes on.
+    # The same command resumes.
     arrived, before = set(hub.large), uploads()
     assert client("push", model, "anna/broken")["status"] == 0
     assert uploads() - before == len(set(hub.large) - arrived) < len(shards)
     assert shards <= hub.files("anna/broken").keys()
 
-    # For a moment: the client tries again by itself.
+    # The connection breaks briefly: the client retries.
     change_weights(model)
     hub.drop_skips, hub.drops = 0, 2
     assert client("push", model, "anna/broken")["status"] == 0
     assert hub.drops == 0
 
-    # While the commit is made.
+    # The connection breaks during the commit.
     (model / "README.md").write_text("---\nlanguage: en\n---\nnew\n")
     hub.drop_commits = 1
     assert "nothing was published" in error_of(client("push", model, "anna/broken"))
@@ -285,7 +285,7 @@ def test_a_fine_tuning_run_is_pushed(hub, client, base_model, tmp_path):
         "processor_config.json",
         ".gitattributes",
     }
-    # One commit of the checkpoint, one of the end; the card is that of the run.
+    # One commit for the checkpoint and one at the end, with the card of the run.
     assert list(repo.messages.values())[1].startswith("Training in progress, update 2")
     assert len(repo.commits) == 3
     card = sent["README.md"].decode()
@@ -338,7 +338,7 @@ def test_a_trainer_pushes_the_same_files_as_the_command(hub, client, base_model,
     card = sent["README.md"].decode()
     assert "More information" not in card and "GPT1Trainer" in card
     assert "2 updates on 8 rows" in card and "| loss |" in card and "- mine" in card and "license: mit" in card
-    # A card that someone wrote stays as it is.
+    # A card written by hand stays unchanged.
     (out / "README.md").write_text("---\nlanguage: en\n---\nby hand\n")
     answer = client(
         code=code.replace("private=True", "").replace('hub_strategy="checkpoint"', 'hub_strategy="end"'), token=None

@@ -41,7 +41,7 @@ exec(sys.argv[1], names)
 found = type(names["model"].get_base_model())
 print("REPORT" + json.dumps({"logits": names["logits"].tolist(), "class": f"{found.__module__}.{found.__name__}"}))
 """
-# PEFT's own way, from nothing but the repository's name.
+# Loading with PEFT alone, from the repository's name.
 AUTO_PEFT = """
 import json
 from peft import AutoPeftModelForSequenceClassification
@@ -107,7 +107,7 @@ def test_an_adapter_whose_base_model_is_a_local_folder(hub, client, base_model, 
     report = run_without_package(AUTO_PEFT, home=tmp_path / "home", hub=hub)
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
 
-    # Neither kind stays when the other is pushed over it: an adapter's configuration would be read first.
+    # A push of one kind removes the other's files: an old adapter configuration would be read first.
     assert client("push", base_model, "anna/adapter")["status"] == 0
     assert not any(name.startswith("adapter") for name in hub.files("anna/adapter"))
     assert client("push", run, "anna/adapter", "--base_model", "anna/base")["status"] == 0

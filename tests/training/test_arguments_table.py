@@ -21,7 +21,7 @@ from gpt1_hf.training.pretrain import pretrain
 from gpt1_hf.training.run_folder import TRAINED
 
 
-# What works, in runs of several settings at once: none of them may cost the trained model, or change its scores.
+# Settings that work, in runs of several at once. None of them may lose the trained model or change its scores.
 WORKS = {
     "data": {
         "accelerator_config": {"split_batches": True, "even_batches": False},
@@ -98,7 +98,7 @@ WORKS = {
     "bf16": {"bf16": True},
     "fp16": {"fp16": True},
 }
-# What another file tests, or what takes several processes or a Hub.
+# Settings that another file tests, or that need several processes or a Hub.
 TESTED_ELSEWHERE = {
     "ddp_bucket_cap_mb": "test_processes.py",
     "ddp_broadcast_buffers": "test_processes.py",
@@ -128,7 +128,7 @@ TESTED_ELSEWHERE = {
     "trackio_static_space_id": "test_trackers.py",
     "use_cpu": "every test",
 }
-# What says nothing here, whatever its value.
+# Settings without an effect here.
 IRRELEVANT = {
     "do_eval": "the Trainer does not read it",
     "do_predict": "the Trainer does not read it",
@@ -142,7 +142,7 @@ IRRELEVANT = {
     "optim_target_modules": "of optimizers that are not installed",
     "save_on_each_node": "of several machines",
 }
-# Values that are refused before training; what is not in REFUSED, the library or a range refuses.
+# Values that are refused before training: by REFUSED, by the library or by a range.
 REFUSALS = {
     "auto_find_batch_size": True,
     "batch_eval_metrics": True,

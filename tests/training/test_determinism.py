@@ -69,7 +69,7 @@ def test_accumulation_gives_the_same_weights_to_rounding(argv, tmp_path, task):
     steps = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     assert main(argv(task, tmp_path / "4", **off, **steps)) == 0
     one, four = weights(tmp_path / "1"), weights(tmp_path / "4")
-    # A gradient is a sum over the tokens of 8 rows, each addition of which rounds, and clipped to a norm of 1.
+    # A gradient is a sum over the tokens of 8 rows, clipped to a norm of 1. Each addition rounds.
     tolerance = rate * n_updates * torch.finfo(torch.float32).eps * 8 * 64
     for name in one:
         assert (one[name] - four[name]).abs().max() < tolerance, name

@@ -304,7 +304,7 @@ def test_a_plan_resumes_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns == written
     assert carried_out() == 0
     assert [run.state for run in runs] == ["finished", "finished"]
-    # Another model is trained in the same place, once the plan says so.
+    # The plan is changed: another model is trained in the same folder.
     changed = Plan.read(write_plan(**few), overrides={"pretrain": {"learning_rate": 1e-2}}).runs()
     assert carry_out(changed) == {}
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written

@@ -37,7 +37,7 @@ def arguments(base_model, tmp_path, **changes):
     return FinetuneArguments(**{**defaults, **changes})
 
 
-# Split and metric of each row of results, of the tasks that have more than one.
+# Split and metric of each row of results, for tasks with several rows.
 SEVERAL_RESULTS = {
     "mnli": [("validation_matched", "accuracy", 82.1), ("validation_mismatched", "accuracy", 81.4)],
     "race": [
@@ -55,7 +55,7 @@ def read_predictions(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-# Both orders of training rows for the task with rows of one sequence, one of them for the others.
+# Both orders of training rows for the task with one sequence per row, and one order for the other tasks.
 @pytest.mark.parametrize(
     ("task_id", "sampling"), [("cola", "group_by_length"), *((task_id, "random") for task_id in sorted(all_tasks()))]
 )

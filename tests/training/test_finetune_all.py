@@ -61,7 +61,7 @@ def test_all_tasks_resume_where_they_stopped(base_model, tmp_path, monkeypatch, 
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 
-    # Nothing to do, even if the data is gone.
+    # Nothing is left to do, so missing data do not matter.
     shutil.rmtree(data)
     assert main(argv) == 0
     assert trained == ["mrpc"]

@@ -19,7 +19,7 @@ from gpt1_hf import (
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64}
 
-# 0.5 from each of three blocks to the one below, and to the embeddings below the lowest.
+# A factor of 0.5 from each of three blocks to the next lower one, and from the lowest to the embeddings.
 BY_HAND = {
     "classifier.weight": 1.0,
     "classifier.bias": 1.0,

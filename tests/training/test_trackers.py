@@ -14,7 +14,7 @@ from helpers.data import TINY
 pytestmark = pytest.mark.slow
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-# Runs a command, and writes down which trackers were imported on the way.
+# Runs a command, and records which trackers were imported.
 SCRIPT = f"""
 import json, sys
 from pathlib import Path

@@ -70,7 +70,7 @@ def test_accumulation_of_small_batches_equals_one_large_batch(config, processor,
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
         assert float(four["grad_norm"]) == pytest.approx(float(one["grad_norm"]), rel=1e-3)
     for (name, one), four in zip(large.named_parameters(), small.parameters(), strict=True):
-        # A key's bias has no gradient but rounding (see below), of which Adam makes steps of full size.
+        # The gradient of a key's bias is only rounding noise (see below), which Adam turns into full-size steps.
         if not name.endswith("k_proj.bias"):
             assert (one - four).abs().mean() < 1e-5, name
 
@@ -101,7 +101,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         config, processor, rows, arguments(tmp_path, per_device_train_batch_size=10, num_train_epochs=2)
     )
     for name, parameter in model.named_parameters():
-        # A key's bias adds the same to all scores of a query, which the softmax does not see.
+        # A key's bias adds the same to all scores of a query, which cancels in the softmax.
         if not name.endswith("k_proj.bias"):
             assert not torch.equal(parameter, before[name]), name
     for entry in log[:-1]:
