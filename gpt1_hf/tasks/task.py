@@ -1,4 +1,4 @@
-"""What a task is: where its rows are, what they mean, and how they are scored.
+"""Definition of a task: where its rows are, what they mean, and how they are scored.
 
 This module imports nothing heavy, so that the commands can list tasks at once; `rows.py` reads the rows.
 """
@@ -96,7 +96,7 @@ class Task:
         code (`str`, *optional*):
             Module of this folder whose `read` reads the splits, if YAML cannot describe them; built-in tasks only.
         labels (`str`, *optional*):
-            Kind of labels: `classes`, `multiple` (several labels a row), `scores`, or `tags` (one label a word).
+            Kind of labels: `classes`, `multiple` (several labels per row), `scores`, or `tags` (one label per word).
             `None` until [`Task.resolved`] infers it.
         regression_bins (`int`, *optional*):
             Learn scores as a distribution over the whole numbers from 0 to this minus 1, instead of by squared error.
@@ -155,8 +155,8 @@ class Task:
         Load a split in canonical columns, plus `label` (see below), `idx` and, if its rows belong to subsets,
         `subset`.
 
-        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels a row), or a list of class
-        ids (one a word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
+        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels per row), or a list of class
+        ids (one per word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
 
         Args:
             split (`str`):

@@ -250,9 +250,9 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
     assert run.returncode == 0, run.stderr[-3000:]
     for folder in (tmp_path / "models").glob("[tl]*"):
         assert json.loads((folder / "plan_run.json").read_text())["state"] == "finished"
-    records = sorted((tmp_path / "runs").rglob("plan_run.json"))
-    assert len(records) == 5
-    for record in records:
+    run_files = sorted((tmp_path / "runs").rglob("plan_run.json"))
+    assert len(run_files) == 5
+    for record in run_files:
         (result,) = json.loads((record.parent / "results.json").read_text())
         # Each run belongs to one process: its batches are not divided.
         assert result["details"]["batch_size"] == 32

@@ -394,7 +394,7 @@ def test_what_openai_gpt_cannot_express_is_refused(changes, message, tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
-# What is refused, and what is left behind
+# Refused input, and leftover files
 
 
 @pytest.mark.parametrize("layout", ["gpt1", "openai-gpt"])

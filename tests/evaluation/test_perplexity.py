@@ -39,7 +39,9 @@ def nats_of(model, context, token: int) -> float:
 
 
 class UnigramModel:
-    """Gives a token the same probability at every position, so that the sum of losses shows what was scored."""
+    """
+    Gives a token the same probability at every position, so that the sum of losses shows which tokens were scored.
+    """
 
     device = torch.device("cpu")
 

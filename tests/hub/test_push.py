@@ -1,4 +1,5 @@
-"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a stranger loads from there."""
+"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a user without the package loads
+from there."""
 
 import json
 import shutil
@@ -76,7 +77,7 @@ def change_weights(folder: Path):
     fresh.save_pretrained(folder)
 
 
-def test_what_is_pushed_and_what_is_not(hub, client, model):
+def test_pushed_and_ignored_files(hub, client, model):
     decoys = ["optimizer.pt", "training_args.bin", "pytorch_model.bin", "predictions.jsonl", "results.json", ".env"]
     for name in [*decoys, "private_notes.py", "rng_state.pth", "model.safetensors.bak"]:
         (model / name).write_text("not for others")
@@ -243,7 +244,7 @@ def test_a_connection_that_breaks(hub, client, model):
     def uploads() -> int:
         return len([path for method, path, _ in hub.requests if method == "PUT"])
 
-    # For good, once some files have arrived.
+    # Permanently, once some files have arrived.
     hub.drop_skips, hub.drops = 2, 1000
     message = error_of(client("push", model, "anna/broken"))
     hub.drops = 0
@@ -256,13 +257,13 @@ def test_a_connection_that_breaks(hub, client, model):
     assert uploads() - before == len(set(hub.large) - arrived) < len(shards)
     assert shards <= hub.files("anna/broken").keys()
 
-    # For a moment: the client tries again by itself.
+    # Briefly: the client tries again automatically.
     change_weights(model)
     hub.drop_skips, hub.drops = 0, 2
     assert client("push", model, "anna/broken")["status"] == 0
     assert hub.drops == 0
 
-    # While the commit is made.
+    # During the commit.
     (model / "README.md").write_text("---\nlanguage: en\n---\nnew\n")
     hub.drop_commits = 1
     assert "nothing was published" in error_of(client("push", model, "anna/broken"))
@@ -322,7 +323,7 @@ assert sent.changed and sent.repo == "anna/trainer", sent
 """
 
 
-def test_a_trainer_pushes_what_the_command_does(hub, client, base_model, tmp_path):
+def test_a_trainer_pushes_the_same_files_as_the_command(hub, client, base_model, tmp_path):
     out = tmp_path / "my run"
     code = TRAIN.replace("BASE", repr(base_model)).replace("OUT", repr(str(out)))
     answer = client(code=code.replace("private=True", ""), token=None)
@@ -413,7 +414,7 @@ AUTO_OF = {
 
 
 @pytest.mark.parametrize("names", [["classifier", "lstm-lm"], pytest.param(None, marks=pytest.mark.slow)])
-def test_a_stranger_loads_what_was_pushed(hub, client, tokenizer, tmp_path, names):
+def test_pushed_models_load_without_the_package(hub, client, tokenizer, tmp_path, names):
     save_models(tmp_path / "models", tokenizer)
     names = names or [f"{family}{head}" for family in ("", "lstm-") for head in AUTO_OF]
     orders, code = [], {"trust_remote_code": True}

@@ -78,7 +78,7 @@ def uninterrupted(argv, tmp_path_factory):
 
 
 def after(seconds: float):
-    """Trap: end the process, as SIGKILL would, after this many seconds of CPU time."""
+    """Trap that ends the process after this many seconds of CPU time, as SIGKILL would."""
 
     def trap():
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -88,7 +88,7 @@ def after(seconds: float):
 
 
 def within(owner, name: str):
-    """Trap: send SIGKILL when a function returns, before its caller continues."""
+    """Trap that sends SIGKILL when a function returns, before its caller continues."""
 
     def trap():
         function = getattr(owner, name)
@@ -304,7 +304,7 @@ def test_a_plan_resumes_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns == written
     assert carried_out() == 0
     assert [run.state for run in runs] == ["finished", "finished"]
-    # Another model is trained in the same place, once the plan says so.
+    # After a change of the plan, another model is trained in the same folder.
     changed = Plan.read(write_plan(**few), overrides={"pretrain": {"learning_rate": 1e-2}}).runs()
     assert carry_out(changed) == {}
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written

@@ -170,7 +170,7 @@ def test_a_disk_without_room_for_the_weights_is_reported_before_training(finetun
 
 
 def twice(update: int):
-    """Trap: Ctrl-C comes twice in one update."""
+    """Trap that sends Ctrl-C twice in one update."""
 
     def trap():
         step = GPT1Trainer.training_step

@@ -291,7 +291,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert_same_run(small_disk, uninterrupted)
 
 
-def test_an_output_folder_that_cannot_be_made_is_reported_at_once(argv, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_created_is_reported_at_once(argv, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(argv(tmp_path / "file" / "run")) == 1
     message = capsys.readouterr().err.strip()

@@ -43,7 +43,7 @@ sys.exit(main(["pretrain", *sys.argv[1:]]))
 
 @pytest.fixture
 def run(texts, base_model, tmp_path):
-    """Runs a tiny pre-training, in one process or as a launcher starts it, and gives its exit status."""
+    """Runs a tiny pre-training, in one process or through a launcher; returns its exit status."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "pretrain.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)
@@ -58,7 +58,8 @@ def run(texts, base_model, tmp_path):
         "warmup_steps": 3,
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 40,
-        # Three updates an epoch, all of them full: several processes fill up the last one, one process does not.
+        # Three full updates per epoch: several processes would fill up an incomplete last one, but one process would
+        # not.
         "dataloader_drop_last": "true",
         "per_device_eval_batch_size": 2,
         "eval_strategy": "steps",

@@ -173,7 +173,7 @@ def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
 
 
 def test_the_commands(base_model, texts, tmp_path, capsys):
-    """Smoothing moves what is learnt a little, and both losses are logged; a score is refused."""
+    """Smoothing changes the trained weights a little, both losses are logged, and scores are refused."""
     run = ["finetune", "--model", base_model, "--sample", "--max_train_examples", "16", "--max_steps", "2"]
     run += ["--logging_steps", "1", "--use_cpu", "true", "--dropout", "0", "--classifier_dropout", "0"]
     logs = {}

@@ -20,7 +20,7 @@ def processor(tokenizer):
 
 @pytest.fixture
 def rows(processor, texts):
-    """Rows of unequal length; 30 do not divide by any batch size below."""
+    """Rows of unequal length; 30 is not a multiple of any batch size below."""
     encoded = processor([{"text": text} for text in texts[:30]], max_length=48)
     labels = [len(text) % 2 for text in texts[:30]]
     return Dataset.from_dict({"input_ids": encoded["input_ids"], "label": labels})
@@ -101,7 +101,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         config, processor, rows, arguments(tmp_path, per_device_train_batch_size=10, num_train_epochs=2)
     )
     for name, parameter in model.named_parameters():
-        # A key's bias adds the same to all scores of a query, which the softmax does not see.
+        # A key's bias adds a constant to all scores of a query, which the softmax ignores.
         if not name.endswith("k_proj.bias"):
             assert not torch.equal(parameter, before[name]), name
     for entry in log[:-1]:

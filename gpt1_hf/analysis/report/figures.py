@@ -108,7 +108,7 @@ def draw(figure: Figure) -> str | None:
 
 
 def standalone(svg: str) -> str:
-    """An SVG of [`draw`] as a file of its own, with its own colours."""
+    """An SVG of [`draw`] as a separate file, with its own colours."""
     style = (
         "<style>:root{--ink:#24292f;--grid:#8884}"
         "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"
