@@ -146,7 +146,7 @@ def _plot(figure: Figure, axes: "Axes"):
 
 
 def standalone(svg: str) -> str:
-    """An SVG of [`draw`] as a file of its own, with its own colours."""
+    """An SVG of [`draw`] as a separate file, with its own colours."""
     style = (
         "<style>:root{--ink:#24292f;--grid:#8884}"
         "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"

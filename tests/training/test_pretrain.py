@@ -56,7 +56,7 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert {"task", "split", "metric", "value", "n_examples", "paper", "model", "seed"} <= set(written[0])
     assert written[0]["details"]["updates"] == 6
     assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
-    # A model that has learnt nothing yet is about as good as a guess among all tokens.
+    # An untrained model is about as good as a guess among all tokens.
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
     with safe_open(run / "model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}

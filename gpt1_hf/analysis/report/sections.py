@@ -50,7 +50,7 @@ class Section:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
+    """Escape a text so that Markdown shows it unchanged, also in a table."""
     text = html.escape(" ".join(str(text).split()), quote=False)
     for sign in "\\`*_[]|":
         text = text.replace(sign, f"\\{sign}")
