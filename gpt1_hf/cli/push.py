@@ -20,7 +20,7 @@ def main(argv: list[str]):
     parser.add_argument(
         "--base_model",
         metavar="REPO",
-        help="For an adapter of a model in a folder: that model's repository.",
+        help="For an adapter of a model in a folder, or a model fine-tuned from one: the base model's repository.",
     )
     args = parser.parse_args(argv)
 

@@ -24,7 +24,7 @@ from ...console import interruptible
 from ...errors import UsageError
 from ...evaluation.results import RESULTS
 from ...files import write_json
-from ...settings import nearest
+from ...settings import default_data_dir, nearest
 from ...tasks import load_task
 from ...training.arguments import FinetuneArguments, PretrainArguments
 from ...training.exact_resume import remove_checkpoints
@@ -169,7 +169,12 @@ class Run:
         write_json(self.folder / PLAN_RECORD, {**record, "state": "finished", "seconds": seconds})
 
 
-@functools.cache
 def parser(kind: str) -> HfArgumentParser:
     """Parser of the flags of a kind of run."""
-    return HfArgumentParser(KINDS[kind][0], exit_on_error=False, allow_abbrev=False, add_help=False)
+    return _parser(KINDS[kind][0], default_data_dir())
+
+
+@functools.cache
+def _parser(arguments: type, data_dir: str | None) -> HfArgumentParser:
+    """A parser reads the defaults of its settings once, so each `GPT1_DATA_DIR` has its own."""
+    return HfArgumentParser(arguments, exit_on_error=False, allow_abbrev=False, add_help=False)
