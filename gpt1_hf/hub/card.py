@@ -189,7 +189,9 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
         **library(config, adapter, hub_word(task.id)),
         metrics=list(dict.fromkeys(HUB_METRICS[result.metric][0] for result in own)),
         model_name=name,
-        eval_results=[_task_evaluation(task, result, dataset, args.sample, is_local, PIPELINES[head]) for result in own],
+        eval_results=[
+            _task_evaluation(task, result, dataset, args.sample, is_local, PIPELINES[head]) for result in own
+        ],
     )
     rows = []
     for result in own:

@@ -146,7 +146,9 @@ def set_base_model(folder: Path, base_model: str):
         write_json(folder / ADAPTER_CONFIG_NAME, config)
         card.data.base_model_relation = "adapter"
     else:  # our own cards begin so
-        card.text = re.sub(r"^The model (`+).+?\1, fine-tuned", f"The model `{base_model}`, fine-tuned", card.text, flags=re.M)
+        card.text = re.sub(
+            r"^The model (`+).+?\1, fine-tuned", f"The model `{base_model}`, fine-tuned", card.text, flags=re.M
+        )
     card.save(folder / CARD)
 
 

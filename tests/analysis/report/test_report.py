@@ -172,7 +172,10 @@ def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
 
 def test_own_data_sets_have_a_table_with_their_settings_and_spread(tmp_path):
     for seed, value in ((42, 70.0), (43, 80.0)):
-        own = [row("reviews", value, metric="accuracy", seed=seed, epochs=3), row("reviews", 9, metric="f1", seed=seed)]
+        own = [
+            row("reviews", value, metric="accuracy", seed=seed, epochs=3),
+            row("reviews", 9, metric="f1", seed=seed),
+        ]
         write_run(tmp_path / f"seed-{seed}", own)
     write_run(tmp_path / "lora", [row("reviews", 60.0, metric="accuracy", epochs=3, peft="lora")])
     write_run(tmp_path / "sst2", [row("sst2", 50.0)])
