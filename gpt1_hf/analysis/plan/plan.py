@@ -42,7 +42,8 @@ class Plan:
         models_dir (`str`):
             Where the pre-training runs go; plans with the same models share them.
         tasks (`dict[str, dict]`):
-            Task id or YAML file -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1, ...
+            Task id or YAML file -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1,
+            ...
         variants (`dict[str, dict]`):
             What is compared: name -> settings. `model` may name one of `models`. A list of values makes one variant of
             each; `transfer_layers: all` means 0, 1, ... to the model's number of blocks.
