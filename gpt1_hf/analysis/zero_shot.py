@@ -355,16 +355,15 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     """
     if not args.task:
         raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}, or a YAML file")
-    heuristic_of(load_task(args.task).resolved(args.data_dir))
+    task = load_task(args.task).resolved(args.data_dir)
+    heuristic_of(task)
     check_writable(args.output_dir)
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
     if not results:
-        note(
-            f"the labels of {load_task(args.task).id} ({', '.join(predictions)}) are hidden: predictions without a metric"
-        )
+        note(f"the labels of {task.id} ({', '.join(predictions)}) are hidden: predictions without a metric")
     print(format_results(results))
     note(f"written to {path}")
     return results
@@ -396,9 +395,8 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
     if heuristic.answer is score_sentences:
         _, train = scored_rows(replace(args, split="train"))
         (train_scores,) = zip(*heuristic.answer(scorer, train).scores, strict=True)
-        threshold, reached = best_threshold(
-            np.array(train_scores), np.array(train["label"][:]) == heuristic.classes[1]
-        )
+        is_above = np.array(train["label"][:]) == heuristic.classes[1]
+        threshold, reached = best_threshold(np.array(train_scores), is_above)
         details |= {"threshold": round(threshold, 4), "train_rows": len(train), "train_value": round(reached, 2)}
         chosen = [heuristic.classes[int(sentence > threshold)] for (sentence,) in answers.scores]
     else:

@@ -351,7 +351,7 @@ def write_plain_card(
     input_format = (
         json.loads(processor.read_text(encoding="utf-8")).get("input_format") if processor.is_file() else None
     )
-    needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice")
+    needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification")
     base = adapter_base(str(folder))
     adapter = dict(zip(("base", "on_hub"), base_name(base), strict=True)) if base else None
     if adapter and adapter["on_hub"]:
@@ -394,9 +394,9 @@ def is_plain_card(path: Path) -> bool:
 def pipeline_tag(task: str | None, input_format: str | None, adapter: dict[str, Any] | None) -> str | None:
     """
     Pipeline to show on the Hub. `None` where `pipeline(task, model)` does not work without this package: for adapters,
-    and for pairs that are read in both orders.
+    for pairs that are read in both orders, and for words, whose tags are at their last tokens only.
     """
-    return None if adapter or input_format == "similarity" else task
+    return None if adapter or input_format in ("similarity", "token_classification") else task
 
 
 def base_name(model: str) -> tuple[str, bool]:

@@ -146,9 +146,8 @@ def set_base_model(folder: Path, base_model: str):
         write_json(folder / ADAPTER_CONFIG_NAME, config)
         card.data.base_model_relation = "adapter"
     else:  # our own cards begin so
-        card.text = re.sub(
-            r"^The model (`+).+?\1, fine-tuned", f"The model `{base_model}`, fine-tuned", card.text, flags=re.M
-        )
+        beginning = re.compile(r"^The model (`+).+?\1, fine-tuned", flags=re.MULTILINE)
+        card.text = beginning.sub(f"The model `{base_model}`, fine-tuned", card.text, count=1)
     card.save(folder / CARD)
 
 
