@@ -1,6 +1,7 @@
 """A task on a user's own files goes wherever a built-in one does: zero-shot, plans and their cost."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -118,3 +119,43 @@ def test_a_plan_takes_yaml_files_and_names_runs_by_their_ids(write_plan, tmp_pat
         Plan.read(write_plan(tasks=both, finetune=finetune, variants=variants)).runs()
     with pytest.raises(UsageError, match="there is no task file nowhere.yaml"):
         Plan.read(write_plan(tasks={"nowhere.yaml": None})).runs()
+
+
+def test_a_plan_on_own_files_is_run_reported_and_not_run_twice(write_plan, base_model, tmp_path, capsys):
+    path = copy_sample(tmp_path, "sst2", other_metrics=["f1"])
+    finetune = {"max_train_examples": 8, "max_steps": 1, "use_cpu": True, "disable_tqdm": True, "model": base_model}
+    variants = {"with_auxiliary": {}, "without_auxiliary": {"lm_coef": 0.0}}
+    plan = write_plan(tasks={path: {"seeds": 2}}, finetune=finetune, variants=variants, models={})
+    command = ["analyze", "auxiliary", "--config", plan]
+    assert main([*command, "--dry_run", "--tokens_per_second", "1000"]) == 0
+    assert "own_sst2/with_auxiliary/seed-42" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "| own\\_sst2 | 8 " in (tmp_path / "runs" / "analysis.md").read_text()
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("finished before") == 4
+    assert main(["report", str(tmp_path / "runs")]) == 0
+    text = (tmp_path / "runs" / "report.md").read_text()
+    own = text[text.index("## Other data sets") : text.index("## Ablations")]
+    lines = [line for line in own.splitlines() if line.startswith("| own")]
+    assert len(lines) == 4 and all(" ± " in line and "(2)" in line for line in lines)  # two metrics, two settings
+    assert "not run" in text and str(tmp_path) not in own
+
+
+def test_context_lengths_of_a_model_of_ones_own(base_model, tmp_path):
+    path = copy_sample(tmp_path, "race")
+    run = ["finetune", "--task", path, "--model", base_model, "--output_dir", str(tmp_path / "run")]
+    assert main([*run, "--max_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "true"]) == 0
+    measure = ["analyze", "context-length", "--finetuned", str(tmp_path / "run"), "--task", path]
+    assert main([*measure, "--lengths", "16", "32", "--output_dir", str(tmp_path / "lengths")]) == 0
+    assert sorted(file.name for file in (tmp_path / "lengths").glob("own_race-*")) == ["own_race-16", "own_race-32"]
+
+
+def test_checkpoints_are_scored_on_own_tasks(base_model, tmp_path, capsys):
+    own = copy_sample(tmp_path, "race")
+    checkpoint = tmp_path / "run" / "checkpoint-5"
+    shutil.copytree(base_model, checkpoint)
+    measure = ["analyze", "zero-shot", "--run", str(tmp_path / "run"), "--tasks", own, "--max_examples", "4"]
+    assert main([*measure, "--output_dir", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / RESULTS).read_text())
+    assert [(result["task"], result["metric"]) for result in results] == [("own_race", "accuracy")]
+    assert f"accuracy {results[0]['value']:.1f}" in (tmp_path / "out" / "analysis.md").read_text()

@@ -63,11 +63,13 @@ def write_task(folder: Path, name: str, **changes) -> str:
 
 def finetune(task: str, out: Path, model: str, *argv: str) -> tuple[dict, str]:
     """Fine-tune for two updates; metadata and text of the card."""
-    run = ["finetune", "--task", task, "--output_dir", str(out), "--model", model, "--max_steps", "2", "--use_cpu"]
-    assert (
-        main([*run, "--per_device_train_batch_size", "4", "--report_to", "none", "--disable_tqdm", "true", *argv]) == 0
-    )
+    assert main([*command(task, out, model), "--max_steps", "2", *argv]) == 0
     return card_of(out)
+
+
+def command(task: str, out: Path, model: str) -> list[str]:
+    settings = ["--per_device_train_batch_size", "4", "--report_to", "none", "--disable_tqdm", "true", "--use_cpu"]
+    return ["finetune", "--task", task, "--output_dir", str(out), "--model", model, *settings]
 
 
 def card_of(folder: Path) -> tuple[dict, str]:
@@ -138,11 +140,7 @@ def test_seeds_a_test_split_and_many_labels(base_model, tmp_path):
     path.write_text(
         yaml.safe_dump({**files, "input_format": "classification", "scored_splits": ["validation", "test"]})
     )
-    run = ["finetune", "--task", str(path), "--output_dir", str(tmp_path / "out"), "--model", base_model]
-    assert (
-        main([*run, "--max_steps", "1", "--use_cpu", "--seeds", "2", "--report_to", "none", "--disable_tqdm", "true"])
-        == 0
-    )
+    assert main([*command(str(path), tmp_path / "out", base_model), "--max_steps", "1", "--seeds", "2"]) == 0
     metadata, text = card_of(tmp_path / "out" / "seed-42")
     splits = [evaluation["dataset"]["split"] for evaluation in metadata["model-index"][0]["results"]]
     assert splits == ["validation", "test"]
@@ -151,6 +149,22 @@ def test_seeds_a_test_split_and_many_labels(base_model, tmp_path):
     assert "| mean of 2 seeds |\n|---|---|---|---|---|\n" in text
     args = metadata["model-index"][0]["results"][0]["metrics"][0]["args"]
     assert args["n_seeds"] == 2 and 0 <= args["mean"] <= 1
+
+
+def test_a_run_on_files_is_pushed(hub, client, base_model, tmp_path):
+    run = tmp_path / "out"
+    settings = ["--max_steps", 1, "--use_cpu", "--report_to", "none"]
+    path = write_task(tmp_path, "classes")
+    answer = client("finetune", "--task", path, "--output_dir", run, "--model", base_model, *settings)
+    assert answer["status"] == 0, answer
+    assert client("push", base_model, "anna/start")["status"] == 0
+    pushed = client("push", run, "anna/reviews", "--base_model", "anna/start", "--include", "predictions.jsonl")
+    assert pushed["status"] == 0, pushed
+    sent = hub.files("anna/reviews")
+    card = sent["README.md"].decode()
+    assert card_errors(card) == [] and "base_model: anna/start\n" in card and 'name = "anna/reviews"' in card
+    for content in sent.values():
+        assert str(tmp_path).encode() not in content and base_model.encode() not in content
 
 
 def test_held_out_training_rows_are_of_the_train_split(base_model, tmp_path):
