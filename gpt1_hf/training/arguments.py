@@ -331,7 +331,8 @@ class FinetuneArguments(GPT1TrainingArguments):
         """Name of the task in the default `output_dir`."""
         if self.train_file:
             return Path(self.train_file).stem
-        return Path(self.task).stem if str(self.task).endswith((".yaml", ".yml")) else str(self.task)
+        task = str(self.task)
+        return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
 
 @dataclass(repr=False)  # the base class's hides tokens
