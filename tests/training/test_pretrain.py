@@ -70,7 +70,7 @@ def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, 
     model = AutoModelForCausalLM.from_pretrained(run)
     assert type(model) is GPT1LSTMForCausalLM
     assert (model.config.lstm_size, model.config.hidden_size, model.config.num_hidden_layers) == (48, 32, 1)
-    assert "48 units (layers: 1), embeddings of 32" in (tmp_path / "run" / "README.md").read_text()
+    assert "48 units (layers: 1), embeddings of width 32" in (tmp_path / "run" / "README.md").read_text()
 
     assert main(["evaluate", "--model", run, "--text_file", corpus, "--output_dir", str(tmp_path / "scores")]) == 0
     score = json.loads((tmp_path / "scores" / "results.json").read_text())[0]

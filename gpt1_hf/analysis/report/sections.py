@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...figures import Figure, draw, standalone
 from ...files import write_text
-from .figures import Figure, draw, standalone
 
 
 @dataclass

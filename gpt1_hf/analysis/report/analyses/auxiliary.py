@@ -7,7 +7,7 @@ tasks are cut to different sizes, so that nothing else differs.
 from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
-from ..figures import Figure, Series
+from ....figures import Figure, Series
 from ..runs import CollectedRun, has_main_metric, scores
 from ..sections import Section, Table, signed
 

@@ -7,7 +7,7 @@ paper each of the twelve blocks adds something, up to 9 % on MultiNLI for all of
 from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
-from ..figures import Figure, Series
+from ....figures import Figure, Series
 from ..runs import CollectedRun, has_main_metric
 from ..sections import Section, Table
 
