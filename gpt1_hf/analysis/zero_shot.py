@@ -401,13 +401,14 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
     }
     results = []
     for result in task_results(task, split, predictions, model=args.model, seed=None, details=details):
+        best = heuristic.best or result.paper
+        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
+        result = replace(result, paper=None, prior=None)
         if not heuristic.source:
             results.append(result)
             continue
-        best = heuristic.best or result.paper
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
         relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
-        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
-        result = replace(result, paper=None, prior=None, details={**result.details, **scale})
+        result = replace(result, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}

@@ -176,7 +176,7 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
     seeds = sorted({result.seed for result in results})
     details = own[0].details
     dataset = None if args.sample else hub_dataset(task, args.data_dir)
-    is_local = bool(task.dataset) and local_copy(task.dataset, args.data_dir) is not None
+    is_local = dataset is not None and local_copy(dataset, args.data_dir) is not None
     base, on_hub = base_name(args.model)
     adapter = {"base": base, "on_hub": on_hub} if adapter_base(str(folder)) else None
     head = HEADS.get(task.input_format, "ForSequenceClassification")

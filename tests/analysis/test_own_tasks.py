@@ -79,7 +79,12 @@ def test_tasks_without_a_heuristic_are_refused_in_one_sentence(base_model, tmp_p
     assert main(["zero-shot", "--task", path, "--model", base_model, "--output_dir", str(tmp_path / "out")]) == 2
     assert "no zero-shot heuristic for task own_sst2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_story_cloze_is_answered_as_race_is_and_beside_no_number_of_fine_tuned_models(base_model, tmp_path):
     assert heuristic_of(load_task("story_cloze")).random_guess == 50
+    (result,), _ = zero_shot("story_cloze", base_model, tmp_path, "--sample")
+    assert (result["metric"], result["paper"], result["prior"]) == ("accuracy", None, None)
 
 
 def test_a_plan_takes_yaml_files_and_names_runs_by_their_ids(write_plan, tmp_path):

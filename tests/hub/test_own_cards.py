@@ -167,6 +167,20 @@ def test_a_run_on_files_is_pushed(hub, client, base_model, tmp_path):
         assert str(tmp_path).encode() not in content and base_model.encode() not in content
 
 
+def test_a_folder_of_data_is_named_without_its_path(base_model, tmp_path, monkeypatch):
+    input_format, label, _ = CASES["classes"]
+    write_jsonl(tmp_path / "anna" / "reviews" / "train.jsonl", rows_of(input_format, label))
+    monkeypatch.chdir(Path(base_model).parent)
+    path = write_task(tmp_path, "classes")
+    content = {"dataset": str(tmp_path / "anna" / "reviews"), "input_format": input_format}
+    Path(path).write_text(yaml.safe_dump({**content, "columns": COLUMNS[input_format]}))
+    metadata, text = finetune(path, tmp_path / "out", Path(base_model).name, "--data_dir", str(tmp_path))
+    assert "of the data set `reviews`." in text and "local copy" not in text and "datasets" not in metadata
+    assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == "reviews"
+    for file in ("README.md", "config.json", RESULTS):
+        assert "anna" not in (tmp_path / "out" / file).read_text(encoding="utf-8")
+
+
 def test_held_out_training_rows_are_of_the_train_split(base_model, tmp_path):
     metadata, _ = finetune(write_task(tmp_path, "classes"), tmp_path / "out", base_model, "--held_out_share", "0.2")
     (evaluation,) = metadata["model-index"][0]["results"]
