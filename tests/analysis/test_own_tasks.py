@@ -137,7 +137,7 @@ def test_a_plan_on_own_files_is_run_reported_and_not_run_twice(write_plan, base_
     assert main(command) == 0
     assert "| own\\_sst2 | 8 " in (tmp_path / "runs" / "analysis.md").read_text()
     assert main(command) == 0
-    assert capsys.readouterr().err.count("already finished") == 4
+    assert capsys.readouterr().err.count("finished earlier") == 4
     assert main(["report", str(tmp_path / "runs")]) == 0
     text = (tmp_path / "runs" / "report.md").read_text()
     own = text[text.index("## Other data sets") : text.index("## Ablations")]
