@@ -7,6 +7,8 @@
 | `race` | document, question and an answer | mean log-probability of the answer's tokens |
 | `dpr` | the sentence, a candidate in place of its pronoun | mean log-probability of the tokens after the candidate |
 
+Other tasks use the heuristic of the one that they resemble, see [`heuristic_of`].
+
 The paper leaves some points open. Here:
 
 - On SST-2 whole words are compared. The paper compares *tokens*, and in its vocabulary both words are one token. Where
@@ -22,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +40,7 @@ from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
 from ..settings import NO_LIMIT, check_ranges, default_data_dir
-from ..tasks import load_task
+from ..tasks import Task, load_task
 from ..training_record import check_tokenizer, rows_digest
 
 
@@ -119,7 +122,7 @@ def score_sentences(scorer: Scorer, rows: Dataset) -> Answers:
 
 
 def score_sentiments(scorer: Scorer, rows: Dataset) -> Answers:
-    """SST-2: the log-probability of "negative" and of "positive" after each text and "very"."""
+    """SST-2: the log-probability of "negative" and of "positive", in this order, after each text and "very"."""
     contexts = [f"{text.rstrip()} very" for text in rows["text"][:]]
     log_probs, cut = scorer.score_choices(contexts, [SENTIMENTS] * len(rows))
     n_tokens = dict(zip(SENTIMENTS, map(len, log_probs[0]), strict=True))
@@ -177,8 +180,9 @@ class Heuristic:
     label: str  # the paper's name of the task in the figure
     split: str  # scored by default
     random_guess: float  # score in percent: 0 on the scale
-    source: str  # of the best supervised result of that time
+    source: str  # of the best supervised result of that time; empty where the task has no place on the scale
     best: float | None = None  # that result in percent: 1 on the scale; by default, the paper's own number
+    classes: tuple[int, ...] = (0, 1)  # class id of each of two answers, where the task numbers them otherwise
 
 
 HEURISTICS = {
@@ -200,6 +204,43 @@ HEURISTICS = {
         score_sentiments, "sentiment analysis", "validation", 50.0, "sparse byte mLSTM, paper Table 4 (test)", 93.2
     ),
 }
+
+
+# What two classes are called -> the task whose heuristic tells them apart. The first is the class 0 of that task.
+CLASS_NAMES = {
+    ("negative", "positive"): "sst2",
+    ("neg", "pos"): "sst2",
+    ("unacceptable", "acceptable"): "cola",
+}
+
+
+def heuristic_of(task: Task) -> Heuristic:
+    """
+    The heuristic that answers a task.
+
+    A multiple choice is answered as RACE is, and a classification with the classes of SST-2 or CoLA as these are.
+
+    Args:
+        task ([`Task`]):
+            Task, resolved.
+
+    Raises:
+        UsageError: if the paper has no heuristic for such a task.
+    """
+    if task.id in HEURISTICS:
+        return HEURISTICS[task.id]
+    if task.input_format == "multiple_choice":
+        return Heuristic(score_answers, task.id, "validation", 100 / len(task.label_names), source="")
+    if task.input_format == "classification" and task.labels == "classes":
+        own = [name.strip().casefold() for name in task.label_names]
+        for names, known in CLASS_NAMES.items():
+            if sorted(own) == sorted(names):
+                classes = tuple(own.index(name) for name in names)
+                return replace(HEURISTICS[known], label=task.id, source="", best=None, classes=classes)
+    raise UsageError(
+        f"there is no zero-shot heuristic for task {task.id}: only {', '.join(HEURISTICS)}, multiple choices, and "
+        f"classifications with the labels {' or '.join('/'.join(names) for names in CLASS_NAMES)} have one"
+    )
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -240,7 +281,7 @@ class ZeroShotArguments:
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
-    task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2."})
+    task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2; or a YAML file."})
     split: str | None = field(
         default=None, metadata={"help": "Split to score. Default: validation; for dpr, which has none, train."}
     )
@@ -268,7 +309,7 @@ class ZeroShotArguments:
         if self.output_dir is None:
             sample = "sample" if self.sample else None
             parts = (self.tokenizer, self.split, sample)
-            self.output_dir = default_folder("zero_shot", self.task, self.model, *parts)
+            self.output_dir = default_folder("zero_shot", self.task and Path(self.task).stem, self.model, *parts)
         check_ranges(self, {"max_examples": (1, NO_LIMIT), "max_length": (2, NO_LIMIT), "batch_size": (1, NO_LIMIT)})
 
 
@@ -277,22 +318,23 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
     Score a language model on a task without training, and write `results.json` and `predictions.jsonl`.
 
     Returns:
-        list of [`Result`]: for the split and each of its subsets, the task's metric, and the same on the scale of
-        Figure 2. Empty if the labels are hidden.
+        list of [`Result`]: for the split and each of its subsets, the task's metric and, for the tasks of Figure 2,
+        the same on that figure's scale. Empty if the labels are hidden.
 
     Raises:
         GPT1Error: if the task has no heuristic, or the model or the data are missing.
     """
-    if args.task not in HEURISTICS:
-        given = f", not {load_task(args.task).id}" if args.task else ""  # `load_task` raises for a misspelt id
-        raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}{given}")
+    if not args.task:
+        raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}, or a YAML file")
+    task = load_task(args.task).resolved(args.data_dir)
+    heuristic_of(task)
     check_writable(args.output_dir)
     scorer = open_scorer(args)
     results, predictions = answer(scorer, args)
     write_predictions(args.output_dir, predictions)
     path = write_results(args.output_dir, results)
     if not results:
-        note(f"the labels of {args.task} ({', '.join(predictions)}) are hidden: predictions without a metric")
+        note(f"the labels of {task.id} ({', '.join(predictions)}) are hidden: predictions without a metric")
     print(format_results(results))
     note(f"written to {path}")
     return results
@@ -308,24 +350,29 @@ def open_scorer(args: ZeroShotArguments) -> Scorer:
 
 def scored_rows(args: ZeroShotArguments) -> tuple[str, Dataset]:
     """Name of the split to score, and its rows."""
-    split = args.split or ("validation" if args.sample else HEURISTICS[args.task].split)
-    rows = load_task(args.task).load(split, args.data_dir, args.sample)
+    task = load_task(args.task).resolved(args.data_dir)
+    split = args.split or ("validation" if args.sample else heuristic_of(task).split)
+    rows = task.load(split, args.data_dir, args.sample)
     return split, rows.select(evenly_spaced(len(rows), args.max_examples))
 
 
 def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
     """Score a split of a task. Returns its results, and its predictions as `gpt1 evaluate` writes them."""
-    task, heuristic = load_task(args.task), HEURISTICS[args.task]
+    task = load_task(args.task).resolved(args.data_dir)
+    heuristic = heuristic_of(task)
     split, rows = scored_rows(args)
     answers = heuristic.answer(scorer, rows)
     details = answers.details
-    if args.task == "cola":
+    if heuristic.answer is score_sentences:
         _, train = scored_rows(replace(args, split="train"))
         (train_scores,) = zip(*heuristic.answer(scorer, train).scores, strict=True)
-        threshold, reached = best_threshold(np.array(train_scores), np.array(train["label"][:]))
+        is_above = np.array(train["label"][:]) == heuristic.classes[1]
+        threshold, reached = best_threshold(np.array(train_scores), is_above)
         details |= {"threshold": round(threshold, 4), "train_rows": len(train), "train_value": round(reached, 2)}
-        chosen = [int(sentence > threshold) for (sentence,) in answers.scores]
+        chosen = [heuristic.classes[int(sentence > threshold)] for (sentence,) in answers.scores]
     else:
+        if heuristic.answer is score_sentiments:  # in the order of the task's classes
+            answers.scores = [[row[heuristic.classes.index(number)] for number in (0, 1)] for row in answers.scores]
         chosen = [int(np.argmax(row)) for row in answers.scores]
     n_cut, n_nothing = sum(answers.cut), sum(not all(map(math.isfinite, row)) for row in answers.scores)
     if n_cut:
@@ -355,9 +402,13 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
     results = []
     for result in task_results(task, split, predictions, model=args.model, seed=None, details=details):
         best = heuristic.best or result.paper
+        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
+        result = replace(result, paper=None, prior=None)
+        if not heuristic.source:
+            results.append(result)
+            continue
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
         relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
-        # The paper shows zero-shot numbers only as curves; the numbers in its tables belong to fine-tuned models.
-        result = replace(result, paper=None, prior=None, details={**result.details, **scale})
+        result = replace(result, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}

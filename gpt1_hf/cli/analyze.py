@@ -70,7 +70,7 @@ def plan(action: str, help_line: str, argv: list[str]):
         default=f"analysis/{name}",
         help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{name}",
     )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids, instead of the plan's.")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids or YAML files, instead of the plan's.")
     parser.add_argument("--output_dir", help="Where runs, tables and figures go, instead of the plan's folder.")
     parser.add_argument("--models_dir", help="Where the pre-training runs go, instead of the plan's folder.")
     parser.add_argument("--dry_run", action="store_true", help="Print the plan and its estimated cost, and stop.")

@@ -22,7 +22,7 @@ def main(argv: list[str]):
     parser.add_argument(
         "--base_model",
         metavar="REPO",
-        help="For an adapter whose base model is a local folder: that model's repository on the Hub.",
+        help="For an adapter or a fine-tuned model whose base model is a local folder: the base model's repository.",
     )
     args = parser.parse_args(argv)
 

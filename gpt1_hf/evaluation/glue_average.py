@@ -27,7 +27,7 @@ LEADERBOARD = {
     "qqp": [("", "f1"), ("", "accuracy")],
     "wnli": [("", "accuracy")],
 }
-# Metric -> its columns, the paper's number, and the best number before the paper.
+# Metric -> its columns, the paper's number, and the best number before the paper (Tables 4 and 5).
 AVERAGES = {
     "table_5_mean": (TABLE_5, 74.7, None),
     "leaderboard_mean": (LEADERBOARD, 72.8, 68.9),

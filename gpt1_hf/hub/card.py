@@ -5,6 +5,7 @@ Names given by users (models, folders, corpora) are escaped, so they cannot brea
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..evaluation.results import Result
 from ..evaluation.seeds import with_spread
 from ..resources import model_path
 from ..tasks import Task
-from .card_text import EXAMPLES, environment, hub_word, plain, snippet, write_card
+from .card_text import EXAMPLES, code, environment, hub_word, plain, snippet, write_card
 from .upload import is_repo_name
 
 
@@ -57,8 +58,19 @@ PIPELINES = {
     "ForMultipleChoice": "multiple-choice",
     "ForTokenClassification": "token-classification",
 }
-# Our name of a metric -> the Hub's, where they differ.
-HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
+# Input format -> the end of its head's class, where that is not `ForSequenceClassification`.
+HEADS = {"multiple_choice": "ForMultipleChoice", "token_classification": "ForTokenClassification"}
+# Metric in percent -> the Hub's id and name. The Hub expects fractions.
+HUB_METRICS = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "f1": ("f1", "F1"),
+    "f1_micro": ("f1", "F1 (micro)"),
+    "matthews_correlation": ("matthews_correlation", "Matthews correlation"),
+    "pearson": ("pearsonr", "Pearson correlation"),
+    "spearman": ("spearmanr", "Spearman correlation"),
+}
+# A card names at most so many labels.
+MOST_LABELS = 20
 # Marks a plain card, which the next run in the folder replaces.
 PLAIN_MARK = "<!-- written by GPT1Trainer;"
 
@@ -163,20 +175,23 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
     own = [result for result in results if result.seed == seed]
     seeds = sorted({result.seed for result in results})
     details = own[0].details
-    is_local = local_copy(task.dataset, args.data_dir) is not None
+    dataset = None if args.sample else hub_dataset(task, args.data_dir)
+    is_local = dataset is not None and local_copy(dataset, args.data_dir) is not None
     base, on_hub = base_name(args.model)
     adapter = {"base": base, "on_hub": on_hub} if adapter_base(str(folder)) else None
-    head = "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
+    head = HEADS.get(task.input_format, "ForSequenceClassification")
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
         pipeline_tag=pipeline_tag(PIPELINES[head], task.input_format, adapter),
-        datasets=None if args.sample else [task.dataset],
+        datasets=[dataset] if dataset else None,
         base_model=base if on_hub and not args.from_scratch else None,
         **library(config, adapter, hub_word(task.id)),
-        metrics=list(dict.fromkeys(HUB_METRICS.get(result.metric, result.metric) for result in own)),
+        metrics=list(dict.fromkeys(HUB_METRICS[result.metric][0] for result in own)),
         model_name=name,
-        eval_results=[_task_evaluation(task, result, args.sample, is_local, PIPELINES[head]) for result in own],
+        eval_results=[
+            _task_evaluation(task, result, dataset, args.sample, is_local, PIPELINES[head]) for result in own
+        ],
     )
     rows = []
     for result in own:
@@ -192,18 +207,21 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
         snippet=snippet(name, f"AutoModel{head}", task.input_format, len(task.label_names), adapter),
         adapter=adapter,
         task=task,
+        source=source_name(task, dataset),
         base=base,
         from_scratch=args.from_scratch,
         sample=args.sample,
         local_copy=is_local,
         details=details,
-        labels=[] if task.score_range or head == "ForMultipleChoice" else list(task.label_names),
+        answer=_answer(task),
         settings={
             **shown_settings(args, (*FINETUNE_SETTINGS, *(LORA_SETTINGS if args.peft else ()))),
             "seed": seed,
         },
         duration=f"{args.max_steps} updates" if args.max_steps > 0 else f"{details['epochs']:g} epochs",
         rows=rows,
+        has_paper=any(result.paper is not None for result in own),
+        has_prior=any(result.prior is not None for result in own),
         seed=seed,
         seeds=seeds,
         not_run=details.get("not_run", []),
@@ -217,30 +235,81 @@ def _spread(result: Result) -> dict[str, float]:
     return {} if found["std"] is None else {"mean": found["mean"], "std": found["std"]}
 
 
-def _task_evaluation(task: Task, result: Result, is_sample: bool, is_local: bool, pipeline: str) -> EvalResult:
+def _answer(task: Task) -> str:
+    """What a model of a task answers, for its card."""
+    if task.input_format == "multiple_choice":
+        return f"chooses one of {len(task.label_names)} answers"
+    if task.score_range:
+        low, high = task.score_range
+        return "answers with a score" + ("" if math.isinf(low) else f" from {low:g} to {high:g}")
+    shown = ", ".join(map(code, task.label_names[:MOST_LABELS]))
+    more = len(task.label_names) - MOST_LABELS
+    of_row = {"multiple": "any of ", "tags": "for each word "}.get(task.labels, "")
+    return f"answers {of_row}{shown}" + (f" and {more} more labels" if more > 0 else "")
+
+
+def hub_dataset(task: Task, data_dir: str | None = None) -> str | None:
+    """Hub id of a task's data set; `None` where its rows are a user's own files or folder."""
+    if not task.dataset:
+        return None
+    name, _, _ = task.dataset.partition("@")
+    is_own = local_copy(name, data_dir) is None and Path(name).exists()
+    return name if task.built_in or (is_repo_name(name) and not is_own) else None
+
+
+def source_name(task: Task, dataset: str | None) -> str:
+    """What to call a task's data: its Hub id, or the name of its file or folder, never their path."""
+    return dataset or Path(task.source).name
+
+
+def _task_evaluation(
+    task: Task, result: Result, dataset: str | None, is_sample: bool, is_local: bool, pipeline: str
+) -> EvalResult:
     """A result on a task, as the Hub's metadata."""
-    rows_of_split = result.details.get("rows_of_split")
-    spread = _spread(result)
+    rows_of_split, spread = result.details.get("rows_of_split"), _spread(result)
+    split, config = plain(result.split), task.config
+    dataset_args: dict[str, Any] = {"rows": result.n_examples}
+    if rows_of_split is not None:
+        dataset_args["rows_of_split"] = rows_of_split
+    if split.startswith("held-out "):
+        split, dataset_args["held_out"] = split.removeprefix("held-out "), True
+    elif task.validation_share and split == "validation":
+        dataset_args["held_out_share"] = task.validation_share
+    whole, _, subset = split.partition("_")
+    if config == "all" and subset in task.subsets:  # RACE's subsets are configurations on the Hub
+        split, config = whole, subset
+    if is_sample:
+        names = {"dataset_type": f"{hub_word(task.id)}-sample", "dataset_name": f"{task.id} (a sample in gpt1_hf)"}
+    elif dataset:
+        revision = None if is_local else task.revision
+        names = {
+            "dataset_type": dataset,
+            "dataset_name": plain(task.id),
+            "dataset_config": config,
+            "dataset_revision": revision,
+        }
+    else:
+        source = plain(source_name(task, dataset))
+        names = {"dataset_type": hub_word(source), "dataset_name": source}
+    metric_type, metric_name = HUB_METRICS[result.metric]
     return EvalResult(
         task_type=pipeline,
-        dataset_type=f"{hub_word(task.id)}-sample" if is_sample else task.dataset,
-        dataset_name=f"{task.id} (a sample in gpt1_hf)" if is_sample else task.id,
-        dataset_config=None if is_sample else task.config,
-        dataset_split=plain(result.split),
-        dataset_revision=None if is_sample or is_local else task.revision,
-        dataset_args={
-            "rows": result.n_examples,
-            **({} if rows_of_split is None else {"rows_of_split": rows_of_split}),
-        },
-        metric_type=HUB_METRICS.get(result.metric, result.metric),
-        metric_name=result.metric.replace("_", " "),
-        metric_value=result.value,
+        **names,
+        dataset_split=split,
+        dataset_args=dataset_args,
+        metric_type=metric_type,
+        metric_name=metric_name,
+        metric_value=_fraction(result.value),
         metric_args={
             "seed": result.seed,
             "n_seeds": len(result.details["over_seeds"]["seeds"]) if spread else 1,
-            **spread,
+            **{name: _fraction(value) for name, value in spread.items()},
         },
     )
+
+
+def _fraction(percent: float) -> float:
+    return round(percent / 100, 4)
 
 
 def write_plain_card(
@@ -282,7 +351,7 @@ def write_plain_card(
     input_format = (
         json.loads(processor.read_text(encoding="utf-8")).get("input_format") if processor.is_file() else None
     )
-    needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice")
+    needs_processor = end in ("ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification")
     base = adapter_base(str(folder))
     adapter = dict(zip(("base", "on_hub"), base_name(base), strict=True)) if base else None
     if adapter and adapter["on_hub"]:
@@ -325,9 +394,9 @@ def is_plain_card(path: Path) -> bool:
 def pipeline_tag(task: str | None, input_format: str | None, adapter: dict[str, Any] | None) -> str | None:
     """
     Pipeline to show on the Hub. `None` where `pipeline(task, model)` does not work without this package: for adapters,
-    and for pairs that are read in both orders.
+    for pairs that are read in both orders, and for words, whose tags are at their last tokens only.
     """
-    return None if adapter or input_format == "similarity" else task
+    return None if adapter or input_format in ("similarity", "token_classification") else task
 
 
 def base_name(model: str) -> tuple[str, bool]:

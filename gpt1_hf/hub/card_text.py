@@ -47,11 +47,17 @@ PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=T
 inputs = processor({example}, padding=True, return_tensors="pt")
 logits = model(**inputs).logits[0]
 print({answer})"""
+TAG = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+inputs = processor({example}, return_word_ends=True, return_tensors="pt")
+ends = inputs.pop("word_ends")[0]  # the tag of a word is at its last token
+tags = model(**inputs).logits[0].argmax(-1)
+print([model.config.id2label[tags[end].item()] for end in ends])"""
 EXAMPLES = {
     "classification": 'text="A film that is better than its title."',
     "entailment": 'premise="An old man sleeps in the sun.", hypothesis="Somebody is asleep."',
     "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
     "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
+    "token_classification": 'words=["Anna", "packed", "a", "tent", "."]',
 }
 CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
 
@@ -106,7 +112,8 @@ def snippet(
         if auto == "AutoModelForSequenceClassification":
             answer = "dict(zip(model.config.id2label.values(), logits.tolist()))"
         example = EXAMPLES[input_format].replace("{choices}", choices)
-        reader, tail = "AutoProcessor", PROCESS.format(example=example, answer=answer)
+        run = TAG if input_format == "token_classification" else PROCESS
+        reader, tail = "AutoProcessor", run.format(example=example, answer=answer)
     lines = (ADAPTER_HEADER if adapter else HEADER).format(auto=auto, reader=reader, tail=tail)
     if adapter:
         base = adapter["base"] if adapter["on_hub"] else f"{BASE_PLACEHOLDER}{plain(adapter['base'])}"

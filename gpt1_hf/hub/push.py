@@ -1,6 +1,6 @@
 """Pushing a saved model. Before anything is sent, missing code or a missing card is added, and loading is tested."""
 
-import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from ..checkpoints.loading import open_config, open_model, open_tokenizer
 from ..checkpoints.lora import adapter_base
 from ..errors import GPT1Error
+from ..files import write_json
 from ..resources import model_path
 from .card import write_plain_card
 from .upload import (
@@ -27,6 +28,18 @@ from .upload import (
     read_json,
     upload,
     with_repo,
+)
+
+
+# What a model keeps in fine-tuning.
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "lstm_size",
+    "max_position_embeddings",
+    "position_embedding_type",
 )
 
 
@@ -61,13 +74,14 @@ def push(
         include (list of `str`, *optional*):
             Names of further files of the folder to send, such as `results.json`.
         base_model (`str`, *optional*):
-            For an adapter whose base model is a local folder: that model's repository on the Hub.
+            For an adapter or a fine-tuned model whose base model is a local folder: the base model's repository on
+            the Hub, for the card.
 
     Returns:
         [`Upload`].
 
     Raises:
-        GPT1Error: if the model is incomplete or does not load, `base_model` is not the adapter's base model, or the
+        GPT1Error: if the model is incomplete or does not load, `base_model` cannot be its base model, or the
         Hub cannot be reached or refuses. In that case, the repository's content is unchanged.
     """
     check_repo_name(repo)
@@ -76,7 +90,7 @@ def push(
         raise GPT1Error(f"there is no folder {model!r}: give the folder of a saved model, or gpt1-tiny")
     read_json(folder / "config.json")
     if base_model is not None:
-        check_same_base(folder, base_model)
+        check_base_model(folder, base_model)
     with tempfile.TemporaryDirectory() as temporary:
         if base_model is not None or not (has_code(folder) and (folder / CARD).is_file()):
             folder = complete_copy(folder, Path(temporary) / folder.resolve().name, include)
@@ -100,12 +114,22 @@ def complete_copy(folder: Path, copy: Path, include: Sequence[str] = ()) -> Path
     return copy
 
 
-def check_same_base(folder: Path, base_model: str):
-    """Raise if `base_model` on the Hub differs from the model that the adapter in a folder was trained on."""
+def check_base_model(folder: Path, base_model: str):
+    """
+    Raise if `base_model` on the Hub differs from the model that the adapter in a folder was trained on. The weights of
+    a whole model have changed in training, so only its sizes are compared.
+    """
+    check_repo_name(base_model)
     base = adapter_base(str(folder))
     if base is None:
-        raise GPT1Error(f"{folder} is a whole model: base_model applies to adapters only")
-    check_repo_name(base_model)
+        own, theirs = (open_config(name).to_dict() for name in (str(folder), base_model))
+        for size in ("model_type", *SIZES):
+            if own.get(size) != theirs.get(size):
+                raise GPT1Error(
+                    f"{base_model} is not the model that {folder} was trained from: its {size} is {theirs.get(size)}, "
+                    f"not {own.get(size)}"
+                )
+        return
     ours, theirs = (
         open_model(AutoModel, name, open_config(name), dtype="auto").state_dict() for name in (base, base_model)
     )
@@ -117,11 +141,16 @@ def check_same_base(folder: Path, base_model: str):
 
 
 def set_base_model(folder: Path, base_model: str):
-    """Write the base model's repository into an adapter's configuration and card, in place of its folder."""
-    config = read_json(folder / ADAPTER_CONFIG_NAME) | {"base_model_name_or_path": base_model}
-    (folder / ADAPTER_CONFIG_NAME).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    """Write the base model's repository into a card and an adapter's configuration, in place of its folder."""
     card = ModelCard(with_repo((folder / CARD).read_text(encoding="utf-8"), BASE_PLACEHOLDER, base_model))
-    card.data.base_model, card.data.base_model_relation = base_model, "adapter"
+    card.data.base_model = base_model
+    if (folder / ADAPTER_CONFIG_NAME).is_file():
+        config = read_json(folder / ADAPTER_CONFIG_NAME) | {"base_model_name_or_path": base_model}
+        write_json(folder / ADAPTER_CONFIG_NAME, config)
+        card.data.base_model_relation = "adapter"
+    else:  # our own cards begin so
+        beginning = re.compile(r"^The model (`+).+?\1, fine-tuned", flags=re.MULTILINE)
+        card.text = beginning.sub(f"The model `{base_model}`, fine-tuned", card.text, count=1)
     card.save(folder / CARD)
 
 

@@ -168,4 +168,6 @@ class TaskSpec:
     @property
     def source(self) -> str:
         """Name of the data in results and cards: the Hub id, or the training file's name without its folder."""
-        return self.dataset or Path(self.files["train"]).name
+        if self.dataset and not Path(self.dataset).is_absolute():
+            return self.dataset
+        return Path(self.dataset or self.files["train"]).name

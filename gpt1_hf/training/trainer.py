@@ -104,10 +104,11 @@ class GPT1Trainer(ResumableTrainer):
         if "smoothing" not in inspect.signature(model.forward).parameters:
             return
         if not getattr(model, "takes_smoothing", True):
+            config: Any = model.config
             raise UsageError(
                 "label_smoothing_factor needs labels that are single classes, not scores, bins of scores or multiple "
-                f"labels ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
-                f"{model.config.num_labels}, regression_bins {model.config.regression_bins}): leave it out"
+                f"labels ({type(model).__name__} with problem_type {config.problem_type}, num_labels "
+                f"{config.num_labels}, regression_bins {config.regression_bins}): leave it out"
             )
         self.label_smoother, self._label_smoothing = None, self.args.label_smoothing_factor
 

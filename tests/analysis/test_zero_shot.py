@@ -360,7 +360,7 @@ class TestCommand:
     def test_bad_input_is_one_sentence(self, base_model, tmp_path, capsys):
         out = ["--model", base_model, "--output_dir", str(tmp_path)]
         cases = {
-            "race, sst2, not mnli": ["--task", "mnli", *out],
+            "there is no zero-shot heuristic for task mnli": ["--task", "mnli", *out],
             "max_examples must be at least 1, not 0": ["--task", "sst2", "--sample", "--max_examples", "0", *out],
             "max_length must be at least 2, not 1": ["--task", "sst2", "--sample", "--max_length", "1", *out],
         }
@@ -368,7 +368,7 @@ class TestCommand:
             assert main(["zero-shot", *argv]) == 2
             assert message in capsys.readouterr().err
         assert main(["zero-shot", "--sample", *out]) == 2
-        assert "zero-shot needs --task (Task id: cola, dpr, race, sst2)" in capsys.readouterr().err
+        assert "zero-shot needs --task (Task id: cola, dpr, race, sst2; or a YAML file)" in capsys.readouterr().err
 
 
 def test_every_heuristic_belongs_to_a_task():

@@ -67,8 +67,8 @@ def run_snippet(text: str, name: str, folder: Path, capsys) -> str:
 def result(task, split="validation", metric=None, value=50.0, seed=42, **details) -> Result:
     details = {"n_train_examples": 400, "epochs": 3.0, "batch_size": 32, "lm_coef": 0.5, **details}
     details |= {"checkpoint": "last epoch", "train_seconds": 90.0, "device": "CPU, 1 threads (x86_64)"}
-    paper = task.paper if metric in (None, task.metric) else None
-    return Result(task.id, split, metric or task.metric, value, 100, paper, "m", seed, details)
+    paper, prior = (task.paper, task.prior) if metric in (None, task.metric) else (None, None)
+    return Result(task.id, split, metric or task.metric, value, 100, paper, "m", seed, details, prior)
 
 
 def save_classifier(folder: Path, tokenizer, task, family="gpt1") -> Path:
@@ -139,9 +139,9 @@ def test_several_seeds_have_a_card_each(tokenizer, tmp_path):
         metadata, text = content_of(tmp_path / "cola" / f"seed-{seed}")
         assert metadata["model-index"][0]["name"] == f"cola-seed-{seed}"
         (metric,) = metadata["model-index"][0]["results"][0]["metrics"]
-        assert metric["value"] == value and metric["type"] == "matthews_correlation"
-        assert metric["args"] == {"seed": seed, "n_seeds": 2, "mean": 12.0, "std": 2.83}
-        assert f"| validation | matthews correlation | 100 | {value:.2f} | 12.00 ± 2.83 | 45.4 | – |" in text
+        assert metric["value"] == value / 100 and metric["type"] == "matthews_correlation"
+        assert metric["args"] == {"seed": seed, "n_seeds": 2, "mean": 0.12, "std": 0.0283}
+        assert f"| validation | matthews correlation | 100 | {value:.2f} | 12.00 ± 2.83 | 45.4 | 35.0 |" in text
         assert f"| seed | {seed} |" in text and "Seeds: 3, 4" in text
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from helpers.hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_without_package
+from helpers.hub_server import card_errors
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
@@ -292,6 +293,17 @@ def test_a_fine_tuning_run_is_pushed(hub, client, base_model, tmp_path):
     card = sent["README.md"].decode()
     assert "fine-tuned on the task `sst2`" in card and '"anna/tuned"' in card
     assert sent["model.safetensors"] == (run / "model.safetensors").read_bytes()
+    assert "base_model" not in card  # it is a folder, whose name says nothing to others
+    assert client("push", base_model, "anna/start")["status"] == 0
+    before = (run / "README.md").read_bytes()
+    assert client("push", run, "anna/tuned-too", "--base_model", "anna/start")["status"] == 0
+    named = hub.files("anna/tuned-too")["README.md"].decode()
+    assert card_errors(named) == [] and "base_model: anna/start\n" in named
+    assert "The model `anna/start`, fine-tuned on the task `sst2`" in named
+    assert (run / "README.md").read_bytes() == before
+    assert client("push", "gpt1-tiny", "anna/tiny")["status"] == 0
+    other = error_of(client("push", run, "anna/tuned-too", "--base_model", "anna/tiny"))
+    assert "anna/tiny is not the model that" in other and "its hidden_size is" in other
     for secret in TOKENS:
         assert not any(secret.encode() in content for content in sent.values())
     seeds = client("finetune", *settings, "--seeds", 2)

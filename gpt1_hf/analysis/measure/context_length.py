@@ -33,7 +33,7 @@ class Arguments:
     finetuned: str | None = field(
         default=None, metadata={"help": "Model fine-tuned for the task, to measure its metric."}
     )
-    task: str = field(default="race", metadata={"help": "Task id of the fine-tuned model."})
+    task: str = field(default="race", metadata={"help": "Task id of the fine-tuned model, or a YAML file."})
     split: str | None = field(default=None, metadata={"help": "Split of text and task. Default: validation."})
     sample: bool = field(default=False, metadata={"help": "Score the task's small labelled sample in the package."})
     lengths: list[int] = field(
@@ -74,7 +74,7 @@ def measure(args: Arguments) -> list[Result]:
     results = []
     for source in sources:
         for length in usable_lengths(source["model"], args.lengths):
-            own_dir = Path(args.output_dir) / f"{source.get('task', 'text')}-{length}"
+            own_dir = Path(args.output_dir) / f"{Path(source.get('task', 'text')).stem}-{length}"
             settings = {**source, "split": args.split, "data_dir": args.data_dir, "batch_size": args.batch_size}
             found = evaluate(EvaluateArguments(max_length=length, output_dir=str(own_dir), **settings))
             results += [replace(result, details={**result.details, "context_length": length}) for result in found]

@@ -20,7 +20,7 @@ from ...training_record import rows_digest
 from ..report.analyses.zero_shot import section
 from ..report.runs import CollectedRun
 from ..report.sections import write_section
-from ..zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, open_scorer, scored_rows
+from ..zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, heuristic_of, open_scorer, scored_rows
 
 
 REQUIRED = [("run", "lstm_run")]
@@ -38,7 +38,7 @@ class Arguments:
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
-    tasks: list[str] = field(default_factory=lambda: list(HEURISTICS), metadata={"help": "Task ids."})
+    tasks: list[str] = field(default_factory=lambda: list(HEURISTICS), metadata={"help": "Task ids or YAML files."})
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer. Default: the checkpoint's or, if it has none, the run's."}
     )
@@ -75,8 +75,8 @@ def measure(args: Arguments) -> list[Result]:
     runs = [run for run in (args.run, args.lstm_run) if run]
     if not runs:
         raise UsageError("analyze zero-shot needs --run, the folder of a pre-training run")
-    if unknown := [task for task in args.tasks if task not in HEURISTICS]:
-        raise UsageError(f"there is no zero-shot heuristic for {unknown[0]!r}; choose from {', '.join(HEURISTICS)}")
+    for task in args.tasks:
+        heuristic_of(load_task(task).resolved(args.data_dir))
     points = [(architecture_of(run), run, updates, folder) for run in runs for updates, folder in checkpoints(run)]
     architectures = {architecture for architecture, *_ in points}
     if len(architectures) < len(runs):
@@ -154,7 +154,7 @@ def score_checkpoint(common: ZeroShotArguments, tasks: list[str], output_dir: Pa
     results: list[Result] = []
     scorer: Scorer | None = None
     for task in tasks:
-        args = replace(common, task=task, output_dir=str(output_dir / task))
+        args = replace(common, task=task, output_dir=str(output_dir / load_task(task).id))
         known = earlier_results(args)
         if known is None:
             scorer = scorer or open_scorer(args)
@@ -215,7 +215,10 @@ def table(results: list[Result]) -> str:
         scaled = {task: dict(relative.get((task, architecture), ())) for task in tasks}
         for updates in sorted({n for curve in values.values() for n in curve}):
             cells = [
-                f"{values[task][updates]:.2f} ({scaled[task][updates]:+.2f})" if updates in values[task] else "–"
+                f"{values[task][updates]:.2f}"
+                + (f" ({scaled[task][updates]:+.2f})" if updates in scaled[task] else "")
+                if updates in values[task]
+                else "–"
                 for task in tasks
             ]
             rows.append((architecture, f"{updates:,}", *cells))

@@ -150,7 +150,7 @@ def _lengths(
 ) -> tuple[np.ndarray, int, int]:
     """Lengths in tokens of a sample of training rows `(rows, sequences)`, and the numbers of training and evaluation
     rows."""
-    task = load_task(task_id)
+    task = load_task(task_id).resolved(data_dir)
     rows = task.load("train", data_dir, sample)
     processor = GPT1Processor(open_tokenizer(tokenizer_name), task.input_format)
     few = rows.shuffle(seed=0).select(range(min(SAMPLED_ROWS, len(rows))))

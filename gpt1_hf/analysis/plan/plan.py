@@ -42,7 +42,8 @@ class Plan:
         models_dir (`str`):
             Where the pre-training runs go; plans with the same models share them.
         tasks (`dict[str, dict]`):
-            Task id -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1, ...
+            Task id or YAML file -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1,
+            ...
         variants (`dict[str, dict]`):
             What is compared: name -> settings. `model` may name one of `models`. A list of values makes one variant of
             each; `transfer_layers: all` means 0, 1, ... to the model's number of blocks.
@@ -81,7 +82,7 @@ class Plan:
             recipe (`str`):
                 File or name, such as `analysis/ablations`.
             tasks (`list[str]`, *optional*):
-                Task ids, instead of the recipe's.
+                Task ids or YAML files, instead of the recipe's.
             output_dir, models_dir (`str`, *optional*):
                 Folders, instead of the recipe's.
             overrides (`dict[str, dict]`, *optional*):
@@ -126,9 +127,11 @@ class Plan:
         finetune_overrides = self.overrides.get("finetune", {})
         models = self._models(finetune_overrides)
         runs = list(models.values())
-        for task_id, task_settings in self.tasks.items():
-            load_task(task_id)
-            common = {"task": task_id, **self.finetune, **task_settings, **finetune_overrides}
+        names = {task: load_task(task).id for task in self.tasks}
+        for task, task_settings in self.tasks.items():
+            if same := [other for other in names if other != task and names[other] == names[task]]:
+                raise UsageError(f"the tasks {task} and {same[0]} have the same id: give one file another name")
+            common = {"task": task, **self.finetune, **task_settings, **finetune_overrides}
             n_seeds = _whole_number("seeds", common.pop("seeds", 1))
             first = _whole_number("seed", common.pop("seed", FIRST_SEED))
             for seed in range(first, first + n_seeds):
@@ -139,7 +142,7 @@ class Plan:
                     if model is not None:
                         settings["model"] = str(model.folder)
                     for labels, chosen in expand_lists(settings, variant_settings, model):
-                        name = "/".join(["finetune", task_id, variant, *labels, f"seed-{seed}"])
+                        name = "/".join(["finetune", names[task], variant, *labels, f"seed-{seed}"])
                         runs.append(Run("finetune", name, chosen, Path(self.output_dir) / name, variant, model))
         for run in runs:
             run.check()

@@ -13,7 +13,7 @@ import shlex
 import time
 from argparse import ArgumentError
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from ...console import interruptible
 from ...errors import UsageError
 from ...evaluation.results import RESULTS
 from ...files import write_json
-from ...settings import nearest
-from ...tasks import load_task
+from ...settings import default_data_dir, nearest
+from ...tasks import Task, describe, load_task
 from ...training.arguments import FinetuneArguments, PretrainArguments
 from ...training.exact_resume import remove_checkpoints
 from ...training.finetune import finetune
 from ...training.pretrain import pretrain
-from ...training.run_folder import LEFT_OUT_OF_PLAN_HASH, PLAN_RECORD, clear, lock, read_plan_record
+from ...training.run_folder import LEFT_OUT_OF_PLAN_HASH, PLAN_RECORD, clear, files_digest, lock, read_plan_record
 
 
 KINDS: dict[str, tuple[type, Callable]] = {
@@ -77,7 +77,12 @@ class Run:
         """Identifies the run: its settings, and those of the run it needs."""
         content = {key: str(value) for key, value in self.settings.items() if key not in LEFT_OUT_OF_PLAN_HASH}
         if self.kind == "finetune":
-            content["task_version"] = str(load_task(self.settings["task"]).version)
+            task = load_task(self.settings["task"])
+            content["task_version"] = str(task.version)
+            if not task.built_in:
+                # Not where its files are: their content counts.
+                names = {split: Path(file).name for split, file in task.files.items()}
+                content |= {"task": task.id, "task_file": describe(replace(task, files=names)), "data": _digests(task)}
         if self.needs is not None:
             content["model"] = self.needs.hash
         return hashlib.sha256(json.dumps([self.kind, content], sort_keys=True).encode()).hexdigest()[:16]
@@ -169,7 +174,24 @@ class Run:
         write_json(self.folder / PLAN_RECORD, {**record, "state": "finished", "seconds": seconds})
 
 
-@functools.cache
 def parser(kind: str) -> HfArgumentParser:
     """Parser of the flags of a kind of run."""
-    return HfArgumentParser(KINDS[kind][0], exit_on_error=False, allow_abbrev=False, add_help=False)
+    return _parser(KINDS[kind][0], default_data_dir())
+
+
+def _digests(task: Task) -> str:
+    """Digests of the data files of a user's task; a file is read again when it has changed."""
+    known = {split: Path(file) for split, file in task.files.items() if Path(file).is_file()}
+    stamps = {split: (file.stat().st_mtime_ns, file.stat().st_size) for split, file in known.items()}
+    return str({split: _digest(file, *stamps[split]) for split, file in known.items()})
+
+
+@functools.cache
+def _digest(file: Path, modified: int, size: int) -> str:
+    return files_digest([file])
+
+
+@functools.cache
+def _parser(arguments: type, data_dir: str | None) -> HfArgumentParser:
+    """A parser reads the defaults of its settings once, so each `GPT1_DATA_DIR` has its own."""
+    return HfArgumentParser(arguments, exit_on_error=False, allow_abbrev=False, add_help=False)

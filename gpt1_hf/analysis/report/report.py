@@ -14,7 +14,7 @@ from ...evaluation.results import Result
 from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
-from . import analyses, paper_tables
+from . import analyses, own_tables, paper_tables
 from .runs import CollectedRun, collect
 from .sections import Section, Table, escape, write_figures
 
@@ -94,7 +94,8 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
     summary += [f"Scored on a part of the split: {', '.join(partial)}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
-    sections = [part.section(runs) for part in (paper_tables, *found)]
+    own = own_tables.section(runs)
+    sections = [paper_tables.section(runs), *([own] if own.tables else []), *(part.section(runs) for part in found)]
     sections += [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
     commands = [(run.name, run.plan["command"]) for run in runs if "command" in run.plan]
     return Report(title, " ".join(summary), sections, commands)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.results import RESULTS, Result
+from ...tasks import all_tasks
 from ...training.exact_resume import checkpoints
 from ...training.run_folder import PLAN_RECORD, read_plan_record
 
@@ -117,6 +118,13 @@ def scores(runs: Iterable[CollectedRun]) -> Iterator[tuple[CollectedRun, Result]
         for result in run.results:
             if "from_scratch" in result.details and str(result.split).startswith(("validation", "test")):
                 yield run, result
+
+
+def has_main_metric(run: CollectedRun, result: Result) -> bool:
+    """Whether a result of a run has its task's main metric. A user's own task lists it first."""
+    task = all_tasks().get(result.task)
+    first = next(other.metric for other in run.results if other.task == result.task)
+    return result.metric == (task.metric if task else first)
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:

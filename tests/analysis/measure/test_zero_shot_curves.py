@@ -101,7 +101,7 @@ class TestCommand:
             "empty' has no checkpoints": ["--run", tmp_path / "empty"],
             "there is no folder 'nowhere'": ["--run", "nowhere"],
             "are both of architecture transformer": ["--run", run, "--lstm_run", run],
-            "no zero-shot heuristic for 'mnli'": ["--run", run, "--tasks", "mnli"],
+            "no zero-shot heuristic for task mnli": ["--run", run, "--tasks", "mnli"],
         }
         for message, argv in cases.items():
             assert score(*argv, "--output_dir", tmp_path / "out") in (1, 2)

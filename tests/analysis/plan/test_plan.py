@@ -259,3 +259,10 @@ def test_advice_in_errors_uses_a_plans_option_names(write_plan):
     error = GPT1Error("give --data_dir,\nor --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix")
     expected = "give --{}.data_dir, or --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix"
     assert (model.explain(error), run.explain(error)) == (expected.format("pretrain"), expected.format("finetune"))
+
+
+def test_the_data_folder_is_that_of_the_environment_now(write_plan, monkeypatch):
+    run = Plan.read(write_plan()).runs()[-1]
+    for folder in ("first", "second"):
+        monkeypatch.setenv("GPT1_DATA_DIR", folder)
+        assert run.arguments().data_dir == folder

@@ -8,8 +8,8 @@ from importlib import import_module
 
 import pytest
 
-from gpt1_hf.analysis.report import paper, paper_tables
-from gpt1_hf.analysis.report.analyses import ablations, auxiliary
+from gpt1_hf.analysis.report import own_tables, paper, paper_tables
+from gpt1_hf.analysis.report.analyses import ablations, auxiliary, layer_transfer
 from gpt1_hf.analysis.report.analyses import zero_shot as zero_shot_section
 from gpt1_hf.analysis.report.report import build, report
 from gpt1_hf.analysis.report.runs import CollectedRun, collect, short_names
@@ -44,11 +44,11 @@ def row(task="cola", value=40.0, split="validation", metric=None, model="small",
     return {**known, "model": model, "seed": seed, "details": details}
 
 
-def planned(runs, task, variant, value, seed=42, sweep=(), split="validation", **details):
+def planned(runs, task, variant, value, seed=42, sweep=(), split="validation", metric=None, **details):
     name = "/".join(["finetune", task, variant, *sweep, f"seed-{seed}"])
     run = {"name": name, "variant": variant, "command": f"gpt1 finetune --task {task}", "settings": {"task": task}}
     run |= {"hash": "0", "state": "finished", "seconds": 60, "versions": {"torch": "2"}}
-    write_run(runs / name, [row(task, value, split, seed=seed, **details)], run, [(1, 2.0), (2, 1.0)])
+    write_run(runs / name, [row(task, value, split, metric, seed=seed, **details)], run, [(1, 2.0), (2, 1.0)])
 
 
 def cells(table, *start):
@@ -168,6 +168,38 @@ def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
     assert (printed["avg of 8"], printed["avg of 2"], printed["to full"]) == ("59.9", "36.3", "−14.4")
     assert cells(table, "no position embeddings", "claimed")["to full"] == "−3.1"
     assert cells(table, "no position embeddings", "ours")["cola"] == "not run"
+
+
+def test_own_data_sets_have_a_table_with_their_settings_and_spread(tmp_path):
+    for seed, value in ((42, 70.0), (43, 80.0)):
+        own = [
+            row("reviews", value, metric="accuracy", seed=seed, epochs=3),
+            row("reviews", 9, metric="f1", seed=seed),
+        ]
+        write_run(tmp_path / f"seed-{seed}", own)
+    write_run(tmp_path / "lora", [row("reviews", 60.0, metric="accuracy", epochs=3, peft="lora")])
+    write_run(tmp_path / "sst2", [row("sst2", 50.0)])
+    (table,) = own_tables.section(collect(tmp_path)).tables
+    settings = "n train examples 100, epochs 3, lm coef 0.5"
+    assert table.rows == [
+        ["reviews", "validation", "accuracy", "small", "60.0", "50", f"{settings}, peft lora"],
+        ["reviews", "validation", "accuracy", "small", "75.0 ± 7.1 (2)", "50", settings],
+        ["reviews", "validation", "f1", "small", "9.0 ± 0.0 (2)", "50", "n train examples 100, lm coef 0.5"],
+    ]
+    assert "75.0 ± 7.1 (2)" in report(tmp_path).with_suffix(".md").read_text()
+    assert not own_tables.section([]).tables and "Other data sets" not in build([], "none").markdown()
+
+
+def test_analyses_show_own_tasks_by_their_first_metric(tmp_path):
+    for variant, value in (("full", 70.0), ("no_pretraining", 60.0)):
+        planned(tmp_path, "reviews", variant, value, metric="accuracy", transfer_layers=1)
+    (table,) = ablations.section(collect(tmp_path)).tables
+    assert cells(table, "no pre-training", "ours")["reviews"] == "60.0"
+    assert cells(table, "no pre-training", "ours")["to full"] == "−10.0"
+    assert cells(table, "no pre-training", "paper")["reviews"] == "–"
+    assert cells(table, "no pre-training", "paper")["to full"] == ""
+    (table,) = layer_transfer.section(collect(tmp_path)).tables
+    assert cells(table, "reviews", "validation")["1"] == "65.0 ± 7.1 (2)"
 
 
 def test_both_sets_of_multinli_are_one_number(tmp_path):

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
-from ....tasks import load_task
+from ....tasks import all_tasks
 from ..paper import ABLATIONS, TABLE_5
-from ..runs import CollectedRun, scores
+from ..runs import CollectedRun, has_main_metric, scores
 from ..sections import Section, Table, signed
 
 
@@ -25,43 +25,48 @@ NOTE = (
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Table 5: for each variant, the paper's row and ours."""
-    values = {variant: task_values(runs, variant) for variant in ABLATIONS}
+    own_tasks = sorted({r.task for run, r in scores(runs) if run.plan and is_ablation(run)} - {*all_tasks()})
+    columns = [*TABLE_5, *own_tasks]
+    values = {variant: task_values(runs, variant, columns) for variant in ABLATIONS}
     # Averages are comparable only over the same tasks: those that every variant with a result has.
     present = [ours for ours in values.values() if any(ours.values())]
-    common = [task for task in TABLE_5 if present and all(ours[task] for ours in present)]
+    common = [task for task in columns if present and all(ours[task] for ours in present)]
+    if set(common) & set(TABLE_5):
+        common = [task for task in common if task in TABLE_5]  # the paper's rows have no others
     full = average(values["full"], common)
     rows = []
     for variant, row in ABLATIONS.items():
         paper = row.by_task
         if paper or row.claimed is not None:
-            on_common = mean([paper[task] for task in common]) if paper and common else None
+            is_compared = paper and common and paper.keys() >= set(common)
+            on_common = mean([paper[task] for task in common]) if is_compared else None
             difference = row.claimed
             if on_common is not None and variant != "full":
                 difference = mean([paper[task] - ABLATIONS["full"].by_task[task] for task in common])
-            cells = [decimal(paper.get(task), "–") for task in TABLE_5]
+            cells = [decimal(paper.get(task), "–") for task in columns]
             averages = decimal(row.average, "–"), decimal(on_common, "–")
             rows.append([row.title, "paper" if paper else "claimed", *averages, signed(difference), *cells])
         ours = average(values[variant], common)
         difference = ours - full if variant != "full" and ours is not None and full is not None else None
         averages = decimal(average(values[variant], TABLE_5), "not run"), decimal(ours, "not run")
-        cells = [mean_and_deviation(values[variant][task]) for task in TABLE_5]
+        cells = [mean_and_deviation(values[variant][task]) for task in columns]
         rows.append([row.title, "ours", *averages, signed(difference), *cells])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
     return Section(
         "Ablations",
-        [Table("Table 5: ablations", ["variant", "", "avg of 8", common_name, "to full", *TABLE_5], rows, NOTE)],
+        [Table("Table 5: ablations", ["variant", "", "avg of 8", common_name, "to full", *columns], rows, NOTE)],
         note=__doc__.split("\n\n")[1] if present else "not run",
     )
 
 
-def task_values(runs: Sequence[CollectedRun], variant: str) -> dict[str, list[float]]:
+def task_values(runs: Sequence[CollectedRun], variant: str, tasks: Sequence[str]) -> dict[str, list[float]]:
     """Task -> a variant's values, one for each seed. MultiNLI's two sets count as one: their mean."""
     found: dict[tuple[str, str], list[float]] = {}
     for run, result in scores(runs):
-        if run.plan and run.variant == variant and is_ablation(run) and result.task in TABLE_5:
-            if result.metric == load_task(result.task).metric:
+        if run.plan and run.variant == variant and is_ablation(run) and result.task in tasks:
+            if has_main_metric(run, result):
                 found.setdefault((result.task, run.name), []).append(result.value)
-    return {task: [mean(values) for (own, _), values in found.items() if own == task] for task in TABLE_5}
+    return {task: [mean(values) for (own, _), values in found.items() if own == task] for task in tasks}
 
 
 def is_ablation(run: CollectedRun) -> bool:

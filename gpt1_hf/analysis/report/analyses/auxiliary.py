@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....figures import Figure, Series
-from ....tasks import all_tasks
-from ..runs import CollectedRun, scores
+from ..runs import CollectedRun, has_main_metric, scores
 from ..sections import Section, Table, signed
 
 
@@ -18,11 +17,10 @@ VARIANTS = ("with_auxiliary", "without_auxiliary")
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Score of each task with and without the objective, by the number of training rows."""
-    tasks = all_tasks()
     # (task, training rows) -> variant -> run -> values: one, or MultiNLI's two
     values: dict[tuple[str, int], dict[str, dict[str, list[float]]]] = {}
     for run, result in scores(runs):
-        if run.variant in VARIANTS and result.task in tasks and result.metric == tasks[result.task].metric:
+        if run.variant in VARIANTS and has_main_metric(run, result):
             variants = values.setdefault((result.task, result.details["n_train_examples"]), {})
             variants.setdefault(run.variant, {}).setdefault(run.name, []).append(result.value)
     rows, lines = [], {}

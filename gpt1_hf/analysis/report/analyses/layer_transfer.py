@@ -8,20 +8,17 @@ from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....figures import Figure, Series
-from ....tasks import all_tasks
-from ..runs import CollectedRun
+from ..runs import CollectedRun, has_main_metric
 from ..sections import Section, Table
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Table and figure of accuracy by the number of transferred blocks."""
-    tasks = all_tasks()
     values: dict[tuple[str, str], dict[int, list[float]]] = {}
     for run in runs:
         for result in run.results:
             n_layers = result.details.get("transfer_layers")
-            task = tasks.get(result.task)
-            if n_layers is not None and run.variant != "embeddings_only" and task and result.metric == task.metric:
+            if n_layers is not None and run.variant != "embeddings_only" and has_main_metric(run, result):
                 values.setdefault((result.task, result.split), {}).setdefault(n_layers, []).append(result.value)
     counts = sorted({n_layers for by_count in values.values() for n_layers in by_count})
     rows, series = [], []

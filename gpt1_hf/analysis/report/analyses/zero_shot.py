@@ -17,6 +17,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     """Table of the last checkpoints, and figure of all."""
     curves: dict[tuple[str, str], dict[float, Result]] = {}
     scores: dict[tuple[str, str], str] = {}
+    others: dict[tuple[str, str], Result] = {}  # the last checkpoint's, of tasks that Figure 2 does not have
     for run in runs:
         for result in run.results:
             # A task in subsets lists the whole first, and the whole counts.
@@ -24,7 +25,11 @@ def section(runs: Sequence[CollectedRun]) -> Section:
                 curves.setdefault((result.task, run_of(result)), {}).setdefault(updates(result), result)
             elif result.details.get("method") == "zero-shot":
                 scores.setdefault((result.task, str(result.model)), f"{result.metric} {result.value:.1f}")
-    names = short_names(model for _, model in curves)
+                if "best_supervised" not in result.details:
+                    last = others.setdefault((result.task, run_of(result)), result)
+                    if updates(result) > updates(last):
+                        others[result.task, run_of(result)] = result
+    names = short_names(model for _, model in (*curves, *others))
     colors = {task: number for number, task in enumerate(sorted({task for task, _ in curves}))}
     series, rows = [], []
     for (task, model), points in sorted(curves.items()):
@@ -34,6 +39,9 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         series.append(Series(f"{task}, {names[model]}", line, dashed=is_lstm, color=colors[task]))
         step = f"{max(points):,.0f}" if max(points) else "–"
         rows.append([task, names[model], step, f"{last.value:.3f}", scores.get((task, str(last.model)), "")])
+    for (task, model), last in sorted(others.items()):
+        step = f"{updates(last):,.0f}" if updates(last) else "–"
+        rows.append([task, names[model], step, "–", scores[task, str(last.model)]])
     figure = Figure(
         "zero_shot",
         "Zero-shot performance through pre-training (Figure 2, right)",
