@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, TextIO
 from accelerate import PartialState
 from datasets import Dataset, Value
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig
 
 from ..checkpoints.loading import open_config
 from ..console import no_bars, note
@@ -27,7 +26,7 @@ from ..tasks import Task, all_tasks
 from ..tasks.rows import parse_list
 from ..tasks.task import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
 from ..training_record import row_length, trained_on
-from .task_scores import open_fine_tuned, predict
+from .task_scores import label_kind, open_fine_tuned, predict
 
 
 RANGES = {"batch_size": (1, NO_LIMIT), "max_length": (2, NO_LIMIT)}
@@ -134,12 +133,13 @@ def answers(args: PredictArguments) -> Iterator[dict[str, Any]]:
             Settings.
 
     Yields:
-        `dict`: `id` (a column `id` or `idx` of the file, else the number of the row, from 0); `label`, the name of the
+        `dict`: `id`, a column `id` or `idx` of the file, else the number of the row, from 0; `label`, the name of the
         most probable class; `scores`, the probability of each class by its name; and `truncated`, whether the text was
-        cut. Where the model was trained on scores, `prediction` is the score, instead of `label` and `scores`. With
-        several labels a row, `label` is the list of those with a probability above 0.5; with a label for each word, it
-        is a list like `scores`. A multiple-choice model also gives `answer`, the text of its choice. Everything but
-        `id` is `None` where there is no text (`allow_empty`), or where the model's output is not finite.
+        cut. A multiple-choice model also gives `answer`, the text of its choice. A model that was trained on scores
+        gives `prediction`, its score, instead of `label` and `scores`. With several labels a row, `label` is the list
+        of those with a probability of at least 0.5. With a label for each word, `label` and `scores` are lists, with
+        `None` for a word that was cut off. Everything but `id` is `None` where there is no text (`allow_empty`), and
+        everything but `id` and `truncated` where the model's output is not finite.
 
     Raises:
         UsageError: if a setting does not fit the others.
@@ -212,7 +212,12 @@ class Predictor:
                 filled = part.filled()
                 found: Iterator[dict[str, Any]] = iter(())
                 if filled.ids:
-                    encoded = self.processor(filled.columns, max_length=self.max_length, return_truncated=True)
+                    encoded = self.processor(
+                        filled.columns,
+                        max_length=self.max_length,
+                        return_truncated=True,
+                        return_word_ends=self.task.labels == "tags",
+                    )
                     n_truncated += sum(encoded["truncated"])
                     unlabelled = {"idx": filled.ids, "label": [None] * len(filled.ids)}
                     found = iter(
@@ -250,7 +255,7 @@ def task_of_model(model: str) -> Task:
                 "`gpt1 finetune` trained, or use transformers' pipeline"
             )
         raise GPT1Error(f"model {model!r} is not fine-tuned for a task: train it with `gpt1 finetune` first")
-    labels = kind_of_labels(config)
+    labels = label_kind(config, record["input_format"])
     names = record.get("labels") or [config.id2label[index] for index in range(config.num_labels)]
     columns = FORMAT_COLUMNS[record["input_format"]]
     built_in = all_tasks().get(record["task"])
@@ -270,14 +275,6 @@ def task_of_model(model: str) -> Task:
         regression_bins=config.regression_bins,
         built_in=False,
     )
-
-
-def kind_of_labels(config: PreTrainedConfig) -> str:
-    """Kind of a fine-tuned model's labels, as in [`Task`]."""
-    if trained_on(config)["input_format"] == "token_classification":
-        return "tags"
-    kinds = {"regression": "scores", "multi_label_classification": "multiple"}
-    return kinds.get(config.problem_type, "classes")
 
 
 @dataclass

@@ -23,6 +23,8 @@ from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.predict import PredictArguments, answers, predict_file
 from gpt1_hf.evaluation.task_scores import auto_class, config_changes
 from gpt1_hf.tasks import load_task
+from gpt1_hf.training.arguments import FinetuneArguments
+from gpt1_hf.training.finetune import finetune
 
 
 TEXTS = ["the old captain, never cruel", "a dark night", 'he said "no"', "the house was kind and bright " * 20, "bad"]
@@ -104,6 +106,69 @@ def test_answers_equal_those_of_evaluate_to_the_last_digit(task_id, suffix, mode
         assert [answer["answer"] for answer in found] == choices
     assert list(answers(args)) == found
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+PLACES = [
+    f"the {word} house in the garden" for word in ("old", "dark", "bright", "cruel", "kind", "good", "bad", "young")
+]
+# Rows of a user's own data, and keys of its task.
+OWN = {
+    "classes": ({"review": PLACES, "stars": ["low", "high"] * 4}, {"columns": {"text": "review"}}),
+    "scores": (
+        {"one": PLACES, "two": PLACES[::-1], "score": [str(index / 4 - 1) for index in range(8)]},
+        {"input_format": "similarity", "columns": {"text_a": "one", "text_b": "two"}, "labels": "scores"},
+    ),
+    "multiple": (
+        {"text": PLACES, "topics": [["house"], ["garden", "house"], [], ["house"]] * 2},
+        {"labels": "multiple"},
+    ),
+    "tags": (
+        {"tokens": [text.split() for text in PLACES], "tags": [["D", "A", "N", "P", "D", "N"]] * 8},
+        {"input_format": "token_classification", "columns": {"words": "tokens"}},
+    ),
+    "choices": (
+        {"story": PLACES, "a": ["she wept"] * 8, "b": ["he smiled"] * 8, "c": ["never"] * 8, "answer": ["0", "1"] * 4},
+        {"input_format": "multiple_choice", "columns": {"document": "story", "choices": ["a", "b", "c"]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("peft", [None, "lora"])
+@pytest.mark.parametrize("kind", OWN)
+def test_a_model_of_own_data_answers_files_with_the_columns_of_its_training(kind, peft, base_model, tmp_path):
+    columns, keys = OWN[kind]
+    train, label = write(tmp_path / "train.jsonl", columns), list(columns)[-1]
+    task = {"train_file": train, "validation_file": train, "label_column": label, "input_format": "classification"}
+    (tmp_path / "own.yaml").write_text(json.dumps({**task, **keys}))
+    run, own = str(tmp_path / "run"), str(tmp_path / "own.yaml")
+    settings = {"model": base_model, "max_steps": 2, "learning_rate": 0.1, "disable_tqdm": True, "use_cpu": True}
+    finetune(FinetuneArguments(task=own, output_dir=run, peft=peft, **settings))
+    evaluate(EvaluateArguments(model=run, task=own, output_dir=str(tmp_path / "scored")))
+    expected = read(tmp_path / "scored" / "predictions.jsonl")
+
+    new = write(tmp_path / "new.jsonl", {name: values for name, values in columns.items() if name != label})
+    output = tmp_path / "answers.csv"
+    assert predict_file(PredictArguments(run, new, str(output))) == 8
+    found = list(answers(PredictArguments(run, new)))
+    with output.open(encoding="utf-8", newline="") as lines:
+        assert [row["id"] for row in csv.DictReader(lines)] == [str(row["id"]) for row in found]
+    names = json.loads(Path(run, "config.json").read_text())["trained_on"]["labels"]
+    for row, answer in zip(expected, found, strict=True):
+        predicted = row["prediction"]
+        if kind == "scores":
+            assert answer == {"id": row["id"], "prediction": predicted, "truncated": False}
+            continue
+        if kind == "tags":
+            assert answer["label"] == [names[tag] for tag in predicted]
+            assert [list(word.values()) for word in answer["scores"]] == row["scores"]
+            continue
+        assert numbers(answer) == row["scores"] and list(answer["scores"]) == names
+        if kind == "multiple":
+            assert answer["label"] == [name for name, applies in zip(names, predicted, strict=True) if applies]
+        else:
+            assert answer["label"] == names[predicted]
+        if kind == "choices":
+            assert answer["answer"] == columns["abc"[predicted]][0]
 
 
 def test_answers_equal_those_of_the_pipelines(model_of, tmp_path):
