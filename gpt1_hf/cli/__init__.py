@@ -15,8 +15,7 @@ from importlib.metadata import version
 from json import JSONDecodeError
 from pathlib import Path
 
-from .. import AS_COMMAND
-from ..console import be_quiet, no_bars
+from ..console import AS_COMMAND, be_quiet, no_bars
 from ..errors import GPT1Error, Terminated, UsageError
 from ..settings import nearest
 from .flags import split_at_end_of_flags, with_underscores

@@ -209,7 +209,7 @@ def test_every_public_name_is_available_however_python_was_started(started, eage
 
 @pytest.mark.slow
 def test_modules_that_use_auto_classes_register_the_family():
-    code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints; "
+    code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints.loading; "
     code += "import transformers; assert 'gpt1' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"
     subprocess.run([sys.executable, "-c", code], check=True)
     folder = Path(gpt1_hf.__file__).parent
