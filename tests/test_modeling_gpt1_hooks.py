@@ -1,5 +1,5 @@
-"""The library's hooks on the models: ways to generate, attention implementations, parallel plans, and what training
-needs of every head."""
+"""The library's hooks on the models: ways to generate, attention implementations, parallel plans, and training of
+every head."""
 
 import re
 import shutil

@@ -1,6 +1,6 @@
-"""Input of every kind, made up by hypothesis: it is read rightly, or refused in one sentence of a documented error.
+"""Random input from hypothesis: it is read correctly, or refused with a documented error in one sentence.
 
-By default a few cases, the same in every run; `GPT1_TEST_CASES=1000 pytest tests/test_properties.py` makes up a
+By default, each test has a few fixed cases. `GPT1_TEST_CASES=1000 pytest tests/test_properties.py` generates a
 thousand new ones for each test.
 """
 
@@ -124,7 +124,7 @@ def test_any_row_is_framed_by_its_special_tokens_or_refused(processors, data, in
 @given(
     rows=values | st.dictionaries(st.sampled_from(["text", "document", "question", "choices"]), values), data=st.data()
 )
-def test_what_is_no_row_is_refused_in_one_sentence(processors, rows, data):
+def test_invalid_rows_are_refused_in_one_sentence(processors, rows, data):
     processor = processors[data.draw(st.sampled_from(sorted(INPUT_FORMATS)), label="format")]
     try:
         processor(rows)
@@ -134,7 +134,7 @@ def test_what_is_no_row_is_refused_in_one_sentence(processors, rows, data):
 
 KEYS = sorted(field.name for field in dataclasses.fields(FinetuneArguments) if field.init)
 PLAN_KEYS = ("output_dir", "tasks", "variants", "models", "pretrain", "finetune")
-# What PyYAML does not take well.
+# Content that PyYAML handles badly.
 ODD_YAML = (
     *("!!int ''", "!!float ''", "a: !!bool x", "a: !!timestamp x", "2024-13-45", "!!python/object:os.system x"),
     *("[" * 5000, "&a [*a]", "a: &b {c: *b}", "? [a]\n: b", "a: " + "9" * 5000, "!!set {a}", "seed: !!set {a}"),

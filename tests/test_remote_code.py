@@ -1,4 +1,5 @@
-"""Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and is saved whole again."""
+"""Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and can be saved again with
+all its files."""
 
 import json
 import shutil
@@ -73,7 +74,7 @@ FOLDERS = {
     "lstm_lm": list(AUTOS),
     "lstm_classifier": ["AutoModelForSequenceClassification"],
 }
-# What has all its weights in the folder; elsewhere the head is new, and drawn at random.
+# Classes whose weights are all in the folder; for the others, the head is new and random.
 WHOLE = [(folder, auto) for folder in ("base", "lm", "lstm_lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
 WHOLE += [(folder, auto) for folder in ("classifier", "choices", "lstm_classifier") for auto in FOLDERS[folder]]
 ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
@@ -215,7 +216,7 @@ def test_without_trust_the_code_is_refused(stranger):
         assert "trust_remote_code=True" in message, name
 
 
-def test_every_folder_answers_to_every_auto_class(stranger, folders):
+def test_every_folder_loads_with_every_auto_class(stranger, folders):
     for folder, names in FOLDERS.items():
         for auto in ("AutoConfig", *names):
             own = CLASSES[family(folder)][auto]
@@ -258,7 +259,7 @@ def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(st
         assert stranger["generated"][name] == stranger["generated"][f"later {name}"] == expected
 
 
-def test_what_remote_code_saves_again_is_whole(stranger, folders):
+def test_what_remote_code_saves_again_is_complete(stranger, folders):
     for folder, names in FOLDERS.items():
         whole = json.loads((folders / folder / "config.json").read_text())["auto_map"]
         assert whole.keys() == {"AutoConfig", *AUTOS, "AutoProcessor"}
@@ -296,7 +297,7 @@ def test_the_package_can_be_imported_after_remote_code(stranger):
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
-def test_where_the_package_is_imported_auto_classes_give_its_classes(folders, trust):
+def test_auto_classes_give_the_imported_packages_classes(folders, trust):
     for folder, names in FOLDERS.items():
         classes = CLASSES[family(folder)]
         assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is classes["AutoConfig"]

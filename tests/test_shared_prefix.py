@@ -1,4 +1,4 @@
-"""A common prefix computed once for all choices gives the logits, losses and gradients of separate rows."""
+"""A common prefix, computed once for all choices, gives the logits, losses and gradients of separate rows."""
 
 import random
 
@@ -134,7 +134,7 @@ def test_each_choice_equals_its_row_alone(processor, rows):
     """Against rows by themselves, with neither padding nor neighbours, and the loss written out."""
     model = tiny_model(processor)
     outputs = model(**GPT1DataCollator(processor)(rows), use_cache=True)
-    assert getattr(outputs, CACHE) is None  # none could be gone on from
+    assert getattr(outputs, CACHE) is None  # no branch could be continued from it
     sums = []
     for index, row in enumerate(rows):
         for choice, ids in enumerate(row["input_ids"]):

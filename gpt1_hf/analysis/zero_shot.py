@@ -103,7 +103,8 @@ class Scorer:
         """Log-probabilities of the tokens of each choice after its context, and which rows were cut."""
         context_ids, choice_ids, cut = [], [], []
         for context, row in zip(contexts, choices, strict=True):
-            # Encoded together: some tokenizers encode a word after a space otherwise than at the beginning of a text.
+            # Encoded together: some tokenizers encode a word differently after a space than at the beginning of a
+            # text.
             context, *texts = self.encode([context, *(f"{context} {choice}" for choice in row)])
             start = max(1, min(n_shared(context, ids) for ids in texts))
             ends = [ids[start:][: self.window - 1] for ids in texts]

@@ -105,7 +105,7 @@ def fingerprint(
 
 
 def warn_of_unread_files(corpus: str, data_dir: str | None, files: list[Path]):
-    """Name the files in a corpus's folder that are not read: all but `.txt` files, or `.txt` files beside rows."""
+    """Warn about files in a corpus's folder that are not read: all but `.txt` files, or `.txt` files beside rows."""
     path = local_copy(corpus, data_dir) or Path(corpus)
     unread = [
         str(file.relative_to(path))
@@ -167,7 +167,9 @@ def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> 
 
 
 def join_lines(lines: Iterable[str], keep_blank: bool = False) -> Iterator[str]:
-    """Join lines into pieces of about `PIECE_SIZE` characters. Blank lines alone give none, unless `keep_blank`."""
+    """
+    Join lines into pieces of about `PIECE_SIZE` characters. Blank lines alone make no piece, unless `keep_blank`.
+    """
     piece, size, text_seen = [], 0, keep_blank
     for line in lines:
         piece.append(line)

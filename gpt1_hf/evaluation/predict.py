@@ -24,7 +24,7 @@ from ..files import check_writable, replacing, writing
 from ..settings import NO_LIMIT, check_ranges, nearest
 from ..tasks import Task, all_tasks
 from ..tasks.rows import parse_list
-from ..tasks.task import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
+from ..tasks.spec import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
 from ..training_record import row_length, trained_on
 from .task_scores import label_kind, open_fine_tuned, predict
 

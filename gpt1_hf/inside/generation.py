@@ -110,7 +110,7 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, st
 
 
 class Stream(BaseStreamer):
-    """Passes on a text while it is generated, without its last word, which may still grow."""
+    """Writes a text while it is generated. It holds back the last word, which may still grow."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, start: int, write: Callable[[str], None]):
         self.tokenizer, self.prompt, self.start, self.write = tokenizer, prompt, start, write
@@ -134,7 +134,8 @@ class Stream(BaseStreamer):
 
 def with_line_breaks(text: str, prompt: str) -> str:
     """
-    Restore a prompt's line breaks, which decoding makes single ones. Those of the continuation are as the last one.
+    Restore a prompt's line breaks, which decoding reduces to single ones. Those of the continuation become like the
+    prompt's last one.
 
     Args:
         text (`str`):

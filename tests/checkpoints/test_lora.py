@@ -60,7 +60,7 @@ HEADS = {
         (GPT1ForTokenClassification, "TOKEN_CLS"),
     ],
 )
-def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, method, config):
+def test_prompt_methods_train_heads_with_one_row_per_example(head, task_type, method, config):
     """The loss is that of the virtual tokens' states before the text; each of their parameters gets a gradient."""
     torch.manual_seed(0)
     labels, shape = HEADS[head]
@@ -81,12 +81,12 @@ def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, met
         expected, found = torch.nn.functional.cross_entropy(before.flatten(0, 1), targets.flatten()), outputs.loss
     else:
         expected = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
-        found = outputs.get("task_loss", outputs.loss)  # of embeddings there is no auxiliary loss
+        found = outputs.get("task_loss", outputs.loss)  # embeddings have no auxiliary loss
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", [PrefixTuningConfig, PromptTuningConfig, PromptEncoderConfig])
-def test_prompt_methods_generate_what_whole_inputs_predict(method, config):
+def test_prompt_methods_generate_the_predictions_for_whole_inputs(method, config):
     """PEFT reads and writes the cache under its older name."""
     torch.manual_seed(0)
     sizes = {"num_virtual_tokens": 3, "token_dim": 32, "num_layers": 2, "num_attention_heads": 4}
@@ -195,7 +195,7 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
         with torch.no_grad():
             assert torch.allclose(plain.eval()(**ids).logits, model.eval()(**ids).logits, atol=1e-5)
 
-    # The card is of this run, and its code loads the adapter, with the special tokens and the head.
+    # The card describes this run, and its code loads the adapter, with the special tokens and the head.
     card = ModelCard.load(run / "README.md")
     assert card_errors(str(card)) == [] and "More information" not in card.content
     assert card.data.library_name == "peft" and {"gpt1", "lora", task_id} <= set(card.data.tags)
@@ -220,7 +220,7 @@ def test_a_folder_holds_the_model_of_its_last_run(base_model, tmp_path):
         assert [path.name for path in run.glob("*.safetensors")] == [weights or "adapter_model.safetensors"]
 
 
-def test_a_card_stays_as_it_was_written(base_model, tmp_path):
+def test_an_existing_card_is_kept(base_model, tmp_path):
     """PEFT writes into cards."""
     (tmp_path / "run").mkdir()
     card = tmp_path / "run" / "README.md"

@@ -187,7 +187,7 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
         ("evaluate --text_file TEXT --max_length 0", "max_length must be at least 2, not 0"),
         ("evaluate --text_file TEXT --output_dir TEXT", "cannot write"),
         ("evaluate --text_file TEXT --model TEXT", "it is a file"),
-        ("analyze context-length --text_file TEXT --lengths 0", "numbers of tokens from 2, not 0"),
+        ("analyze context-length --text_file TEXT --lengths 0", "lengths must be at least 2 tokens, not 0"),
         ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second must be above 0"),
         ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is no YAML value"),
         ("quantize gpt1-tiny --sample --output_dir q", "also give --task or --text_file"),

@@ -68,6 +68,12 @@ WRONG = [
     "tokenizer train --corpus x --output_dir y --corpus_rows x",
     "tokenizer train --corpus x --output_dir y --vocab_size 0",
     "recipes ls --x",
+    "tasks",
+    "tasks show coal",
+    "tasks new my.yaml",
+    "tasks new my.yaml --train_file a.csv --labels x",
+    "tasks new cola.yaml --train_file a.csv",
+    "tasks new my.json --train_file a.csv",
     "analyze",
     "analyze nothing",
     "analyze zero-shot",
@@ -86,7 +92,18 @@ def start(argv, cwd) -> tuple[int, list[str], subprocess.CompletedProcess]:
     return int(status), imported, run
 
 
-@pytest.mark.parametrize("argv", ["", "--help", "--version", "recipes ls", *(f"{name} --help" for name in commands())])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "",
+        "--help",
+        "--version",
+        "recipes ls",
+        "tasks ls",
+        "tasks show cola",
+        *(f"{name} --help" for name in commands()),
+    ],
+)
 def test_help_imports_nothing_slow(argv, tmp_path):
     status, imported, run = start(argv.split(), tmp_path)
     assert (status, imported) == (0, [])

@@ -33,7 +33,7 @@ LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# Loads what it is told, in a process without the package.
+# Loads the given repositories, in a process without the package.
 LOAD = """
 import json, sys
 import torch, transformers
@@ -58,7 +58,7 @@ print("REPORT" + json.dumps(report))
 
 @pytest.fixture
 def model(base_model, tmp_path) -> Path:
-    """A folder of its own with a tiny language model."""
+    """A new folder with a tiny language model."""
     return Path(shutil.copytree(base_model, tmp_path / "model"))
 
 
@@ -123,7 +123,7 @@ def test_a_push_over_another_model_leaves_nothing_of_it(hub, client, model):
     head = hub.repos["anna/changed"].branches["main"]
     (hub.repos["anna/changed"].commits[head])["notes/plan.txt"] = hub.repos["anna/changed"].commits[head]["README.md"]
     assert len([name for name in hub.files("anna/changed") if name.endswith(".safetensors")]) > 1
-    # `from_pretrained` prefers model.safetensors to an index: whichever is left over would be read.
+    # `from_pretrained` prefers model.safetensors to an index, so it would read a leftover file.
     for folder in (model, shards):
         assert client("push", folder, "anna/changed")["status"] == 0
         weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - CODE
@@ -170,13 +170,13 @@ def test_a_hub_that_cannot_be_reached(client, model):
 
 
 @pytest.mark.parametrize("repo", ["../anna", "anna/../bert", "a/b/c", "anna/", "", "anna/x--y", "anna/é", "-x", "a b"])
-def test_names_that_no_repository_has(hub, client, model, repo):
+def test_invalid_repository_names_are_refused(hub, client, model, repo):
     n_requests = len(hub.requests)
     assert "is not a valid repository name" in error_of(client("push", "--", model, repo))
     assert len(hub.requests) == n_requests
 
 
-def test_folders_that_are_not_whole(hub, client, model, tmp_path):
+def test_incomplete_folders_are_refused(hub, client, model, tmp_path):
     n_requests = len(hub.requests)
 
     def fails(change, word: str):
@@ -250,7 +250,7 @@ def test_a_connection_that_breaks(hub, client, model):
     assert "the connection to the Hub" in message and "Error while uploading 'model-0" in message
     assert "nothing was published" in message
     assert hub.files("anna/broken").keys() == {".gitattributes"}
-    # The same command goes on.
+    # The same command resumes the upload.
     arrived, before = set(hub.large), uploads()
     assert client("push", model, "anna/broken")["status"] == 0
     assert uploads() - before == len(set(hub.large) - arrived) < len(shards)
@@ -285,7 +285,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
         "processor_config.json",
         ".gitattributes",
     }
-    # One commit of the checkpoint, one of the end; the card is that of the run.
+    # One commit for the checkpoint and one at the end; the card is that of the run.
     assert list(repo.messages.values())[1].startswith("Training in progress, update 2")
     assert len(repo.commits) == 3
     card = sent["README.md"].decode()
@@ -354,7 +354,7 @@ def test_a_card_that_the_hub_refuses(hub, client, model):
     assert "model.safetensors" not in hub.files("anna/refused")
 
 
-def test_offline_is_said(model, monkeypatch):
+def test_offline_mode_is_reported(model, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(GPT1Error, match="HF_HUB_OFFLINE is set") as error:
         upload(model, "anna/offline")

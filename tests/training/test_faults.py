@@ -107,7 +107,7 @@ def last_line(capfd) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_at_twenty_random_points_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     assert run_in_child(argv(tmp_path / "timed")) == 0
     whole = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begin
@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_while_saving_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     saving, finetuning = gpt1_hf.training.exact_resume, gpt1_hf.training.finetune
     steps = [
         # trap, and the checkpoints after it

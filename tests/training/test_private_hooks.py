@@ -16,7 +16,7 @@ from gpt1_hf.training.trainer import GPT1Trainer
 SOURCE = inspect.getsource(Trainer)
 
 
-def is_of_trainer(name: str) -> bool:
+def trainer_has(name: str) -> bool:
     """Whether transformers' Trainer has a method or sets an attribute of that name."""
     return hasattr(Trainer, name) or re.search(rf"\bself\.{name}\b[^=\n]*=[^=]", SOURCE) is not None
 
@@ -38,11 +38,11 @@ def used_names() -> set[str]:
 
 @pytest.mark.parametrize("name", PRIVATE_HOOKS)
 def test_trainer_still_has(name):
-    assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
+    assert trainer_has(name), f"transformers' Trainer has no {name} any more, which GPT1Trainer uses"
 
 
 def test_the_list_is_complete():
-    assert set(PRIVATE_HOOKS) == {name for name in used_names() if is_of_trainer(name)}
+    assert set(PRIVATE_HOOKS) == {name for name in used_names() if trainer_has(name)}
     assert list(PRIVATE_HOOKS) == sorted(PRIVATE_HOOKS)
 
 

@@ -1,4 +1,5 @@
-"""Runs that are killed, interrupted, damaged or out of disk resume to the losses and weights of one that was not."""
+"""Runs that are killed, interrupted, damaged or out of disk resume to the losses and weights of an uninterrupted
+run."""
 
 import errno
 import os
@@ -86,7 +87,7 @@ def scoring():
     gpt1_hf.training.pretrain.score_documents = trapped
 
 
-def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_repeatedly_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     saving = gpt1_hf.training.exact_resume
     kill = signal.SIGKILL
     steps = [

@@ -1,4 +1,4 @@
-"""Pre-training in two processes has the loss curve of one; it may be killed, interrupted and sharded."""
+"""Pre-training in two processes has the loss curve of one, even if it is killed, interrupted or sharded."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def assert_same_run(folder: Path, expected: Path, exactly: bool):
         assert entry == (wanted if exactly else pytest.approx(wanted, rel=1e-3))
     for name, weight in load_file(expected / "model.safetensors").items():
         found = load_file(folder / "model.safetensors")[name]
-        # A key's bias has no gradient but rounding, of which Adam makes steps of full size.
+        # A key's bias has only rounding as its gradient, from which Adam makes full-size steps.
         if exactly or not name.endswith("k_proj.bias"):
             assert torch.equal(found, weight) if exactly else (found - weight).abs().mean() < 1e-3, name
 

@@ -1,4 +1,5 @@
-"""What pre-training writes on its way: log-spaced weights, their perplexities, the loss curve, held-out losses."""
+"""Files that pre-training writes on the way: log-spaced weights, their perplexities, the loss curve, held-out
+losses."""
 
 import json
 import math
@@ -49,7 +50,7 @@ def test_updates_are_log_spaced_from_the_first_to_the_last():
     assert log_spaced(2, 1) == [0, 1]
 
 
-def test_the_trajectory_has_models_with_their_perplexity_and_leaves_training_as_it_is(texts, base_model, tmp_path):
+def test_the_trajectory_has_models_with_their_perplexity_and_does_not_change_training(texts, base_model, tmp_path):
     seen = []
 
     def evaluate(model, update):

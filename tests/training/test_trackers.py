@@ -1,4 +1,4 @@
-"""TensorBoard, trackio and Weights & Biases (offline), read back from what they wrote; and none of them by default."""
+"""TensorBoard, trackio and Weights & Biases (offline): their files are read back. By default, none of them runs."""
 
 import json
 import os
@@ -60,12 +60,12 @@ def run(tmp_path, base_model, texts):
 
 
 def history(folder: Path, names=("loss", "learning_rate")) -> dict[int, dict[str, float]]:
-    """Update -> what the Trainer itself kept of it."""
+    """Update -> the Trainer's own log of it."""
     entries = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return {entry["step"]: {name: entry[name] for name in names} for entry in entries if "loss" in entry}
 
 
-def test_none_by_default(run, tmp_path):
+def test_no_tracker_by_default(run, tmp_path):
     assert run("pretrain") == []
     assert not list(tmp_path.rglob("*tfevents*")) and not (tmp_path / "trackio_dir").exists()
     assert not (tmp_path / "out" / "runs").exists() and not list((tmp_path / "wandb_dir").iterdir())

@@ -1,4 +1,4 @@
-"""GPT1Trainer: accumulation changes nothing, the loss terms are logged apart, spans are drawn at random."""
+"""GPT1Trainer: accumulation changes nothing, the loss terms are logged separately, spans are drawn at random."""
 
 import dataclasses
 import functools
@@ -70,7 +70,7 @@ def test_accumulation_of_small_batches_equals_one_large_batch(config, processor,
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
         assert float(four["grad_norm"]) == pytest.approx(float(one["grad_norm"]), rel=1e-3)
     for (name, one), four in zip(large.named_parameters(), small.parameters(), strict=True):
-        # A key's bias has no gradient but rounding (see below), of which Adam makes steps of full size.
+        # A key's bias has only rounding as its gradient (see below), from which Adam makes full-size steps.
         if not name.endswith("k_proj.bias"):
             assert (one - four).abs().mean() < 1e-5, name
 

@@ -19,8 +19,8 @@ TIMEOUT = timedelta(days=30)
 @dataclass
 class Worker:
     """
-    This process, one of those that share a plan. Each does whole runs by itself: a run that several processes train
-    has other batches, and so other results.
+    One of the processes that share a plan. Each trains whole runs alone: a run that several processes train has other
+    batches, and therefore other results.
 
     Args:
         index (`int`, *optional*, defaults to 0):
@@ -30,7 +30,7 @@ class Worker:
         per_shard (`int`, *optional*, defaults to 1):
             Number of processes in this shard. One launcher started them, and they can wait for one another.
         store (`Store`, *optional*):
-            How they do that.
+            The store through which they wait.
     """
 
     index: int = 0
@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the first process of its shard, which writes what is written once."""
+        """Whether this is the first process of its shard, which writes the shared files."""
         return self.index % self.per_shard == 0
 
     def owns(self, number: int) -> bool:

@@ -153,7 +153,7 @@ RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", 
 
 
 def other_results(runs: Sequence[CollectedRun]) -> Section:
-    """Results of neither training nor an analysis, such as those of `gpt1 evaluate`."""
+    """Results that belong to neither training nor an analysis, such as those of `gpt1 evaluate`."""
     rows = []
     for run in runs:
         for result in run.results:

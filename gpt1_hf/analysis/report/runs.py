@@ -77,7 +77,7 @@ def collect(folder: str | Path) -> list[CollectedRun]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `results.json`. A file that is not one gives no rows and a warning."""
+    """Rows of a `results.json`. An invalid file gives no rows and a warning."""
     if not path.is_file():
         return []
     try:
@@ -129,7 +129,9 @@ def scores(runs: Iterable[CollectedRun]) -> Iterator[tuple[CollectedRun, Result]
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
-    """Model -> its name in tables and figures. Of a path, that is the last part where no other model has the same."""
+    """
+    Model -> its name in tables and figures. A path is shortened to its last part if no other model has the same one.
+    """
     models = sorted(set(models))
     short = {model: model.rstrip("/").rpartition("/")[2] if model.count("/") > 1 else model for model in models}
     names = list(short.values())
