@@ -23,7 +23,7 @@ from ..errors import GPT1Error, UsageError
 from ..files import check_writable, replacing, writing
 from ..settings import NO_LIMIT, check_ranges, nearest
 from ..tasks import Task, all_tasks
-from ..tasks.rows import parse_list
+from ..tasks.rows import Place, parse_list
 from ..tasks.spec import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
 from ..training_record import row_length, trained_on
 from .task_scores import label_kind, open_fine_tuned, predict
@@ -418,10 +418,11 @@ class Reader:
             yield Part(ids, columns, is_empty)
 
     def _where(self, name: str, index: int) -> str:
-        """A cell, for errors: by line in text, by row and column in a table."""
+        """A cell, for errors."""
         if self.is_text:
             return f"{self.name}: line {index + 1}"
-        return f"{self.name}: row {index}, column {' and '.join(map(repr, _names(self.layout[name])))}"
+        row = Place(self.name, self.args.input, built_in=False).row(index)
+        return f"{self.name}: {row}, column {' and '.join(map(repr, _names(self.layout[name])))}"
 
     def _value(self, name: str, cell: Any, index: int) -> str | list[str]:
         """A cell as text or, in a column of lists, as a list of texts."""

@@ -29,7 +29,7 @@ from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..files import write_text
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task
-from ..tasks.task import LABEL_METRICS
+from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
 from .metrics import score
 from .results import Result

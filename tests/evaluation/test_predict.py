@@ -285,14 +285,14 @@ ERRORS = {
     "new.csv: column 'sentence' or 'text' is missing; the file has id, tex, stars: name the columns of the texts with "
     "--text_column; did you mean tex?": ("new.csv", NEW, {}),
     "new.csv: column 'review' is missing": ("new.csv", NEW, {"text_column": ["review"]}),
-    "new.jsonl: row 1, column 'text' is empty: fill it, remove the row, or give --allow_empty": (
+    "new.jsonl: line 2, column 'text' is empty: fill it, remove the row, or give --allow_empty": (
         "new.jsonl",
         {"text": ["good", None, "x"]},
         {},
     ),
-    "new.csv: row 2, column 'text' is empty": ("new.csv", {"text": ["good", "bad", "  "], "n": [1, 2, 3]}, {}),
+    "new.csv: line 4, column 'text' is empty": ("new.csv", {"text": ["good", "bad", "  "], "n": [1, 2, 3]}, {}),
     "new.csv: a line holds nothing but spaces": ("new.csv", {"text": ["good", "bad", "  ", "x"]}, {}),
-    "new.jsonl: row 0, column 'stars': 5 is not text": ("new.jsonl", NEW, {"text_column": "stars"}),
+    "new.jsonl: line 1, column 'stars': 5 is not text": ("new.jsonl", NEW, {"text_column": "stars"}),
     "has an unknown format: give --input a file that ends in .csv, .tsv, .json": ("new.xlsx", NEW, {}),
     "there is no file": ("nowhere.csv", None, {}),
     "there is no file nowhere.txt": ("nowhere.txt", None, {}),
