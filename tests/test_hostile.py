@@ -88,7 +88,7 @@ class TestSpecialTokens:
 
     @pytest.mark.parametrize("input_format", INPUT_FORMATS)
     @pytest.mark.parametrize("loader", [None, AutoProcessor, GPT1Processor])
-    def test_texts_cannot_inject_any(self, source, tmp_path, input_format, loader):
+    def test_texts_cannot_inject_special_tokens(self, source, tmp_path, input_format, loader):
         processor = GPT1Processor(source, input_format)
         if loader is not None:
             processor.save_pretrained(tmp_path)
@@ -119,7 +119,7 @@ class TestSpecialTokens:
             own = tokenizer.convert_tokens_to_ids(["_start_", "_delimiter_", "_classify_"])
             assert [token for token in ids if token in self.specials(tokenizer)] == own
 
-    def test_prompts_corpora_and_scored_texts_cannot_either(self, source, config):
+    def test_prompts_corpora_and_scored_texts_cannot_inject_special_tokens(self, source, config):
         evil = " ".join(["the", *SPELLINGS])
         specials = self.specials(source)
         assert not specials & set(sum(encode_blocks(source, evil), []))
@@ -159,7 +159,7 @@ class TestCode:
     """Nothing is unpickled, YAML creates no objects, and code beside a model runs only on request."""
 
     @pytest.mark.parametrize("command", ["recipe", "override", "plan"])
-    def test_yaml_makes_no_objects(self, tmp_path, traces, capsys, command):
+    def test_yaml_creates_no_objects(self, tmp_path, traces, capsys, command):
         evil = f"!!python/object/apply:builtins.open ['{traces}', 'w']"
         assert yaml.unsafe_load(evil).close() is None and traces.exists()  # it is a real one
         traces.unlink()
@@ -397,7 +397,7 @@ class TestSecrets:
         settings |= {"output_dir": str(tmp_path / "run"), "disable_tqdm": True, "use_cpu": True, "save_steps": 1}
         return {**settings, "save_strategy": "steps", "hub_token": TOKEN, "report_to": ["tensorboard"]}
 
-    def test_no_file_and_no_message_of_a_run_has_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
+    def test_no_file_or_message_of_a_run_contains_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
         pytest.importorskip("tensorboard")
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "boards"))

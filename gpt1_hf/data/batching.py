@@ -80,7 +80,7 @@ class GPT1DataCollator:
         rows = [_as_row(row) for row in rows]
         sequences, labels = self._sequences(rows), self._labels(rows)
         is_per_token = labels is not None and self._are_per_token(labels, sequences)
-        if is_per_token:
+        if labels is not None and is_per_token:
             labels = [_without_padding(label, row) for label, row in zip(labels, rows, strict=True)]
         sequences = [_without_padding(sequence, row) for sequence, row in zip(sequences, rows, strict=True)]
         if self.packing:
@@ -102,7 +102,7 @@ class GPT1DataCollator:
             else:
                 batch = self._pad([sequence for row in sequences for sequence in row])
                 batch = {name: tensor.unflatten(0, (len(rows), -1)) for name, tensor in batch.items()}
-        if is_per_token:
+        if labels is not None and is_per_token:
             batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
             is_token = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
             batch["labels"][is_token] = torch.tensor([number for label in labels for number in label])
@@ -127,7 +127,7 @@ class GPT1DataCollator:
 
     def _labels(self, rows: list[Mapping[str, Any]]) -> list | None:
         """Label of each row, a number or a list of numbers; `None` if the rows have no labels."""
-        labels = []
+        labels: list[Any] = []
         for index, row in enumerate(rows):
             found = {name: label for name in LABELS if not _is_missing(label := as_lists(row.get(name)))}
             if len({repr(label) for label in found.values()}) > 1:

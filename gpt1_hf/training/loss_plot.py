@@ -20,7 +20,7 @@ def plot_losses(
 
     Args:
         log_history (`Sequence[dict]`):
-            The Trainer's log.
+            Log of the Trainer.
         trajectory (`Sequence[dict]`):
             Rows of `trajectory.jsonl`.
         held_out (`float`):

@@ -33,7 +33,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def randomized(model):
-    """Weights far enough from their initial values for every difference to show."""
+    """Give a model weights so far from the initial values that every difference shows."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -394,7 +394,7 @@ def test_what_openai_gpt_cannot_express_is_refused(changes, message, tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
-# What is refused, and what is left behind
+# Refused sources, which leave nothing behind
 
 
 @pytest.mark.parametrize("layout", ["gpt1", "openai-gpt"])

@@ -136,7 +136,7 @@ def without_padding(tokenizer, **tokens):
     return TokenizersBackend(tokenizer_object=tokenizer.backend_tokenizer, **tokens)
 
 
-def test_the_token_to_pad_with(tokenizer, native):
+def test_the_padding_token(tokenizer, native):
     entries = tokenizer.get_vocab()
     end, other = list(entries)[40:42]
     for tokens, expected in (

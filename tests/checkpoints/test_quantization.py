@@ -23,7 +23,7 @@ from gpt1_hf.checkpoints.loading import open_causal_lm, open_config, open_model
 from gpt1_hf.checkpoints.quantization import quantize
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.evaluate import EvaluateArguments, first_characters, measure
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, compute_results, first_characters
 
 
 needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs the extra quantize")
@@ -81,7 +81,7 @@ def test_the_quantized_model_is_the_rounded_one(base_model, tokenizer, tmp_path,
 
 
 @needs_torchao
-def test_nothing_is_pickled_and_the_size_is_true(base_model, tmp_path):
+def test_nothing_is_pickled_and_the_size_is_correct(base_model, tmp_path):
     sizes = quantize(base_model, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         kinds = {name: file.get_tensor(name).dtype for name in file.keys()}
@@ -123,7 +123,7 @@ def test_the_loss_in_quality_is_measured_as_by_evaluate(base_model, classifier, 
     scored = EvaluateArguments(text_file=str(text), max_characters=900, output_dir=str(tmp_path / "scores"))
     for index, model in (("before", base_model), ("value", str(out))):
         scored.model = model
-        expected = [result.value for result in measure(scored)]
+        expected = [result.value for result in compute_results(scored)]
         assert [row["details"]["before"] if index == "before" else row["value"] for row in rows[1:]] == expected
     assert all(row["model"] == str(out) and row["details"]["of"] == base_model for row in rows)
 

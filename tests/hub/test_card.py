@@ -25,7 +25,7 @@ from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
 
 
-# Names that would break out of YAML, Markdown, a table, a code block or a string, if they were not escaped.
+# Names that would break YAML, Markdown, a table, a code block or a string if they were not escaped.
 ODD_NAMES = [
     'say "hi"',
     "it's `code` ```",

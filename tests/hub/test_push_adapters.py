@@ -63,7 +63,7 @@ def code_of(card: str) -> str:
     return snippet
 
 
-def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
+def test_an_adapter_whose_base_model_is_a_local_folder(hub, client, base_model, tmp_path):
     run = tmp_path / "run"
     assert client("finetune", *settings(base_model, run))["status"] == 0
     assert "which is not a Hub id" in error_of(client("push", run, "anna/adapter"))

@@ -249,8 +249,8 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--optim", "lomo"], "optim lomo with optim_args None cannot be made: "),
-        (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be made: "),
+        (["--optim", "lomo"], "optim lomo with optim_args None cannot be created: "),
+        (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be created: "),
         (["--lr_scheduler_type", "warmup_stable_decay"], "lr_scheduler_type warmup_stable_decay with "),
         (["--lr_scheduler_kwargs", '{"foo": 1}'], "lr_scheduler_type linear with lr_scheduler_kwargs {'foo': 1} "),
         (

@@ -37,7 +37,7 @@ def arguments(base_model, tmp_path, **changes):
     return FinetuneArguments(**{**defaults, **changes})
 
 
-# Split and metric of each row of results, of the tasks that have more than one.
+# Split and metric of each row of results, for tasks with several rows.
 SEVERAL_RESULTS = {
     "mnli": [("validation_matched", "accuracy", 82.1), ("validation_mismatched", "accuracy", 81.4)],
     "race": [
@@ -55,7 +55,7 @@ def read_predictions(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-# Both orders of training rows for the task with rows of one sequence, one of them for the others.
+# Both orders of training rows for the task with one sequence per row, and one order for the other tasks.
 @pytest.mark.parametrize(
     ("task_id", "sampling"), [("cola", "group_by_length"), *((task_id, "random") for task_id in sorted(all_tasks()))]
 )
@@ -175,7 +175,7 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
 
 
 def test_seeds_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
-    """Seed 43 diverges: it is named, and the others run. Later only seed 43 runs, unless settings differ."""
+    """Seed 43 diverges: it is reported, and the others run. Later only seed 43 runs, unless settings differ."""
     train, trained = finetuning.finetune_once, []
 
     def fails(run, task, rows):
@@ -220,7 +220,7 @@ def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
     texts = dict(zip(rows["idx"], rows["label"], strict=True))
     predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert all(texts[row["id"]] == row["label"] for row in predictions)
-    with pytest.raises(GPT1Error, match="from 0 to below 1, not 1.5"):
+    with pytest.raises(GPT1Error, match="at least 0 and below 1, not 1.5"):
         finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
 
 

@@ -77,7 +77,7 @@ def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, 
     assert score["value"] == pytest.approx(results[0].value, rel=0.1)
     assert score["details"]["window"] == 32
     capsys.readouterr()
-    # Longer than the spans of training: a recurrent model has no context that would end.
+    # Longer than the training spans: a recurrent model has no context limit.
     assert main(["generate", "the old lady", "--model", run, "--max_new_tokens", "40", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("the old lady")
 
@@ -167,7 +167,7 @@ def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
     assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
-def test_the_card_says_what_ran(corpus, base_model, tmp_path):
+def test_the_card_describes_the_run(corpus, base_model, tmp_path):
     results = pretrain(arguments(corpus, base_model, tmp_path))
     card = (tmp_path / "run" / "README.md").read_text()
     assert card.startswith("---\n")

@@ -22,7 +22,7 @@ def trainer_has(name: str) -> bool:
 
 
 def used_names() -> set[str]:
-    """Private names that ours define in a class, or look up in `self`, `super()` or a trainer."""
+    """Private names that our trainers define, or look up in `self`, `super()` or a trainer."""
     names = set()
     for module in (trainer, exact_resume, publishing):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
@@ -47,7 +47,7 @@ def test_the_list_is_complete():
 
 
 @pytest.mark.parametrize("name", [name for name in PRIVATE_HOOKS if inspect.isfunction(getattr(Trainer, name, None))])
-def test_ours_takes_what_trainer_passes(name):
+def test_overrides_accept_the_trainers_arguments(name):
     theirs = inspect.signature(getattr(Trainer, name))
     for owner in (GPT1Trainer, ResumableTrainer, PublishingTrainer):
         ours = inspect.signature(getattr(owner, name))

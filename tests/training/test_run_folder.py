@@ -35,7 +35,7 @@ def test_settings_that_results_depend_on(changes, differences, tmp_path):
     assert run.results.differences(earlier.results.content) == differences
 
 
-def test_more_may_change_while_a_run_trains(tmp_path):
+def test_training_resumes_with_more_changed_settings(tmp_path):
     changes = {"per_device_eval_batch_size": 7, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
     earlier = finetuning_run(tmp_path).training.content
     assert finetuning_run(tmp_path, **changes).training.differences(earlier) == ""

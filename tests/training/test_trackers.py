@@ -14,7 +14,7 @@ from helpers.data import TINY
 pytestmark = pytest.mark.slow
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-# Runs a command, and writes down which trackers were imported on the way.
+# Runs a command, and records which trackers were imported.
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ print(json.dumps({run["name"]: storage.get_logs("tests", run["name"]) for run in
 
 @pytest.fixture
 def run(tmp_path, base_model, texts):
-    """Runs a tiny `gpt1 pretrain` or `finetune` in a process of its own; gives the trackers that it imported."""
+    """Runs a tiny `gpt1 pretrain` or `finetune` in its own process, and returns the trackers that it imported."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "run.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)

@@ -101,7 +101,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         config, processor, rows, arguments(tmp_path, per_device_train_batch_size=10, num_train_epochs=2)
     )
     for name, parameter in model.named_parameters():
-        # A key's bias adds the same to all scores of a query, which the softmax does not see.
+        # A key's bias adds the same to all scores of a query, which cancels in the softmax.
         if not name.endswith("k_proj.bias"):
             assert not torch.equal(parameter, before[name]), name
     for entry in log[:-1]:
@@ -148,7 +148,7 @@ def test_spans_are_drawn_with_replacement_one_corpus_per_epoch(config, tmp_path)
 
 @pytest.mark.parametrize("when", ["log", "save", "end"])
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(config, tmp_path, monkeypatch, when):
-    """The third update's loss is NaN; the border between two documents runs through its batch."""
+    """The third update's loss is NaN; its batch has tokens of two documents."""
     forward, calls = GPT1ForCausalLM.forward, []
 
     @functools.wraps(forward)

@@ -21,22 +21,12 @@ class Worker:
     """
     One of the processes that share a plan. Each trains whole runs alone: a run that several processes train has other
     batches, and therefore other results.
-
-    Args:
-        index (`int`, *optional*, defaults to 0):
-            Number of this process among all.
-        count (`int`, *optional*, defaults to 1):
-            Number of processes, over all shards.
-        per_shard (`int`, *optional*, defaults to 1):
-            Number of processes in this shard. One launcher started them, and they can wait for one another.
-        store (`Store`, *optional*):
-            The store through which they wait.
     """
 
-    index: int = 0
-    count: int = 1
-    per_shard: int = 1
-    store: Store | None = None
+    index: int = 0  # of this process among all
+    count: int = 1  # of processes, over all shards
+    per_shard: int = 1  # number of processes in this shard, which one launcher started
+    store: Store | None = None  # through which the processes of a shard wait for one another
 
     @classmethod
     def join(cls, shard: str | None = None) -> "Worker":

@@ -19,23 +19,11 @@ STATE = "trainer_state.json"  # transformers' own name
 
 @dataclass
 class CollectedRun:
-    """
-    A run, as its folder describes it.
+    """A run, read from its folder."""
 
-    Args:
-        name (`str`):
-            Path of the folder, below the one that was searched.
-        results (list of [`Result`]):
-            Its results; empty if it failed.
-        plan (`dict`):
-            Its `plan_run.json`: `variant`, `settings`, `command`, `state`, ...; empty if it belongs to no plan.
-        log (list of `dict`):
-            The Trainer's log.
-    """
-
-    name: str
-    results: list[Result]
-    plan: dict[str, Any] = field(default_factory=dict)
+    name: str  # path below the folder that was searched
+    results: list[Result]  # empty if the run failed
+    plan: dict[str, Any] = field(default_factory=dict)  # its `plan_run.json`; empty if it belongs to no plan
     log: list[dict[str, Any]] = field(default_factory=list)
 
     @property

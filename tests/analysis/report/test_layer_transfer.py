@@ -92,7 +92,7 @@ def test_fine_tuning_starts_from_them_and_scores_the_training_rows(base_model, t
 
 def test_an_invalid_number_of_layers_is_refused(base_model, tmp_path):
     for n_layers in (-1, 3):
-        with pytest.raises(GPT1Error, match="from 0 to the model's 2"):
+        with pytest.raises(GPT1Error, match="from 0 to 2, the model's"):
             finetune(arguments(base_model, tmp_path, transfer_layers=n_layers))
 
 
