@@ -79,7 +79,7 @@ class MultipleChoicePipeline(Pipeline):
         if (own_format := getattr(self.processor, "input_format", None)) != "multiple_choice":
             raise ValueError(
                 f"the multiple-choice pipeline needs a multiple_choice processor, but {name!r} has the format "
-                f"{own_format!r}: use a model that was fine-tuned for RACE or Story Cloze"
+                f"{own_format!r}: use a model that was fine-tuned on a multiple-choice task"
             )
         check_tokenizer(self.model.config, self.processor.tokenizer, name)
 

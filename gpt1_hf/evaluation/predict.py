@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.loading import open_config
 from ..console import no_bars, note
-from ..data.loading import ROW_FILES, open_file
+from ..data.loading import ROW_FILES, open_file, reading_bars
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, replacing, writing
 from ..settings import NO_LIMIT, check_ranges, nearest
@@ -332,7 +332,8 @@ class Reader:
                 f"{path} has an unknown format: give --input a file that ends in {', '.join((*ROW_FILES, TEXT))}, or "
                 f"{STANDARD_STREAM} for standard input"
             )
-        self.rows = open_file(path)
+        with reading_bars():
+            self.rows = open_file(path)
         self.layout = find_layout(self.rows.column_names, layouts(args, task), self.name)
         own = [name for own in self.layout.values() for name in _names(own)]
         features = self.rows.features
