@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from accelerate import PartialState
 from datasets import Dataset, Value
@@ -148,6 +149,24 @@ def answers(args: PredictArguments) -> Iterator[dict[str, Any]]:
     return chain.from_iterable(Predictor(args))
 
 
+def check_input(args: PredictArguments):
+    """Raise if there is no such input, or it has no such columns, before a model is looked for."""
+    if not args.model or not args.input:
+        raise UsageError("predict needs a model and an input")
+    path, is_stream = Path(args.input), args.input == STANDARD_STREAM
+    if is_stream and PartialState().num_processes > 1:
+        raise UsageError("several processes cannot share standard input: give --input a file")
+    if not is_stream and path.suffix.lower() not in (*ROW_FILES, TEXT):
+        raise UsageError(
+            f"{path} has an unknown format: give --input a file that ends in {', '.join((*ROW_FILES, TEXT))}, or "
+            f"{STANDARD_STREAM} for standard input"
+        )
+    if not is_stream and not path.is_file():
+        raise GPT1Error(f"there is no file {path}")
+    if (is_stream or path.suffix.lower() == TEXT) and (args.text_column or args.choices_column):
+        raise UsageError(f"{path} has lines and no columns: drop --text_column and --choices_column")
+
+
 def check_output(args: PredictArguments):
     """Raise if the answers cannot be written."""
     if args.output == STANDARD_STREAM:
@@ -176,17 +195,13 @@ class Predictor:
     """
 
     def __init__(self, args: PredictArguments):
-        if not args.model or not args.input:
-            raise UsageError("predict needs a model and an input")
+        check_input(args)
         self.args = args
-        self.is_stream = args.input == STANDARD_STREAM
-        if self.is_stream and PartialState().num_processes > 1:
-            raise UsageError("several processes cannot share standard input: give --input a file")
-        self.task = task_of_model(args.model)
+        self.task = task_of_model(str(args.model))
         # Whole batches: those of `gpt1 evaluate`, so that the scores are rounded alike.
         self.reader = Reader(args, self.task, max(1, ROWS_AT_ONCE // args.batch_size) * args.batch_size)
-        self.n_rows = None if self.is_stream else sum(len(part.ids) for part in self.reader)
-        self.model, self.processor = open_fine_tuned(args.model, self.task)
+        self.n_rows = None if self.reader.is_stream else sum(len(part.ids) for part in self.reader)
+        self.model, self.processor = open_fine_tuned(str(args.model), self.task)
         self.max_length = args.max_length or row_length(self.model.config, self.processor.tokenizer)
 
     @property
@@ -204,9 +219,9 @@ class Predictor:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         args, n_answered, n_truncated = self.args, 0, 0
-        if self.is_stream and sys.stdin.isatty():
+        if self.reader.is_stream and sys.stdin.isatty():
             note("type one text a line; Ctrl-D ends the input")
-        is_in_the_way = self.is_stream or (args.output == STANDARD_STREAM and sys.stdout.isatty())
+        is_in_the_way = self.reader.is_stream or (args.output == STANDARD_STREAM and sys.stdout.isatty())
         with tqdm(total=self.n_rows, unit="row", desc="predicting", disable=is_in_the_way or no_bars()) as bar:
             for part in self.reader:
                 filled = part.filled()
@@ -317,37 +332,29 @@ class Reader:
     def __init__(self, args: PredictArguments, task: Task, size: int):
         self.args, self.task, self.size = args, task, size
         self.n_choices = 0  # of the rows so far
-        path = Path(args.input)
-        self.name = "standard input" if args.input == STANDARD_STREAM else path.name
-        self.is_text = args.input == STANDARD_STREAM or path.suffix.lower() == TEXT
+        self.path = Path(args.input or STANDARD_STREAM)
+        self.is_stream = args.input == STANDARD_STREAM
+        self.name = "standard input" if self.is_stream else self.path.name
+        self.is_text = self.is_stream or self.path.suffix.lower() == TEXT
         if self.is_text:
-            if args.text_column or args.choices_column:
-                raise UsageError(f"{self.name} has lines and no columns: drop --text_column and --choices_column")
-            if args.input != STANDARD_STREAM and not path.is_file():
-                raise GPT1Error(f"there is no file {path}")
             self.layout: Columns = {name: name for name in task.columns}
             return
-        if path.suffix.lower() not in ROW_FILES:
-            raise UsageError(
-                f"{path} has an unknown format: give --input a file that ends in {', '.join((*ROW_FILES, TEXT))}, or "
-                f"{STANDARD_STREAM} for standard input"
-            )
         with reading_bars():
-            self.rows = open_file(path)
+            self.rows = open_file(self.path)
         self.layout = find_layout(self.rows.column_names, layouts(args, task), self.name)
-        own = [name for own in self.layout.values() for name in _names(own)]
-        features = self.rows.features
-        self.id_column = next((name for name in ("id", "idx") if name in features and name not in own), None)
-        if self.id_column and features[self.id_column] not in (Value("string"), Value("int64")):
-            self.id_column = None
+        own = list(dict.fromkeys(name for own in self.layout.values() for name in _names(own)))
+        self.id_column = next((name for name in ("id", "idx") if name not in own and self._can_be_id(name)), None)
         self.rows = self.rows.select_columns([*own, *([self.id_column] if self.id_column else [])])
+
+    def _can_be_id(self, name: str) -> bool:
+        feature = self.rows.features.get(name)
+        return isinstance(feature, Value) and re.match("u?int|(large_)?string", feature.dtype) is not None
 
     def __iter__(self) -> Iterator[Part]:
         if not self.is_text:
             return self._parts(self._table_rows())
-        if self.args.input == STANDARD_STREAM:
-            return self._parts(self._line_rows(lines_as_they_come(sys.stdin.buffer)))
-        return self._parts(self._line_rows(lines_of_file(Path(self.args.input), self.size)))
+        lines = lines_as_they_come(sys.stdin.buffer) if self.is_stream else lines_of_file(self.path, self.size)
+        return self._parts(self._line_rows(lines))
 
     def _table_rows(self) -> Iterator[tuple[int, dict[str, list], list]]:
         """Number of the first row of each part, its columns, and the ids of its rows."""
@@ -422,7 +429,7 @@ class Reader:
         """A cell, for errors."""
         if self.is_text:
             return f"{self.name}: line {index + 1}"
-        row = Place(self.name, self.args.input, built_in=False).row(index)
+        row = Place(self.name, str(self.path), built_in=False).row(index)
         return f"{self.name}: {row}, column {' and '.join(map(repr, _names(self.layout[name])))}"
 
     def _value(self, name: str, cell: Any, index: int) -> str | list[str]:
@@ -455,7 +462,7 @@ def lines_of_file(path: Path, size: int) -> Iterator[list[bytes]]:
             yield lines
 
 
-def lines_as_they_come(stream: BinaryIO) -> Iterator[list[bytes]]:
+def lines_as_they_come(stream: Any) -> Iterator[list[bytes]]:
     """
     The lines of a stream, each time all that have arrived: it waits for one, not for a batch of them. So the batches,
     and with them the last digits of the scores, depend on when the lines come.
@@ -493,7 +500,7 @@ def layouts(args: PredictArguments, task: Task) -> list[Columns]:
             layout["choices"] = choices[0] if len(choices) == 1 else tuple(choices)
         return [layout]
     canonical: Columns = {name: name for name in task.columns}
-    without_question = {name: name for name in task.columns if name not in OPTIONAL_COLUMNS}
+    without_question: Columns = {name: name for name in task.columns if name not in OPTIONAL_COLUMNS}
     return [*task.other_layouts, canonical, without_question]
 
 
@@ -524,10 +531,10 @@ def answer(
     choices: list[str] | None,
 ) -> dict[str, Any]:
     """A row of the output, from a row of [`gpt1_hf.evaluation.task_scores.predict`]; see [`answers`]."""
-    if task.labels == "scores":
-        keys = ("prediction", "truncated")
-    else:
-        keys = ("label", *(["answer"] if choices is not None else []), "scores", "truncated")
+    keys = ["prediction"] if task.labels == "scores" else ["label", "scores"]
+    keys += ["truncated"]
+    if choices is not None:
+        keys.insert(1, "answer")
     found: dict[str, Any] = {"id": row_id, **dict.fromkeys(keys)}
     if prediction is None:
         return found
