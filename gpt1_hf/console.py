@@ -33,6 +33,16 @@ def no_bars() -> bool:
     return _settings["quiet"] or not sys.stderr.isatty()
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Print no notes, such as in all processes but the main one."""
+    quiet, _settings["quiet"] = _settings["quiet"], True
+    try:
+        yield
+    finally:
+        _settings["quiet"] = quiet
+
+
 def note(text: str):
     """Print a message, unless `--quiet` is set."""
     if not _settings["quiet"]:

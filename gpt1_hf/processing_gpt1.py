@@ -21,7 +21,9 @@ INPUT_FORMATS: dict[str, tuple[str, ...]] = {
     "entailment": ("premise", "hypothesis"),
     "similarity": ("text_a", "text_b"),
     "multiple_choice": ("document", "question", "choices"),
+    "token_classification": ("words",),
 }
+LIST_COLUMNS = {"choices": "texts", "words": "words"}  # columns that hold a list in each row, of what
 # The released code's tokens (train.py of openai/finetune-transformer-lm) in the order of their ids: start, delimiter,
 # extract. The keys are the library's attributes for tokens of these roles.
 TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": "_classify_"}
@@ -87,9 +89,10 @@ class GPT1Processor(ProcessorMixin):
     | `entailment` | premise, hypothesis | start premise delimiter hypothesis extract |
     | `similarity` | text_a, text_b | start a delimiter b extract; start b delimiter a extract |
     | `multiple_choice` | document, question, choices | start document delimiter question delimiter choice extract |
+    | `token_classification` | words | start words extract |
 
     Similarity makes two sequences per row, and multiple choice makes one per choice. A question that is absent, `None`
-    or empty, as in Story Cloze, has no delimiter.
+    or empty, as in Story Cloze, has no delimiter. `words` is a list of words, which are tokenized one by one.
 
     The processor's tokenizer is a copy of the one passed in, with the start, delimiter and extract tokens added. Its
     template follows the format, so that the saved tokenizer alone makes the same sequences in a plain
@@ -164,6 +167,7 @@ class GPT1Processor(ProcessorMixin):
         padding: bool | str = False,
         return_tensors: str | None = None,
         return_truncated: bool = False,
+        return_word_ends: bool = False,
         **columns: str | Sequence[str],
     ) -> BatchEncoding:
         """
@@ -182,6 +186,9 @@ class GPT1Processor(ProcessorMixin):
                 `"pt"` for tensors, which need `padding` unless all sequences have the same length.
             return_truncated (`bool`, *optional*, defaults to `False`):
                 Whether to return `truncated`, one flag per row, instead of warning about truncated and empty rows.
+            return_word_ends (`bool`, *optional*, defaults to `False`):
+                Whether to return `word_ends`: for each word of a row, the index of its last token in the sequence, or
+                −1 if it was cut or has no token. For `token_classification` only.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`: a list for one row, a list of lists for several
@@ -203,8 +210,12 @@ class GPT1Processor(ProcessorMixin):
         n_special = len(self.columns) + 1
         if max_length < n_special + len(self.columns):
             raise ValueError(f"max_length {max_length} is too short for the special tokens and one token of each text")
-        sequences, truncated = [], []
+        if return_word_ends and self.input_format != "token_classification":
+            raise ValueError(f"the {self.input_format} format has no words: leave out return_word_ends")
+        sequences, truncated, word_ends = [], [], []
         for row in zip(*map(self._tokenize, texts.values()), strict=True):
+            if return_word_ends:
+                word_ends.append(self._word_ends(row[0], max_length))
             row_sequences, is_cut = self._sequences(row, max_length)
             sequences += row_sequences
             truncated.append(is_cut)
@@ -226,13 +237,15 @@ class GPT1Processor(ProcessorMixin):
             }
         if return_truncated:
             encoding["truncated"] = truncated
+        if return_word_ends:
+            encoding["word_ends"] = word_ends
         if is_single and return_tensors is None:
             encoding = {name: values[0] for name, values in encoding.items()}
         return BatchEncoding(encoding)
 
     def count_empty(self, columns: Mapping[str, Sequence[str]]) -> int:
         """Number of rows, in columns of text, with an empty text that should not be empty."""
-        texts = zip(*(columns[name] for name in self._needed), strict=True)
+        texts = zip(*(columns[name] for name in self._needed if name not in LIST_COLUMNS), strict=True)
         return sum(any(not text.strip() for text in row) for row in texts)
 
     def warn(self, n_rows: int, n_truncated: int, n_empty: int):
@@ -244,7 +257,7 @@ class GPT1Processor(ProcessorMixin):
 
     @property
     def _needed(self) -> tuple[str, ...]:
-        """Columns whose texts should not be empty. A question may be empty, and a choice must not be."""
+        """Columns whose texts should not be empty. A question may be empty; a choice or a word must not be."""
         return tuple(name for name in self.columns if name not in ("question", "choices"))
 
     def _texts(self, rows, columns: dict[str, Any]) -> tuple[dict[str, list], bool]:
@@ -268,6 +281,8 @@ class GPT1Processor(ProcessorMixin):
         is_single = not all(
             isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self._needed
         )
+        if self.input_format == "token_classification" and not is_single:  # one row is a list itself
+            is_single = len(rows["words"]) > 0 and isinstance(rows["words"][0], str)
         given = {name: rows[name] for name in self.columns if name in rows}
         if given.get("question", "") is None:
             del given["question"]
@@ -280,8 +295,8 @@ class GPT1Processor(ProcessorMixin):
             texts["question"] = ["" if text is None else text for text in texts.get("question", [""] * n_rows)]
         texts = {name: texts[name] for name in self.columns}
         for name, column in texts.items():
-            if name == "choices":
-                self._check_choices(column)
+            if name in LIST_COLUMNS:
+                self._check_lists(name, column)
                 continue
             for index, text in enumerate(column):
                 if not isinstance(text, str):
@@ -290,16 +305,18 @@ class GPT1Processor(ProcessorMixin):
             raise ValueError(f"the columns {', '.join(self.columns)} have unequal lengths")
         return texts, is_single
 
-    def _check_choices(self, column: Sequence[Sequence[str]]):
-        for index, choices in enumerate(column):
-            is_list = isinstance(choices, Sequence) and not isinstance(choices, str)
-            if not is_list or not choices or not all(isinstance(choice, str) for choice in choices):
-                raise ValueError(f"column 'choices' holds {choices!r} in row {index}, which is not a list of texts")
-            if not all(choice.strip() for choice in choices):
-                raise ValueError(f"column 'choices' holds an empty choice in row {index}: {choices!r}")
-            if len(choices) != len(column[0]):
+    def _check_lists(self, name: str, column: Sequence[Sequence[str]]):
+        for index, texts in enumerate(column):
+            is_list = isinstance(texts, Sequence) and not isinstance(texts, str)
+            if not is_list or not texts or not all(isinstance(text, str) for text in texts):
                 raise ValueError(
-                    f"row {index} has {len(choices)} choices, but row 0 has {len(column[0])}: rows of a batch need "
+                    f"column {name!r} holds {texts!r} in row {index}, which is not a list of {LIST_COLUMNS[name]}"
+                )
+            if not all(text.strip() for text in texts):
+                raise ValueError(f"column {name!r} holds an empty {name[:-1]} in row {index}: {texts!r}")
+            if name == "choices" and len(texts) != len(column[0]):
+                raise ValueError(
+                    f"row {index} has {len(texts)} choices, but row 0 has {len(column[0])}: rows of a batch need "
                     "equal numbers of choices"
                 )
 
@@ -323,14 +340,23 @@ class GPT1Processor(ProcessorMixin):
             is_cut = len(document) + len(question) + max(map(len, choices)) > budget
             parts = [truncate_question(document, question, choice, budget) for choice in choices]
             return [[*start, *d, *middle, *q, *delimiter, *a, *extract] for d, q, a in parts], is_cut
-        if self.input_format == "classification":
+        if self.input_format in ("classification", "token_classification"):
             budget = max_length - 2
-            return [[*start, *row[0][:budget], *extract]], len(row[0]) > budget
+            ids = row[0] if self.input_format == "classification" else [token for word in row[0] for token in word]
+            return [[*start, *ids[:budget], *extract]], len(ids) > budget
         budget = max_length - 3
         is_cut = len(row[0]) + len(row[1]) > budget
         first, second = truncate_pair(row[0], row[1], budget) if is_cut else row
         orders = [(first, second), (second, first)] if self.input_format == "similarity" else [(first, second)]
         return [[*start, *one, *delimiter, *other, *extract] for one, other in orders], is_cut
+
+    def _word_ends(self, words: list[list[int]], max_length: int) -> list[int]:
+        """Index of each word's last token, after the start token; −1 if it was cut or has no token."""
+        ends, n_tokens = [], 0
+        for word in words:
+            n_tokens += len(word)
+            ends.append(n_tokens if word and n_tokens <= max_length - 2 else -1)
+        return ends
 
 
 __all__ = ["GPT1Processor"]

@@ -98,9 +98,12 @@ class TestSpecialTokens:
         row = {name: f"the {evil} lady" for name in processor.columns}
         if input_format == "multiple_choice":
             row["choices"] = [f"the {evil}", f"{evil} lady"]
+        if input_format == "token_classification":
+            row["words"] = [*SPELLINGS, f"the{''.join(SPELLINGS)}"]
         sequences = processor(row, max_length=1000)["input_ids"]
         sequences = sequences if processor.has_several_sequences else [sequences]
-        middle = {"classification": [], "multiple_choice": ["_delimiter_"] * 2}.get(input_format, ["_delimiter_"])
+        n_delimiters = {"classification": 0, "token_classification": 0, "multiple_choice": 2}.get(input_format, 1)
+        middle = ["_delimiter_"] * n_delimiters
         own = processor.tokenizer.convert_tokens_to_ids(["_start_", *middle, "_classify_"])
         for sequence in sequences:
             assert [token for token in sequence if token in self.specials(processor.tokenizer)] == own

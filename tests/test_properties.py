@@ -95,12 +95,15 @@ def test_any_row_is_framed_by_its_special_tokens_or_refused(processors, data, in
     if input_format == "multiple_choice":
         one_row["choices"] = st.lists(texts, min_size=2, max_size=2)
         one_row["question"] |= st.none()
+    if input_format == "token_classification":
+        one_row["words"] = st.lists(texts, max_size=4)
     rows = data.draw(st.lists(st.fixed_dictionaries(one_row), max_size=3), label="rows")
     try:
         encoding = processor(rows, max_length=max_length, return_truncated=True)
     except ValueError as error:
         assert_one_sentence(str(error))
-        is_empty = "choices" in one_row and not all(choice.strip() for row in rows for choice in row["choices"])
+        lists = [row[name] for row in rows for name in ("choices", "words") if name in row]
+        is_empty = not all(own and all(text.strip() for text in own) for own in lists)
         assert is_empty or max_length < 2 * len(processor.columns) + 1
         return
     tokenizer = processor.tokenizer
@@ -109,7 +112,7 @@ def test_any_row_is_framed_by_its_special_tokens_or_refused(processors, data, in
     for row, sequences in zip(rows, encoding["input_ids"], strict=True):
         sequences = sequences if processor.has_several_sequences else [sequences]
         assert len(sequences) == {"similarity": 2, "multiple_choice": 2}.get(input_format, 1)
-        n_delimiters = {"classification": 0, "multiple_choice": 1}.get(input_format, 1)
+        n_delimiters = 0 if input_format in ("classification", "token_classification") else 1
         if row.get("question") and tokenizer(row["question"], add_special_tokens=False, verbose=False)["input_ids"]:
             n_delimiters += 1
         for sequence in sequences:

@@ -4,7 +4,7 @@ from .flags import check
 
 
 def main(argv: list[str]):
-    check("gpt1_hf.training.arguments.FinetuneArguments", argv, "finetune", __doc__, required=[("task",)])
+    check("gpt1_hf.training.arguments.FinetuneArguments", argv, "finetune", __doc__, required=[("task", "train_file")])
 
     from ..training.arguments import FinetuneArguments
     from ..training.finetune import finetune

@@ -193,7 +193,7 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     if kind != ".parquet":
         _check_encoding(path)
     if separator := _separator(path):
-        header, quoting = _check_table(path, separator)
+        header, quoting, n_rows = _check_table(path, separator)
         source |= {
             "sep": separator,
             "quoting": quoting,
@@ -202,9 +202,12 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
             "features": Features({name: Value("string") for name in header}),
         }
     try:
-        return load_dataset(**source)
+        rows = load_dataset(**source)
     except LOAD_ERRORS as error:
         raise unreadable(str(path), error) from error
+    if separator and len(rows) != n_rows:  # pandas leaves it out, and the rows after it would change places
+        raise GPT1Error(f"{path}: a line holds nothing but spaces: remove it, or put it into quotation marks")
+    return rows
 
 
 def line_of_row(path: str | Path, index: int) -> int | None:
@@ -260,12 +263,12 @@ def _check_encoding(path: Path):
         raise GPT1Error(f"{path}: line {line} is not UTF-8, or was cut off: save the file as UTF-8")
 
 
-def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
+def _check_table(path: Path, separator: str) -> tuple[list[str], int, int]:
     """
     Read a CSV or TSV file once, without keeping it.
 
     Returns:
-        Its column names, and how its cells are quoted.
+        Its column names, how its cells are quoted, and its number of rows.
 
     Raises:
         GPT1Error: if the header or a row is wrong; the message names the line.
@@ -291,7 +294,8 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
         raise GPT1Error(f"{path}: line {reader.line_num} is damaged ({error})") from error
     finally:
         csv.field_size_limit(limit)
-    return [name or f"Unnamed: {index}" for index, name in enumerate(header)], quoting  # as pandas names them
+    names = [name or f"Unnamed: {index}" for index, name in enumerate(header)]  # as pandas names them
+    return names, quoting, n_rows
 
 
 def _check_header(path: Path, header: list[str], separator: str):

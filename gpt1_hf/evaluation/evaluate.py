@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
+from ..checkpoints.loading import compute_device, open_causal_lm, open_config, open_tokenizer
 from ..console import note
 from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
@@ -25,6 +25,7 @@ from .task_scores import (
     load_scored,
     open_fine_tuned,
     predict,
+    resolve_for_model,
     task_results,
     write_predictions,
 )
@@ -189,6 +190,7 @@ def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
 def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
+    task = resolve_for_model(task, open_config(args.model), args.data_dir)
     model, processor = open_fine_tuned(args.model, task)
     record = trained_on(model.config)
     rows = load_scored(task, args.data_dir, args.sample, args.split)

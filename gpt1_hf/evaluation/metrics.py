@@ -1,4 +1,4 @@
-"""The paper's metrics, from scikit-learn and scipy, with defined values for constant predictions and NaN."""
+"""Metrics from scikit-learn and scipy, with defined values for constant predictions and NaN."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def _one_class(predictions: np.ndarray) -> bool:
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows with the correct class."""
+    """Share of rows, or words, with the correct class."""
     return float(accuracy_score(labels, predictions))
 
 
@@ -25,6 +25,14 @@ def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     if _one_class(predictions):
         logger.warning("all predictions are one class: F1 is that of a constant answer")
     return float(f1_score(labels, predictions, zero_division=0))
+
+
+def f1_micro(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """
+    F1 over all pairs of a row and a label, of rows with several labels: arrays of 0 and 1 of shape `(n, classes)`. 0
+    if no label is predicted or none is right.
+    """
+    return float(f1_score(labels, predictions, average="micro", zero_division=0))
 
 
 def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -56,6 +64,7 @@ def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy,
     "f1": f1,
+    "f1_micro": f1_micro,
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,
@@ -69,9 +78,9 @@ def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     Args:
         metric (`str`):
             A key of `METRICS`.
-        predictions (`np.ndarray` of shape `(n,)`):
+        predictions (`np.ndarray` of shape `(n,)`, or `(n, classes)` for `f1_micro`):
             Predicted classes or scores. If one is NaN or infinite, the metric is 0, with a warning.
-        labels (`np.ndarray` of shape `(n,)`):
+        labels (`np.ndarray` of the same shape):
             True classes or scores.
 
     Returns:
@@ -81,7 +90,8 @@ def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
         ValueError: if there are no rows, or if predictions and labels differ in number.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
+    n_dims = 2 if metric == "f1_micro" else 1
+    if predictions.shape != labels.shape or predictions.ndim != n_dims or not len(labels):
         raise ValueError(f"{metric} needs as many predictions as labels, not {len(predictions)} and {len(labels)}")
     n_bad = int((~np.isfinite(predictions)).sum())
     if n_bad:

@@ -67,8 +67,13 @@ def row_overlap(train: Dataset, rows: Dataset, input_format: str) -> RowOverlap:
 def _key(row: dict, names: Sequence[str]) -> tuple:
     """The words of a row's texts. Choices are sorted, so that their order does not matter."""
     return tuple(
-        words(row[name]) if isinstance(row[name], str) else tuple(sorted(map(words, row[name]))) for name in names
+        tuple(sorted(map(words, row[name]))) if name == "choices" else words(_text(row[name])) for name in names
     )
+
+
+def _text(part: str | list[str]) -> str:
+    """A text, also where it is a list of words."""
+    return part if isinstance(part, str) else " ".join(part)
 
 
 def _has_words(part: str | tuple[str, ...]) -> bool:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,24 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from ..checkpoints.loading import compute_device, open_config, open_model, open_processor
-from ..data.batching import GPT1DataCollator
+from ..data.batching import IGNORED, GPT1DataCollator
 from ..data.loading import reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..files import write_text
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task
+from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
 from .metrics import score
 from .results import Result
@@ -33,8 +37,7 @@ from .results import Result
 
 logger = logging.getLogger(__name__)
 
-# The released code spreads a score from 0 to 5 over six bins (Tai et al., 2015).
-REGRESSION_BINS = 6
+NO_ANSWER = -1  # prediction for a word that was cut off; no label has this id
 
 
 def open_fine_tuned(model: str, task: Task) -> tuple[PreTrainedModel, GPT1Processor]:
@@ -73,7 +76,7 @@ def auto_class(task: Task) -> type:
     """The Auto class with the head that a task needs."""
     if task.input_format == "multiple_choice":
         return AutoModelForMultipleChoice
-    return AutoModelForSequenceClassification
+    return AutoModelForTokenClassification if task.labels == "tags" else AutoModelForSequenceClassification
 
 
 def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]:
@@ -84,26 +87,27 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
         task ([`Task`]):
             Task that the model will be fine-tuned on.
         plain_regression (`bool`, *optional*, defaults to `False`):
-            Learn a score by its squared error. By default the model predicts the released code's six bins, and the
-            score is their expected value.
+            Learn a score by its squared error, even if the task has `regression_bins`. With bins, as in the released
+            code (Tai et al., 2015), the score is their expected value.
 
     Raises:
         UsageError: if `plain_regression` is set for a task whose labels are not scores.
     """
-    if plain_regression and not task.score_range:
+    if plain_regression and task.labels != "scores":
         raise UsageError(f"plain_regression needs a task whose labels are scores, and those of {task.id} are not")
     changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
-    if task.score_range:
+    if task.labels == "scores":
         return changes | {
             "num_labels": 1,
             "id2label": {0: "score"},
             "label2id": {"score": 0},
             "problem_type": "regression",  # otherwise transformers' pipeline applies a sigmoid to the score
-            "regression_bins": None if plain_regression else REGRESSION_BINS,
+            "regression_bins": None if plain_regression else task.regression_bins,
         }
     if task.input_format == "multiple_choice":
         return changes
     return changes | {
+        "problem_type": "multi_label_classification" if task.labels == "multiple" else None,
         "num_labels": len(task.label_names),
         "id2label": dict(enumerate(task.label_names)),
         "label2id": {name: index for index, name in enumerate(task.label_names)},
@@ -121,6 +125,24 @@ def check_labels(task: Task, model: str, config: PreTrainedConfig):
         raise GPT1Error(
             f"model {model!r} was trained with the labels {recorded}, but task {task.id} has {list(task.label_names)}"
         )
+    if (kind := label_kind(config, task.input_format)) != task.labels:
+        raise GPT1Error(f"model {model!r} predicts {KINDS[kind]}, but task {task.id} has {KINDS[task.labels]}")
+
+
+def resolve_for_model(task: Task, config: PreTrainedConfig, data_dir: str | None = None) -> Task:
+    """
+    A resolved task. Labels that its file does not name are those that the model was trained with, if it was trained on
+    this task, so that its training rows need not be available.
+    """
+    record = trained_on(config)
+    is_own = record.get("task") == task.id and "label_kind" in record
+    kind, names = record.get("label_kind"), tuple(record.get("labels", ()))
+    if is_own and not task.is_complete and task.labels in (None, kind) and task.label_names in ((), names):
+        scores = {"score_range": task.score_range or (-math.inf, math.inf)}
+        classes = {"label_names": names, "label_ids": task.label_ids or record["label_ids"]}
+        metric = task.metric or LABEL_METRICS[kind][0]
+        task = replace(task, labels=kind, metric=metric, **(scores if kind == "scores" else classes))
+    return task.resolved(data_dir)
 
 
 def load_scored(
@@ -160,45 +182,93 @@ def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dat
     """
     Turn rows in canonical columns into `input_ids`, `attention_mask`, `label` and `truncated`.
 
-    In the similarity and multiple-choice formats each row has several sequences. Truncated and empty texts are counted
-    in one warning.
+    In the similarity and multiple-choice formats each row has several sequences. In the token-classification format
+    each row also has `word_ends`, and `label` has a number for each token. Truncated and empty texts are counted in
+    one warning.
     """
+    has_words = processor.input_format == "token_classification"
     with reading_bars(len(rows)):
         encoded = rows.map(
             processor,
-            fn_kwargs={"max_length": max_length, "return_truncated": True},
+            fn_kwargs={"max_length": max_length, "return_truncated": True, "return_word_ends": has_words},
             batched=True,
             remove_columns=[name for name in rows.column_names if name != "label"],
             keep_in_memory=True,
             load_from_cache_file=False,
             desc="encoding",
         )
+        if has_words and "label" in rows.column_names:
+            encoded = encoded.map(_tag_tokens, keep_in_memory=True, load_from_cache_file=False, desc="tagging")
     processor.warn(len(rows), sum(encoded["truncated"]), processor.count_empty(rows))
     return encoded
 
 
-def decide(task: Task, logits: np.ndarray) -> np.ndarray:
+def _tag_tokens(row: dict[str, Any]) -> dict[str, list[int]]:
+    """
+    A row's tags as one number for each token.
+
+    The tag of a word is at its last token. The model reads from left to right, so that only there has it seen the
+    whole word. (BERT's habit, the first token, would have it tag a word by its first letters.)
+    """
+    labels = [IGNORED] * len(row["input_ids"])
+    for end, tag in zip(row["word_ends"], row["label"], strict=True):
+        if end >= 0:
+            labels[end] = tag
+    return {"label": labels}
+
+
+# Kind of labels -> what a model predicts, in an error.
+KINDS = {
+    "classes": "one class a row",
+    "multiple": "several labels a row",
+    "scores": "a score a row",
+    "tags": "a tag for each word",
+}
+
+
+def label_kind(config: PreTrainedConfig, input_format: str | None) -> str:
+    """Kind of labels ([`Task`]) that a fine-tuned model predicts."""
+    if input_format == "token_classification":
+        return "tags"
+    if input_format == "multiple_choice":
+        return "classes"
+    if config.regression_bins or config.problem_type == "regression" or config.num_labels == 1:
+        return "scores"
+    return "multiple" if config.problem_type == "multi_label_classification" else "classes"
+
+
+def decide(kind: str | None, logits: np.ndarray) -> np.ndarray:
     """
     Turn logits into predictions.
 
     Args:
-        task ([`Task`]):
-            Task that the logits are for.
-        logits (`np.ndarray` of shape `(n, classes)`, `(n, choices)` or, for scores, `(n, 1)`):
+        kind (`str`):
+            Kind of labels, see [`Task`].
+        logits (`np.ndarray` of shape `(..., classes)`, `(n, choices)` or, for scores, `(n, 1)`):
             Output of the task head.
 
     Returns:
-        `np.ndarray` of shape `(n,)`: class ids, or scores.
+        `np.ndarray` of shape `(...)`: class ids, or scores; of several labels a row, of shape `(n, classes)`: 1 for
+        each label with a probability of at least 0.5, else 0.
     """
-    return logits[:, 0] if task.score_range else logits.argmax(-1)
+    if kind == "scores":
+        return logits[..., 0]
+    return (logits >= 0).astype(int) if kind == "multiple" else logits.argmax(-1)
+
+
+def probabilities(kind: str | None, logits: np.ndarray) -> np.ndarray:
+    """Logits as `scores` of predictions: a probability for each class or choice, or the predicted score."""
+    if kind == "scores":
+        return logits
+    return expit(logits) if kind == "multiple" else softmax(logits, axis=-1)
 
 
 @torch.no_grad()
-def predict(
-    model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
-) -> list[dict[str, Any]]:
+def row_logits(
+    model: PreTrainedModel, processor: GPT1Processor, encoded: Dataset, batch_size: int
+) -> list[np.ndarray]:
     """
-    Predict a split. Several processes share the rows, and each process returns all predictions.
+    Logits of each row of [`encode_rows`], in fp64. Several processes share the rows, and each process returns all.
 
     This does not use `Trainer.predict`, whose output depends on a dozen training settings.
 
@@ -207,33 +277,85 @@ def predict(
             Fine-tuned model, on the device to run on.
         processor ([`GPT1Processor`]):
             Processor that encoded the rows.
-        task ([`Task`]):
-            Task that the rows belong to.
-        rows, encoded (`Dataset`):
-            Rows in canonical columns, and the output of [`encode_rows`] for them.
+        encoded (`Dataset`):
+            Output of [`encode_rows`].
         batch_size (`int`):
             Rows in a forward pass.
 
     Returns:
-        list of `dict`, one for each row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each
-        class or choice, or the predicted score), `truncated` and, if the split has subsets, `subset`.
+        list of `np.ndarray` of shape `(classes,)`, `(choices,)` or `(1,)` for scores; of a model of words, of shape
+        `(words, classes)`, NaN for a word that was cut off.
     """
     model.eval()
-    token_ids, parts = encoded.select_columns("input_ids"), []
-    with PartialState().split_between_processes(token_ids) as share:
-        for batch in DataLoader(share, batch_size, collate_fn=GPT1DataCollator(processor)):
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
-            parts.append(logits.float().cpu().numpy())
-    logits = np.concatenate(gather_object(parts)).astype(np.float64)
-    if n_bad := int((~np.isfinite(logits)).any(-1).sum()):
+    has_words = "word_ends" in encoded.column_names
+    columns = encoded.select_columns(["input_ids", "word_ends"] if has_words else "input_ids")
+    collator, found = GPT1DataCollator(processor), []
+    with PartialState().split_between_processes(columns) as share:
+        for rows in DataLoader(share, batch_size, collate_fn=list):
+            batch = collator(rows)
+            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float().cpu()
+            if has_words:
+                starts = batch["attention_mask"].argmax(-1).tolist()  # of padding on the left
+                found += [
+                    _of_words(own, row["word_ends"], s) for own, row, s in zip(logits, rows, starts, strict=True)
+                ]
+            else:
+                found += list(logits.numpy().astype(np.float64))
+    return gather_object(found)
+
+
+def _of_words(logits: torch.Tensor, word_ends: list[int], start: int) -> np.ndarray:
+    """The logits `(words, classes)` at the last token of each word."""
+    ends = torch.tensor(word_ends)
+    found = logits[(ends + start).clamp(min=0)].double()
+    found[ends < 0] = math.nan
+    return found.numpy()
+
+
+def word_answers(logits: np.ndarray) -> tuple[list[int], list[list[float] | None]]:
+    """Predictions and scores of a row's words, from logits of shape `(words, classes)`; NaN is no answer."""
+    has_answer = np.isfinite(logits).all(-1)
+    predictions = np.where(has_answer, decide("tags", logits), NO_ANSWER)
+    scores = probabilities("tags", logits).tolist()
+    return predictions.tolist(), [own if answered else None for own, answered in zip(scores, has_answer, strict=True)]
+
+
+def predict(
+    model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
+) -> list[dict[str, Any]]:
+    """
+    Predict a split; see [`row_logits`].
+
+    Args:
+        task ([`Task`]):
+            Task that the rows belong to.
+        rows, encoded (`Dataset`):
+            Rows in canonical columns, and the output of [`encode_rows`] for them.
+
+    Returns:
+        list of `dict`, one for each row: `id`, `label` (−1 if hidden), `prediction`, `scores` (a probability for each
+        class or choice, or the predicted score), `truncated` and, if the split has subsets, `subset`. With several
+        labels a row, `label` and `prediction` have a 0 or 1 for each label name, as `scores` have a probability. With
+        tags, `label`, `prediction` and `scores` have an entry for each word; a word that was cut off has the
+        prediction −1 and no scores (`null`).
+    """
+    logits = row_logits(model, processor, encoded, batch_size)
+    if task.labels == "tags":
+        predictions, scores = zip(*map(word_answers, logits), strict=True)
+        whole = [own[np.array(ends) >= 0] for own, ends in zip(logits, encoded["word_ends"][:], strict=True)]
+        n_bad = sum(not np.isfinite(own).all() for own in whole)
+    else:
+        stacked = np.stack(logits)
+        predictions = decide(task.labels, stacked).tolist()
+        scores = probabilities(task.labels, stacked).tolist()
+        n_bad = int((~np.isfinite(stacked)).any(-1).sum())
+    if n_bad:
         logger.warning(f"{n_bad} of {len(rows)} rows of task {task.id} have predictions that are NaN or infinite")
-    predictions = decide(task, logits).tolist()
-    scores = logits if task.score_range else softmax(logits, axis=-1)
     columns = {
         "id": rows["idx"][:],
         "label": rows["label"][:],
         "prediction": predictions,
-        "scores": scores.tolist(),
+        "scores": scores,
         "truncated": encoded["truncated"][:],
     }
     if "subset" in rows.column_names:
@@ -266,10 +388,8 @@ def task_results(
     Returns:
         list of [`Result`]; empty if labels of the split are hidden.
     """
-    labels = np.array([row["label"] for row in predictions])
-    if (labels < 0).any():
+    if any(task.is_hidden(row["label"]) for row in predictions):
         return []
-    answers = np.array([row["prediction"] for row in predictions])
     subsets = np.array([row.get("subset") for row in predictions])
     parts = task.parts(split) if "subset" in predictions[0] else {split: None}
     selected = {name: np.array([subset in (None, own) for own in subsets]) for name, subset in parts.items()}
@@ -289,6 +409,12 @@ def task_results(
         n_rows = int(selected[name].sum())
         n_whole = n_rows if details.get("sample") else task.sizes.get(name, n_rows)
         own_details = details if n_whole == n_rows else {**details, "rows_of_split": n_whole}
+        chosen = [row for row, is_in in zip(predictions, selected[name], strict=True) if is_in]
+        answers, labels = (_values(task, chosen, column) for column in ("prediction", "label"))
+        if task.labels == "tags":
+            own_details = {**own_details, "n_words": len(answers)}
+            if n_cut := int((answers == NO_ANSWER).sum()):
+                own_details["n_words_cut"] = n_cut
         for metric in (task.metric, *task.other_metrics):
             is_main = metric == task.metric
             results.append(
@@ -296,7 +422,7 @@ def task_results(
                     task=task.id,
                     split=name,
                     metric=metric,
-                    value=round(score(metric, answers[selected[name]], labels[selected[name]]), 2),
+                    value=round(score(metric, answers, labels), 2),
                     n_examples=n_rows,
                     paper=paper if is_main else None,
                     model=model,
@@ -306,6 +432,12 @@ def task_results(
                 )
             )
     return results
+
+
+def _values(task: Task, rows: list[dict[str, Any]], column: str) -> np.ndarray:
+    """Labels or predictions as an array of shape `(rows,)`, `(rows, label names)` or, of tags, `(words,)`."""
+    values = [row[column] for row in rows]
+    return np.array([tag for tags in values for tag in tags] if task.labels == "tags" else values)
 
 
 def write_predictions(output_dir: str | Path, predictions: dict[str, list[dict[str, Any]]]):

@@ -163,15 +163,16 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
     own = [result for result in results if result.seed == seed]
     seeds = sorted({result.seed for result in results})
     details = own[0].details
-    is_local = local_copy(task.dataset, args.data_dir) is not None
+    is_local = not task.dataset or local_copy(task.dataset, args.data_dir) is not None
     base, on_hub = base_name(args.model)
     adapter = {"base": base, "on_hub": on_hub} if adapter_base(str(folder)) else None
-    head = "ForMultipleChoice" if task.input_format == "multiple_choice" else "ForSequenceClassification"
+    heads = {"multiple_choice": "ForMultipleChoice", "token_classification": "ForTokenClassification"}
+    head = heads.get(task.input_format, "ForSequenceClassification")
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
         pipeline_tag=pipeline_tag(PIPELINES[head], task.input_format, adapter),
-        datasets=None if args.sample else [task.dataset],
+        datasets=None if args.sample or not task.dataset else [task.dataset],
         base_model=base if on_hub and not args.from_scratch else None,
         **library(config, adapter, hub_word(task.id)),
         metrics=list(dict.fromkeys(HUB_METRICS.get(result.metric, result.metric) for result in own)),
@@ -197,7 +198,7 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
         sample=args.sample,
         local_copy=is_local,
         details=details,
-        labels=[] if task.score_range or head == "ForMultipleChoice" else list(task.label_names),
+        labels=[] if task.labels == "scores" or head == "ForMultipleChoice" else list(task.label_names),
         settings={
             **shown_settings(args, (*FINETUNE_SETTINGS, *(LORA_SETTINGS if args.peft else ()))),
             "seed": seed,
@@ -223,7 +224,7 @@ def _task_evaluation(task: Task, result: Result, is_sample: bool, is_local: bool
     spread = _spread(result)
     return EvalResult(
         task_type=pipeline,
-        dataset_type=f"{hub_word(task.id)}-sample" if is_sample else task.dataset,
+        dataset_type=f"{hub_word(task.id)}-sample" if is_sample else task.dataset or hub_word(task.source),
         dataset_name=f"{task.id} (a sample in gpt1_hf)" if is_sample else task.id,
         dataset_config=None if is_sample else task.config,
         dataset_split=plain(result.split),

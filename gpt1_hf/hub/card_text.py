@@ -52,6 +52,7 @@ EXAMPLES = {
     "entailment": 'premise="An old man sleeps in the sun.", hypothesis="Somebody is asleep."',
     "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
     "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
+    "token_classification": 'words=["Anna", "packed", "a", "tent", "."]',
 }
 CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
 

@@ -273,19 +273,25 @@ def parse_lists(rows: Dataset, column: str, place: Place) -> Dataset:
     check_no_gaps(rows, column, place, is_label=False)
     lists = []
     for index, cell in enumerate(rows[column][:]):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                found = parse(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(found, list):
-                break
-        else:
+        found = parse_list(cell)
+        if found is None:
             raise GPT1Error(
                 f'{place}: {place.row(index)}, column {column!r}: {cell[:60]!r} is not a list, such as ["a", "b"]'
             )
-        lists.append([value if isinstance(value, str) else str(value) for value in found])
+        lists.append(found)
     return _replace_column(rows, column, lists)
+
+
+def parse_list(cell: str) -> list[str] | None:
+    """A list from the text of a cell, written as JSON or as Python; `None` if it is no list."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list):
+            return [value if isinstance(value, str) else str(value) for value in found]
+    return None
 
 
 def check_label_type(rows: Dataset, column: str, place: Place):

@@ -36,6 +36,8 @@ RANGES = {
     "num_train_epochs": (POSITIVE, NO_LIMIT),
     "max_steps": (-1, NO_LIMIT),
 }
+# Settings of fine-tuning that describe `train_file`.
+ABOUT_TRAIN_FILE = ("validation_file", "input_format", "text_column", "label_column", "choices_column")
 # Settings of `TrainingArguments` with which a run would fail, sometimes after hours, or silently do something else:
 # when they are refused, and why.
 REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
@@ -198,7 +200,43 @@ class GPT1TrainingArguments(TrainingArguments):
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
-    task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2; or all."})
+    task: str | None = field(
+        default=None, metadata={"help": "Task id, such as cola or sst2; or all; or a YAML file that describes a task."}
+    )
+    train_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Fine-tune on your own rows, instead of --task: a .csv, .tsv, .jsonl, .json or .parquet file."
+        },
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "Rows to score, with --train_file. Default: 10 %% of the training rows are held out."},
+    )
+    input_format: str | None = field(
+        default=None,
+        metadata={
+            "help": "What a row of --train_file is: classification (a text), entailment (a pair in order), similarity "
+            "(a pair in any order), multiple_choice, or token_classification (words). Default: classification.",
+            "choices": ["classification", "entailment", "similarity", "multiple_choice", "token_classification"],
+        },
+    )
+    text_column: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the text in --train_file; two columns for a pair, or for document and question. "
+            "Default: text; premise hypothesis; text_a text_b; document; words."
+        },
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the label in --train_file. Default: label."}
+    )
+    choices_column: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the lists of choices in --train_file, or one column for each choice. Default: choices."
+        },
+    )
     model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
     from_scratch: bool = field(
         default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
@@ -268,13 +306,32 @@ class FinetuneArguments(GPT1TrainingArguments):
             raise UsageError("lora_r, lora_alpha and lora_dropout apply to LoRA only: give --peft lora, too")
         if self.peft and self.from_scratch:
             raise UsageError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
-        self.output_dir = self.output_dir or f"runs/{self.task}"
+        self._check_own_data()
+        self.output_dir = self.output_dir or f"runs/{self._task_name()}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
             raise UsageError(f"the adapter needs its base model, {self.model}, kept: use another --output_dir")
         refuse(self)
         if self.push_to_hub and self.seeds > 1:
             raise UsageError("push_to_hub is for one seed: push the run that you choose with `gpt1 push` afterwards")
         super().__post_init__()
+
+    def _check_own_data(self):
+        for name in ("text_column", "choices_column"):  # a YAML file may give one name without brackets
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, str) else value)
+        if self.task and self.train_file:
+            raise UsageError("give either --task or --train_file, not both; a task's YAML file names its files")
+        given = [name for name in ABOUT_TRAIN_FILE if getattr(self, name) is not None]
+        if given and not self.train_file:
+            raise UsageError(f"--{given[0]} describes the rows of --train_file: give --train_file, or drop it")
+        if self.train_file and self.sample:
+            raise UsageError("--sample is of the built-in tasks: drop it, or give --task instead of --train_file")
+
+    def _task_name(self) -> str:
+        """Name of the task in the default `output_dir`."""
+        if self.train_file:
+            return Path(self.train_file).stem
+        return Path(self.task).stem if str(self.task).endswith((".yaml", ".yml")) else str(self.task)
 
 
 @dataclass(repr=False)  # the base class's hides tokens

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIG
 
 from ..checkpoints.loading import new_model, open_config, open_model, open_tokenizer
 from ..checkpoints.lora import add_lora, save_adapter
-from ..console import interruptible, note
+from ..console import interruptible, note, silent
+from ..data.batching import IGNORED
 from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError
 from ..evaluation.metrics import score
@@ -36,7 +38,7 @@ from ..files import writing
 from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
 from ..processing_gpt1 import GPT1Processor
-from ..tasks import Task, load_task
+from ..tasks import Task, load_task, task_from_files
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
 from .exact_resume import resume_point, save_rest, save_whole
@@ -73,12 +75,12 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     Raises:
         GPT1Error: if task, model or data are missing or do not fit together, or every seed has failed.
     """
-    if not args.task:
-        raise UsageError("fine-tuning needs --task, such as cola or sst2")
-    task = load_task(args.task)
-    check_supervised(task)
-    check_metric(args, () if args.prediction_loss_only else (task.metric,))
     is_main = args.process_index == 0
+    task = open_task(args)
+    check_supervised(task)
+    with nullcontext() if is_main else silent():
+        task = task.resolved(args.data_dir)
+    check_metric(args, () if args.prediction_loss_only else (task.metric,))
     facts = finetuning_facts(args, task)
     runs = [RunFolder.of_finetuning(own_args, facts) for own_args in args_of_each_seed(args)]
     finished = {run.args.seed: run.finished_results() for run in runs} if resume or len(runs) > 1 else {}
@@ -118,6 +120,22 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
     return results
 
 
+def open_task(args: FinetuneArguments) -> Task:
+    """The task of `--task`, or of `--train_file` and the settings that describe it."""
+    if args.train_file:
+        return task_from_files(
+            args.train_file,
+            args.validation_file,
+            args.input_format or "classification",
+            args.text_column,
+            args.label_column or "label",
+            args.choices_column,
+        )
+    if not args.task:
+        raise UsageError("fine-tuning needs --task, such as cola or sst2, or --train_file")
+    return load_task(args.task)
+
+
 def args_of_each_seed(args: FinetuneArguments) -> list[FinetuneArguments]:
     """Settings of each run. Several seeds have a folder each."""
     if args.seeds == 1:
@@ -142,7 +160,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
         rows.update(load_scored(task, args.data_dir, args.sample))
-    if -1 in rows["train"].unique("label"):
+    if task.labels in ("classes", "scores") and any(map(task.is_hidden, rows["train"].unique("label"))):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
@@ -199,14 +217,14 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
     tokenizer = processor.tokenizer
     digests = {split: rows_digest(rows[split]) for split in rows}
     train_digest, tokenizer_id = digests.pop("train"), tokenizer_digest(tokenizer)
-    is_from_hub = not args.sample and local_copy(task.dataset, args.data_dir) is None
+    is_from_hub = task.dataset and not args.sample and local_copy(task.dataset, args.data_dir) is None
     record = {
         "task": task.id,
         "task_version": task.version,
         "input_format": task.input_format,
         "labels": list(task.label_names),
         "tokenizer": tokenizer_id,
-        "dataset": task.dataset,
+        "dataset": task.source,
         "revision": task.revision if is_from_hub else None,
         "sample": args.sample,
         "rows": len(rows["train"]),
@@ -215,6 +233,8 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         "max_length": args.max_length,
         "seed": args.seed,
     }
+    if not task.built_in:
+        record |= {"label_kind": task.labels, "label_ids": task.label_ids, "columns": task.columns}
     run.training.content |= {"training rows": train_digest, "tokenizer": tokenizer_id}
     config = open_config(
         args.model,
@@ -228,6 +248,8 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
+    if task.labels == "tags" and config.model_type == "gpt1_lstm":
+        raise UsageError(f"task {task.id} has a tag for each word, and the LSTM has no head for it: use a GPT-1")
     # Saved with the tokenizer, so that everything that uses it cuts where training did.
     tokenizer.model_max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, tokenizer.model_max_length) for split in rows}
@@ -360,8 +382,15 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
 
 
 def compute_metrics(task: Task, prediction: EvalPrediction) -> dict[str, float]:
-    """The task's metric, for the Trainer's logs and its choice of the best checkpoint."""
-    return {task.metric: score(task.metric, decide(task, prediction.predictions), prediction.label_ids)}
+    """
+    The task's metric, for the Trainer's logs and its choice of the best checkpoint. Words that were cut off are left
+    out here, whose number is the same for every checkpoint.
+    """
+    answers, labels = decide(task.labels, prediction.predictions), prediction.label_ids
+    if task.labels == "tags":
+        is_word = labels != IGNORED
+        answers, labels = answers[is_word], labels[is_word]
+    return {task.metric: score(task.metric, answers, labels)}
 
 
 __all__ = ["finetune"]

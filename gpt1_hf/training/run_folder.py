@@ -14,11 +14,12 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,10 @@ LEFT_OUT_OF_PLAN_HASH = (
     "logging_steps",
     "resume_from_checkpoint",
 )
-# 2. The results of a finished run count whatever these are.
+# 2. The results of a finished run count whatever these are. Those of a `train_file` are in the facts, see
+#    [`finetuning_facts`].
 NEUTRAL = (
+    "train_file|validation_file|input_format|text_column|label_column|choices_column|"
     "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|tokens_dir|project|push_to_hub|hub_.*|report_to|"
     "resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
 )
@@ -71,6 +74,27 @@ NEUTRAL_IN_TRAINING = (
     "greater_is_better|debug|restore_callback_states.*|enable_jit_checkpoint|use_c.*|tf32|torch_.*|(use_)?liger_.*|"
     "(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|"
     "auto_find_batch_size"
+)
+
+
+# Fields of a task on a user's own data that its results depend on.
+DESCRIPTION = (
+    "dataset",
+    "config",
+    "revision",
+    "input_format",
+    "columns",
+    "label_column",
+    "labels",
+    "label_names",
+    "label_ids",
+    "score_range",
+    "regression_bins",
+    "drop_unlabelled",
+    "validation_share",
+    "metric",
+    "other_metrics",
+    "scored_splits",
 )
 
 
@@ -158,7 +182,10 @@ class RunFolder:
     @classmethod
     def of_finetuning(cls, args: TrainingArguments, facts: dict[str, Any]) -> "RunFolder":
         """A fine-tuning run; `facts` are [`finetuning_facts`]."""
-        return cls(args, FINETUNING_SETTINGS, Identity(args, NEUTRAL, facts), training_identity(args))
+        training = training_identity(args)
+        if "task" in facts:
+            training.content["task"] = facts["task"]
+        return cls(args, FINETUNING_SETTINGS, Identity(args, NEUTRAL, facts), training)
 
     @property
     def path(self) -> Path:
@@ -247,10 +274,13 @@ def finetuning_facts(args: TrainingArguments, task: Task) -> dict[str, Any]:
     Facts about a fine-tuning run that its results depend on. All seeds share them.
 
     `weights` is a digest of a model in a folder, which may be trained again, and `data` one of a local copy of the
-    task's files. Both are `None` for the Hub, where revisions are fixed.
+    task's files. Both are `None` for the Hub, where revisions are fixed. A task on a user's own data has its name and
+    its description here, wherever they come from, and a digest of each of its files.
     """
     weights = sorted(Path(model_path(args.model)).glob("*.safetensors"))
-    data, folder = [], None if args.sample else local_copy(task.dataset, args.data_dir)
+    data, folder = [], None
+    if task.dataset and not args.sample:
+        folder = local_copy(task.dataset, args.data_dir)
     if folder is not None:
         if task.config and (folder / task.config).is_dir():
             folder = folder / task.config
@@ -260,7 +290,22 @@ def finetuning_facts(args: TrainingArguments, task: Task) -> dict[str, Any]:
         "world_size": args.world_size,
         "task_version": task.version,
         "data": files_digest(data, folder) if folder is not None else None,
+        **({} if task.built_in else own_task_facts(task)),
     }
+
+
+def has_any_score(task: Task) -> bool:
+    """Whether a task's scores have no limits, which JSON cannot hold."""
+    return task.score_range is not None and not all(map(math.isfinite, task.score_range))
+
+
+def own_task_facts(task: Task) -> dict[str, Any]:
+    """Facts about a task on a user's own data. A fact is never `None`, which would stand for an unknown one."""
+    described = {**asdict(task), "score_range": None if has_any_score(task) else task.score_range}
+    facts = {f"the task's {name}": described[name] or "none" for name in DESCRIPTION}
+    for split, file in task.files.items():
+        facts[f"the {split} file"] = f"{Path(file).name} ({files_digest([Path(file)])})"
+    return {"task": task.id, **facts}
 
 
 def files_digest(files: list[Path], folder: Path | None = None) -> str:

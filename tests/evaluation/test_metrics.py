@@ -7,10 +7,25 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from gpt1_hf.evaluation.metrics import METRICS, accuracy, compute, f1, matthews_correlation, pearson, score, spearman
+from gpt1_hf.evaluation.metrics import (
+    METRICS,
+    accuracy,
+    compute,
+    f1,
+    f1_micro,
+    matthews_correlation,
+    pearson,
+    score,
+    spearman,
+)
 
 
 CORRELATIONS = ("pearson", "spearman")
+
+
+def shaped(metric: str, values) -> np.ndarray:
+    """Values as the metric takes them: with a column for each label where a row may have several."""
+    return np.array(values)[:, None] if metric == "f1_micro" else np.array(values)
 
 
 @pytest.fixture(params=range(5))
@@ -36,6 +51,22 @@ def test_f1_equals_scikit_learns_for_class_1(answers):
     assert f1(predictions, labels) == pytest.approx(f1_score(labels, predictions, pos_label=1, average="binary"))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_f1_of_several_labels_equals_scikit_learns_over_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    predictions, labels = rng.integers(0, 2, (50, 4)), rng.integers(0, 2, (50, 4)).astype(float)
+    assert f1_micro(predictions, labels) == pytest.approx(f1_score(labels.ravel(), predictions.ravel()))
+    assert score("f1_micro", predictions, labels) == pytest.approx(
+        100 * f1_score(labels, predictions, average="micro")
+    )
+
+
+def test_f1_of_several_labels_is_0_where_none_is_predicted():
+    assert score("f1_micro", np.zeros((3, 2)), np.ones((3, 2))) == 0.0
+    with pytest.raises(ValueError, match="f1_micro needs as many predictions as labels"):
+        compute("f1_micro", np.zeros(3), np.zeros(3))
+
+
 def test_class_metrics_by_hand():
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 1])
     predictions = np.array([1, 1, 0, 1, 0, 1, 0, 1])
@@ -59,14 +90,14 @@ def test_correlations_by_their_definition(seed):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_right_is_100(metric):
-    labels = np.array([0, 1, 1, 0, 1])
+    labels = shaped(metric, [0, 1, 1, 0, 1])
     assert score(metric, labels, labels) == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_all_wrong(metric):
-    labels = np.array([0, 1, 1, 0, 1])
-    worst = 0.0 if metric in ("accuracy", "f1") else -100.0
+    labels = shaped(metric, [0, 1, 1, 0, 1])
+    worst = 0.0 if metric in ("accuracy", "f1", "f1_micro") else -100.0
     assert score(metric, 1 - labels, labels) == pytest.approx(worst)
 
 
@@ -97,7 +128,7 @@ def test_constant_scores_give_a_correlation_of_0_with_a_warning(metric, caplog):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("metric", METRICS)
 def test_nan_and_infinite_predictions_give_0_with_a_warning(metric, bad, caplog):
-    assert score(metric, np.array([0.0, bad, 1.0]), np.array([0.0, 1.0, 1.0])) == 0.0
+    assert score(metric, shaped(metric, [0.0, bad, 1.0]), shaped(metric, [0.0, 1.0, 1.0])) == 0.0
     assert "1 of 3 predictions are NaN or infinite" in caplog.text
 
 
@@ -108,19 +139,19 @@ def test_constant_labels_give_matthews_0():
 @pytest.mark.parametrize("metric", METRICS)
 def test_varied_predictions_give_no_warning(metric, answers, caplog):
     with caplog.at_level(logging.WARNING):
-        score(metric, *answers)
+        score(metric, *(shaped(metric, values) for values in answers))
     assert not caplog.records
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_lists_give_the_same_as_arrays(metric, answers):
-    predictions, labels = answers
+    predictions, labels = (shaped(metric, values) for values in answers)
     assert score(metric, predictions.tolist(), labels.tolist()) == score(metric, predictions, labels)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_result_is_a_plain_float(metric, answers):
-    assert type(score(metric, *answers)) is float
+    assert type(score(metric, *(shaped(metric, values) for values in answers))) is float
 
 
 @pytest.mark.parametrize("metric", METRICS)
