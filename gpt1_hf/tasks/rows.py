@@ -244,8 +244,10 @@ def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
         if not missing:
             return layout
         missing_of.append(missing)
-    missing = min(missing_of, key=len)
-    raise GPT1Error(f"{place}: column {missing[0]!r} is missing; the file has {', '.join(rows.column_names)}")
+    first = min(missing_of, key=len)[0]
+    near = [name for name in rows.column_names if name.strip().casefold() == first.strip().casefold()]
+    ending = f"; did you mean {near[0]!r}?" if near else ""
+    raise GPT1Error(f"{place}: column {first!r} is missing; the file has {', '.join(rows.column_names)}{ending}")
 
 
 def list_columns(task: TaskSpec, layout: Layout) -> list[str]:
@@ -309,7 +311,9 @@ def check_one_type(rows: Dataset, column: str, place: Place):
     values = rows[column][:]
     first = next((JSON_TYPES[type(value)] for value in values if value is not None), None)
     for index, value in enumerate(values):
-        if value is not None and JSON_TYPES[type(value)] != first:
+        if value is None or value != value:
+            raise GPT1Error(f"{place}: {place.row(index)} has no {column!r}")
+        if JSON_TYPES[type(value)] != first:
             raise GPT1Error(
                 f"{place}: {place.row(index)}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the "
                 f"rows before hold {first}: give the column one type"
