@@ -345,13 +345,13 @@ class TestFolders:
         (tmp_path / "train.JSONL").write_bytes(ROWS)
         (tmp_path / "README.md").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
-        assert not caplog.text  # a card is no text that was forgotten
+        assert not caplog.text  # a card is not a forgotten text
         (tmp_path / "more.txt").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
         assert ": only files of rows are read; skipped: more.txt" in caplog.text
 
     @pytest.mark.parametrize("name", ["a.md", "a.pdf", "a"])
-    def test_a_folder_or_file_of_another_kind_names_what_is_read(self, tmp_path, name):
+    def test_an_unknown_kind_of_folder_or_file_names_the_readable_kinds(self, tmp_path, name):
         (tmp_path / name).write_text("text")
         with pytest.raises(GPT1Error, match=rf"\(it holds {name}\): give a .txt file, a folder of them, or rows"):
             list(read_documents(str(tmp_path)))

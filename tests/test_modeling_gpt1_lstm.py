@@ -64,7 +64,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def assert_same_gradients(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name in theirs:
-        # The softmax over answers does not see what is added to every score.
+        # The softmax over answers ignores a constant added to every score.
         assert theirs[name].abs().max() > 1e-4 or theirs[name].shape == (1,), name
         assert_close(ours[name], theirs[name], **CLOSE, msg=lambda message, name=name: f"{name}: {message}")
 

@@ -146,7 +146,7 @@ def test_similarity_reads_both_orders(saved):
 
 @pytest.mark.parametrize("bins", [None, 6])
 @pytest.mark.parametrize("problem_type", [None, "regression"])
-def test_a_score_stays_as_it_is(saved, bins, problem_type):
+def test_a_score_is_returned_unchanged(saved, bins, problem_type):
     settings = {"num_labels": 1, "id2label": {0: "score"}, "regression_bins": bins, "problem_type": problem_type}
     folder = saved(GPT1ForSequenceClassification, "similarity", std=0.2, **settings)
     rate = pipeline("text-classification", model=folder, device="cpu")

@@ -227,9 +227,9 @@ def test_results_of_any_name_are_written_read_and_reported(rows, junk):
         for name, content in (("run", [dataclasses.asdict(row) for row in rows]), ("junk", junk)):
             (Path(folder) / name).mkdir()
             (Path(folder) / name / RESULTS).write_text(json.dumps(content, default=str, skipkeys=True))
-        records = collect(folder)
-        report = build(records, rows[0].model)
-    found = [result for record in records for result in record.results]
+        collected = collect(folder)
+        report = build(collected, rows[0].model)
+    found = [result for run in collected for result in run.results]
     assert [(one.task, one.model, repr(one.value)) for one in found][: len(rows)] or not rows
     assert_tables_hold(report.markdown())
     assert_tables_hold(Table("title", ["a", "b"], [[one.task, one.model] for one in rows]).markdown())
@@ -250,7 +250,7 @@ def test_a_card_of_any_name_has_metadata_that_reads_back_and_whole_tables(base_m
 
 
 def own_columns(task) -> dict[str, list]:
-    """Columns of three good rows, as the task's files name them."""
+    """Columns of three valid rows, with the names of the task's files."""
     label = {task.label_column: list(task.label_ids or range(len(task.label_names) or 3))[:1] * 3}
     texts = {}
     for name, own in task.columns.items():
@@ -293,7 +293,7 @@ def test_rows_of_any_columns_are_those_of_the_task_or_refused(data, task):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Good files of CoLA in each format, and a cache of their own for what is read."""
+    """Valid files of CoLA in each format, with a separate cache."""
     rows = {"sentence": ["It is so.", 'It \u00e9 not,\n"so".'] * 4, "label": [1, 0] * 4, "idx": list(range(8))}
     folder = tmp_path_factory.mktemp("files")
     pq.write_table(pa.table(rows), folder / "x.parquet")

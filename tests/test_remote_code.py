@@ -65,7 +65,7 @@ CLASSES = {
 }
 CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}}
 CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
-# Folder -> what is loaded from it. Multiple choice has a head of another width than a classifier.
+# Folder -> classes to load from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {
     "base": list(AUTOS),
     "lm": list(AUTOS),
@@ -82,8 +82,8 @@ TEXT = "the old lady spoke gently"
 PAIR = {"text": ROW["premise"], "text_pair": ROW["hypothesis"]}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# Runs in an interpreter that cannot import the package. Its arguments are the folder of folders, where to save again,
-# and where the package lies, which at the end it imports after all.
+# Runs in an interpreter that cannot import the package. Its arguments are the folder of the saved folders, the folder
+# to save into, and the package's location. At the end, the script imports the package.
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
@@ -203,7 +203,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stranger(folders, tmp_path_factory) -> dict:
-    """What a process without the package reports of the folders; `saved` is where it saved everything again."""
+    """Report of a process without the package on the folders. It saved everything again into `saved`."""
     work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
     report = run_without_package(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
     assert report["imported"] == []

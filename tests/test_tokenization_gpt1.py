@@ -64,7 +64,7 @@ def pieces(tokenizer, text: str) -> list[str]:
 
 
 def words(tokenizer, text: str) -> list[str]:
-    """The words that a text is split into, whatever the vocabulary makes of them."""
+    """The words that a text is split into, independent of the vocabulary."""
     backend = tokenizer.backend_tokenizer
     return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
 
@@ -176,7 +176,7 @@ class TestOriginalVocabulary:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as huggingface.co does for the two files of one repository."""
+    """Answers like huggingface.co for the two files of one repository."""
 
     files: dict[str, bytes] = {}
     asked: list[str] = []
@@ -203,7 +203,7 @@ class Hub(BaseHTTPRequestHandler):
 class TestHub:
     @pytest.fixture
     def convert(self, tmp_path):
-        """Run `gpt1 tokenizer convert SOURCE` in a process of its own, against the local Hub."""
+        """Run `gpt1 tokenizer convert SOURCE` in a separate process, with the local Hub."""
         vocab = {token: i for i, token in enumerate(["<unk>", "h", "i", "h</w>", "i</w>", "hi</w>"])}
         path = "/someone/gpt/resolve/main"
         Hub.files = {
@@ -523,7 +523,9 @@ class TestDecoding:
         assert theirs.decode(original(READABLE[0])["input_ids"]) == " " + READABLE[0]
 
     def test_held_out_novels(self, data_dir, pytestconfig):
-        """96.1 % of paragraphs come back letter by letter, and all but one of ten thousand as the same ids."""
+        """
+        96.1 % of paragraphs are restored letter by letter, and all but one of ten thousand encode to the same ids.
+        """
         pandas, ftfy = pytest.importorskip("pandas"), pytest.importorskip("ftfy")
         tokenizer = AutoTokenizer.from_pretrained(model_path("gpt1-tiny"), trust_remote_code=False)
         novels = pandas.read_parquet(Path(data_dir) / "books" / "validation-00000-of-00001.parquet")["text"]
@@ -536,7 +538,7 @@ class TestDecoding:
         same = [text.strip() == wanted for text, wanted in zip(texts, expected, strict=True)]
         assert sum(same) / len(same) > 0.955
 
-        # spaCy parts "mr." and keeps "Mr.": only text that is in lower case can come back.
+        # spaCy splits "mr." but not "Mr.": only lower-case text can be recovered.
         ids = tokenizer(expected)["input_ids"]
         back = [one == two for one, two in zip(ids, tokenizer(tokenizer.batch_decode(ids))["input_ids"], strict=True)]
         assert sum(back) / len(back) > 0.999
@@ -564,7 +566,7 @@ class TestAddedTokens:
 
     @pytest.fixture(params=["ours", "saved", "plain", "plain, saved"])
     def added(self, request, original, tmp_path):
-        """A tokenizer with added tokens: of this class or the library's, as it is or saved and loaded."""
+        """A tokenizer with added tokens: of this class or the library's, new or saved and loaded."""
 
         def add(*tokens, special_tokens: bool = False):
             original.save_pretrained(tmp_path)

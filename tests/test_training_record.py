@@ -159,16 +159,16 @@ def test_a_model_of_another_task_with_the_same_labels_is_marked_and_not_submitte
 
 def test_other_rows_give_a_warning(models, base_model, tmp_path, caplog):
     rows = load_task("sst2").load("train", sample=True)
-    records = [{"sentence": row["text"], "label": row["label"]} for row in rows]
+    own_rows = [{"sentence": row["text"], "label": row["label"]} for row in rows]
     data = tmp_path / "data" / "nyu-mll" / "glue" / "sst2"
-    write_jsonl(data / "train.jsonl", records[:20])
-    write_jsonl(data / "validation.jsonl", records[20:30])
+    write_jsonl(data / "train.jsonl", own_rows[:20])
+    write_jsonl(data / "validation.jsonl", own_rows[20:30])
     here = {"sample": False, "data_dir": str(tmp_path / "data")}
     model = fine_tuned(base_model, tmp_path / "own", "sst2", max_train_examples=None, **here)
     caplog.clear()
     score(model, tmp_path, **here)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    write_jsonl(data / "validation.jsonl", records[:20])
+    write_jsonl(data / "validation.jsonl", own_rows[:20])
     score(model, tmp_path, **here)
     assert "the rows of validation are not those that model" in caplog.text
     assert "the rows of validation are the training rows of model" in caplog.text
@@ -212,8 +212,8 @@ class TestRowsOfTheSplit:
 
     def test_of_a_local_part(self, models, tmp_path, capsys):
         rows = load_task("sst2").load("validation", sample=True)
-        records = [{"sentence": row["text"], "label": row["label"]} for row in rows]
-        write_jsonl(tmp_path / "data" / "nyu-mll" / "glue" / "sst2" / "validation.jsonl", records[:20])
+        own_rows = [{"sentence": row["text"], "label": row["label"]} for row in rows]
+        write_jsonl(tmp_path / "data" / "nyu-mll" / "glue" / "sst2" / "validation.jsonl", own_rows[:20])
         (result,) = score(models["sst2"], tmp_path, sample=False, data_dir=str(tmp_path / "data"))
         assert (result.n_examples, result.details["rows_of_split"], result.rows) == (20, 872, "20 of 872")
         assert "20 of 872" in capsys.readouterr().out

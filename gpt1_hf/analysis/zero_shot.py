@@ -357,7 +357,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         best = heuristic.best or result.paper
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
         relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
-        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
+        # The paper shows zero-shot numbers only as curves; the numbers in its tables belong to fine-tuned models.
         result = replace(result, paper=None, prior=None, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}

@@ -344,7 +344,7 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
     # With a configuration it is a task's data set, whose revision is fixed, too.
     other = "" if config else f"give another revision, {hub_id}@REVISION"
     if "scripts are no longer supported" in message:
-        # The Hub keeps a Parquet copy of most of them, on a branch of its own.
+        # The Hub keeps a Parquet copy of most of them, on a separate branch.
         parquet = "" if config else f"use its Parquet copy, {hub_id}@{PARQUET}"
         return "its repository is a script, which `datasets` no longer runs", parquet
     if is_about_files:

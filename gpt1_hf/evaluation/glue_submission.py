@@ -242,7 +242,7 @@ def _load_predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[st
                 rows += _as_diagnostic(_read_predictions(diagnostic))
             return rows, str(file)
     if not args.models:
-        raise GPT1Error(f"{file} is missing: write it with `gpt1 evaluate --split test`, or give --models")
+        raise GPT1Error(f"{file} is missing")
     folder = _model_folder(Path(args.models) / task_id)
     task = load_task(task_id)
     model, processor = open_fine_tuned(str(folder), task)

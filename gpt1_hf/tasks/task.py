@@ -22,8 +22,8 @@ class Task(TaskSpec):
         Load a split in canonical columns, plus `label` (see below), `idx` and, if its rows belong to subsets,
         `subset`.
 
-        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels a row), or a list of class
-        ids (one a word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
+        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels per row), or a list of class
+        ids (one per word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
 
         Args:
             split (`str`):

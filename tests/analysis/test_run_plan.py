@@ -206,7 +206,7 @@ def test_a_model_is_pre_trained_by_the_plan_and_reused(write_plan, capsys):
     run = Plan.read(write_plan()).runs()[0]
     assert run.kind == "pretrain" and carry_out([run]) == {} and run.state == "finished"
     assert carry_out([run]) == {}
-    assert "already finished" in capsys.readouterr().err
+    assert "finished earlier" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_small_plan_from_end_to_end(write_plan, tmp_path, capsys):
     assert "avg of 2" in text and "(2)" in text
     capsys.readouterr()
     assert main(["analyze", "ablations", "--config", path]) == 0
-    assert capsys.readouterr().err.count("already finished") == 2 + 3 * 3
+    assert capsys.readouterr().err.count("finished earlier") == 2 + 3 * 3
 
     transfer = ["analyze", "layer-transfer", "--tasks", "race"]
     tiny = ["--models_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "runs" / "transfer")]
@@ -250,9 +250,9 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
     assert run.returncode == 0, run.stderr[-3000:]
     for folder in (tmp_path / "models").glob("[tl]*"):
         assert json.loads((folder / "plan_run.json").read_text())["state"] == "finished"
-    records = sorted((tmp_path / "runs").rglob("plan_run.json"))
-    assert len(records) == 5
-    for record in records:
+    run_files = sorted((tmp_path / "runs").rglob("plan_run.json"))
+    assert len(run_files) == 5
+    for record in run_files:
         (result,) = json.loads((record.parent / "results.json").read_text())
         # Each run belongs to one process: its batches are not divided.
         assert result["details"]["batch_size"] == 32

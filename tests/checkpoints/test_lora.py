@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.hub_server import card_errors
+from helpers.runs import finetune_arguments
 from huggingface_hub import ModelCard
 from peft import (
     AutoPeftModelForSequenceClassification,
@@ -39,7 +40,6 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.task_scores import auto_class
 from gpt1_hf.tasks import load_task
-from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
@@ -155,19 +155,8 @@ def test_every_head_trains_saves_loads_and_merges(head, config, tokenizer, tmp_p
 
 
 def arguments(base_model, tmp_path, **changes):
-    defaults = {
-        "model": base_model,
-        "sample": True,
-        "output_dir": str(tmp_path / "run"),
-        "max_train_examples": 16,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "peft": "lora",
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    return FinetuneArguments(**{**defaults, **changes})
+    defaults = {"max_train_examples": 16, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "peft": "lora"}
+    return finetune_arguments(base_model, tmp_path, **{**defaults, **changes})
 
 
 @pytest.mark.parametrize("task_id", ["sst2", "stsb", "story_cloze"])

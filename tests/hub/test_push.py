@@ -1,4 +1,5 @@
-"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a stranger loads from there."""
+"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a user without the package loads
+from there."""
 
 import json
 import shutil
@@ -76,7 +77,7 @@ def change_weights(folder: Path):
     fresh.save_pretrained(folder)
 
 
-def test_what_is_pushed_and_what_is_not(hub, client, model):
+def test_pushed_and_ignored_files(hub, client, model):
     decoys = ["optimizer.pt", "training_args.bin", "pytorch_model.bin", "predictions.jsonl", "results.json", ".env"]
     for name in [*decoys, "private_notes.py", "rng_state.pth", "model.safetensors.bak"]:
         (model / name).write_text("not for others")

@@ -36,7 +36,7 @@ class TestBuiltIn:
         assert [*all_tasks(zero_shot=True)] == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
     @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-    def test_a_file_says_what_it_is_and_states_version_and_sizes(self, path):
+    def test_a_file_begins_with_a_description_and_states_version_and_sizes(self, path):
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ") and max(map(len, text.splitlines())) <= 119
         assert {"dataset", "columns", "label_column", "metric", "sizes", "notes", "version"} - {
@@ -156,7 +156,7 @@ class TestOwn:
         with pytest.raises(UsageError, match=message):
             load_task(write(tmp_path, key))
 
-    def test_a_file_that_is_missing_or_no_yaml_is_named(self, tmp_path):
+    def test_a_missing_or_invalid_file_is_named(self, tmp_path):
         with pytest.raises(UsageError, match="there is no task file .*nowhere.yml"):
             load_task(str(tmp_path / "nowhere.yml"))
         (tmp_path / "bad.yaml").write_text("a: [1")
@@ -231,7 +231,7 @@ class TestFromFiles:
         several = task_from_files("a.csv", **settings, choices_columns=["x", "y"])
         assert several.columns == {"document": "story", "choices": ("x", "y")}
 
-    def test_other_keys_are_those_of_the_yaml(self):
+    def test_other_keys_equal_those_of_the_yaml(self):
         assert task_from_files("a.csv", labels="scores", metric="spearman").metric == "spearman"
         with pytest.raises(UsageError, match="a.csv: unknown key 'label_name'; did you mean label_names"):
             task_from_files("a.csv", label_name=["a", "b"])

@@ -235,7 +235,7 @@ class TestSplits:
         assert 2 in task.load("train")["label"][:] and task.resolved().label_names[2] == "single"
         assert {*task.load("validation")["label"][:]} == {0, 1, 3}
 
-    def test_files_of_their_own_are_used(self, tmp_path):
+    def test_separate_split_files_are_used(self, tmp_path):
         more = {name: write_csv(tmp_path / f"{name}.csv", REVIEWS[:n]) for name, n in (("dev", 4), ("test", 6))}
         task = from_rows(tmp_path, REVIEWS, validation_file=more["dev"], test_file=more["test"]).resolved()
         assert task.validation_share is None

@@ -342,7 +342,7 @@ class TestStoryCloze:
         with pytest.raises(GPT1Error, match="2 stories, too few"):
             self.load(tmp_path)
 
-    def test_test_stories_are_a_file_of_their_own(self, tmp_path):
+    def test_test_stories_are_a_separate_file(self, tmp_path):
         write_stories(tmp_path / self.FILE, 20)
         with pytest.raises(
             MissingSplitError, match="no file of the test stories, such as cloze_test_test__spring2016"

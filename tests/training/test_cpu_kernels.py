@@ -1,4 +1,4 @@
-"""The CPU's training attention has the outputs and gradients of sdpa, with any mask; its dropout is a dropout."""
+"""The CPU's training attention has the outputs and gradients of sdpa, with any mask, and its dropout is correct."""
 
 import pytest
 import torch

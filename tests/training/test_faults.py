@@ -78,7 +78,7 @@ def uninterrupted(argv, tmp_path_factory):
 
 
 def after(seconds: float):
-    """Trap: end the process, as SIGKILL would, after this many seconds of CPU time."""
+    """Trap that ends the process after this many seconds of CPU time, as SIGKILL would."""
 
     def trap():
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -88,7 +88,7 @@ def after(seconds: float):
 
 
 def within(owner, name: str):
-    """Trap: send SIGKILL when a function returns, before its caller continues."""
+    """Trap that sends SIGKILL when a function returns, before its caller continues."""
 
     def trap():
         function = getattr(owner, name)

@@ -8,6 +8,7 @@ import statistics
 import pytest
 import torch
 from helpers.data import write_jsonl, write_stories
+from helpers.runs import finetune_arguments
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,21 +21,11 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import finetune as finetuning
-from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
 def arguments(base_model, tmp_path, **changes):
-    defaults = {
-        "model": base_model,
-        "sample": True,
-        "output_dir": str(tmp_path / "run"),
-        "max_train_examples": 48,
-        "num_train_epochs": 1,
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    return FinetuneArguments(**{**defaults, **changes})
+    return finetune_arguments(base_model, tmp_path, **{"max_train_examples": 48, **changes})
 
 
 # Split and metric of each row of results, for tasks with several rows.

@@ -1,4 +1,4 @@
-"""Private methods and attributes of transformers' Trainer that ours use: a test names those that a release drops."""
+"""Private methods and attributes of transformers' Trainer that ours use. A test names those that a release removes."""
 
 import ast
 import inspect

@@ -20,7 +20,7 @@ def processor(tokenizer):
 
 @pytest.fixture
 def rows(processor, texts):
-    """Rows of unequal length; 30 do not divide by any batch size below."""
+    """Rows of unequal length; 30 is not a multiple of any batch size below."""
     encoded = processor([{"text": text} for text in texts[:30]], max_length=48)
     labels = [len(text) % 2 for text in texts[:30]]
     return Dataset.from_dict({"input_ids": encoded["input_ids"], "label": labels})

@@ -252,7 +252,7 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
         if run.needs is not None:
             worker.wait_for(run.needs.name, numbers[run.needs.name])
         if run.state == "finished":
-            note(f"{where}: already finished")
+            note(f"{where}: finished earlier")
         elif run.needs is not None and run.needs.state != "finished":
             unfinished[run.name] = f"its model, {run.needs.name}, is not finished"
         else:

@@ -11,10 +11,10 @@ import jinja2
 
 from ...errors import GPT1Error
 from ...evaluation.results import Result
+from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
 from . import analyses, paper_tables
-from .figures import Figure, Series, draw
 from .runs import CollectedRun, collect
 from .sections import Section, Table, escape, write_figures
 

@@ -80,7 +80,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def is_row(row: Any) -> bool:
-    """Whether an object has what a report needs. `results_schema.json` describes all that our commands write."""
+    """
+    Whether an object has the fields that a report needs. `results_schema.json` describes all fields that our commands
+    write.
+    """
     return (
         isinstance(row, dict)
         and all(isinstance(row.get(name), str) for name in ("task", "metric"))

@@ -148,7 +148,7 @@ def test_finished_runs_are_skipped_and_changed_ones_are_repeated(write_plan, don
     assert len(started) == 8
     assert carry_out(Plan.read(path).runs()) == {}
     assert len(started) == 8
-    assert capsys.readouterr().err.count("already finished") == 8
+    assert capsys.readouterr().err.count("finished earlier") == 8
     # A task's own setting changes its runs only; the models' settings change everything.
     carry_out(Plan.read(write_plan(tasks={"cola": {"seeds": 2}, "sst2": {"lm_coef": 0.25}})).runs())
     assert len(started) == 8 + 1  # the LSTM variant has a value of its own

@@ -11,7 +11,6 @@ import pytest
 from gpt1_hf.analysis.report import paper, paper_tables
 from gpt1_hf.analysis.report.analyses import ablations, auxiliary
 from gpt1_hf.analysis.report.analyses import zero_shot as zero_shot_section
-from gpt1_hf.analysis.report.figures import Figure, Series, draw, standalone
 from gpt1_hf.analysis.report.report import build, report
 from gpt1_hf.analysis.report.runs import CollectedRun, collect, short_names
 from gpt1_hf.analysis.report.sections import Table, escape
@@ -19,6 +18,7 @@ from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import analyses
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.task_scores import task_results
+from gpt1_hf.figures import Figure, Series, draw, standalone
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.finetune_all import comparison
 
