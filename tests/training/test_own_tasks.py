@@ -256,6 +256,18 @@ def test_evaluation_uses_the_labels_of_the_model(base_model, place, capsys):
     assert "has the labels ['bad', 'fair', 'good']" in capsys.readouterr().err
 
 
+def test_a_file_that_changed_since_training_is_named(base_model, place, caplog):
+    for name in ("own_reviews", "own_topics"):
+        assert main(f"finetune --task {name}.yaml --model {base_model} {FAST}".split()) == 0
+    with Path("dev.csv").open("a") as file:
+        file.write("the lady,bad\n")
+    write_jsonl(Path("topics.jsonl"), [{"text": "the lady", "label": [star]} for star in STARS * 9])
+    for name, file in (("own_reviews", "dev.csv"), ("own_topics", "topics.jsonl")):
+        caplog.clear()
+        assert main(f"evaluate --task {name}.yaml --model runs/{name} --output_dir again".split()) == 0
+        assert f"the rows of validation ({file}) are not those that model" in caplog.text
+
+
 def test_a_model_of_another_kind_of_labels_is_refused(base_model, place, capsys):
     assert main(f"finetune --task own_topics.yaml --model {base_model} {FAST}".split()) == 0
     write_csv(Path("single.csv"), [{"text": "the lady", "label": star} for star in STARS * 8])
