@@ -44,7 +44,7 @@ def _folder_name(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
 
 
-def check_writable(folder: str | Path, size: int = 0):
+def check_writable(folder: str | Path, size: int = 0, advice: str = "choose another --output_dir"):
     """
     Raise if a folder cannot be created, or files cannot be written into it. The folder is not created.
 
@@ -53,6 +53,8 @@ def check_writable(folder: str | Path, size: int = 0):
             The folder.
         size (`int`, *optional*, defaults to 0):
             Bytes that must fit.
+        advice (`str`, *optional*):
+            What to do if they cannot.
 
     Raises:
         GPT1Error: names the folder and the reason.
@@ -60,13 +62,13 @@ def check_writable(folder: str | Path, size: int = 0):
     place = Path(folder).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    with writing(folder, "choose another --output_dir"):
+    with writing(folder, advice):
         TemporaryFile(dir=place).close()
         free = shutil.disk_usage(place).free
     if free < size:
         raise GPT1Error(
             f"{folder} has {free / 1e6:,.1f} MB of free space, but the trained weights need {size / 1e6:,.1f} MB: "
-            "free some space, or choose another --output_dir"
+            f"free some space, or {advice}"
         )
 
 

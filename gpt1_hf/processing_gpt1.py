@@ -267,7 +267,8 @@ class GPT1Processor(ProcessorMixin):
         elif columns:
             raise ValueError(f"pass rows or columns, not both; unknown arguments: {', '.join(columns)}")
         rows = rows if (given := as_columns(rows)) is None else given
-        if not isinstance(rows, Mapping):
+        is_list_of_rows = not isinstance(rows, Mapping)
+        if is_list_of_rows:
             rows = list(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else [rows]
             if not all(isinstance(row, Mapping) for row in rows):
                 raise ValueError(f"pass rows with the columns {', '.join(self.columns)}, not bare texts")
@@ -281,7 +282,8 @@ class GPT1Processor(ProcessorMixin):
         is_single = not all(
             isinstance(rows[name], Sequence) and not isinstance(rows[name], str) for name in self._needed
         )
-        if self.input_format == "token_classification" and not is_single:  # one row is a list itself
+        if self.input_format == "token_classification" and not is_single and not is_list_of_rows:
+            # The words of one row are a list, too.
             is_single = len(rows["words"]) > 0 and isinstance(rows["words"][0], str)
         given = {name: rows[name] for name in self.columns if name in rows}
         if given.get("question", "") is None:

@@ -8,6 +8,8 @@ other training loops, are checked by the rest of their folder.
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -83,16 +85,21 @@ def check_tokenizer(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
         )
 
 
-def check_rows(record: dict[str, Any], digests: dict[str, str], model: str):
-    """Warn if the rows of a split differ from those of the model's own evaluation, or are its training rows."""
+def check_rows(record: dict[str, Any], digests: dict[str, str], model: str, files: Mapping[str, str] | None = None):
+    """
+    Warn if the rows of a split differ from those of the model's own evaluation, or are its training rows. `files` has
+    the data file of each split that has one, for the message.
+    """
     for split, found in digests.items():
+        file = (files or {}).get(split)
+        rows = f"the rows of {split}" + (f" ({Path(file).name})" if file else "")
         if record.get("scored", {}).get(split, found) != found:
             logger.warning(
-                f"the rows of {split} are not those that model {model!r} was scored on after training: the two scores "
+                f"{rows} are not those that model {model!r} was scored on after training: the two scores "
                 "cannot be compared"
             )
         if split != "train" and record.get("rows_digest") == found:
-            logger.warning(f"the rows of {split} are the training rows of model {model!r}")
+            logger.warning(f"{rows} are the training rows of model {model!r}")
 
 
 def row_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

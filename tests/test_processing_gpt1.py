@@ -215,6 +215,43 @@ class TestTruncation:
         assert not caplog.records
 
 
+class TestWords:
+    @pytest.fixture
+    def words(self, tokenizer) -> GPT1Processor:
+        return GPT1Processor(tokenizer, "token_classification")
+
+    def test_words_are_tokenized_one_by_one_and_their_last_tokens_known(self, words, ids):
+        row = ["the", "lady", "neverending", "wept", "."]
+        encoding = words(words=row, return_word_ends=True)
+        pieces = [ids(word) for word in row]
+        assert len(pieces[2]) > 1
+        assert encoding["input_ids"] == [START, *(token for word in pieces for token in word), EXTRACT]
+        for word, end in zip(pieces, encoding["word_ends"], strict=True):
+            assert encoding["input_ids"][end + 1 - len(word) : end + 1] == word
+        assert words([{"words": row}] * 2, return_word_ends=True)["word_ends"] == [encoding["word_ends"]] * 2
+        assert set(words(words=row)) == {"input_ids", "attention_mask"}  # what the model reads
+
+    def test_a_word_that_is_cut_off_or_has_no_token_has_no_end(self, words, ids):
+        row = ["the", "\u200b", "lady", "neverending"]
+        encoding = words(words=row, max_length=5, return_word_ends=True, return_truncated=True)
+        n_before = len(ids("the")) + len(ids("\u200b"))
+        assert encoding["truncated"] is True or encoding["truncated"] == [True]
+        assert encoding["word_ends"][0] == len(ids("the")) and encoding["word_ends"][3] == -1
+        assert encoding["word_ends"][1] == (n_before if ids("\u200b") else -1)
+
+    @pytest.mark.parametrize("row", ["the lady", [], ["the", ""], ["the", 3], [None], None, 3])
+    def test_what_is_not_a_list_of_words_is_refused(self, words, row):
+        for given in ({"words": row}, [{"words": row}], [{"words": ["the"]}, {"words": row}]):
+            if given == {"words": []}:  # columns without rows
+                continue
+            with pytest.raises(ValueError, match="words"):
+                words(given)
+
+    def test_other_formats_have_no_words(self, classification):
+        with pytest.raises(ValueError, match="classification format has no words"):
+            classification(text="the lady", return_word_ends=True)
+
+
 class TestBadRows:
     @pytest.mark.parametrize("empty", ["", "   ", "\n\t\u00a0"])
     def test_a_single_empty_text_is_refused(self, processor, empty):

@@ -2,6 +2,8 @@
 
 import codecs
 import csv
+import json
+import logging
 import lzma
 import re
 import sys
@@ -15,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import (
     Dataset,
     Features,
@@ -190,10 +193,12 @@ def check_file(path: str | Path) -> Path:
 def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     kind = path.suffix.lower()
     source: dict = {"path": BUILDERS.get(kind, "csv"), "data_files": [str(path)], "split": "train"}
-    if kind != ".parquet":
+    if kind == ".parquet":
+        _check_parquet(path)
+    else:
         _check_encoding(path)
     if separator := _separator(path):
-        header, quoting = _check_table(path, separator)
+        header, quoting, n_rows = _check_table(path, separator)
         source |= {
             "sep": separator,
             "quoting": quoting,
@@ -202,9 +207,67 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
             "features": Features({name: Value("string") for name in header}),
         }
     try:
-        return load_dataset(**source)
+        with _without_logged_errors():
+            rows = load_dataset(**source)
     except LOAD_ERRORS as error:
+        if kind == ".jsonl":
+            _check_json_lines(path)
         raise unreadable(str(path), error) from error
+    if separator and len(rows) != n_rows:  # pandas leaves it out, and the rows after it would change places
+        raise GPT1Error(f"{path}: a line holds nothing but spaces: remove it, or put it into quotation marks")
+    return rows
+
+
+@contextmanager
+def _without_logged_errors() -> Iterator[None]:
+    """Without the messages of `datasets`, which logs an error before it raises it."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_parquet(path: Path):
+    """Raise if a Parquet file is damaged, has no rows, or has two columns of one name."""
+    try:
+        with pq.ParquetFile(path) as file:
+            names, n_rows = file.schema_arrow.names, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(str(path), error) from error
+    for name in names:
+        if names.count(name) > 1:
+            raise GPT1Error(f"{path}: the file has the column {name!r} {names.count(name)} times")
+    if not n_rows:
+        raise GPT1Error(f"{path} has no rows")
+
+
+def _check_json_lines(path: Path):
+    """Raise for the first line of a file of JSON lines that is wrong."""
+
+    def check_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys = [key for key, _ in pairs]
+        if len({*keys}) < len(keys):
+            raise ValueError(f"it has the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+        return dict(pairs)
+
+    n_rows = 0
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            n_rows += 1
+            try:
+                row = json.loads(line, object_pairs_hook=check_keys)
+                json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+            except (ValueError, RecursionError) as error:
+                raise GPT1Error(f"{path}: line {number} is not valid JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise GPT1Error(f'{path}: line {number} is not an object, such as {{"text": "It rains.", "label": 1}}')
+    if not n_rows:
+        raise GPT1Error(f"{path} has no rows")
 
 
 def line_of_row(path: str | Path, index: int) -> int | None:
@@ -255,17 +318,20 @@ def _check_encoding(path: Path):
             except UnicodeDecodeError as error:
                 line += block.count(b"\n", 0, error.start)
                 raise GPT1Error(f"{path}: line {line} is not UTF-8: save the file as UTF-8") from error
+            if "\0" in text:
+                line += text.count("\n", 0, text.index("\0"))
+                raise GPT1Error(f"{path}: line {line} holds a null character: save the file as UTF-8 text")
             line += text.count("\n")
     if decoder.getstate()[0]:
         raise GPT1Error(f"{path}: line {line} is not UTF-8, or was cut off: save the file as UTF-8")
 
 
-def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
+def _check_table(path: Path, separator: str) -> tuple[list[str], int, int]:
     """
     Read a CSV or TSV file once, without keeping it.
 
     Returns:
-        Its column names, and how its cells are quoted.
+        Its column names, how its cells are quoted, and its number of rows.
 
     Raises:
         GPT1Error: if the header or a row is wrong; the message names the line.
@@ -281,9 +347,12 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
             for row in reader:
                 n_rows += bool(row)
                 if row and len(row) != len(header):
+                    advice = f"quote cells that hold {_SEPARATORS[separator]}"
+                    if len(row) < len(header):
+                        advice = "add the missing ones; was the file cut off there?"
                     raise GPT1Error(
-                        f"{path}: line {reader.line_num} has {len(row)} cells, but the header has {len(header)} "
-                        f"({', '.join(header)}): quote cells that hold {_SEPARATORS[separator]}"
+                        f"{path}: line {reader.line_num} has {len(row)} cell{'s' if len(row) > 1 else ''}, but the "
+                        f"header has {len(header)} ({', '.join(header)}): {advice}"
                     )
             if not n_rows:
                 raise GPT1Error(f"{path} has no rows{', only a header' if header else ''}")
@@ -291,7 +360,8 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
         raise GPT1Error(f"{path}: line {reader.line_num} is damaged ({error})") from error
     finally:
         csv.field_size_limit(limit)
-    return [name or f"Unnamed: {index}" for index, name in enumerate(header)], quoting  # as pandas names them
+    names = [name or f"Unnamed: {index}" for index, name in enumerate(header)]  # as pandas names them
+    return names, quoting, n_rows
 
 
 def _check_header(path: Path, header: list[str], separator: str):

@@ -199,7 +199,8 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     rows = {split: part.select(evenly_spaced(len(part), args.max_examples)) for split, part in rows.items()}
     digests = {split: rows_digest(part) for split, part in rows.items()}
     if not args.max_examples and record.get("sample") == args.sample:
-        check_rows(record, digests, args.model)
+        held_out = {"validation": task.files.get("train", "")} if task.validation_share else {}
+        check_rows(record, digests, args.model, {**task.files, **held_out})
     max_length = args.max_length or row_length(model.config, processor.tokenizer)
     encoded = {split: encode_rows(part, processor, max_length) for split, part in rows.items()}
     predictions = {

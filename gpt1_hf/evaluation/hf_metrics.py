@@ -8,7 +8,7 @@ Like the Hub's metrics, they are not in percent: 1 is perfect. They need the ext
 """
 
 import numpy as np
-from datasets import Features, Value
+from datasets import Features, Sequence, Value
 
 from ..errors import GPT1Error
 from .metrics import METRICS, compute
@@ -31,8 +31,13 @@ class PackagedMetric(Metric):
             description=METRICS[self.metric].__doc__,
             citation="",
             inputs_description=f"predictions and references: lists of {self.dtype}",
-            features=Features({"predictions": Value(self.dtype), "references": Value(self.dtype)}),
+            features=Features({"predictions": self.feature, "references": self.feature}),
         )
+
+    @property
+    def feature(self) -> Value | Sequence:
+        """Type of a prediction and of a reference."""
+        return Value(self.dtype)
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         return {self.metric: compute(self.metric, np.array(predictions), np.array(references))}
@@ -48,6 +53,16 @@ class F1(PackagedMetric):
     """Harmonic mean of precision and recall of class 1, from 0 to 1."""
 
     metric = "f1"
+
+
+class F1Micro(PackagedMetric):
+    """F1 over all pairs of a row and a label, from 0 to 1, for rows with several labels: a 0 or 1 for each label."""
+
+    metric = "f1_micro"
+
+    @property
+    def feature(self) -> Sequence:
+        return Sequence(Value(self.dtype))
 
 
 class MatthewsCorrelation(PackagedMetric):
@@ -71,7 +86,7 @@ class Spearman(PackagedMetric):
 
 
 MODULES: dict[str, type[PackagedMetric]] = {
-    module.metric: module for module in (Accuracy, F1, MatthewsCorrelation, Pearson, Spearman)
+    module.metric: module for module in (Accuracy, F1, F1Micro, MatthewsCorrelation, Pearson, Spearman)
 }
 
-__all__ = ["MODULES", "Accuracy", "F1", "MatthewsCorrelation", "Pearson", "Spearman"]
+__all__ = ["MODULES", "Accuracy", "F1", "F1Micro", "MatthewsCorrelation", "Pearson", "Spearman"]

@@ -217,6 +217,11 @@ def _check_label_set(first: dict[str, int], n_rows: int, place: Place, column: s
             f"{place}: {place.row(first['-1'])}, column {column!r} has the label -1, which may mean unlabelled: give "
             "drop_unlabelled: true, or label_names"
         )
+    if gap := next((label for label in first if label.casefold() == "nan"), None):
+        raise GPT1Error(
+            f"{place}: {place.row(first[gap])}, column {column!r} has the label {gap!r}, which may mean a missing "
+            "value: remove the row, or give label_names"
+        )
     similar: dict[Any, str] = {}
     for label in first:
         number = as_number(label)

@@ -244,8 +244,10 @@ def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
         if not missing:
             return layout
         missing_of.append(missing)
-    missing = min(missing_of, key=len)
-    raise GPT1Error(f"{place}: column {missing[0]!r} is missing; the file has {', '.join(rows.column_names)}")
+    first = min(missing_of, key=len)[0]
+    near = [name for name in rows.column_names if name.strip().casefold() == first.strip().casefold()]
+    ending = f"; did you mean {near[0]!r}?" if near else ""
+    raise GPT1Error(f"{place}: column {first!r} is missing; the file has {', '.join(rows.column_names)}{ending}")
 
 
 def list_columns(task: TaskSpec, layout: Layout) -> list[str]:
@@ -273,19 +275,25 @@ def parse_lists(rows: Dataset, column: str, place: Place) -> Dataset:
     check_no_gaps(rows, column, place, is_label=False)
     lists = []
     for index, cell in enumerate(rows[column][:]):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                found = parse(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(found, list):
-                break
-        else:
+        found = parse_list(cell)
+        if found is None:
             raise GPT1Error(
                 f'{place}: {place.row(index)}, column {column!r}: {cell[:60]!r} is not a list, such as ["a", "b"]'
             )
-        lists.append([value if isinstance(value, str) else str(value) for value in found])
+        lists.append(found)
     return _replace_column(rows, column, lists)
+
+
+def parse_list(cell: str) -> list[str] | None:
+    """A list from the text of a cell, written as JSON or as Python; `None` if it is no list."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list):
+            return [value if isinstance(value, str) else str(value) for value in found]
+    return None
 
 
 def check_label_type(rows: Dataset, column: str, place: Place):
@@ -303,7 +311,9 @@ def check_one_type(rows: Dataset, column: str, place: Place):
     values = rows[column][:]
     first = next((JSON_TYPES[type(value)] for value in values if value is not None), None)
     for index, value in enumerate(values):
-        if value is not None and JSON_TYPES[type(value)] != first:
+        if value is None or value != value:
+            raise GPT1Error(f"{place}: {place.row(index)} has no {column!r}")
+        if JSON_TYPES[type(value)] != first:
             raise GPT1Error(
                 f"{place}: {place.row(index)}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the "
                 f"rows before hold {first}: give the column one type"

@@ -225,7 +225,7 @@ class FinetuneArguments(GPT1TrainingArguments):
         default=None,
         metadata={
             "help": "Column of the text in --train_file; two columns for a pair, or for document and question. "
-            "Default: text; premise hypothesis; text_a text_b; document; words."
+            "Default: text; premise hypothesis; text_a text_b; document question; words."
         },
     )
     label_column: str | None = field(

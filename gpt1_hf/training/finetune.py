@@ -162,7 +162,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
         rows.update(load_scored(task, args.data_dir, args.sample))
-    if task.labels in ("classes", "scores") and any(map(task.is_hidden, rows["train"].unique("label"))):
+    if task.labels in ("classes", "scores") and any(map(task.is_hidden, set(rows["train"]["label"][:]))):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1): use data with labels")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))

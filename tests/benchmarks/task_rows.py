@@ -5,7 +5,8 @@
 The file is a CSV of random words with one of three labels. Everything runs in one process, with an empty cache. `read`
 opens the file and looks at its labels, `canonical` is `Task.load`, and `encode` is what training does with the rows.
 The tokenizer's own rate is that of batches of the same texts. Peak memory is `VmHWM` of `/proc/self/status`, which
-requires Linux; it includes the libraries, whose share is printed first.
+requires Linux; it includes the libraries, whose share is printed first. Rates are per CPU second of all threads, which
+are comparable even if other work shares the cores.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import csv
 import random
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -47,10 +49,6 @@ def write_csv(path: Path, n_rows: int, n_words: int):
             writer.writerow([" ".join(draw.choices(WORDS, k=n_words)), draw.choice(["bad", "good", "so-so"])])
 
 
-def count(rows: Iterable[list[int]]) -> int:
-    return sum(map(len, rows))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -65,27 +63,26 @@ def main():
         write_csv(path, args.rows, args.words)
         print(f"{args.rows:,} rows of {args.words} words: a file of {path.stat().st_size / 2**20:,.0f} MiB")
 
-        def report(step: str, begin: float):
-            seconds[step] = time.perf_counter() - begin
-            print(f"{step}: {seconds[step]:.2f} s, peak {peak_memory():,.0f} MiB", flush=True)
+        @contextmanager
+        def measured(step: str) -> Iterator[None]:
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            yield
+            passed, seconds[step] = time.perf_counter() - begin, time.process_time() - cpu_begin
+            print(f"{step}: {passed:.2f} s, {seconds[step]:.2f} CPU s, peak {peak_memory():,.0f} MiB", flush=True)
 
-        begin = time.perf_counter()
-        task = task_from_files(path, path).resolved()  # the same rows as validation rows: none is held out
-        report("read", begin)
-        begin = time.perf_counter()
-        rows = task.load("train")
-        report("canonical", begin)
-        begin = time.perf_counter()
-        encoded = encode_rows(rows, processor, 128)
-        report("encode", begin)
-        begin = time.perf_counter()
+        with measured("read"):
+            task = task_from_files(path, path).resolved()  # the same rows as validation rows: none is held out
+        with measured("canonical"):
+            rows = task.load("train")
+        with measured("encode"):
+            encoded = encode_rows(rows, processor, 128)
         n_tokens = 0
-        for start in range(0, len(rows), BATCH):
-            n_tokens += count(processor.tokenizer(rows[start : start + BATCH]["text"])["input_ids"])
-        report("tokenizer alone", begin)
+        with measured("tokenizer alone"):
+            for start in range(0, len(rows), BATCH):
+                n_tokens += sum(map(len, processor.tokenizer(rows[start : start + BATCH]["text"])["input_ids"]))
         own = n_tokens / seconds.pop("tokenizer alone")
         rate = n_tokens / sum(seconds.values())
-        print(f"{len(encoded):,} rows, {n_tokens:,} tokens: {rate:,.0f} tokens/s, the tokenizer alone {own:,.0f}")
+        print(f"{len(encoded):,} rows, {n_tokens:,} tokens: {rate:,.0f} tokens/CPU s, the tokenizer alone {own:,.0f}")
         print(f"ratio {rate / own:.2f}")
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Value
 
@@ -98,13 +100,18 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ("x.tsv", "text,label\na,1\n", "separated by commas, not tabs"),
         ("x.csv", "text,text\na,1\n", "the header has the column 'text' 2 times"),
         ("x.csv", "text,label\na,1\nb,c,2\n", r"line 3 has 3 cells, but the header has 2 \(text, label\)"),
-        ("x.csv", "text,label\na,1\nb\n", "line 3 has 1 cells, but the header has 2"),
+        ("x.csv", "text,label\na,1\nb\n", "line 3 has 1 cell, but the header has 2 .*cut off there"),
         ("x.csv", 'text,label\n"a,1\n', "line 2 is damaged"),
         ("x.csv", "text,label\na,1\ncaf\xe9,2\n".encode("latin-1"), "line 3 is not UTF-8"),
         ("x.jsonl", '{"text": "a"}\n{"text": "caf\xe9"}\n'.encode("latin-1"), "line 2 is not UTF-8"),
         ("x.csv", "text,label\na,1\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("x.csv", b"text,label\na,1\nb\xc3", "line 3 is not UTF-8, or was cut off"),
-        ("x.jsonl", '{"text": "a"}\n{"text": "b"', "cannot read .*x.jsonl"),
+        ("x.csv", "text,label\na,1\n".encode("utf-16-le"), "line 1 holds a null character"),
+        ("x.jsonl", '{"text": "a"}\n{"text": "b"', "line 2 is not valid JSON"),
+        ("x.jsonl", '{"text": "a"}\n\n{"text": "a", "text": "b"}', "line 3 .*has the key 'text' twice"),
+        ("x.jsonl", '{"text": "a"}\n{"text": "\\ud800"}', "line 2 is not valid JSON .*surrogate"),
+        ("x.jsonl", "5\n6\n", "line 1 is not an object, such as"),
+        ("x.jsonl", "\n\n", "has no rows"),
         ("x.json", "5", "cannot read .*x.json"),
         ("x.parquet", "text", "cannot read .*x.parquet"),
     ],
@@ -115,6 +122,24 @@ def test_an_unreadable_file_gives_one_sentence(tmp_path, name, content, message)
     with pytest.raises(GPT1Error, match=message) as error:
         open_file(path)
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bad_parquet_file_is_one_sentence(tmp_path):
+    two = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    for table, message in (
+        (two, "has the column 'text' 2 times"),
+        (pa.table({"text": [], "label": []}), "has no rows"),
+    ):
+        pq.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(GPT1Error, match=f"x.parquet.* {message}"):
+            open_file(tmp_path / "x.parquet")
+
+
+def test_nothing_is_logged_beside_the_error(tmp_path, capfd):
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{"text": "b"')
+    with pytest.raises(GPT1Error):
+        open_file(tmp_path / "x.jsonl")
+    assert "Failed" not in capfd.readouterr().err
 
 
 def test_a_missing_file_is_named(tmp_path):

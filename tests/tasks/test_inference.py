@@ -278,6 +278,7 @@ class TestBadInput:
                 "the labels 'good' (line 3) and 'Good' (line 32) in column 'label' differ only",
             ),
             ([*REVIEWS, ("a", "good ")], "the labels 'good' (line 3) and 'good ' (line 32)"),
+            ([*REVIEWS, ("a", "NaN")], "line 32, column 'label' has the label 'NaN', which may mean a missing value"),
             ([*REVIEWS, ("a", "5")], "mixes numbers and words: '5' in line 32, 'bad' in line 2"),
             ([("a", "1"), ("b", "2"), ("c", "01")], "the labels '1' (line 2) and '01' (line 4)"),
             ([("a", "-1"), ("b", "0"), ("c", "1")], "line 2, column 'label' has the label -1, which may mean"),
@@ -295,6 +296,7 @@ class TestBadInput:
             ({"text": "a", "label": None}, "line 31 has no 'label'"),
             ({"text": None, "label": "good"}, "line 31 has no 'text'"),
             ({"label": "good"}, "line 31 has no 'text'"),
+            ({"text": "a", "label": math.nan}, "line 31 has no 'label'"),
             ({"text": "a", "label": 5}, "line 31, column 'label': 5 is a number, but the rows before hold text"),
             ({"text": 5, "label": "good"}, "line 31, column 'text': 5 is a number, but the rows before hold text"),
             ({"text": "a", "label": ["good"]}, "line 31, column 'label': ['good'] is a list, but"),
@@ -349,6 +351,22 @@ class TestBadInput:
         write_csv(tmp_path / "train.csv", REVIEWS, ["other" if name == column else name for name in ("text", "label")])
         message = message_of(task_from_files(tmp_path / "train.csv"))
         assert message.startswith(f"train.csv: column '{column}' is missing; the file has ")
+
+    @pytest.mark.parametrize("name", ["Text", " text"])
+    def test_a_column_that_differs_in_case_or_blanks_is_suggested(self, tmp_path, name):
+        write_csv(tmp_path / "train.csv", REVIEWS, [name, "label"])
+        assert message_of(task_from_files(tmp_path / "train.csv")).endswith(f"did you mean {name!r}?")
+
+    def test_rows_of_other_files_are_counted_from_1(self, tmp_path):
+        columns = {"text": ["a", "b", ""], "label": ["x", "y", "x"]}
+        pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+        message = message_of(task_from_files(tmp_path / "train.parquet"))
+        assert message.startswith("train.parquet: row 3 (counted from 1), column 'text' is empty")
+
+    def test_only_the_main_process_says_what_it_inferred(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        from_rows(tmp_path, REVIEWS).resolved()
+        assert "3 labels" not in capsys.readouterr().err
 
     def test_a_missing_or_empty_file(self, tmp_path):
         assert "there is no file" in message_of(task_from_files(tmp_path / "train.csv"))
