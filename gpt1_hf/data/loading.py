@@ -8,10 +8,11 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import (
@@ -70,12 +71,12 @@ def local_copy(name: str, data_dir: str | None = None) -> Path | None:
     return next((Path(data_dir) / own for own in names if (Path(data_dir) / own).exists()), None)
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str, suffixes: Collection[str] = BUILDERS) -> list[Path]:
     """Data files of a split in a folder, such as `train.jsonl` or `train-00000-of-00002.parquet`."""
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in BUILDERS and split in (file.stem, file.stem.split("-")[0])
+        if file.suffix.lower() in suffixes and split in (file.stem, file.stem.split("-")[0])
     )
 
 
@@ -191,18 +192,41 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     if kind != ".parquet":
         _check_encoding(path)
     if ROW_FILES[kind]:
-        header, quoting = _check_table(path, ROW_FILES[kind])
-        source |= {
-            "sep": ROW_FILES[kind],
-            "quoting": quoting,
-            "encoding": "utf-8-sig",
-            "keep_default_na": False,  # "NA", "None" and "null" are words
-            "features": Features({name: Value("string") for name in header}),
-        }
+        source |= _table_options(path)
     try:
         return load_dataset(**source)
     except LOAD_ERRORS as error:
         raise unreadable(str(path), error) from error
+
+
+def stream_tables(paths: Sequence[Path]) -> IterableDataset:
+    """
+    Stream the rows of CSV or TSV files, read as in [`open_file`]. One file is one shard.
+
+    Raises:
+        GPT1Error: if a file is not what its name says, or has other columns than the first one.
+    """
+    options = {}
+    for path in paths:
+        _check_encoding(check_file(path))
+        own = _table_options(path)
+        options = options or own
+        if own != options:
+            raise GPT1Error(f"{path} has other columns, separators or quotes than {paths[0]}: make them the same")
+    return load_dataset("csv", data_files=[str(path) for path in paths], split="train", streaming=True, **options)
+
+
+def _table_options(path: Path) -> dict[str, Any]:
+    """Options with which `datasets` reads a CSV or TSV file: every cell is a string."""
+    separator = ROW_FILES[path.suffix.lower()]
+    header, quoting = _check_table(path, separator)
+    return {
+        "sep": separator,
+        "quoting": quoting,
+        "encoding": "utf-8-sig",
+        "keep_default_na": False,  # "NA", "None" and "null" are words
+        "features": Features({name: Value("string") for name in header}),
+    }
 
 
 def _check_encoding(path: Path):
@@ -314,10 +338,8 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
         return f"its files on the Hub are not as expected ({type(error).__name__}: {message})", other
     if re.search("[Cc]onfig.*vailable", message):  # none was named, or an unknown one
         names = re.sub(r"[^\[]*\[([^\]]*)\].*", r"\1", message).replace("'", "")
-        command = f"`hf download {hub_id} --repo-type dataset --local-dir FOLDER`"
-        return (
-            f"on the Hub it has the configurations {names}",
-            "" if config else f"download it with {command} and give the folder of one configuration's files",
+        return f"on the Hub it has the configurations {names}", (
+            "" if config else "name one of them (--corpus_config, or `config` in a task's YAML)"
         )
     if "split" in message:
         return f"on the Hub it does not have the split {split!r} ({message})", other
