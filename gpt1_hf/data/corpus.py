@@ -115,7 +115,7 @@ def corpus_path(corpus: str, data_dir: str | None = None, config: str | None = N
         return path / config
     found = configurations(path)
     advice = f"choose one of {', '.join(found)}" if found else "leave out --corpus_config"
-    raise GPT1Error(f"{path} has no configuration (sub-folder) {config!r}{nearest(config, found)}: {advice}")
+    raise GPT1Error(f"{path} has no configuration (sub-folder) {config!r}: {advice}{nearest(config, found)}")
 
 
 def configurations(path: Path) -> list[str]:
@@ -239,8 +239,8 @@ def row_texts(
         empty = False
         if column not in row:
             raise GPT1Error(
-                f"corpus {corpus!r} has no column {column!r}{nearest(column, row)}: choose --corpus_column from "
-                f"{sorted(row)}"
+                f"corpus {corpus!r} has no column {column!r}: choose --corpus_column from {sorted(row)}"
+                f"{nearest(column, row)}"
             )
         text = row[column]
         if not isinstance(text, str | None):
