@@ -295,18 +295,19 @@ def base_config(args: PretrainArguments) -> PreTrainedConfig:
 
 def check_same_vocabulary(args: PretrainArguments, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase):
     """Raise if a tokenizer has another vocabulary than `model`, whose embeddings would stand for other tokens."""
-    if args.tokenizer != args.model:
-        try:
-            vocabulary = open_tokenizer(args.model).get_vocab()
-        except GPT1Error:  # it has weights only
-            vocabulary = None
-        is_same = len(tokenizer) == config.vocab_size if vocabulary is None else tokenizer.get_vocab() == vocabulary
-        if not is_same:
-            size = config.vocab_size if vocabulary is None else len(vocabulary)
-            raise GPT1Error(
-                f"the tokenizer {args.tokenizer!r} ({len(tokenizer):,} entries) has another vocabulary than model "
-                f"{args.model!r} ({size:,} entries): leave out --tokenizer"
-            )
+    try:
+        own = open_tokenizer(args.model).get_vocab()
+    except GPT1Error:
+        own = {}
+    # For OpenAIGPT's weights without a tokenizer, transformers makes one that knows `<unk>` only.
+    has_own = len(own) > 1
+    if not has_own and args.tokenizer == args.model:
+        raise GPT1Error(f"model {args.model!r} has no tokenizer: give its own with --tokenizer")
+    if tokenizer.get_vocab() != own if has_own else len(tokenizer) != config.vocab_size:
+        raise GPT1Error(
+            f"the tokenizer {args.tokenizer!r} ({len(tokenizer):,} entries) has another vocabulary than model "
+            f"{args.model!r} ({len(own) if has_own else config.vocab_size:,} entries): leave out --tokenizer"
+        )
     check_tokenizer(config, tokenizer, args.model)
 
 
