@@ -1,4 +1,4 @@
-"""A corpus on the Hub goes straight into the token stream: it is not stored, memory is bounded, and a build restarts."""
+"""A corpus on the Hub goes straight into the token stream: not stored, in bounded memory, restarted after a kill."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_a_hub_that_fails_in_the_middle_leaves_no_stream(build, hub, tmp_path):
         (["--corpus_split", "dev"], "does not have the split 'dev'"),
         (
             ["--corpus_column", "bodies"],
-            "no column 'bodies': choose --corpus_column from ['body', 'id']; did you mean",
+            "no column 'bodies': choose --corpus_column from ['body', 'id']; did",
         ),
     ],
 )
