@@ -5,10 +5,10 @@ choice, and one for text classification that uses the model's processor. Everyth
 and evaluation, is imported on first use. Importing the package does not use the network.
 """
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .console import AS_COMMAND
 
 
 if TYPE_CHECKING:
@@ -76,17 +76,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
 
 
-def _is_the_command() -> bool:
-    """Whether this process is `gpt1 ...` or `python -m gpt1_hf ...`."""
-    started = sys.argv[0] if sys.argv else ""
-    if started == "-m":  # Python is still looking for the module to run
-        return f"-m {__name__} " in " ".join([*sys.orig_argv, ""])
-    return Path(started).name in ("gpt1", "gpt1.exe")
-
-
 # transformers and torch take seconds to import. The command imports them only after parsing its arguments, so `--help`
 # and usage errors appear at once. Modules that load models import `registration.py` themselves.
-AS_COMMAND = _is_the_command()
 if not AS_COMMAND:
     import_module(".registration", __name__)
 

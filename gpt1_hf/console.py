@@ -1,14 +1,26 @@
-"""Messages of a command other than its result, such as progress. They go to standard error."""
+"""What a command prints besides its result, such as progress. It goes to standard error."""
 
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import Terminated
 
 
 _settings = {"quiet": False}
+
+
+def _is_the_command() -> bool:
+    started = sys.argv[0] if sys.argv else ""
+    if started == "-m":  # Python is still looking for the module to run
+        return f"-m {__package__} " in " ".join([*sys.orig_argv, ""])
+    return Path(started).name in ("gpt1", "gpt1.exe")
+
+
+# Whether this process is `gpt1 ...` or `python -m gpt1_hf ...`.
+AS_COMMAND = _is_the_command()
 
 
 def be_quiet(quiet: bool):

@@ -46,7 +46,7 @@ def _folder_name(name: str) -> str:
 
 def check_writable(folder: str | Path, size: int = 0):
     """
-    Raise if files cannot be written into a folder, or if it cannot be created. It is not created.
+    Raise if a folder cannot be created, or files cannot be written into it. The folder is not created.
 
     Args:
         folder (`str` or `Path`):

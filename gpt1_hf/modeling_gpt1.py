@@ -274,7 +274,7 @@ class GPT1Model(GPT1PreTrainedModel):
                 Ids whose *token* embeddings are added to each position, as in transformers' OpenAIGPT.
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 Positions. The default counts the tokens in a mask of shape `(batch, past + seq)`, so that padding on
-                the left does not shift a text. Without such a mask, it counts on from the end of the cache. If there
+                the left does not shift a text. Without such a mask, it continues from the end of the cache. If there
                 is no mask and no cache, a position that is not its left neighbour's plus one starts a new sequence in
                 a packed row, which does not see the tokens before it.
             past_key_values, cache (`Cache`, *optional*):

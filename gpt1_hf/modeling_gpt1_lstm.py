@@ -248,8 +248,8 @@ class GPT1LSTMModel(GPT1LSTMPreTrainedModel):
             token_type_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
                 Ids whose *token* embeddings are added to each position, as in GPT-1.
             position_ids (`torch.LongTensor` of shape `(batch, seq)`, *optional*):
-                Marks of packed rows, as the LSTM uses no positions: if there is no mask and no cache, a position that
-                is not its left neighbour's plus one starts a new sequence, read from a zero state.
+                The LSTM uses positions only to find packed sequences. If there is no mask and no cache, a position
+                that is not its left neighbour's plus one starts a new sequence, with a zero state.
             past_key_values, cache (`Cache`, *optional*):
                 State after earlier tokens, created with `DynamicCache(config=model.config)`. The two are names of the
                 same argument.

@@ -24,19 +24,19 @@ from .processing_gpt1 import GPT1Processor
 from .training_record import check_tokenizer, row_length
 
 
-def listed(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def as_list(rows: Mapping[str, Any] | list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a batch. The library passes a single row without a list."""
     return [rows] if isinstance(rows, Mapping) else rows
 
 
-def collated(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def as_batch(processor: GPT1Processor, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Collate a processor's rows into a batch."""
     from .data.batching import GPT1DataCollator  # lazy: importing the package loads only the family
 
     return GPT1DataCollator(processor)(rows)
 
 
-def cut(
+def encoded(
     model: PreTrainedModel, processor: GPT1Processor, row: Mapping[str, Any], max_length: int | None
 ) -> BatchEncoding:
     """Process a row, cut to `max_length` or else to the length that `gpt1 evaluate` uses."""
@@ -114,14 +114,14 @@ class MultipleChoicePipeline(Pipeline):
     def preprocess(self, inputs: Mapping[str, Any], max_length: int | None = None) -> dict[str, Any]:
         if not isinstance(inputs, Mapping):
             raise ValueError(f"pass rows as dictionaries with document, question and choices, not {inputs!r}")
-        row = cut(self.model, self.processor, inputs, max_length)
+        row = encoded(self.model, self.processor, inputs, max_length)
         return {"row": dict(row), "choices": list(inputs["choices"])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        rows = listed(model_inputs["row"])
+        rows = as_list(model_inputs["row"])
         if len({len(row["input_ids"]) for row in rows}) > 1:
             raise ValueError("the rows of a batch need equal numbers of choices: set batch_size=1")
-        batch = self._ensure_tensor_on_device(collated(self.processor, rows), self.device)
+        batch = self._ensure_tensor_on_device(as_batch(self.processor, rows), self.device)
         return {"logits": self.model(**batch, use_cache=False).logits, "choices": model_inputs["choices"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = 1) -> dict[str, Any] | list:
@@ -202,7 +202,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
                 "a GPT-1's text-classification pipeline always truncates to max_length, the longer text of a pair "
                 f"first, and has no setting {', '.join(settings.keys() - {'padding'}) or f'truncation={truncation}'}"
             )
-        row = cut(self.model, self.processor, self._row(inputs), max_length)
+        row = encoded(self.model, self.processor, self._row(inputs), max_length)
         return {"row": dict(row)}
 
     def _row(self, inputs: Any) -> dict[str, str]:
@@ -224,7 +224,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         if self.processor is None:
             return super()._forward(model_inputs)
-        batch = self._ensure_tensor_on_device(collated(self.processor, listed(model_inputs["row"])), self.device)
+        batch = self._ensure_tensor_on_device(as_batch(self.processor, as_list(model_inputs["row"])), self.device)
         return {"logits": self.model(**batch, use_cache=False).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], function_to_apply=None, **settings) -> Any:

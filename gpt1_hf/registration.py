@@ -6,9 +6,10 @@ from transformers import AutoTokenizer
 from transformers.models import auto
 from transformers.utils import logging
 
-from . import AS_COMMAND, pipelines
+from . import pipelines
 from .configuration_gpt1 import GPT1Config, GPT1FamilyConfig
 from .configuration_gpt1_lstm import GPT1LSTMConfig
+from .console import AS_COMMAND
 from .tokenization_gpt1 import GPT1Tokenizer
 
 

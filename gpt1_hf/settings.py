@@ -8,8 +8,8 @@ from typing import Any
 from .errors import UsageError
 
 
-NO_LIMIT = 2**63 - 1  # an upper bound that stands for none
-POSITIVE = 1e-12  # a lower bound that stands for "above 0"
+NO_LIMIT = 2**63 - 1  # as an upper bound: there is no bound
+POSITIVE = 1e-12  # as a lower bound: above 0
 
 
 def check_ranges(settings: Any, ranges: Mapping[str, tuple[float, float]]):

@@ -203,7 +203,8 @@ def readable_decoder(vocab: Iterable[str]) -> decoders.Decoder:
 
     Args:
         vocab (`Iterable[str]`):
-            Tokens of the vocabulary. Those without `</w>` are beginnings of words; other such tokens are added ones.
+            Tokens of the vocabulary. In it, a token without `</w>` begins a word; any other token without `</w>` was
+            added.
     """
     parts = [token for token in sorted(vocab) if token != UNKNOWN and not token.endswith(END_OF_WORD)]
     return decoders.Sequence(
@@ -245,7 +246,7 @@ class GPT1Tokenizer(TokenizersBackend):
     a word piece of the vocabulary is that piece, and decoding joins it to the next one.
 
     Padding and unknown characters share an id, and only an attention mask distinguishes them: `generate(ids)` without
-    a mask treats unknown characters as padding, and `DataCollatorForLanguageModeling` learns neither.
+    a mask treats unknown characters as padding, and `DataCollatorForLanguageModeling` excludes both from the loss.
 
     Args:
         fix_text (`bool`, *optional*, defaults to `False`):

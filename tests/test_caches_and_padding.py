@@ -1,4 +1,4 @@
-"""What holds for every class of both architectures: padding on either side, caches, unknown arguments."""
+"""Every class of both architectures: padding on either side, caches, unknown arguments."""
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ CLASSES = (
     "GPT1ForTokenClassification",
 )
 LSTM_CLASSES = tuple(name.replace("GPT1", "GPT1LSTM") for name in CLASSES)
+LANGUAGE_MODELS = pytest.mark.parametrize("name", ["GPT1ForCausalLM", "GPT1LSTMForCausalLM"])
 HEADS = tuple(name for name in (*CLASSES, *LSTM_CLASSES) if not name.endswith(("Model", "ForCausalLM")))
 
 
@@ -56,10 +57,28 @@ POSITIONS = [(name, kind) for name in CLASSES for kind in ("learned", "sinusoida
 POSITIONS += [(name, None) for name in LSTM_CLASSES]
 
 
+@LANGUAGE_MODELS
+def test_exactly_one_kind_of_input_is_accepted(name):
+    model = tiny(name)
+    with pytest.raises(ValueError, match="exactly one"):
+        model()
+    with pytest.raises(ValueError, match="exactly one"):
+        model(ids_for(name), inputs_embeds=torch.zeros(2, LENGTH, 32))
+
+
+@LANGUAGE_MODELS
+def test_a_cache_is_created_only_on_request(name):
+    model, ids = tiny(name), ids_for(name)
+    assert getattr(model(ids), CACHE).get_seq_length() == LENGTH
+    assert getattr(model(ids, use_cache=False), CACHE) is None
+    model.config.use_cache = False
+    assert getattr(model(ids), CACHE) is None
+
+
 @pytest.mark.parametrize(("name", "kind"), POSITIONS)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_a_padded_row_answers_as_the_bare_one(name, kind, side, use_cache):
+def test_a_padded_row_has_the_outputs_of_the_unpadded_one(name, kind, side, use_cache):
     model = tiny(name, **({"position_embedding_type": kind} if kind else {}))
     ids = ids_for(name)
     padding = ids.new_zeros(*ids.shape[:-1], PADDING)
@@ -73,7 +92,7 @@ def test_a_padded_row_answers_as_the_bare_one(name, kind, side, use_cache):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_padded_row_answers_as_the_bare_one_when_compiled(name):
+def test_a_padded_row_has_the_outputs_of_the_unpadded_one_when_compiled(name):
     model = tiny(name)
     ids = ids_for(name)
     padded = torch.nn.functional.pad(ids, (PADDING, 0))
@@ -124,7 +143,7 @@ def test_a_cached_beginning_has_the_task_loss_of_the_whole(name, with_mask, padd
     mask = (ids != 0).long()
     labels = labels_for(name, ids)
     if "Token" in name:
-        labels[..., : padding + 2] = -100  # the beginning is not labelled where it is not in the input
+        labels[..., : padding + 2] = -100  # the beginning has no labels if it is not in the input
     whole = model(ids, attention_mask=mask, labels=labels)
     cut = padding + 2
     first = model(ids[..., :cut], attention_mask=mask[..., :cut], use_cache=True)
@@ -171,7 +190,7 @@ def test_arguments_of_the_heads_are_refused_by_the_base_model(name, argument):
         tiny(name)(ids_for(name), **{argument: 1})
 
 
-def test_an_argument_that_nobody_knows_is_named_and_reaches_the_attention_function(caplog, monkeypatch):
+def test_an_unknown_argument_is_named_and_reaches_the_attention_function(caplog, monkeypatch):
     seen = []
     model = tiny("GPT1ForCausalLM", attn_implementation="eager")
     for block in model.transformer.h:
@@ -222,7 +241,7 @@ def test_float_label_matrices_are_several_labels_and_one_label_is_a_score():
         model(ids, labels=torch.tensor([1.0, 0.0]))
 
 
-def test_labels_that_a_trainer_took_away_are_missed_by_every_head():
+def test_every_head_reports_labels_that_a_trainer_withheld():
     for name in HEADS:
         ids = ids_for(name)
         with pytest.raises(ValueError, match="num_items_in_batch without labels"):

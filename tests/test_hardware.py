@@ -1,4 +1,4 @@
-"""Which precision runs where: asked of the hardware, in one place; and fp32 for whatever is trained."""
+"""Precision: only types that the hardware supports, and fp32 weights in all training."""
 
 import json
 import os
@@ -23,7 +23,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def without_bf16(monkeypatch):
-    """A CPU without bf16 instructions, as torch tells of it."""
+    """A CPU without bf16 instructions, as torch reports it."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(hardware.platform, "machine", lambda: "x86_64")
@@ -37,7 +37,7 @@ def test_one_variable_of_onednn_hides_the_bf16_instructions():
     assert run.stdout.strip() == "False"
 
 
-def test_what_is_asked_for_runs_where_the_device_has_it(without_bf16):
+def test_a_requested_type_is_used_where_the_device_supports_it(without_bf16):
     assert not has_half_precision(torch.bfloat16, CPU) and not has_half_precision(torch.float16, CPU)
     assert has_half_precision(torch.bfloat16, GPU) and has_half_precision(torch.float16, GPU)
     assert training_dtype(True, False, CPU) == training_dtype(False, True, CPU) == torch.float32
@@ -54,13 +54,15 @@ def test_a_run_without_the_instructions_is_in_fp32(kind, name, without_bf16, tmp
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_so_is_one_that_accelerate_launch_asks_for(name, without_bf16, tmp_path, monkeypatch):
+def test_a_type_from_accelerate_launch_becomes_fp32_without_the_instructions(
+    name, without_bf16, tmp_path, monkeypatch
+):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", name)
     args = GPT1TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert args.mixed_precision == "no"
 
 
-def test_so_is_the_trainer_with_the_librarys_own_arguments(without_bf16, tmp_path):
+def test_the_librarys_own_arguments_give_fp32_without_the_instructions(without_bf16, tmp_path):
     config = GPT1Config(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     args = TrainingArguments(str(tmp_path), use_cpu=True, bf16=True, report_to="none")
     trainer = GPT1Trainer(GPT1ForCausalLM(config), args, train_dataset=[{"input_ids": [1, 2]}])
@@ -77,7 +79,7 @@ def test_with_the_instructions_bf16_stays(tmp_path):
 
 
 def half(folder: str, to: str):
-    """Save a model anew in bf16, its configuration with it, as by a version that had such configurations."""
+    """Save a model and its configuration in bf16, as earlier versions did."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     model.save_pretrained(to)
     assert json.loads((to / "config.json").read_text())["dtype"] == "bfloat16"

@@ -1,4 +1,4 @@
-"""Input that wants to do harm: special tokens in text, code in files, names that climb, markup, and secrets that leak.
+"""Hostile input: special tokens in text, code in files, names that leave a folder, markup, and secrets that leak.
 
 The page of `gpt1 report` is opened in a browser by the slow test; the demo's is in `test_space.py`.
 """
@@ -45,7 +45,7 @@ SPELLINGS = ["_start_", "_delimiter_", "_classify_", "<unk>", "<pad>", "</w>", "
 
 
 class Bomb:
-    """Unpickled, it leaves a file behind."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -56,7 +56,7 @@ class Bomb:
 
 @pytest.fixture
 def traces(tmp_path):
-    """A file that code leaves if it is run; there is none afterwards."""
+    """A file that code creates if it is run. Afterwards, checks that it does not exist."""
     path = tmp_path / "code_was_run"
     yield path
     assert not path.exists()
@@ -65,13 +65,13 @@ def traces(tmp_path):
 class TestSpecialTokens:
     @pytest.fixture
     def spelling(self, texts):
-        """A tokenizer that has all letters of the spellings, so that none becomes `<unk>` for want of a letter."""
+        """A tokenizer that has all letters of the spellings, so that none becomes `<unk>` for lack of a letter."""
         more = [" ".join(SPELLINGS), " ".join(WORDS)]
         return GPT1Tokenizer.train([*texts, *more], vocab_size=260, model_max_length=64, show_progress=False)
 
     @pytest.fixture
     def foreign(self, spelling, tmp_path_factory):
-        """The same vocabulary in a tokenizer of the library's, which finds special tokens in texts."""
+        """The same vocabulary in the library's own tokenizer class, which finds special tokens in texts."""
         folder = tmp_path_factory.mktemp("foreign")
         spelling.save_pretrained(folder)
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>")
@@ -88,7 +88,7 @@ class TestSpecialTokens:
 
     @pytest.mark.parametrize("input_format", INPUT_FORMATS)
     @pytest.mark.parametrize("loader", [None, AutoProcessor, GPT1Processor])
-    def test_texts_cannot_inject_any(self, source, tmp_path, input_format, loader):
+    def test_texts_cannot_inject_special_tokens(self, source, tmp_path, input_format, loader):
         processor = GPT1Processor(source, input_format)
         if loader is not None:
             processor.save_pretrained(tmp_path)
@@ -116,7 +116,7 @@ class TestSpecialTokens:
             own = tokenizer.convert_tokens_to_ids(["_start_", "_delimiter_", "_classify_"])
             assert [token for token in ids if token in self.specials(tokenizer)] == own
 
-    def test_prompts_corpora_and_scored_texts_cannot_either(self, source, config):
+    def test_prompts_corpora_and_scored_texts_cannot_inject_special_tokens(self, source, config):
         evil = " ".join(["the", *SPELLINGS])
         specials = self.specials(source)
         assert not specials & set(sum(encode_blocks(source, evil), []))
@@ -153,10 +153,10 @@ class TestSpecialTokens:
 
 
 class TestCode:
-    """Nothing is unpickled, no YAML makes objects, and code beside a model is not run unless that is asked for."""
+    """Nothing is unpickled, YAML creates no objects, and code beside a model runs only on request."""
 
     @pytest.mark.parametrize("command", ["recipe", "override", "plan"])
-    def test_yaml_makes_no_objects(self, tmp_path, traces, capsys, command):
+    def test_yaml_creates_no_objects(self, tmp_path, traces, capsys, command):
         evil = f"!!python/object/apply:builtins.open ['{traces}', 'w']"
         assert yaml.unsafe_load(evil).close() is None and traces.exists()  # it is a real one
         traces.unlink()
@@ -205,7 +205,7 @@ class TestCode:
 
     @pytest.mark.parametrize("model_type", ["gpt1", "evil"])
     def test_code_beside_a_model_is_not_run(self, base_model, tmp_path, traces, monkeypatch, model_type):
-        """Nor does anything ask whether it should be."""
+        """No command asks for permission to run it either."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
         files = ("configuration_gpt1", "modeling_gpt1", "modeling_gpt1_heads", "processing_gpt1", "tokenization_gpt1")
@@ -265,7 +265,7 @@ class TestNames:
     @pytest.mark.parametrize("name", CLIMBING)
     @pytest.mark.parametrize("what", ["variants", "models"])
     def test_of_runs(self, write_plan, tmp_path, name, what):
-        """A run deletes the checkpoints of an earlier one in its folder: that had better be its own."""
+        """A run deletes the checkpoints of an earlier one in its folder, so the folder must be its own."""
         of_another = tmp_path / "x" / "checkpoint-1"
         of_another.mkdir(parents=True)
         changes = {"models": {name: {}}, "variants": {"full": {"model": name}}}
@@ -308,7 +308,7 @@ EVIL = [
 
 
 def write_fine_tuned(folder, task="cola", evil=""):
-    """What a run leaves behind, with something in every place that a report shows."""
+    """Files of a run, with hostile text in every place that a report shows."""
     folder.mkdir(parents=True)
     details = {"from_scratch": False, "lm_coef": 0.5, "n_train_examples": 10, "device": f"CPU{evil}", "note": evil}
     row = {"task": task, "split": f"validation{evil}", "metric": f"matthews_correlation{evil}", "value": 40.0}
@@ -385,7 +385,7 @@ def holds_token(folder) -> list[str]:
 
 
 class TestSecrets:
-    """Neither the environment's token nor the argument's is in anything that is written or said."""
+    """No file or message contains the environment's token or the argument's."""
 
     @pytest.fixture
     def settings(self, base_model, tmp_path, monkeypatch):
@@ -394,7 +394,7 @@ class TestSecrets:
         settings |= {"output_dir": str(tmp_path / "run"), "disable_tqdm": True, "use_cpu": True, "save_steps": 1}
         return {**settings, "save_strategy": "steps", "hub_token": TOKEN, "report_to": ["tensorboard"]}
 
-    def test_no_file_and_no_message_of_a_run_has_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
+    def test_no_file_or_message_of_a_run_contains_it(self, settings, tmp_path, monkeypatch, capsys, caplog):
         pytest.importorskip("tensorboard")
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "boards"))
@@ -405,7 +405,7 @@ class TestSecrets:
         out = capsys.readouterr()
         assert TOKEN not in out.out + out.err + caplog.text
 
-    def test_a_run_that_goes_on_does_not_miss_the_file(self, settings, tmp_path):
+    def test_a_resumed_run_does_not_need_the_file(self, settings, tmp_path):
         settings["report_to"] = "none"
         finetune(FinetuneArguments(**{**settings, "max_steps": 1, "lr_scheduler_type": "constant"}))
         finetune(
@@ -421,7 +421,7 @@ class TestSecrets:
         assert TOKEN not in f"{args} {args!r} {args.to_json_string()} {args.to_sanitized_dict()}"
         assert dataclasses.asdict(args)["hub_token"] == TOKEN  # it is there to be used
 
-    def test_a_plan_does_not_note_it(self, write_plan, tmp_path):
+    def test_a_plan_does_not_record_it(self, write_plan, tmp_path):
         for key in ("hub_token", "push_to_hub_token"):
             with pytest.raises(GPT1Error, match=f"{key} does not belong in a plan, which records its settings"):
                 Plan.read(write_plan(finetune={key: TOKEN})).runs()
@@ -441,7 +441,7 @@ class TestSecrets:
             RuntimeError(f"Bearer {TOKEN}"),
         ],
     )
-    def test_what_the_hubs_client_says_is_cleaned_of_it(self, error):
+    def test_messages_of_the_hubs_client_are_cleaned_of_it(self, error):
         with pytest.raises(GPT1Error) as caught, explained("a/b", "nothing was sent"):
             raise error
         assert TOKEN not in str(caught.value) and "<token>" in str(caught.value)

@@ -1,6 +1,6 @@
-"""What the Hub, the network and the disk refuse, tried against a Hub on localhost: one sentence with the remedy.
+"""Failures of the Hub, the network and the disk, tested with a Hub on localhost: one sentence with the remedy.
 
-Every kind of error that `datasets`, `transformers` and `huggingface_hub` raise while they load something is met here.
+These tests cover every kind of error that `datasets`, `transformers` and `huggingface_hub` raise while loading.
 """
 
 import errno
@@ -41,7 +41,7 @@ def refusing(status: int, message: str = "", code: str | None = None, where: str
 
 
 FINE = {"train.jsonl": ROWS}
-# Name of a data set -> its repository, and what is said of it.
+# Name of a data set -> its repository, and the expected message.
 BAD = {
     "script": (repo({"script.py": "raise SystemExit"}), "a script.*use its Parquet copy, .*@refs/convert/parquet"),
     "empty": (repo({"README.md": "nothing"}), "not as expected.*EmptyDatasetError"),
@@ -80,7 +80,7 @@ BAD = {
     "xz": (repo({"train.jsonl.xz": "xx"}), "damaged"),
     "no-rows": (repo({"train.jsonl": ""}), "damaged|empty|no rows"),
 }
-# Of data that is not streamed, in addition.
+# Further cases, for data that is not streamed.
 BAD_WHOLE = {
     "sizes": (
         repo({"README.md": INFO.format(dtype="string", splits=SPLIT.format("train", 700)), **FINE}),
@@ -141,7 +141,7 @@ def test_a_corpus_that_cannot_be_read_says_why(client, name):
     message = error_of(train(client, f"bert/{name}"))
     assert re.search(BAD[name][1], message), message
     assert f"'bert/{name}'" in message and len(message) < 700
-    # `datasets` before 5.0 takes a file of no rows for an empty set.
+    # `datasets` before 5.0 reads a file without rows as an empty data set.
     assert "--data_dir" in message or "cannot read the corpus" in message or "it has no rows" in message
 
 
@@ -153,8 +153,8 @@ def test_a_data_set_that_cannot_be_mapped_says_why(client, name):
 
 
 @pytest.mark.parametrize("name", ["script", "configs", "test-only", "empty", "fine"])
-def test_what_is_not_a_tasks_to_choose_is_not_advised(client, name):
-    """The configuration and revision of a task are fixed: a local copy is what helps."""
+def test_fixed_settings_of_a_task_are_not_advised(client, name):
+    """The configuration and revision of a task are fixed, so the remedy is a local copy."""
     message = error_of(client(code=WHOLE.replace("NAME", name).replace("CONFIG", "'nix'")))
     assert "give another" not in message and "refs/convert" not in message and "hf download" not in message
     assert message.endswith("give --data_dir (or GPT1_DATA_DIR) a folder with a local copy")
@@ -170,7 +170,7 @@ def test_the_copy_in_parquet_can_be_read(client):
     assert "no such revision" in error_of(train(client, "bert/fine", "--corpus_revision", "nix"))
 
 
-def test_tokens_and_their_lack_are_told_apart(client):
+def test_invalid_and_missing_tokens_are_distinguished(client):
     assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing"))
     assert "no data set with this name, or it is private" in error_of(train(client, "bert/nothing", token=None))
     assert "the Hub does not accept the token: log in again" in error_of(train(client, "bert/fine", token="hf_other"))
@@ -191,7 +191,7 @@ def test_tokens_and_their_lack_are_told_apart(client):
         ("http://127.0.0.1:9/x", "damaged or empty|there is no file"),
     ],
 )
-def test_names_that_are_none_of_the_hub(client, name, message):
+def test_names_that_the_hub_cannot_have(client, name, message):
     assert re.search(message, error_of(train(client, name)))
 
 
@@ -211,12 +211,12 @@ def test_every_command_that_reads_a_corpus(client, argv, tmp_path):
     assert "bert/script@refs/convert/parquet" in error_of(client(*argv))
 
 
-# Name of a model -> what its repository changes, and what is said of it.
+# Name of a model -> changes to its repository, and the expected message.
 MODELS = {
     "private": ({"private": True}, "no model with this name, or it is private: check the name, log in"),
     "gated": ({"gated": True}, r"gated on the Hub: ask for access at http\S*\d/bert/gated and log in"),
     "busy": ({"refuses": refusing(429)}, r"too many requests \(429\): wait a few minutes"),
-    # transformers takes weights that it is refused for weights that are not there, and asks for a conversion.
+    # transformers treats refused weights as missing, and requests a conversion.
     "busy-weights": ({"refuses": refusing(429, where="model.safetensors")}, "the weights of model"),
     "down": ({"refuses": refusing(500)}, r"an internal error \(500\): try again later"),
     "forbidden": ({"refuses": refusing(403, "Not from there.")}, r"denies access \(.*\): log in"),
@@ -269,8 +269,8 @@ def test_a_model_that_cannot_be_loaded_says_why(client, models, tmp_path, comman
         assert f"bert/{name}" in message and len(message) < 600, message
 
 
-def test_a_full_disk_is_told(client, hub):
-    """Where the cache cannot be written, `datasets` says no more than that it could not generate the data."""
+def test_a_full_disk_is_reported(client, hub):
+    """If the cache cannot be written, `datasets` only says that it could not generate the data."""
     hub.repos["datasets/bert/large"] = repo({"train.jsonl": ROWS * 100_000})
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({}, resource.RLIM_INFINITY))\n"
     code = limit.format(1_000_000) + "try:\n" + re.sub("^", "    ", WHOLE, flags=re.M).replace("NAME", "large")
@@ -280,7 +280,7 @@ def test_a_full_disk_is_told(client, hub):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_what_the_system_says_of_a_cache(number):
+def test_errors_of_the_cache_folder_are_reported(number):
     outer = RuntimeError("An error occurred while generating the dataset")
     outer.__cause__ = OSError(number, "said", "/cache/x")
     reason, remedy = load_failure(outer, "a/b", "data set")
@@ -316,7 +316,7 @@ def test_offline_it_says_so(capsys, tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    """Only what the libraries raise is told in one sentence."""
+    """Only errors of the libraries become one sentence."""
 
     class Bug(Exception):
         pass
@@ -331,7 +331,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 
 class TestFolders:
-    """What lies in a folder of text and is not read is named."""
+    """Files in a folder of text that are not read are named."""
 
     def test_suffixes_in_any_case_are_read_and_others_named(self, tmp_path, caplog):
         for name in ("a.TXT", "b.txt", "c.md", "d/e.Txt", ".hidden/f.md", "g.MD", "h", "i.pdf"):
@@ -345,13 +345,13 @@ class TestFolders:
         (tmp_path / "train.JSONL").write_bytes(ROWS)
         (tmp_path / "README.md").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
-        assert not caplog.text  # a card is no text that was forgotten
+        assert not caplog.text  # a card is not a forgotten text
         (tmp_path / "more.txt").write_text("x")
         assert list(read_documents(str(tmp_path))) == ["the old house"]
         assert ": only files of rows are read; skipped: more.txt" in caplog.text
 
     @pytest.mark.parametrize("name", ["a.md", "a.pdf", "a"])
-    def test_a_folder_or_file_of_another_kind_names_what_is_read(self, tmp_path, name):
+    def test_an_unknown_kind_of_folder_or_file_names_the_readable_kinds(self, tmp_path, name):
         (tmp_path / name).write_text("text")
         with pytest.raises(GPT1Error, match=rf"\(it holds {name}\): give a .txt file, a folder of them, or rows"):
             list(read_documents(str(tmp_path)))

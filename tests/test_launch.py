@@ -51,7 +51,7 @@ def test_two_processes_train_one_model(base_model, tmp_path):
 
 
 def accelerate(config: str, script: Path, argv: list[str], *flags: str) -> subprocess.Popen:
-    """Starts `accelerate launch` with a shipped configuration, for two processes in all."""
+    """Start `accelerate launch` with a shipped configuration, for two processes in total."""
     config_file = str(recipes_dir() / "accelerate" / f"{config}.yaml")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config_file]
     return subprocess.Popen(
@@ -65,7 +65,7 @@ def accelerate(config: str, script: Path, argv: list[str], *flags: str) -> subpr
 
 
 def finish(*processes: subprocess.Popen):
-    """Waits for launches, and shows what they wrote if one failed."""
+    """Wait for launches, and show their output if one failed."""
     try:
         outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
@@ -87,7 +87,7 @@ def test_every_finetuning_recipe_in_two_processes(base_model, tmp_path):
     assert {row["details"]["batch_size"] for row in rows} == {4}
 
 
-# The recipes one after the other in the same two processes, each as the launcher runs its script.
+# Runs the recipes one after another in the same two processes, each as the launcher runs its script.
 EVERY_PRETRAINING_RECIPE = """
 import runpy, sys
 

@@ -1,5 +1,5 @@
-"""The models against transformers' OpenAIGPT with equal weights, against themselves by another route, and against
-losses and formulas written out by hand."""
+"""The models compared with transformers' OpenAIGPT, with themselves computed in another way, and with losses and
+formulas written out by hand."""
 
 import copy
 import math
@@ -16,6 +16,7 @@ from helpers.models import (
     NO_DROPOUT,
     POSITIONS,
     VOCAB,
+    assert_cache_keeps_generation,
     assert_same_gradients,
     generate,
     gradients,
@@ -189,14 +190,6 @@ def test_heads_pass_on_hidden_states_and_attentions():
     assert [tuple(attention.shape) for attention in outputs.attentions] == [(2, HEADS, 5, 5)] * LAYERS
 
 
-def test_exactly_one_kind_of_input_is_taken():
-    model = tiny_lm()
-    with pytest.raises(ValueError, match="exactly one"):
-        model()
-    with pytest.raises(ValueError, match="exactly one"):
-        model(random_ids(1, 3), inputs_embeds=torch.zeros(1, 3, HIDDEN))
-
-
 # Language-model loss
 
 
@@ -249,13 +242,7 @@ def test_logits_to_keep_are_the_last_ones():
 @ATTENTIONS
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
 def test_generation_with_a_cache_equals_generation_without(attention, kind):
-    model, ids = tiny_lm(attention, position_embedding_type=kind), random_ids(3, 6)
-    sequences, logits = generate(model, ids, use_cache=False)
-    assert sequences.shape == (3, 14)
-    for options in ({"use_cache": True}, {"cache_implementation": "static"}):
-        cached_sequences, cached_logits = generate(model, ids, **options)
-        assert torch.equal(cached_sequences, sequences)
-        assert_close(cached_logits, logits, **CLOSE)
+    assert_cache_keeps_generation(tiny_lm(attention, position_embedding_type=kind))
 
 
 @ATTENTIONS
@@ -299,14 +286,6 @@ def test_left_padded_forward_in_steps_equals_one_forward(attention):
             model(ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], cache=cache).logits
         )
     assert_close(torch.cat(parts, dim=1)[real], full[real], **CLOSE)
-
-
-def test_a_cache_is_made_only_where_it_is_wanted():
-    model, ids = tiny_lm(), random_ids(1, 4)
-    assert getattr(model(ids), CACHE).get_seq_length() == 4
-    assert getattr(model(ids, use_cache=False), CACHE) is None
-    model.config.use_cache = False
-    assert getattr(model(ids), CACHE) is None
 
 
 # Packed rows

@@ -200,7 +200,7 @@ def test_without_a_mask_the_pad_token_marks_padding_on_the_right():
 
 
 def test_without_a_mask_the_pad_token_marks_padding_on_the_left():
-    # Without a mask the padding is attended to, so the states are the batch's own, not those of rows by themselves.
+    # Without a mask the model attends to padding, so the states differ from those of single rows.
     model = tiny_classifier(num_labels=3, pad_token_id=0)
     rows, labels = rows_and_labels()
     ids = padded_rows(rows, "left")["input_ids"]
@@ -382,7 +382,7 @@ def test_token_classification_equals_the_sums_by_hand():
     assert_close(outputs.logits[1, : len(rows[1])], scores, **CLOSE)
     expected = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
     assert_close(outputs.task_loss, expected, **CLOSE)
-    # A row weighs as many as its labels in the auxiliary term.
+    # A row's weight in the auxiliary term is its number of labels.
     lm_losses = [by_hand(tiny_twin(model), [row], torch.tensor([0]))[2] for row in rows]
     weights = (labels != -100).sum(-1)
     expected = sum(weight * loss for weight, loss in zip(weights, lm_losses, strict=True)) / weights.sum()
@@ -541,7 +541,7 @@ def test_parts_of_every_head_add_up_to_the_whole(kind):
         loss += outputs.loss.detach()
     assert_close(loss, whole.loss.detach(), **CLOSE)
     parts = gradients(model)
-    if kind == "multiple_choice":  # the softmax over the answers does not see what is added to each
+    if kind == "multiple_choice":  # the softmax over the answers ignores a constant added to each
         assert max(parts.pop("classifier.bias").abs(), expected.pop("classifier.bias").abs()) < 1e-6
     assert_same_gradients(parts, expected)
 

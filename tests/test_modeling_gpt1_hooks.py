@@ -1,5 +1,5 @@
-"""The library's hooks on the models: ways to generate, attention implementations, parallel plans, and what training
-needs of every head."""
+"""The library's hooks on the models: ways to generate, attention implementations, parallel plans, and training of
+every head."""
 
 import re
 import shutil
@@ -40,7 +40,7 @@ EVERY_HEAD = pytest.mark.parametrize("head", HEADS)
 
 
 def batch_for(model_class) -> dict[str, torch.Tensor]:
-    """Inputs, and labels where the class takes some."""
+    """Inputs, with labels if the class accepts them."""
     ids = random_ids(4, 6)
     labels = {
         GPT1ForCausalLM: ids,
@@ -67,7 +67,7 @@ def test_samples_follow_the_models_distribution():
 
 
 def test_beam_search_finds_the_best_of_all_sequences():
-    # Two tokens more, as many beams as there are tokens: nothing is cut off, so the search is exhaustive.
+    # Two new tokens, and as many beams as tokens: no sequence is dropped, so the search is exhaustive.
     model, ids = tiny_lm(), random_ids(1, 5)
     best = model.generate(ids, max_new_tokens=2, num_beams=VOCAB, do_sample=False, pad_token_id=0)[0, -2:]
     first = model(ids).logits[0, -1].log_softmax(-1)
@@ -107,8 +107,8 @@ def test_generation_continues_from_a_cache_and_from_embeddings():
 # Attention implementations
 
 
-# Flex attention is run op by op: the kernel that torch.compile makes of it takes a while to build, and a compiler.
-# On a CPU torch knows no gradients of it.
+# Flex attention runs uncompiled: building its kernel with torch.compile takes a while and needs a compiler. On a CPU
+# torch knows no gradients of it.
 @pytest.fixture
 def uncompiled():
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -143,7 +143,7 @@ def test_compiled_flex_attention_equals_sdpa_on_packed_rows():
 
 
 @pytest.mark.parametrize("form", ["plain", "padded", "packed"])
-def test_flash_attention_is_given_what_its_kernels_read(form, monkeypatch):
+def test_flash_attention_receives_its_kernels_inputs(form, monkeypatch):
     calls = []
 
     def flash(module, query, key, value, attention_mask, **kwargs):
@@ -190,7 +190,7 @@ def test_every_entry_of_the_parallel_plans_names_a_module(model_class):
         for entry in plan:
             pattern = re.escape(entry).replace(r"\*", r"\d+")
             assert any(re.fullmatch(pattern, name) for name in modules), (kind, entry)
-    # Each projection is split, and every block is a unit of its own.
+    # Each projection is split, and every block is a separate unit.
     split = {entry.rsplit(".", 1)[-1] for entry in plans["tp"]}
     assert split >= {name.rsplit(".", 1)[-1] for name in modules if name.endswith("_proj")}
     assert any(entry.endswith("h.*") for entry in plans["fsdp"])
@@ -216,7 +216,7 @@ def test_checkpointed_gradients_are_those_of_every_head(head):
         model(**batch, use_cache=False).loss.backward()
         assert len(calls) == 1 + enabled
         results.append({name: gradient.clone() for name, gradient in gradients(model).items()})
-        if head is GPT1ForMultipleChoice:  # the softmax over the answers does not see what is added to each
+        if head is GPT1ForMultipleChoice:  # the softmax over the answers ignores a constant added to each
             assert results[-1].pop("classifier.bias").abs() < 1e-6
     assert_same_gradients(*results)
 

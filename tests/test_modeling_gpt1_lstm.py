@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.models import CLOSE, LENGTHS, VOCAB, mask_of, random_ids
+from helpers.models import CLOSE, LENGTHS, VOCAB, assert_cache_keeps_generation, generate, mask_of, random_ids
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
@@ -64,7 +64,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def assert_same_gradients(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name in theirs:
-        # The softmax over answers does not see what is added to every score.
+        # The softmax over answers ignores a constant added to every score.
         assert theirs[name].abs().max() > 1e-4 or theirs[name].shape == (1,), name
         assert_close(ours[name], theirs[name], **CLOSE, msg=lambda message, name=name: f"{name}: {message}")
 
@@ -85,13 +85,6 @@ def by_hand(model, embeddings: torch.Tensor) -> tuple[torch.Tensor, list[tuple[t
         states = torch.stack(outputs)
         ends.append((h, c))
     return states @ model.model.tokens_embed.weight.T, ends
-
-
-def generate(model, ids, **options):
-    """Greedily chosen sequences, and the logits they were chosen by, `(batch, new tokens, vocab)`."""
-    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, **options}
-    outputs = model.generate(ids, return_dict_in_generate=True, output_logits=True, **options)
-    return outputs.sequences, torch.stack(outputs.logits, dim=1)
 
 
 # Configuration
@@ -183,7 +176,7 @@ def test_hidden_states_are_the_embeddings_and_each_layer_s_projected_output():
 def test_padded_rows_equal_rows_on_their_own(layers, side):
     model = tiny_lm(layers)
     ids, mask, rows = padded_rows(side)
-    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]  # what follows padding is nobody's prediction
+    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]  # no token predicts the first one after padding
     outputs = model(ids, attention_mask=mask, labels=ids.masked_fill(mask * before == 0, -100))
     outputs.loss.backward()
     padded_gradients = gradients(model)
@@ -192,7 +185,7 @@ def test_padded_rows_equal_rows_on_their_own(layers, side):
     for row, alone_ids in enumerate(rows):
         alone = model(alone_ids, labels=alone_ids, num_items_in_batch=n_targets)
         assert_close(outputs.logits[row][mask[row].bool()], alone.logits[0], **CLOSE)
-        # The state that a text goes on from is that after its last token.
+        # A text continues from the state after its last token.
         for ours, own in zip(getattr(outputs, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)
@@ -269,14 +262,6 @@ def test_padded_forward_in_steps_equals_one_forward(side, first):
     assert_close(torch.cat(parts, dim=1)[mask.bool()], full[mask.bool()], **CLOSE)
 
 
-def test_a_cache_is_created_only_on_request():
-    model, ids = tiny_lm(), random_ids(1, 4)
-    assert getattr(model(ids), CACHE).get_seq_length() == 4
-    assert getattr(model(ids, use_cache=False), CACHE) is None
-    model.config.use_cache = False
-    assert getattr(model(ids), CACHE) is None
-
-
 def test_a_cache_that_is_reset_starts_again():
     model, ids = tiny_lm(), random_ids(2, 5)
     cache = getattr(model(ids), CACHE)
@@ -295,13 +280,7 @@ def test_a_cache_for_attention_is_refused():
 
 @LAYERS
 def test_generation_with_a_cache_equals_generation_without(layers):
-    model, ids = tiny_lm(layers), random_ids(3, 6)
-    sequences, logits = generate(model, ids, use_cache=False)
-    assert sequences.shape == (3, 14)
-    for options in ({"use_cache": True}, {"cache_implementation": "static"}):
-        cached_sequences, cached_logits = generate(model, ids, **options)
-        assert torch.equal(cached_sequences, sequences)
-        assert_close(cached_logits, logits, **CLOSE)
+    assert_cache_keeps_generation(tiny_lm(layers))
 
 
 @pytest.mark.parametrize("options", [{}, {"use_cache": False}, {"num_beams": 3}])
@@ -379,7 +358,7 @@ def test_packed_rows_equal_separate_sequences(layers):
             assert_close(packed.logits[row, start : start + length], alone.logits[0], **CLOSE)
             total = total + alone.loss
             start += length
-        # A row goes on from the end of its last sequence.
+        # A row continues from the end of its last sequence.
         for ours, own in zip(getattr(packed, CACHE).layers, getattr(alone, CACHE).layers, strict=True):
             assert_close(ours.keys[row], own.keys[0], **CLOSE)
             assert_close(ours.values[row], own.values[0], **CLOSE)
@@ -431,14 +410,6 @@ def test_logits_to_keep_are_the_last_ones():
     full = model(ids).logits
     assert_close(model(ids, logits_to_keep=3).logits, full[:, -3:], **CLOSE)
     assert_close(model(ids, logits_to_keep=torch.tensor([1, 4])).logits, full[:, [1, 4]], **CLOSE)
-
-
-def test_exactly_one_kind_of_input_is_accepted():
-    model = tiny_lm()
-    with pytest.raises(ValueError, match="exactly one"):
-        model()
-    with pytest.raises(ValueError, match="exactly one"):
-        model(random_ids(1, 3), inputs_embeds=torch.zeros(1, 3, HIDDEN))
 
 
 def test_the_loss_without_logits_is_the_loss_with_them():

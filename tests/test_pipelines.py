@@ -100,7 +100,7 @@ PAIRED = [{"text": one, "text_pair": other} for one, other in PAIRS]
 
 
 def logits_by_hand(model, processor, row: dict) -> torch.Tensor:
-    """Of one row: each of its sequences by itself, without padding, the similarity format's added up."""
+    """Logits of one row: each of its sequences by itself, without padding; for similarity, their sum."""
     sequences = processor(row, max_length=model.config.max_position_embeddings)["input_ids"]
     if not processor.has_several_sequences:
         with torch.no_grad():
@@ -112,7 +112,7 @@ def logits_by_hand(model, processor, row: dict) -> torch.Tensor:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("input_format", ["classification", "entailment", "similarity"])
-def test_text_classification_answers_as_the_processor(saved, input_format, side):
+def test_text_classification_uses_the_processors_sequences(saved, input_format, side):
     folder = saved(GPT1ForSequenceClassification, input_format, std=0.2, num_labels=2)
     classify = pipeline("text-classification", model=folder, device="cpu", top_k=None)
     assert type(classify) is GPT1TextClassificationPipeline
@@ -138,7 +138,7 @@ def test_similarity_reads_both_orders(saved):
     (one, other) = PAIRS[0]
     there, back = classify([{"text": one, "text_pair": other}, {"text": other, "text_pair": one}])
     assert there[0]["label"] == back[0]["label"] and there[0]["score"] == pytest.approx(back[0]["score"], abs=1e-6)
-    # what the tokenizer alone makes of it, one order, says something else
+    # the tokenizer alone makes only one order, which has another score
     with torch.no_grad():
         logits = classify.model(**classify.tokenizer(one, other, return_tensors="pt")).logits[0]
     assert abs(logits.softmax(-1).max().item() - there[0]["score"]) > 0.01
@@ -146,7 +146,7 @@ def test_similarity_reads_both_orders(saved):
 
 @pytest.mark.parametrize("bins", [None, 6])
 @pytest.mark.parametrize("problem_type", [None, "regression"])
-def test_a_score_stays_as_it_is(saved, bins, problem_type):
+def test_a_score_is_returned_unchanged(saved, bins, problem_type):
     settings = {"num_labels": 1, "id2label": {0: "score"}, "regression_bins": bins, "problem_type": problem_type}
     folder = saved(GPT1ForSequenceClassification, "similarity", std=0.2, **settings)
     rate = pipeline("text-classification", model=folder, device="cpu")
@@ -177,7 +177,7 @@ def test_a_long_text_is_cut_as_the_processor_does(saved):
 
 
 @pytest.mark.parametrize("input_format", ["classification", "entailment", "similarity", "multiple_choice"])
-def test_a_tokenizer_that_keeps_to_less_than_the_context(saved, tokenizer, tmp_path, input_format):
+def test_a_tokenizer_with_a_shorter_limit_than_the_context(saved, tokenizer, tmp_path, input_format):
     """Without a record of training, the length is the processor's own, in pipelines as elsewhere."""
     several = input_format == "multiple_choice"
     head = GPT1ForMultipleChoice if several else GPT1ForSequenceClassification
@@ -224,7 +224,7 @@ def test_other_models_are_classified_by_transformers_own_class(base_model, token
     theirs = TextClassificationPipeline(model=bert, tokenizer=tokenizer, device="cpu")
     assert ours(TEXTS) == theirs(TEXTS) and ours(TEXTS[0], top_k=None) == theirs(TEXTS[0], top_k=None)
     assert ours(PAIRED, truncation=True, max_length=9) == theirs(PAIRED, truncation=True, max_length=9)
-    # a GPT-1 whose tokenizer is of no processor
+    # a GPT-1 whose tokenizer was not saved by a processor
     bare = pipeline("text-classification", model=base_model, device="cpu")
     theirs = TextClassificationPipeline(model=bare.model, tokenizer=bare.tokenizer, device="cpu")
     assert bare.processor is None and bare(TEXTS) == theirs(TEXTS)
@@ -297,7 +297,7 @@ ROWS = [
 
 
 def probabilities(folder: str, row: dict) -> list[float]:
-    """Of a row's choices, one sequence at a time, by hand."""
+    """Probabilities of a row's choices, one sequence at a time."""
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForMultipleChoice.from_pretrained(folder)
     with torch.no_grad():
         scores = [

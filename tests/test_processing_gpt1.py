@@ -1,4 +1,4 @@
-"""The processor: token sequences of each input format, truncation, bad rows, and what is saved."""
+"""The processor: token sequences of each input format, truncation, bad rows, and saved files."""
 
 import json
 import logging

@@ -1,6 +1,6 @@
-"""Input of every kind, made up by hypothesis: it is read rightly, or refused in one sentence of a documented error.
+"""Random input from hypothesis: it is read correctly, or refused with a documented error in one sentence.
 
-By default a few cases, the same in every run; `GPT1_TEST_CASES=1000 pytest tests/test_properties.py` makes up a
+By default, each test has a few fixed cases. `GPT1_TEST_CASES=1000 pytest tests/test_properties.py` generates a
 thousand new ones for each test.
 """
 
@@ -121,7 +121,7 @@ def test_any_row_is_framed_by_its_special_tokens_or_refused(processors, data, in
 @given(
     rows=values | st.dictionaries(st.sampled_from(["text", "document", "question", "choices"]), values), data=st.data()
 )
-def test_what_is_no_row_is_refused_in_one_sentence(processors, rows, data):
+def test_invalid_rows_are_refused_in_one_sentence(processors, rows, data):
     processor = processors[data.draw(st.sampled_from(sorted(INPUT_FORMATS)), label="format")]
     try:
         processor(rows)
@@ -131,7 +131,7 @@ def test_what_is_no_row_is_refused_in_one_sentence(processors, rows, data):
 
 KEYS = sorted(field.name for field in dataclasses.fields(FinetuneArguments) if field.init)
 PLAN_KEYS = ("output_dir", "tasks", "variants", "models", "pretrain", "finetune")
-# What PyYAML does not take well.
+# Content that PyYAML handles badly.
 ODD_YAML = (
     *("!!int ''", "!!float ''", "a: !!bool x", "a: !!timestamp x", "2024-13-45", "!!python/object:os.system x"),
     *("[" * 5000, "&a [*a]", "a: &b {c: *b}", "? [a]\n: b", "a: " + "9" * 5000, "!!set {a}", "seed: !!set {a}"),
@@ -224,9 +224,9 @@ def test_results_of_any_name_are_written_read_and_reported(rows, junk):
         for name, content in (("run", [dataclasses.asdict(row) for row in rows]), ("junk", junk)):
             (Path(folder) / name).mkdir()
             (Path(folder) / name / RESULTS).write_text(json.dumps(content, default=str, skipkeys=True))
-        records = collect(folder)
-        report = build(records, rows[0].model)
-    found = [result for record in records for result in record.results]
+        collected = collect(folder)
+        report = build(collected, rows[0].model)
+    found = [result for run in collected for result in run.results]
     assert [(one.task, one.model, repr(one.value)) for one in found][: len(rows)] or not rows
     assert_tables_hold(report.markdown())
     assert_tables_hold(Table("title", ["a", "b"], [[one.task, one.model] for one in rows]).markdown())
@@ -247,7 +247,7 @@ def test_a_card_of_any_name_has_metadata_that_reads_back_and_whole_tables(base_m
 
 
 def own_columns(task) -> dict[str, list]:
-    """Columns of three good rows, as the task's files name them."""
+    """Columns of three valid rows, with the names of the task's files."""
     label = {task.label_column: list(task.label_ids or range(len(task.label_names) or 3))[:1] * 3}
     texts = {}
     for name, own in task.columns.items():
@@ -290,7 +290,7 @@ def test_rows_of_any_columns_are_those_of_the_task_or_refused(data, task):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Good files of CoLA in each format, and a cache of their own for what is read."""
+    """Valid files of CoLA in each format, with a separate cache."""
     rows = {"sentence": ["It is so.", 'It \u00e9 not,\n"so".'] * 4, "label": [1, 0] * 4, "idx": list(range(8))}
     folder = tmp_path_factory.mktemp("files")
     pq.write_table(pa.table(rows), folder / "x.parquet")

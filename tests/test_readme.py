@@ -209,7 +209,7 @@ def test_every_command_is_small_or_has_a_reason_not_to_run(command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("language", "step"), steps(), ids=lambda text: text.strip().split("\n")[0][:60])
-def test_a_step_runs(language, step, place, reader, hub):
+def test_a_readme_step_runs(language, step, place, reader, hub):
     """Later steps read the files of earlier ones."""
     step = step.replace("NAME/", "anna/")  # the reader has anna's token
     environment = hub_environment(place, hub) | {"PYTHONPATH": str(ROOT), "HF_TOKEN": TOKEN}

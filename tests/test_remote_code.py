@@ -1,4 +1,5 @@
-"""Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and is saved whole again."""
+"""Saved folders in a process without gpt1_hf: everything loads through trust_remote_code, and can be saved again with
+all its files."""
 
 import json
 import shutil
@@ -64,7 +65,7 @@ CLASSES = {
 }
 CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}}
 CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
-# Folder -> what is loaded from it. Multiple choice has a head of another width than a classifier.
+# Folder -> classes to load from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {
     "base": list(AUTOS),
     "lm": list(AUTOS),
@@ -73,7 +74,7 @@ FOLDERS = {
     "lstm_lm": list(AUTOS),
     "lstm_classifier": ["AutoModelForSequenceClassification"],
 }
-# What has all its weights in the folder; elsewhere the head is new, and drawn at random.
+# Classes whose weights are all in the folder; for the others, the head is new and random.
 WHOLE = [(folder, auto) for folder in ("base", "lm", "lstm_lm") for auto in ("AutoModel", "AutoModelForCausalLM")]
 WHOLE += [(folder, auto) for folder in ("classifier", "choices", "lstm_classifier") for auto in FOLDERS[folder]]
 ROW = {"premise": "the young captain smiled", "hypothesis": "her house wept"}
@@ -81,8 +82,8 @@ TEXT = "the old lady spoke gently"
 PAIR = {"text": ROW["premise"], "text_pair": ROW["hypothesis"]}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# Runs in an interpreter that cannot import the package. Its arguments are the folder of folders, where to save again,
-# and where the package lies, which at the end it imports after all.
+# Runs in an interpreter that cannot import the package. Its arguments are the folder of the saved folders, the folder
+# to save into, and the package's location. At the end, the script imports the package.
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
@@ -202,7 +203,7 @@ def folders(tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stranger(folders, tmp_path_factory) -> dict:
-    """What a process without the package reports of the folders; `saved` is where it saved everything again."""
+    """Report of a process without the package on the folders. It saved everything again into `saved`."""
     work, saved = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("saved_again")
     report = run_without_package(SCRIPT, str(folders), str(saved), str(PACKAGE.parent), home=work)
     assert report["imported"] == []
@@ -215,7 +216,7 @@ def test_without_trust_the_code_is_refused(stranger):
         assert "trust_remote_code=True" in message, name
 
 
-def test_every_folder_answers_to_every_auto_class(stranger, folders):
+def test_every_folder_loads_with_every_auto_class(stranger, folders):
     for folder, names in FOLDERS.items():
         for auto in ("AutoConfig", *names):
             own = CLASSES[family(folder)][auto]
@@ -258,7 +259,7 @@ def test_remote_processor_tokenizer_pipeline_and_generation_are_the_package_s(st
         assert stranger["generated"][name] == stranger["generated"][f"later {name}"] == expected
 
 
-def test_what_remote_code_saves_again_is_whole(stranger, folders):
+def test_what_remote_code_saves_again_is_complete(stranger, folders):
     for folder, names in FOLDERS.items():
         whole = json.loads((folders / folder / "config.json").read_text())["auto_map"]
         assert whole.keys() == {"AutoConfig", *AUTOS, "AutoProcessor"}
@@ -296,7 +297,7 @@ def test_the_package_can_be_imported_after_remote_code(stranger):
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": True}])
-def test_where_the_package_is_imported_auto_classes_give_its_classes(folders, trust):
+def test_auto_classes_give_the_imported_packages_classes(folders, trust):
     for folder, names in FOLDERS.items():
         classes = CLASSES[family(folder)]
         assert type(AutoConfig.from_pretrained(folders / folder, **trust)) is classes["AutoConfig"]

@@ -1,4 +1,4 @@
-"""A common prefix computed once for all choices gives the logits, losses and gradients of separate rows."""
+"""A common prefix, computed once for all choices, gives the logits, losses and gradients of separate rows."""
 
 import random
 
@@ -37,7 +37,7 @@ def processor(tokenizer) -> GPT1Processor:
 
 @pytest.fixture
 def rows(processor, texts) -> list[dict]:
-    """Four questions of three choices: short, long, cut at the end of the document, and cut to a token of it."""
+    """Four questions with three choices: short, long, with a cut document, and with one token left of the document."""
     documents = [texts[0][:30], texts[1], " ".join(texts[2:6]), " ".join(texts[6:9])]
     questions = ["The lady?", "", "Who smiled at the captain?", " ".join(texts[9:11])]
     choices = [["she", "her captain, and the old lady", "she wept"]] * 3 + [["a lady", " ".join(texts[12:15]), "a"]]
@@ -64,7 +64,7 @@ def run(model, batch, **options) -> tuple[dict[str, torch.Tensor], dict[str, tor
     outputs.loss.backward()
     names = ("logits", "loss", "task_loss", "lm_loss")
     parts = {name: gradient.clone() for name, gradient in gradients(model).items()}
-    # The softmax over the answers does not see what is added to each: only rounding is left.
+    # The softmax over the answers ignores a constant added to each: only rounding is left.
     assert parts.pop("classifier.bias").abs() < 1e-6
     if "lm_loss" not in outputs:  # nor what the last layer norm adds to each
         assert parts.pop(f"transformer.h.{model.config.num_hidden_layers - 1}.ln_2.bias").abs().max() < 1e-6
@@ -131,10 +131,10 @@ def test_sharing_works_with_each_kind_of_positions(processor, rows, changes):
 
 
 def test_each_choice_equals_its_row_alone(processor, rows):
-    """Against rows by themselves, with neither padding nor neighbours, and the loss written out."""
+    """Compared with single rows, without padding or neighbours, and with the loss written out."""
     model = tiny_model(processor)
     outputs = model(**GPT1DataCollator(processor)(rows), use_cache=True)
-    assert getattr(outputs, CACHE) is None  # none could be gone on from
+    assert getattr(outputs, CACHE) is None  # no branch could be continued from it
     sums = []
     for index, row in enumerate(rows):
         for choice, ids in enumerate(row["input_ids"]):
@@ -269,7 +269,10 @@ def test_branches_of_a_row_by_hand():
 
 @pytest.mark.parametrize("model_of", [tiny_model, tiny_lstm])
 def test_the_trainer_shares_by_default_and_learns(processor, texts, tmp_path, model_of):
-    """The right choice repeats the document's last word. As many updates without sharing give the same losses."""
+    """
+    The right choice repeats the document's last word. The same number of updates without sharing gives the same
+    losses.
+    """
     rng = random.Random(0)
     words = ["captain", "lady", "garden", "letter"]
     columns = {"document": [], "question": [], "choices": [], "label": []}

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers.byte_pairs import read_ranks, split_word
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, OpenAIGPTTokenizer, TextStreamer
 
@@ -43,7 +44,7 @@ ODD_TEXTS = {
 
 @pytest.fixture(scope="module")
 def spelling_tokenizer(texts) -> GPT1Tokenizer:
-    """A tokenizer that knows the characters of every special token: none of them is unknown for another reason."""
+    """A tokenizer that knows the characters of every special token, so that none of them becomes unknown."""
     spelled = ["\n\n".join([*SPECIAL_SPELLINGS, "\" - ' ! ? ... é , * ( )", text]) for text in texts]
     return GPT1Tokenizer.train(spelled, vocab_size=210, model_max_length=64, show_progress=False)
 
@@ -63,7 +64,7 @@ def pieces(tokenizer, text: str) -> list[str]:
 
 
 def words(tokenizer, text: str) -> list[str]:
-    """The words that a text is split into, whatever the vocabulary makes of them."""
+    """The words that a text is split into, independent of the vocabulary."""
     backend = tokenizer.backend_tokenizer
     return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
 
@@ -120,7 +121,7 @@ class TestTraining:
         possible = int(str(refused.value).rsplit("=")[-1])
         assert len(GPT1Tokenizer.train(texts, vocab_size=possible, show_progress=False)) == possible
 
-    def test_a_corpus_that_gives_fewer_entries_is_warned_of(self, texts, caplog):
+    def test_a_corpus_with_fewer_entries_gives_a_warning(self, texts, caplog):
         size = len(GPT1Tokenizer.train(texts, vocab_size=40478, show_progress=False))
         assert [record.message for record in caplog.records] == [
             f"the corpus gives only {size} entries, fewer than vocab_size=40478"
@@ -153,23 +154,9 @@ class TestOriginalVocabulary:
         assert original(text)["input_ids"] == [vocab[token + "</w>"] for token in tokens]
 
     def test_rare_words_are_split_as_the_released_code_splits_them(self, original, original_folder):
-        """Byte-pair encoding written out: join the pair of the lowest rank until no pair has one."""
-        lines = (original_folder / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-        ranks = {tuple(line.split()): rank for rank, line in enumerate(lines)}
+        ranks = read_ranks(original_folder)
         for word in ("antidisestablishmentarianism", "zyxwvutsrq", "xylophonists", "1729", "naïveté", "aaaaaaaaaaa"):
-            parts = [*word[:-1], word[-1] + "</w>"]
-            while len(parts) > 1:
-                pairs = list(zip(parts, parts[1:], strict=False))
-                best = min(pairs, key=lambda pair: ranks.get(pair, float("inf")))
-                if best not in ranks:
-                    break
-                merged, i = [], 0
-                while i < len(parts):
-                    step = 2 if tuple(parts[i : i + 2]) == best else 1
-                    merged.append("".join(parts[i : i + step]))
-                    i += step
-                parts = merged
-            assert pieces(original, word) == parts
+            assert pieces(original, word) == split_word(word, ranks)
 
     def test_the_processor_gives_its_special_tokens_the_released_ids(self, original):
         tokenizer = GPT1Processor(original).tokenizer
@@ -189,7 +176,7 @@ class TestOriginalVocabulary:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as huggingface.co does for the two files of one repository."""
+    """Answers like huggingface.co for the two files of one repository."""
 
     files: dict[str, bytes] = {}
     asked: list[str] = []
@@ -216,7 +203,7 @@ class Hub(BaseHTTPRequestHandler):
 class TestHub:
     @pytest.fixture
     def convert(self, tmp_path):
-        """Run `gpt1 tokenizer convert SOURCE` in a process of its own, against the local Hub."""
+        """Run `gpt1 tokenizer convert SOURCE` in a separate process, with the local Hub."""
         vocab = {token: i for i, token in enumerate(["<unk>", "h", "i", "h</w>", "i</w>", "hi</w>"])}
         path = "/someone/gpt/resolve/main"
         Hub.files = {
@@ -255,7 +242,7 @@ class TestHub:
         done = convert("someone/else")
         assert done.returncode == 1 and Hub.asked
         assert "Traceback" not in done.stderr
-        *_, message = done.stderr.splitlines()  # before it, torchao may tell of its kernels
+        *_, message = done.stderr.splitlines()  # before it, torchao may print something about its kernels
         assert "'someone/else' is not a folder, and the Hub did not return vocab.json and merges.txt" in message
 
     def test_a_hub_that_is_out_of_reach_is_one_sentence(self):
@@ -406,7 +393,7 @@ class TestCleanUp:
             ("snake_case", ["snake", "_", "case"]),
         ],
     )
-    def test_words_and_punctuation_are_parted(self, tokenizer, text, expected):
+    def test_words_and_punctuation_are_separated(self, tokenizer, text, expected):
         assert words(tokenizer, text) == expected
 
     @pytest.mark.parametrize(
@@ -494,14 +481,14 @@ class TestDecoding:
         assert original.clean_up_tokenization(words) == original.clean_up_tokenization(text) == text
 
     @pytest.mark.parametrize("text", READABLE)
-    def test_text_that_grows_is_printed_as_it_is_in_the_end(self, original, text, capsys):
+    def test_streamed_text_equals_the_final_text(self, original, text, capsys):
         streamer = TextStreamer(original)
         (ids,) = original(text, return_tensors="pt")["input_ids"]
         streamer.put(ids[:1])
         for token in ids[1:]:
             streamer.put(token[None])
         streamer.end()
-        # After a line break the streamer begins anew, and so with a space.
+        # After a line break the streamer starts over, with a space.
         assert capsys.readouterr().out.replace("\n ", "\n") == f" {text}\n"
 
     def test_new_text_goes_after_a_prompt(self, original):
@@ -513,7 +500,7 @@ class TestDecoding:
         assert decode("") == original.decode([]) == ""
         assert decode("the lady").split(" ") == ["", *(decode(word)[1:] for word in ("the", "lady"))]
 
-    def test_saved_folders_of_before_load_and_the_package_decodes_them_readably(self, original, tmp_path):
+    def test_earlier_folders_load_and_the_package_decodes_them_readably(self, original, tmp_path):
         original.save_pretrained(tmp_path)
         for name, changes in (
             ("tokenizer", {"decoder": {"type": "BPEDecoder", "suffix": "</w>"}}),
@@ -536,7 +523,9 @@ class TestDecoding:
         assert theirs.decode(original(READABLE[0])["input_ids"]) == " " + READABLE[0]
 
     def test_held_out_novels(self, data_dir, pytestconfig):
-        """96.1 % of paragraphs come back letter by letter, and all but one of ten thousand as the same ids."""
+        """
+        96.1 % of paragraphs are restored letter by letter, and all but one of ten thousand encode to the same ids.
+        """
         pandas, ftfy = pytest.importorskip("pandas"), pytest.importorskip("ftfy")
         tokenizer = AutoTokenizer.from_pretrained(model_path("gpt1-tiny"), trust_remote_code=False)
         novels = pandas.read_parquet(Path(data_dir) / "books" / "validation-00000-of-00001.parquet")["text"]
@@ -549,7 +538,7 @@ class TestDecoding:
         same = [text.strip() == wanted for text, wanted in zip(texts, expected, strict=True)]
         assert sum(same) / len(same) > 0.955
 
-        # spaCy parts "mr." and keeps "Mr.": only text that is in lower case can come back.
+        # spaCy splits "mr." but not "Mr.": only lower-case text can be recovered.
         ids = tokenizer(expected)["input_ids"]
         back = [one == two for one, two in zip(ids, tokenizer(tokenizer.batch_decode(ids))["input_ids"], strict=True)]
         assert sum(back) / len(back) > 0.999
@@ -577,7 +566,7 @@ class TestAddedTokens:
 
     @pytest.fixture(params=["ours", "saved", "plain", "plain, saved"])
     def added(self, request, original, tmp_path):
-        """A tokenizer with added tokens: of this class or the library's, as it is or saved and loaded."""
+        """A tokenizer with added tokens: of this class or the library's, new or saved and loaded."""
 
         def add(*tokens, special_tokens: bool = False):
             original.save_pretrained(tmp_path)
@@ -592,7 +581,7 @@ class TestAddedTokens:
         return add
 
     @pytest.mark.parametrize("text", texts)
-    def test_words_go_round(self, added, original, text):
+    def test_words_survive_encoding_and_decoding(self, added, original, text):
         tokenizer = added("dignums", "dignum", "old dignum")
         ids = tokenizer(text)["input_ids"]
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids
@@ -603,7 +592,7 @@ class TestAddedTokens:
         found = [text[start:end] for (start, end), token in zip(offsets, ids, strict=True) if token >= len(original)]
         assert found == re.findall("dignums?", text)
 
-    def test_what_comes_after_several_in_a_row_is_apart(self, added):
+    def test_text_after_several_added_tokens_is_separate(self, added):
         tokenizer = added("dignums", "dignum", "old dignum")
         for text in ("dignums dignum old dignum dollars", "the Old  DIGNUM dignums", "xdignumsy dignumdignums"):
             ids = tokenizer(text)["input_ids"]
@@ -627,7 +616,7 @@ class TestAddedTokens:
     @pytest.mark.parametrize(
         "text", ["<ent> the lady", "the <ent> lady", "the lady <ent>", '"<ent>," (<ent>) said <ent>.', "<ent>"]
     )
-    def test_special_tokens_go_round(self, added, text):
+    def test_special_tokens_survive_encoding_and_decoding(self, added, text):
         tokenizer = added("<ent>", AddedToken("[x y]", special=True), special_tokens=True)
         ids = tokenizer(text, split_special_tokens=False)["input_ids"]
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=False)) == ids

@@ -1,4 +1,4 @@
-"""A model that meets another tokenizer, other labels, another format or other data than it was trained with."""
+"""A model used with another tokenizer, other labels, another format or other data than in training."""
 
 import json
 import logging
@@ -80,7 +80,7 @@ def test_rows_are_compared_by_texts_and_labels_alone():
         assert rows_digest(other) != rows_digest(rows)
 
 
-def test_a_tokenizer_is_told_from_others_by_what_it_does(tokenizer, texts, tmp_path):
+def test_tokenizers_are_distinguished_by_their_behaviour(tokenizer, texts, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert tokenizer_digest(AutoTokenizer.from_pretrained(tmp_path)) == tokenizer_digest(tokenizer)
     used = GPT1Tokenizer.from_pretrained(tmp_path)
@@ -104,7 +104,7 @@ def test_another_tokenizer_is_refused(models, model, tmp_path, kind):
         texts = [" ".join(WORDS[::-1]), "what a zebra, quietly"]
         other = GPT1Tokenizer.train(texts, vocab_size=160, model_max_length=64, show_progress=False)
         GPT1Processor(other).save_pretrained(model)
-    elif kind == "other ids":  # of the same size: only the record tells
+    elif kind == "other ids":  # the size is equal: only the record shows it
         path = model / "tokenizer.json"
         spec = json.loads(path.read_text())
         vocab = spec["model"]["vocab"]
@@ -114,7 +114,7 @@ def test_another_tokenizer_is_refused(models, model, tmp_path, kind):
         tokenizer = AutoTokenizer.from_pretrained(model)
         tokenizer.add_tokens(["zebra"])
         tokenizer.save_pretrained(model)
-        change_config(model, trained_on=None)  # no record: what is left to be seen is the size
+        change_config(model, trained_on=None)  # without a record, only the size shows it
     with pytest.raises(
         GPT1Error, match="the tokenizer of model .* (is not the one|has 164 tokens, but the model only 163)"
     ):
@@ -157,18 +157,18 @@ def test_a_model_of_another_task_with_the_same_labels_is_marked_and_not_submitte
         submit(SubmitArguments(models=str(tmp_path / "models"), output_dir=str(tmp_path / "out")))
 
 
-def test_other_rows_are_warned_of(models, base_model, tmp_path, caplog):
+def test_other_rows_give_a_warning(models, base_model, tmp_path, caplog):
     rows = load_task("sst2").load("train", sample=True)
-    records = [{"sentence": row["text"], "label": row["label"]} for row in rows]
+    own_rows = [{"sentence": row["text"], "label": row["label"]} for row in rows]
     data = tmp_path / "data" / "nyu-mll" / "glue" / "sst2"
-    write_jsonl(data / "train.jsonl", records[:20])
-    write_jsonl(data / "validation.jsonl", records[20:30])
+    write_jsonl(data / "train.jsonl", own_rows[:20])
+    write_jsonl(data / "validation.jsonl", own_rows[20:30])
     here = {"sample": False, "data_dir": str(tmp_path / "data")}
     model = fine_tuned(base_model, tmp_path / "own", "sst2", max_train_examples=None, **here)
     caplog.clear()
     score(model, tmp_path, **here)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    write_jsonl(data / "validation.jsonl", records[:20])
+    write_jsonl(data / "validation.jsonl", own_rows[:20])
     score(model, tmp_path, **here)
     assert "the rows of validation are not those that model" in caplog.text
     assert "the rows of validation are the training rows of model" in caplog.text
@@ -200,7 +200,7 @@ def test_the_pipeline_for_multiple_choice_checks_them_too(models, tmp_path):
         pipeline("multiple-choice", model=folder, processor=GPT1Processor(other, "entailment"))
 
 
-def test_a_record_of_another_kind_is_no_record(model, tokenizer):
+def test_an_invalid_record_is_ignored(model, tokenizer):
     for odd in ("text", [1], 7):
         config = open_config(str(model))
         object.__setattr__(config, "trained_on", odd)
@@ -208,12 +208,12 @@ def test_a_record_of_another_kind_is_no_record(model, tokenizer):
 
 
 class TestRowsOfTheSplit:
-    """A number on fewer rows than the data set's split has says so wherever it is read."""
+    """A score on a part of a split is marked as such wherever it is shown."""
 
     def test_of_a_local_part(self, models, tmp_path, capsys):
         rows = load_task("sst2").load("validation", sample=True)
-        records = [{"sentence": row["text"], "label": row["label"]} for row in rows]
-        write_jsonl(tmp_path / "data" / "nyu-mll" / "glue" / "sst2" / "validation.jsonl", records[:20])
+        own_rows = [{"sentence": row["text"], "label": row["label"]} for row in rows]
+        write_jsonl(tmp_path / "data" / "nyu-mll" / "glue" / "sst2" / "validation.jsonl", own_rows[:20])
         (result,) = score(models["sst2"], tmp_path, sample=False, data_dir=str(tmp_path / "data"))
         assert (result.n_examples, result.details["rows_of_split"], result.rows) == (20, 872, "20 of 872")
         assert "20 of 872" in capsys.readouterr().out
@@ -264,7 +264,7 @@ class TestRowsOfTheSplit:
                 assert not own or split not in task.sizes or sum(own) == task.sizes[split], (task.id, split)
 
     def test_the_sizes_are_those_of_the_data(self, data_dir):
-        """Of whole copies; ours of other tasks are parts."""
+        """Only for whole copies: the data folder has parts of the other tasks."""
         for task_id in ("cola", "rte", "sst2", "mrpc", "stsb"):
             task = load_task(task_id)
             for split in ("train", "validation"):

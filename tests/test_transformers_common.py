@@ -42,7 +42,7 @@ if not TESTS:
 
 pytestmark = pytest.mark.slow
 
-# What the mixins import from sub-folders, and what stands in for it where they are missing.
+# Imports of the mixins from sub-folders, and their replacements if the folders are missing.
 PARTS = {
     "exporters.test_export": {"ExportTesterMixin": type("ExportTesterMixin", (), {})},
     "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
@@ -73,7 +73,7 @@ def import_tests(*names: str) -> list[types.ModuleType]:
 
 
 def save_tiny_models(folder: Path, models: dict[str, type], config, tokenizer) -> None:
-    """What `PipelineTesterMixin` reads in place of the tiny models of the Hub."""
+    """Files that `PipelineTesterMixin` reads in place of the Hub's tiny models."""
     summary = {}
     for model_class in set(models.values()):
         saved = folder / config.model_type / model_class.__name__

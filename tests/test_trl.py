@@ -21,9 +21,11 @@ ROWS = [
 
 @pytest.fixture
 def sft(base_model, tmp_path):
-    """Trains a language model on [`ROWS`], all of them in every update; gives trainer, tokenizer and output folder."""
+    """
+    Trains a language model on [`ROWS`], all of them in every update; returns trainer, tokenizer and output folder.
+    """
     trl = pytest.importorskip("trl", reason="needs the extra `trl`")
-    # What GPT-1 lacks: SFTTrainer ends every text with the tokenizer's end token.
+    # SFTTrainer ends every text with the tokenizer's end token, which GPT-1 lacks.
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     tokenizer.add_special_tokens({"eos_token": END})
     tokenizer.split_special_tokens = False
@@ -74,7 +76,7 @@ def test_sft_trains_and_its_model_is_loaded_again(sft, kind):
     sequences = [ids + [tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
     prompts = tokenizer([row["prompt"] for row in ROWS])["input_ids"]
     n_prompts = list(map(len, prompts)) if kind == "completion" else [0] * len(ROWS)
-    # Dropout is off: the first update's loss is that of the loaded model, whatever shares its rows.
+    # Dropout is off: the first update's loss is that of the loaded model, with or without packing.
     expected = loss_of(trainer.model.eval(), sequences, n_prompts)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,1 +1,1 @@
-"""What to learn from it: the paper's analyses (§5), zero-shot or as plans of runs, and the report on them."""
+"""The paper's analyses (§5), zero-shot or as plans of runs, and the report on them."""

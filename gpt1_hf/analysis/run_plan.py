@@ -26,7 +26,7 @@ def run_plan(
     shard: str | None = None,
 ):
     """
-    Run what is left to do of a plan, and write its `analysis.md` and `figures/`.
+    Run the unfinished runs of a plan, and write its `analysis.md` and `figures/`.
 
     Args:
         section (`Callable`):

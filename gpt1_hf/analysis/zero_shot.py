@@ -61,27 +61,13 @@ class Answers:
 
 @dataclass
 class Scorer:
-    """
-    A language model that scores texts.
-
-    Args:
-        model (`PreTrainedModel`):
-            Causal language model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        window (`int`):
-            Longest sequence in tokens.
-        batch_size (`int`, *optional*, defaults to 16):
-            Rows per forward pass; the scores do not depend on it.
-        desc (`str`, *optional*, defaults to `"scoring"`):
-            Label of the progress bars; `None` hides them.
-    """
+    """A causal language model that scores texts, in sequences of at most `window` tokens."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     window: int
-    batch_size: int = 16
-    desc: str | None = "scoring"
+    batch_size: int = 16  # the scores do not depend on it
+    desc: str | None = "scoring"  # label of the progress bars; `None` hides them
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without special tokens. A text that spells a special token is plain text."""
@@ -103,7 +89,8 @@ class Scorer:
         """Log-probabilities of the tokens of each choice after its context, and which rows were cut."""
         context_ids, choice_ids, cut = [], [], []
         for context, row in zip(contexts, choices, strict=True):
-            # Encoded together: some tokenizers encode a word after a space otherwise than at the beginning of a text.
+            # Encoded together: some tokenizers encode a word differently after a space than at the beginning of a
+            # text.
             context, *texts = self.encode([context, *(f"{context} {choice}" for choice in row)])
             start = max(1, min(n_shared(context, ids) for ids in texts))
             ends = [ids[start:][: self.window - 1] for ids in texts]
@@ -184,28 +171,14 @@ class Heuristic:
     """
     How a task is answered without training, and the ends of Figure 2's scale ("normalized between a random guess
     baseline and the current state-of-the-art with a single model").
-
-    Args:
-        answer (`Callable`):
-            Scores rows.
-        label (`str`):
-            The paper's name of the task in the figure.
-        split (`str`):
-            Split that is scored by default.
-        random_guess (`float`):
-            Score of a random guess, in percent: 0 on the scale.
-        source (`str`):
-            Source of the best supervised result of that time.
-        best (`float`, *optional*):
-            That result, in percent: 1 on the scale. Default: the paper's own number.
     """
 
     answer: Callable[[Scorer, Dataset], Answers]
-    label: str
-    split: str
-    random_guess: float
-    source: str
-    best: float | None = None
+    label: str  # the paper's name of the task in the figure
+    split: str  # scored by default
+    random_guess: float  # score in percent: 0 on the scale
+    source: str  # of the best supervised result of that time
+    best: float | None = None  # that result in percent: 1 on the scale; by default, the paper's own number
 
 
 HEURISTICS = {
@@ -384,7 +357,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         best = heuristic.best or result.paper
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
         relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
-        # The paper shows zero-shot numbers only as curves; the numbers in its tables are of fine-tuned models.
+        # The paper shows zero-shot numbers only as curves; the numbers in its tables belong to fine-tuned models.
         result = replace(result, paper=None, prior=None, details={**result.details, **scale})
         results += [result, replace(result, metric=RELATIVE, value=relative)]
     return results, {split: predictions}

@@ -1,1 +1,1 @@
-"""Checkpoints: loading them, adapters, and their other forms."""
+"""Checkpoints: loading, adapters, conversion, export and quantization."""

@@ -1,6 +1,6 @@
 """OpenAI's release and transformers' OpenAIGPT checkpoints -> this package's layout, and back.
 
-OpenAI published GPT-1 as ten arrays of numbers and a list of shapes to cut them by (`openai/finetune-transformer-lm`,
+OpenAI published GPT-1 as ten arrays and a list of shapes to split them by (`openai/finetune-transformer-lm`,
 `train.py`). transformers' OpenAIGPT has one projection for query, key and value, and transposes all projections. A
 converted model is loaded again and compared with its source on random tokens before it is kept.
 """
@@ -60,7 +60,7 @@ BLOCK = (
     "ln_2.bias",
 )
 
-# Values that both configurations have, by OpenAIGPTConfig's names.
+# Names in OpenAIGPTConfig of the values that both configurations have.
 SHARED_VALUES = (
     "vocab_size",
     "n_positions",
@@ -116,8 +116,8 @@ def convert(source: str | Path, output_dir: str | Path, to: str = "gpt1") -> Con
         [`Conversion`].
 
     Raises:
-        GPT1Error: if the source is something else, damaged or incomplete, the other layout cannot express it, or the
-        converted model computes something else. Nothing is left in `output_dir` then.
+        GPT1Error: if the source is not such a model, is damaged or incomplete, or cannot be expressed in the other
+        layout, or if the converted model gives different logits. Nothing is written to `output_dir` in that case.
     """
     check_new(output_dir)
     source = model_path(str(source))
@@ -274,7 +274,7 @@ def _release_config(folder: Path) -> GPT1Config:
 
 
 def _release_arrays(folder: Path) -> Iterator[np.ndarray]:
-    """The release's parameters, one in memory at a time: they are laid end to end across the files."""
+    """The release's parameters, one in memory at a time. The files hold them end to end."""
     shapes = _release_shapes(folder)
     parts, total = [], 0
     for index in range(N_ARRAYS):

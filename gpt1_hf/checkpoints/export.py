@@ -53,7 +53,7 @@ class Export:
     """Result of [`export`]."""
 
     architecture: str  # class that was exported
-    inputs: list[str]  # names of the program's inputs; a cache counts as one
+    inputs: list[str]  # names of the program's inputs; the cache is one
     n_cases: int  # batches compared, of several sizes and lengths, with padding
     difference: float  # largest between the logits of program and model
 
@@ -80,8 +80,8 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
         [`Export`].
 
     Raises:
-        GPT1Error: if the model cannot be exported, or the program computes something else. Nothing is left in
-        `output_dir` then.
+        GPT1Error: if the model cannot be exported, or the program gives different logits. Nothing is written to
+        `output_dir` in that case.
     """
     check_new(output_dir)
     if format not in FORMATS:
@@ -89,12 +89,12 @@ def export(model: str, output_dir: str | Path, format: str = "onnx", use_cache: 
     if format == "onnx" and (missing := [name for name in ONNX_LIBRARIES if importlib.util.find_spec(name) is None]):
         raise GPT1Error(f"the format onnx needs {' and '.join(missing)}: pip install 'gpt1_hf[onnx]'")
     loaded = _open(model, use_cache)
-    reader = open_reader(model)
-    cases = Cases(loaded, reader, use_cache)
+    preprocessor = open_preprocessor(model)
+    cases = Cases(loaded, preprocessor, use_cache)
     with new_folder(output_dir) as folder, _quiet():
         exported = _trace(loaded, cases, format)
         exported.save_pretrained(folder)
-        reader.save_pretrained(folder)
+        preprocessor.save_pretrained(folder)
         del exported
         # transformers 5.24 requires trust in a file that it unpickles; this one was just written.
         program = ExportedModel.from_pretrained(folder, device="cpu", trust_remote_code=True)
@@ -132,12 +132,12 @@ def saved_class(model: str, config: GPT1Config) -> type[PreTrainedModel]:
     classes = {own.__name__: own for auto, own in family_classes(GPT1Config).items() if auto.startswith("AutoModel")}
     heads = classes | dict.fromkeys(LANGUAGE_MODELS, GPT1ForCausalLM)
     if name not in heads:
-        raise GPT1Error(f"{model} holds a {name}, which is not one of {', '.join(heads)}")
+        raise GPT1Error(f"{model} holds a {name}, but only these can be exported or quantized: {', '.join(heads)}")
     return heads[name]
 
 
-def open_reader(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
-    """What prepares a model's inputs: the processor saved with it, or else its tokenizer."""
+def open_preprocessor(model: str) -> PreTrainedTokenizerBase | ProcessorMixin:
+    """The processor saved with a model, or else its tokenizer."""
     # If there is none, AutoProcessor creates one.
     if cached_file(model_path(model), "processor_config.json", _raise_exceptions_for_missing_entries=False):
         return open_processor(model)
@@ -151,7 +151,7 @@ def _trace(model: PreTrainedModel, cases: "Cases", format: str) -> ExportedModel
     with symbolic_shapes.patch(backed_size_oblivious=True):
         exported = exporter.export(model, {**cases.sample(), "use_cache": cases.use_cache}, config)
     if format == "torch_export":
-        # They would be pickled, and the loaded program would reject rows of one token, which it handles correctly.
+        # Sample inputs would be pickled, and would make the loaded program reject rows of one token.
         exported.program.example_inputs = None
     return exported
 
@@ -159,14 +159,16 @@ def _trace(model: PreTrainedModel, cases: "Cases", format: str) -> ExportedModel
 class Cases:
     """Inputs of a model, with their variable axes, and batches of random tokens to trace and compare it with."""
 
-    def __init__(self, model: PreTrainedModel, reader: PreTrainedTokenizerBase | ProcessorMixin, use_cache: bool):
+    def __init__(
+        self, model: PreTrainedModel, preprocessor: PreTrainedTokenizerBase | ProcessorMixin, use_cache: bool
+    ):
         self.model = model
         self.use_cache = use_cache
         self.generator = torch.Generator().manual_seed(0)
         axis, self.rows = [], ()  # the axis between batch and sequence, if any, and its size
         if type(model).__name__.endswith("ForMultipleChoice"):
             axis, self.rows = [CHOICES], (3,)
-        elif getattr(reader, "input_format", None) == "similarity":
+        elif getattr(preprocessor, "input_format", None) == "similarity":
             axis, self.rows = [Dim.STATIC], (2,)  # both orders
         axes = dict(enumerate((BATCH, *axis, SEQUENCE)))
         self.dynamic_shapes: dict[str, Any] = {"input_ids": axes, "attention_mask": axes}

@@ -42,12 +42,12 @@ from .lora import adapter_base, open_adapter
 # repository's public discussions. This package requests nothing but files.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
-# What the libraries raise for a bad name, network, disk or file. (HTTPError is not an OSError in all versions.)
+# Errors that the libraries raise for a bad name, network, disk or file. (HTTPError is not an OSError in all versions.)
 OPEN_ERRORS = (OSError, HTTPError)
 
 
 def load_error(model: str, part: str, error: Exception) -> GPT1Error:
-    """The error for a part of a model that cannot be loaded: what is wrong with the name, the Hub or the folder."""
+    """The error for a part of a model that cannot be loaded. It names the fault of the name, the Hub or the folder."""
     advice = "give the folder of a saved model, an accessible Hub id, or gpt1-tiny"
     reason = str(error).strip().split("\n")[0]
     if Path(model).is_file():
@@ -178,8 +178,8 @@ def compute_device() -> torch.device:
 
 def new_model(auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
     """
-    Create a model with new weights in fp32, whatever `dtype` the configuration has: that is the type of saved weights.
-    Training half-precision weights loses updates: a small change of a weight near 1 is rounded away.
+    Create a model with new weights in fp32, ignoring the configuration's `dtype`, which is the type of saved weights.
+    Half-precision weights would lose updates in training: a small change of a weight near 1 is rounded away.
 
     Args:
         auto_class (`type`):
@@ -209,15 +209,15 @@ def open_model(
         config (`PreTrainedConfig`):
             Its configuration.
         new_head (`bool`, *optional*, defaults to `False`):
-            Whether the task head may be missing or have another shape; it is then new, to be trained.
+            Whether the task head may be missing or have another shape. It is then created with new weights.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Type of the weights; `"auto"` is the type in the checkpoint's files, even if its configuration has another.
         exact (`bool`, *optional*, defaults to `False`):
             Whether weights that the class does not use are an error.
 
     Raises:
-        GPT1Error: if the checkpoint cannot be loaded, weights are missing or do not have the size that the
-        configuration says, or, with `exact`, weights are left over.
+        GPT1Error: if the checkpoint cannot be loaded, if weights are missing or their size differs from
+        the configuration's, or, with `exact`, if weights are left over.
     """
     base = adapter_base(model)
     if base is not None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # All linear layers of a GPT-1 block.
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-# End of a class's name -> PEFT's task type. There is none for multiple choice.
+# End of a class's name -> PEFT's task type. PEFT has none for multiple choice.
 TASK_TYPES = {
     "ForCausalLM": "CAUSAL_LM",
     "ForSequenceClassification": "SEQ_CLS",
@@ -124,7 +124,7 @@ def save_adapter(model: "PeftModel", folder: str, state_dict: dict[str, torch.Te
         folder (`str`):
             Folder to save it in.
         state_dict (`dict`, *optional*):
-            The model's weights, if training has sharded them.
+            The model's complete weights, if training shards them.
     """
     with kept_card(folder):
         # The adapter contains the new embeddings. PEFT would add the whole matrix, because its size has changed.
@@ -138,7 +138,7 @@ def save_adapter(model: "PeftModel", folder: str, state_dict: dict[str, torch.Te
 
 @contextmanager
 def kept_card(folder: str) -> Iterator[None]:
-    """Restore a folder's card afterwards: PEFT writes into it, or creates one to fill in."""
+    """Restore a folder's card afterwards, because PEFT changes it or creates an unfilled one."""
     card = Path(folder) / "README.md"
     written = card.read_bytes() if card.exists() else None
     try:

@@ -1,4 +1,4 @@
-"""Weights as 8-bit integers, by torchao: about half of the size.
+"""Weights as 8-bit integers, with torchao: about half the size.
 
 torchao is PyTorch's own library. It runs on any CPU without extra kernels, and transformers loads and saves its
 tensors as safetensors. (GPTQ and AWQ need calibration and kernels; optimum-quanto is in maintenance mode.) The linear
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TorchAoConfig
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..files import check_new, new_folder
-from .export import open_reader, saved_class
+from .export import open_preprocessor, saved_class
 from .loading import open_config, open_model
 
 
@@ -39,8 +39,8 @@ def quantize(model: str, output_dir: str | Path) -> tuple[float, float]:
         `tuple[float, float]`: size of the weights in MB, before and after.
 
     Raises:
-        GPT1Error: if the model cannot be quantized, or the saved model does not compute exactly what the quantized one
-        does. Nothing is left in `output_dir` then.
+        GPT1Error: if the model cannot be quantized, or the saved model's logits differ from the quantized model's.
+        Nothing is written to `output_dir` in that case.
     """
     check_new(output_dir)
     if importlib.util.find_spec("torchao") is None:
@@ -62,7 +62,7 @@ def quantize(model: str, output_dir: str | Path) -> tuple[float, float]:
             quantization_config=TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=NOT_QUANTIZED),
         )
         quantized.save_pretrained(folder)
-        open_reader(model).save_pretrained(folder)
+        open_preprocessor(model).save_pretrained(folder)
         _check_same_logits(
             quantized, open_model(head, str(folder), open_config(str(folder)), dtype="auto", exact=True)
         )
@@ -84,4 +84,4 @@ def _check_same_logits(quantized: PreTrainedModel, saved: PreTrainedModel):
     ids = torch.randint(config.vocab_size, (*rows, length), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if not quantized.eval()(**inputs).logits.equal(saved.eval()(**inputs).logits):
-        raise GPT1Error("the quantized model computes something else after saving and loading; nothing was saved")
+        raise GPT1Error("the quantized model gives different logits after saving and loading; nothing was saved")

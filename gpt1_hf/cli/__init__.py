@@ -15,8 +15,7 @@ from importlib.metadata import version
 from json import JSONDecodeError
 from pathlib import Path
 
-from .. import AS_COMMAND
-from ..console import be_quiet, no_bars
+from ..console import AS_COMMAND, be_quiet, no_bars
 from ..errors import GPT1Error, Terminated, UsageError
 from ..settings import nearest
 from .flags import split_at_end_of_flags, with_underscores
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         `int`: the exit status: 0 for success, 1 for failure, 2 for wrong usage, such as an unknown flag, an unknown
-        key in a YAML file, or a value that a setting does not take. A failure or wrong usage prints one sentence to
+        key in a YAML file, or a value that a setting does not accept. A failure or wrong usage prints one sentence to
         standard error.
     """
     flags, texts = split_at_end_of_flags(with_underscores(sys.argv[1:] if argv is None else argv))
@@ -111,11 +110,11 @@ def run_command(run: Callable[[], None], quiet: bool = False) -> int:
     """
     be_quiet(quiet)
     if AS_COMMAND and no_bars():
-        # The libraries read these when they are imported, which is later.
+        # The libraries read these when they are imported, later.
         for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
     if (registration := sys.modules.get("gpt1_hf.registration")) is not None:
-        registration.hide_weight_bars()  # if it is imported later, it does so itself
+        registration.hide_weight_bars()  # if imported later, it hides them itself
     try:
         run()
     except Terminated as end:

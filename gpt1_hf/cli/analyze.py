@@ -105,7 +105,7 @@ def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dic
 
     Args:
         rest (`list[str]`):
-            What is left of the command line.
+            The rest of the command line.
         others (`Iterable[str]`, *optional*):
             The command's own flags, to suggest one for an unknown flag.
     """
@@ -128,5 +128,5 @@ def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dic
         try:
             overrides[kind][key] = yaml.safe_load(value)
         except UNREADABLE as error:
-            raise UsageError(f"{flag} {value!r} is no YAML value: put quotes around text") from error
+            raise UsageError(f"{flag} {value!r} is not a YAML value: put quotes around text") from error
     return overrides

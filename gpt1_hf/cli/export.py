@@ -1,4 +1,4 @@
-"""Export a model to ONNX or torch.export, and compare the program with the model before keeping it."""
+"""Export a model to ONNX or torch.export, and check that the program gives the model's logits."""
 
 from .flags import Parser, read_constant
 

@@ -22,7 +22,7 @@ from ..settings import nearest
 
 # Name that a package re-exports -> module and name of its definition.
 RE_EXPORTS = {"transformers.TrainingArguments": "transformers.training_args.TrainingArguments"}
-COMPUTED = object()  # stands for a value that the source file does not write out
+COMPUTED = object()  # stands for a value that is not a literal in the source file
 FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 BOOLEANS = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
@@ -91,7 +91,7 @@ def check(
         description (`str`):
             What the command does.
         required (`Iterable[tuple[str, ...]]`, *optional*):
-            Required settings, given by flag or YAML. Of each tuple, one setting is enough.
+            Required settings, given by flag or YAML. One setting of each tuple is enough.
 
     Returns:
         `argparse.Namespace`: the given flags. Some types are only checked by [`parse`](parser.py).

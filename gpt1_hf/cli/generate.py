@@ -21,8 +21,8 @@ def main(argv: list[str]):
         "generate",
         __doc__,
         epilog="Every other field of transformers' GenerationConfig is a flag too, with a YAML value: --top_k 40 "
-        "--num_beams 4 --stop_strings '[\".\"]'. Without a flag, the model's generation_config.json decides, then the "
-        "default above.",
+        "--num_beams 4 --stop_strings '[\".\"]'. A setting without a flag comes from the model's "
+        "generation_config.json or else has the default above.",
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("prompt", help="Text to continue; - reads it from standard input.")
@@ -88,7 +88,7 @@ def yaml_value(word: str, kind: str | None = None) -> Any:
     try:
         value = yaml.safe_load(word)
     except UNREADABLE as error:
-        raise argparse.ArgumentTypeError(f"{word!r} is no YAML value: put quotes around text") from error
+        raise argparse.ArgumentTypeError(f"{word!r} is not a YAML value: put quotes around text") from error
     if kind is not None and type(value).__name__ != kind:
         raise argparse.ArgumentTypeError(f"expected a {kind} in YAML, not {word!r}")
     return value

@@ -45,7 +45,7 @@ def parse(arguments: type[T], argv: list[str], command: str, description: str, r
         An instance of `arguments`.
 
     Raises:
-        UsageError: if a flag or key is unknown, a setting does not take its value, or the YAML file is missing or is
+        UsageError: if a flag or key is unknown, a setting does not accept its value, or the YAML file is missing or
             not a flat mapping.
     """
     parser = DataclassParser(
@@ -97,7 +97,7 @@ def read_recipe(path: str, arguments: type) -> dict[str, Any]:
 
 
 def _check_kind(where: str, value: Any, hint: Any):
-    """Raise if a setting does not take a mapping, a list or an empty value. The parser checks other types."""
+    """Raise if a setting does not accept its mapping, list or empty value. The parser checks other types."""
     each = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = {get_origin(kind) or kind for kind in each}
     if value is None:
@@ -121,7 +121,7 @@ def _typed(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> dict[str,
         action = actions[key]
         if isinstance(value, bool) and action.type is not None and action.type not in (bool, str):
             is_boolean = getattr(action.type, "__name__", "") == "string_to_bool"
-            # In `eval_strategy: no` a word is meant, but YAML 1.1 reads it as false.
+            # YAML 1.1 reads the word `no` in `eval_strategy: no` as false.
             typed[key] = value if is_boolean else {True: "yes", False: "no"}[value]
         elif isinstance(value, dict | list | bool) or value is None:
             typed[key] = value

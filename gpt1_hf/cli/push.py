@@ -7,7 +7,9 @@ def main(argv: list[str]):
     parser = Parser("push", f"{__doc__} The access token comes from `hf auth login` or from HF_TOKEN.")
     parser.add_argument("model", help="Folder of a saved model or adapter, or gpt1-tiny.")
     parser.add_argument("repo", help="owner/name, or name for a repository of your own; created if it does not exist.")
-    parser.add_argument("--private", action="store_true", help="Create it as private; an error if it is public.")
+    parser.add_argument(
+        "--private", action="store_true", help="Create the repository as private. An existing public one is an error."
+    )
     parser.add_argument("--revision", help="Branch to push to; created if it does not exist. Default: main.")
     parser.add_argument("--commit_message", help="Commit message.")
     parser.add_argument(
@@ -20,7 +22,7 @@ def main(argv: list[str]):
     parser.add_argument(
         "--base_model",
         metavar="REPO",
-        help="For an adapter of a model in a folder: that model's repository.",
+        help="For an adapter whose base model is a local folder: that model's repository on the Hub.",
     )
     args = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Save a model with 8-bit weights, and show what this costs in quality."""
+"""Save a model with 8-bit weights, and show the loss of quality."""
 
 from ..errors import UsageError
 from .flags import Parser
@@ -14,7 +14,9 @@ def main(argv: list[str]):
     parser.add_argument("--split", help="Split of the task or of the text. Default: validation.")
     parser.add_argument("--sample", action="store_true", help="Score the small labelled sample in the package.")
     parser.add_argument("--data_dir", help="Folder with local copies of data sets. Default: GPT1_DATA_DIR.")
-    parser.add_argument("--max_characters", type=int, help="Score only the first characters of the text, this many.")
+    parser.add_argument(
+        "--max_characters", type=int, help="Score only this many characters from the start of the text."
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="Rows or windows of text per forward pass.")
     args = vars(parser.parse_args(argv))
 

@@ -35,14 +35,14 @@ def main(argv: list[str]):
         source, destination = find_recipe(args.name), Path(args.destination)
         destination = destination / source.name if destination.is_dir() else destination
         if destination.exists():
-            raise GPT1Error(f"{destination} exists; give another destination or remove it first")
+            raise GPT1Error(f"{destination} exists: give another destination, or remove it first")
         with writing(destination, "give another destination"):
             shutil.copyfile(source, destination)
         print(destination)
 
 
 def listing() -> list[str]:
-    """One line for each recipe: its name and, of a task, its metric and the paper's numbers."""
+    """One line for each recipe: its name and, for a task, the metric and the paper's numbers."""
     lines = []
     for path in sorted(recipes_dir().rglob("*.yaml")):
         name = path.relative_to(recipes_dir()).with_suffix("").as_posix()
@@ -59,13 +59,13 @@ def listing() -> list[str]:
 
 
 def read_task(task_id: str) -> dict[str, Any] | None:
-    """A task's declaration, read without importing what tasks need; `None` if there is no such task."""
+    """A task's declaration, read without slow imports; `None` if there is no such task."""
     file = PACKAGE / "tasks" / f"{task_id}.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else read_from_source(task_id)
 
 
 def read_from_source(task_id: str) -> dict[str, Any] | None:
-    """The same for a task that is declared in Python."""
+    """As [`read_task`], for a task that is declared in Python."""
     for file in sorted((PACKAGE / "tasks").glob("*.py")):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call):

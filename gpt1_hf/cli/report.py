@@ -1,4 +1,4 @@
-"""Write one page on all runs below a folder: the paper's tables and figures beside ours, losses, settings."""
+"""Write one page about all runs in a folder: the paper's tables and figures beside ours, losses and settings."""
 
 from .flags import Parser
 

@@ -1,4 +1,4 @@
-"""Explore a model in the browser: token probabilities, zero-shot answers, tokenization; or write it as a Space."""
+"""Explore a model in the browser (token probabilities, zero-shot answers, tokenization), or write a Space."""
 
 from ..errors import UsageError
 from .flags import Parser
@@ -9,11 +9,11 @@ def main(argv: list[str]):
     parser.add_argument("--model", help="Language model: folder, Hub id, or gpt1-tiny. Default: gpt1-tiny.")
     parser.add_argument("--choice_model", help="Checkpoint fine-tuned for multiple choice (race, story_cloze).")
     parser.add_argument("--port", type=int, default=7860, help="Port on 127.0.0.1.")
-    parser.add_argument("--output_dir", help="Write a folder for a Hugging Face Space, and serve nothing.")
+    parser.add_argument("--output_dir", help="Write a folder for a Hugging Face Space instead of serving one.")
     args = parser.parse_args(argv)
     if args.output_dir is not None and (args.model or args.choice_model):
         raise UsageError(
-            "a Space reads its models from its variables GPT1_MODEL and GPT1_CHOICE_MODEL: set these there, and drop "
+            "a Space reads its models from the variables GPT1_MODEL and GPT1_CHOICE_MODEL: set them there, and drop "
             "--model and --choice_model"
         )
 

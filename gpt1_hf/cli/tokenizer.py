@@ -30,7 +30,7 @@ def main(argv: list[str]):
         "--corpus_rows",
         choices=read_constant("gpt1_hf.data.corpus.ROWS"),
         default="documents",
-        help="Whether a row of the corpus is a document or a line of a running text.",
+        help="Whether a row of the corpus is a document, or a line of one running text.",
     )
     train.add_argument("--output_dir", required=True, help="Where to save the tokenizer.")
     convert = actions.add_parser("convert", help="Convert OpenAI's vocabulary to this package's tokenizer.")

@@ -1,1 +1,1 @@
-"""Corpora and benchmark data: from files or the Hub to what a model is fed."""
+"""Corpora and data sets: from files or the Hub to the batches of a model."""

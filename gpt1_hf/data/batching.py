@@ -276,6 +276,6 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 def row_lengths(input_ids: Sequence[Sequence]) -> list[int]:
-    """Length of each row of token ids; of a row with several sequences, the length of the longest."""
+    """Length of each row of token ids. A row with several sequences has the length of the longest."""
     rows = map(as_lists, input_ids)
     return [max(map(len, row)) if row and isinstance(row[0], list) else len(row) for row in rows]

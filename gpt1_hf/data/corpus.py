@@ -161,7 +161,7 @@ def fingerprint(
 
 
 def warn_of_unread_files(path: Path, files: list[Path]):
-    """Name the files in a corpus's folder that are not read: all but `.txt` files, or `.txt` files beside rows."""
+    """Warn about files in a corpus's folder that are not read: all but `.txt` files, or `.txt` files beside rows."""
     unread = [
         str(file.relative_to(path))
         for file in sorted(path.rglob("*"))
@@ -258,7 +258,9 @@ def shortened(value: object) -> str:
 
 
 def join_lines(lines: Iterable[str], keep_blank: bool = False) -> Iterator[str]:
-    """Join lines into pieces of about `PIECE_SIZE` characters. Blank lines alone give none, unless `keep_blank`."""
+    """
+    Join lines into pieces of about `PIECE_SIZE` characters. Blank lines alone make no piece, unless `keep_blank`.
+    """
     piece, size, text_seen = [], 0, keep_blank
     for line in lines:
         piece.append(line)

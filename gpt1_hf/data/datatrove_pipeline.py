@@ -14,8 +14,8 @@ SlurmPipelineExecutor(merge, tasks=1, depends=tokens, logging_dir=f"{work}/merge
 ```
 
 After an interruption, run the same code again: datatrove skips the tasks that it has logged as complete, and a shard's
-folder appears only when the shard is complete. Tasks share the corpus by files, so one large file is one task's work.
-Delete the folder `work` once the stream exists.
+folder appears only when the shard is complete. Tasks divide the corpus by files, so a single large file is not
+divided. Delete the folder `work` once the stream exists.
 """
 
 import shutil

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def open_dataset(
         ) from error
 
 
-# Files of a user's own rows -> what separates the cells; JSON and Parquet have none.
+# Ending of a user's file of rows -> separator of its cells; JSON and Parquet have none.
 ROW_FILES = {".csv": ",", ".tsv": "\t", ".json": None, ".jsonl": None, ".parquet": None}
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
@@ -162,11 +163,12 @@ def open_file(path: str | Path) -> Dataset:
 
     Args:
         path (`str` or `Path`):
-            `.csv` (cells separated by commas), `.tsv` (by tabs), `.jsonl`, `.json` or `.parquet`; text is UTF-8, with
-            or without a byte order mark. All cells of CSV and TSV files are strings, as they stand in the file.
+            `.csv` (cells separated by commas, semicolons, tabs or vertical bars), `.tsv` (by tabs), `.jsonl`, `.json`
+            or `.parquet`; text is UTF-8, with or without a byte order mark. All cells of CSV and TSV files are
+            strings, as they stand in the file.
 
     Raises:
-        GPT1Error: if it is missing, empty, or not what its name says; it names the line.
+        GPT1Error: if it is missing, empty or not in its format; the message names the line.
     """
     path = check_file(path)
     status = path.stat()
@@ -191,8 +193,8 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     source: dict = {"path": BUILDERS.get(kind, "csv"), "data_files": [str(path)], "split": "train"}
     if kind != ".parquet":
         _check_encoding(path)
-    if ROW_FILES[kind]:
-        source |= _table_options(path)
+    if separator := _separator(path):
+        source |= _table_options(path, separator)
     try:
         return load_dataset(**source)
     except LOAD_ERRORS as error:
@@ -209,16 +211,15 @@ def stream_tables(paths: Sequence[Path]) -> IterableDataset:
     options = {}
     for path in paths:
         _check_encoding(check_file(path))
-        own = _table_options(path)
+        own = _table_options(path, _separator(path))
         options = options or own
         if own != options:
             raise GPT1Error(f"{path} has other columns, separators or quotes than {paths[0]}: make them the same")
     return load_dataset("csv", data_files=[str(path) for path in paths], split="train", streaming=True, **options)
 
 
-def _table_options(path: Path) -> dict[str, Any]:
+def _table_options(path: Path, separator: str) -> dict[str, Any]:
     """Options with which `datasets` reads a CSV or TSV file: every cell is a string."""
-    separator = ROW_FILES[path.suffix.lower()]
     header, quoting = _check_table(path, separator)
     return {
         "sep": separator,
@@ -227,6 +228,41 @@ def _table_options(path: Path) -> dict[str, Any]:
         "keep_default_na": False,  # "NA", "None" and "null" are words
         "features": Features({name: Value("string") for name in header}),
     }
+
+
+def line_of_row(path: str | Path, index: int) -> int | None:
+    """Line, counted from 1, on which a row of a text file begins; `None` in a file without one row a line."""
+    path = Path(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix.lower() == ".jsonl":
+            lines = (number for number, line in enumerate(file, 1) if line.strip())
+            return next(islice(lines, index, None), None)
+        if separator := _separator(path):
+            reader = csv.reader(file, delimiter=separator, quoting=_quoting(path, separator))
+            begin, n_rows = 1, -2  # the header is row -1
+            for row in reader:
+                n_rows += bool(row)
+                if n_rows == index:
+                    return begin
+                begin = reader.line_num + 1
+    return None
+
+
+def _separator(path: Path) -> str | None:
+    """
+    What separates the cells of a CSV or TSV file; `None` for other kinds. Spreadsheets of many countries write `.csv`
+    with semicolons, and some programs with tabs.
+    """
+    separator = ROW_FILES[path.suffix.lower()]
+    if separator != ",":
+        return separator
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
+    return next((mark for mark in (",", ";", "\t", "|") if mark in header), ",")
+
+
+def _quoting(path: Path, separator: str) -> int:
+    return csv.QUOTE_MINIMAL if separator != "\t" or _is_quoted(path, separator) else csv.QUOTE_NONE
 
 
 def _check_encoding(path: Path):
@@ -255,9 +291,9 @@ def _check_table(path: Path, separator: str) -> tuple[list[str], int]:
         Its column names, and how its cells are quoted.
 
     Raises:
-        GPT1Error: if the header or a row is wrong; it names the line.
+        GPT1Error: if the header or a row is wrong; the message names the line.
     """
-    quoting = csv.QUOTE_MINIMAL if separator == "," or _is_quoted(path, separator) else csv.QUOTE_NONE
+    quoting = _quoting(path, separator)
     limit = csv.field_size_limit(1 << 30)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -295,8 +331,8 @@ def _check_header(path: Path, header: list[str], separator: str):
 
 def _is_quoted(path: Path, separator: str) -> bool:
     """
-    Whether quotation marks around a cell are no part of it, as spreadsheets write them. Data sets in TSV mostly quote
-    nothing, which shows in a cell that begins with a quotation mark and does not end with one.
+    Whether quotation marks around a cell are not part of it, as in spreadsheets. Most data sets in TSV have no
+    quoting: some cell then begins with a quotation mark and does not end with one.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         n_cells = file.readline().count(separator)
@@ -319,7 +355,7 @@ def unreadable(what: str, error: BaseException, fault: str = "it is missing, emp
 
 
 def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, split: str) -> tuple[str, str]:
-    """Why a data set on the Hub cannot be loaded, and what to do other than use a local copy."""
+    """Why a data set on the Hub cannot be loaded, and remedies other than a local copy."""
     is_about_files = isinstance(error, _ABOUT_FILES)
     if not is_about_files and (known := load_failure(error, hub_id, "data set")):
         return known
@@ -331,7 +367,7 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
     # With a configuration it is a task's data set, whose revision is fixed, too.
     other = "" if config else f"give another revision, {hub_id}@REVISION"
     if "scripts are no longer supported" in message:
-        # The Hub keeps a Parquet copy of most of them, on a branch of its own.
+        # The Hub keeps a Parquet copy of most of them, on a separate branch.
         parquet = "" if config else f"use its Parquet copy, {hub_id}@{PARQUET}"
         return "its repository is a script, which `datasets` no longer runs", parquet
     if is_about_files:

@@ -26,7 +26,7 @@ TOKENS, INDEX = "tokens.bin", "index.json"
 LINE_BREAK = "\n</w>"  # the white-space token that stands for a line break
 BATCH_SIZE = 1 << 20  # characters that are encoded at once
 LINE_PART_SIZE = 1 << 16  # characters; longer lines are cut
-BETWEEN_WORDS = re.compile(r"\w\w (?=\w\w)")  # a cut here leaves the tokens as they are: no rule looks past two words
+BETWEEN_WORDS = re.compile(r"\w\w (?=\w\w)")  # a cut here does not change the tokens: no rule looks past two words
 NO_TEXT = "the corpus is empty: it has no text to train or test on"
 
 

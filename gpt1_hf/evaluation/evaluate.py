@@ -92,7 +92,9 @@ class EvaluateArguments:
     )
     train_text: str | None = field(
         default=None,
-        metadata={"help": "Text that the language model was trained on, for check_overlap; given as for --corpus."},
+        metadata={
+            "help": "Training text of the language model, for --check_overlap, in any form that --text_file takes."
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "Number of rows or windows in a forward pass."})
     output_dir: str | None = field(
@@ -127,14 +129,14 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     if args.check_overlap and args.text_file and not args.train_text:
         raise UsageError("--check_overlap on text needs --train_text, the text that the model was trained on")
     check_writable(args.output_dir)
-    results = measure(args)
+    results = compute_results(args)
     print(format_results(results))
     note(f"written to {write_results(args.output_dir, results)}")
     return results
 
 
-def measure(args: EvaluateArguments) -> list[Result]:
-    """Score as [`evaluate`] does, but print and write no results; a task's `predictions.jsonl` is written."""
+def compute_results(args: EvaluateArguments) -> list[Result]:
+    """Score as [`evaluate`] does, without printing or writing the results. Writes `predictions.jsonl` for a task."""
     return _evaluate_text(args) if args.task is None else _evaluate_task(args)
 
 

@@ -1,6 +1,6 @@
 """`gpt1 submit`: the zip for GLUE's leaderboard, one file of predictions for each hidden test set.
 
-File names, header and label names follow the formatter of the benchmark's authors (jiant,
+File names, header and label names follow the formatter of GLUE's authors (jiant,
 `jiant/scripts/benchmarks/benchmarks.py`). The server rejects incomplete submissions (https://gluebenchmark.com/faq).
 """
 
@@ -31,30 +31,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GlueFile:
-    """
-    One file of a submission.
+    """One file of a submission."""
 
-    Args:
-        name (`str`):
-            File name without `.tsv`.
-        task (`str`, *optional*):
-            Task whose model predicts the file; `None` for WNLI, which the paper leaves out.
-        n_rows (`int`):
-            Number of test rows. Their indices are 0 to `n_rows - 1`.
-        majority (`str`):
-            Most frequent label, or mean score, of the training set.
-        subset (`str`, *optional*):
-            Subset of the test split that the file contains.
-        has_names (`bool`):
-            Whether the file contains label names. Other files contain class ids or scores.
-    """
-
-    name: str
-    task: str | None
-    n_rows: int
-    majority: str
-    subset: str | None = None
-    has_names: bool = False
+    name: str  # without `.tsv`
+    task: str | None  # of the model that predicts the file; `None` for WNLI, which the paper leaves out
+    n_rows: int  # of the test set; their indices are 0 to `n_rows - 1`
+    majority: str  # most frequent label, or mean score, of the training set
+    subset: str | None = None  # of the test split
+    has_names: bool = False  # whether the file contains label names; other files contain class ids or scores
 
 
 FILES = [
@@ -129,7 +113,7 @@ def submit(args: SubmitArguments) -> Path:
         raise UsageError("submit needs --models, a folder of fine-tuned models, or --predictions")
     for folder in filter(None, (args.models, args.predictions)):
         if not Path(folder).is_dir():
-            raise GPT1Error(f"there is no folder {folder}")
+            raise GPT1Error(f"there is no folder {folder}: correct --models or --predictions")
     rows, sources, missing = {}, {}, {}
     for task_id in dict.fromkeys(file.task for file in FILES if file.task):
         try:
@@ -197,13 +181,13 @@ def format_predictions(file: GlueFile, rows: Sequence[dict[str, Any]], complete:
             raise GPT1Error(f"{file.name}: there are two predictions of row {index}")
         if task.score_range:
             if not abs(prediction) < float("inf"):
-                raise GPT1Error(f"{where} is {prediction}, which is not a score")
+                raise GPT1Error(f"{where} is {prediction}, which is not a score: predict again")
             low, high = task.score_range
             labels[index] = f"{min(max(prediction, low), high):.6f}"
         elif prediction in range(len(task.label_names)):
             labels[index] = task.label_names[int(prediction)] if file.has_names else str(int(prediction))
         else:
-            raise GPT1Error(f"{where} is {prediction!r}, which is not a class id")
+            raise GPT1Error(f"{where} is {prediction!r}, which is not a class id: predict again")
     if complete:
         _check_test_rows(file, task, rows, list(labels))
     return labels
@@ -264,7 +248,9 @@ def _load_predictions(args: SubmitArguments, task_id: str) -> tuple[list[dict[st
     model, processor = open_fine_tuned(str(folder), task)
     trained_task = trained_on(model.config).get("task", task_id)
     if trained_task != task_id:
-        raise GPT1Error(f"the model in {folder} was fine-tuned on {trained_task}, not on {task_id}")
+        raise GPT1Error(
+            f"the model in {folder} was fine-tuned on {trained_task}, not on {task_id}: put the right model there"
+        )
 
     def predictions_of(test_set: Task) -> list[dict[str, Any]]:
         rows = test_set.load("test", args.data_dir)
@@ -294,7 +280,7 @@ def _model_folder(folder: Path) -> Path:
         if (seed / "config.json").is_file() and (seed / RESULTS).is_file():
             values[seed] = json.loads((seed / RESULTS).read_text(encoding="utf-8"))[0]["value"]
     if not values:
-        raise GPT1Error(f"there is no fine-tuned model in {folder}")
+        raise GPT1Error(f"there is no fine-tuned model in {folder}: fine-tune one, or give --predictions")
     return max(values, key=values.get)
 
 

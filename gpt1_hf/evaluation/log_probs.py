@@ -16,8 +16,8 @@ from ..console import no_bars
 from ..modeling_gpt1_heads import CACHE
 
 
-# Number of logits to convert to fp32 log-probabilities at once: 64 MiB for any vocabulary.
-CHUNK = 1 << 24
+# Logits that are converted to fp32 at once: 64 MiB for any vocabulary.
+LOGITS_PER_CHUNK = 1 << 24
 
 
 @torch.no_grad()  # not inference_mode: FSDP2 would keep its tensors, and later training would fail
@@ -164,6 +164,6 @@ def _logits_at(model, where: torch.Tensor, inputs: dict[str, Any]) -> tuple[torc
 
 def _log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Log-probabilities `(n,)` of targets `(n,)` under logits `(n, vocab)`, always in fp32."""
-    size = max(1, CHUNK // logits.shape[-1])
+    size = max(1, LOGITS_PER_CHUNK // logits.shape[-1])
     chunks = zip(logits.split(size), targets.split(size), strict=True)
     return -torch.cat([torch.nn.functional.cross_entropy(part.float(), ids, reduction="none") for part, ids in chunks])

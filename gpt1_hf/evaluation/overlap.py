@@ -1,7 +1,7 @@
 """Overlap of scored data with training data: rows that are also in the train split, and text that is also in a corpus.
 
 Texts are compared by their words, ignoring case, punctuation and spacing. Rows are compared as a whole (all columns)
-and column by column: a premise or document that two splits share is no leak by itself, but worth knowing. Text is
+and column by column: a premise or document that two splits share is not a leak by itself, but is reported. Text is
 compared with a corpus by sequences of 13 words, as in GPT-3 (Brown et al., 2020, appendix C).
 """
 
@@ -28,18 +28,10 @@ def words(text: str) -> str:
 
 @dataclass
 class RowOverlap:
-    """
-    Overlap of rows with training rows.
+    """Overlap of rows with training rows."""
 
-    Args:
-        whole (`list[bool]`):
-            For each row, whether a training row has the same texts; in either order for the similarity format.
-        columns (`dict[str, int]`):
-            Column -> number of rows whose text in this column also occurs in this column of a training row.
-    """
-
-    whole: list[bool]
-    columns: dict[str, int]
+    whole: list[bool]  # for each row, whether a training row has the same texts (similarity: in either order)
+    columns: dict[str, int]  # column -> number of rows whose text there also occurs there in a training row
 
 
 def row_overlap(train: Dataset, rows: Dataset, input_format: str) -> RowOverlap:
@@ -109,7 +101,7 @@ def _ngrams(text: str, n: int) -> Iterator[str]:
 
 
 def in_corpus(corpus: str, texts: Sequence[str], data_dir: str | None = None) -> dict[str, Any]:
-    """Print how much of texts occurs in a corpus that [`read_documents`] reads; return it as details of results."""
+    """Print how much of the texts occurs in a corpus (see [`read_documents`]), and return it as result details."""
     shares = corpus_overlap(read_documents(corpus, "train", data_dir), texts)
     n_seen = sum(share > 0 for share in shares)
     percent = round(100 * sum(shares) / len(shares), 2)

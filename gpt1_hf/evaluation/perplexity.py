@@ -31,23 +31,11 @@ def perplexity(loss: float) -> float:
 
 @dataclass
 class TextScore:
-    """
-    How well a model predicts text.
+    """How well a model predicts text."""
 
-    Args:
-        nats (`float`):
-            Negative log-likelihood of the scored tokens.
-        n_tokens (`int`):
-            Number of scored tokens: all but the first token of each document.
-        n_chars (`int`):
-            Number of characters of the raw text.
-        n_documents (`int`):
-            Number of documents.
-    """
-
-    nats: float = 0.0
-    n_tokens: int = 0
-    n_chars: int = 0
+    nats: float = 0.0  # negative log-likelihood of the scored tokens
+    n_tokens: int = 0  # scored: all but the first of each document
+    n_chars: int = 0  # of the raw text
     n_documents: int = 0
 
     @property
@@ -57,7 +45,7 @@ class TextScore:
 
     @property
     def bits_per_character(self) -> float:
-        """Bits per character of raw text, comparable between tokenizers that drop the same, such as letter case."""
+        """Bits per character of raw text. It is comparable between tokenizers that discard the same, such as case."""
         return self.nats / math.log(2) / self.n_chars
 
 

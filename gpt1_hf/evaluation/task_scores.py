@@ -91,7 +91,7 @@ def config_changes(task: Task, plain_regression: bool = False) -> dict[str, Any]
         UsageError: if `plain_regression` is set for a task whose labels are not scores.
     """
     if plain_regression and not task.score_range:
-        raise UsageError(f"plain_regression needs a task whose labels are scores, and those of {task.id} are not")
+        raise UsageError(f"plain_regression needs a task whose labels are scores, unlike {task.id}: leave it out")
     changes = {"both_orders": task.input_format == "similarity", "problem_type": None, "regression_bins": None}
     if task.score_range:
         return changes | {
@@ -115,11 +115,15 @@ def check_labels(task: Task, model: str, config: PreTrainedConfig):
     labels = config_changes(task).get("id2label")
     found = [config.id2label[index] for index in range(config.num_labels)]
     if labels is not None and found != list(labels.values()):
-        raise GPT1Error(f"model {model!r} has the labels {found}, but task {task.id} has {list(labels.values())}")
+        raise GPT1Error(
+            f"model {model!r} has the labels {found}, but task {task.id} has {list(labels.values())}: give a model "
+            "that was fine-tuned on this task"
+        )
     recorded = trained_on(config).get("labels", list(task.label_names))
     if recorded != list(task.label_names):
         raise GPT1Error(
-            f"model {model!r} was trained with the labels {recorded}, but task {task.id} has {list(task.label_names)}"
+            f"model {model!r} was trained with the labels {recorded}, but task {task.id} has "
+            f"{list(task.label_names)}: give a model that was fine-tuned on this task"
         )
 
 
@@ -264,7 +268,7 @@ def task_results(
             a part of it was scored.
 
     Returns:
-        list of [`Result`]; empty if labels of the split are hidden.
+        list of [`Result`]; empty if the split's labels are hidden.
     """
     labels = np.array([row["label"] for row in predictions])
     if (labels < 0).any():

@@ -1,1 +1,1 @@
-"""What leads from a finished model to the Hub."""
+"""Publishing models on the Hub: model cards and uploads."""

@@ -1,7 +1,7 @@
 """
-Model cards, written from what really ran.
+Model cards that describe the actual run.
 
-Names given by users (models, folders, corpora) are escaped: they can break neither the metadata nor the Markdown.
+Names given by users (models, folders, corpora) are escaped, so they cannot break the metadata or the Markdown.
 """
 
 import json
@@ -57,7 +57,7 @@ PIPELINES = {
     "ForMultipleChoice": "multiple-choice",
     "ForTokenClassification": "token-classification",
 }
-# Our names of metrics -> the Hub's, where they differ.
+# Our name of a metric -> the Hub's, where they differ.
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 # Marks a plain card, which the next run in the folder replaces.
 PLAIN_MARK = "<!-- written by GPT1Trainer;"
@@ -149,7 +149,7 @@ def write_finetuning_cards(args: TrainingArguments, task: Task, results: Sequenc
         args ([`FinetuneArguments`]):
             Settings of the run.
         task ([`Task`]):
-            Its task.
+            Task of the run.
         results (list of [`Result`]):
             Results of the seeds that are finished.
     """
@@ -259,7 +259,7 @@ def write_plain_card(
     **metadata: Any,
 ):
     """
-    Write `README.md` beside any model, from its folder and what the caller knows.
+    Write `README.md` beside any model, from its folder and from facts that the caller adds.
 
     Args:
         folder (`str` or `Path`):
@@ -343,7 +343,7 @@ def base_name(model: str) -> tuple[str, bool]:
 
 
 def library(config: PreTrainedConfig, adapter: dict[str, Any] | None, *tags: str) -> dict[str, Any]:
-    """Metadata of the library that opens a model, its tags, and its relation to its base model."""
+    """Metadata: the library that loads a model, its tags, and its relation to its base model."""
     tags = [*model_tags(config), *tags]
     if adapter is None:
         return {"library_name": "transformers", "tags": tags}

@@ -1,4 +1,4 @@
-"""Pushing a saved model: missing code and card are added, and loading is tested, before anything is sent."""
+"""Pushing a saved model. Before anything is sent, missing code or a missing card is added, and loading is tested."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def push(
 ) -> Upload:
     """
     Push a saved model or adapter to the Hub: weights, configuration, tokenizer, processor, the code for
-    `trust_remote_code=True`, and the model card; nothing else of its folder.
+    `trust_remote_code=True`, and the model card. Other files of its folder are not sent.
 
     Before anything is sent, the model is loaded as a user would load it, an adapter with its base model. Missing code
     and a missing card are added to what is sent; the folder itself is not changed. The access token is the one in
@@ -53,7 +53,7 @@ def push(
         repo (`str`):
             `owner/name`, or `name` for a repository of your own; created if it does not exist.
         private (`bool`, *optional*):
-            Whether to create the repository as private. An existing public one is then an error.
+            Whether to create the repository as private. If set, an existing public one is an error.
         revision (`str`, *optional*):
             Branch, created if it does not exist; defaults to `main`.
         commit_message (`str`, *optional*):
@@ -68,7 +68,7 @@ def push(
 
     Raises:
         GPT1Error: if the model is incomplete or does not load, `base_model` is not the adapter's base model, or the
-        Hub cannot be reached or refuses. The repository's content is unchanged then.
+        Hub cannot be reached or refuses. In that case, the repository's content is unchanged.
     """
     check_repo_name(repo)
     folder = Path(model_path(model))
@@ -110,7 +110,10 @@ def check_same_base(folder: Path, base_model: str):
         open_model(AutoModel, name, open_config(name), dtype="auto").state_dict() for name in (base, base_model)
     )
     if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
-        raise GPT1Error(f"{base_model} is not {base}, the model that the adapter {folder} was trained on")
+        raise GPT1Error(
+            f"{base_model} is not {base}, the model that the adapter {folder} was trained on: give "
+            "the repository of that model"
+        )
 
 
 def set_base_model(folder: Path, base_model: str):

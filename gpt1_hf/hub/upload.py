@@ -24,14 +24,14 @@ from ..hub_errors import without_tokens
 
 CARD = "README.md"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-# Files besides weights and code. Nothing else is sent unless it is named.
+# Files besides weights and code. Other files are sent only if they are named.
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 OPTIONAL = ("generation_config.json", "processor_config.json", CARD)
 # Files of earlier pushes, by any library, that `from_pretrained` would still read.
 OUTDATED = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "adapter_model.bin")
-# Pickled formats: reading such a file can run any code.
+# Pickled formats: reading such a file can run arbitrary code.
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# In a card's code: the model, and the base model of an adapter. A push replaces them by the repositories.
+# In a card's code, they begin the paths of the model and of an adapter's base model. A push inserts the repositories.
 PLACEHOLDER, BASE_PLACEHOLDER = "path/to/", "folder/of/"
 
 
@@ -160,11 +160,11 @@ def upload(
     include: Sequence[str] = (),
 ) -> Upload:
     """
-    Upload the files of [`model_files`] in one commit: readers see the old model or all of the new one.
+    Upload the files of [`model_files`] in one commit, so that readers see the old model or the complete new one.
 
-    A missing repository or branch is created. Weights of an earlier push that the new one does not have are deleted,
-    since `from_pretrained` might prefer them; other files of the repository stay. Large files that arrived before a
-    connection broke are not sent again.
+    A missing repository or branch is created. Weights of an earlier push that the new one lacks are deleted, since
+    `from_pretrained` might prefer them. Other files of the repository stay. After a broken connection, large files
+    that have arrived are not sent again.
 
     Args:
         folder (`str` or `Path`):
@@ -174,7 +174,7 @@ def upload(
         message (`str`, *optional*):
             Message of the commit.
         private (`bool`, *optional*):
-            Whether to create the repository as private. An existing public one is then an error.
+            Whether to create the repository as private. If set, an existing public one is an error.
         revision (`str`, *optional*):
             Branch; defaults to `main`.
         token (`str`, *optional*):
@@ -186,8 +186,8 @@ def upload(
         [`Upload`].
 
     Raises:
-        GPT1Error: if the folder is incomplete, or the Hub cannot be reached or refuses. The repository's content is
-        unchanged then.
+        GPT1Error: if the folder is incomplete, or the Hub cannot be reached or refuses. In that case, the
+        repository's content is unchanged.
     """
     check_repo_name(repo)
     folder = Path(folder)
@@ -199,7 +199,7 @@ def upload(
     api = HfApi(token=token)
     with explained(repo, "nothing was sent"):
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-    with explained(repo, "nothing was published; run the same command again to send what is missing"):
+    with explained(repo, "nothing was published; run the same command again to send the rest"):
         if private and not api.model_info(repo).private:
             raise GPT1Error(
                 f"{repo} exists and is public: make it private in its settings on the Hub, or choose another name"
@@ -236,7 +236,7 @@ def named_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         if PurePath(name).name != name or not (folder / name).is_file():
             raise GPT1Error(f"there is no file {name!r} in {folder}: name files directly in that folder")
         if name.endswith(PICKLES):
-            raise GPT1Error(f"{name} is not sent: reading such a file can run any code; use safetensors")
+            raise GPT1Error(f"{name} is not sent: reading such a file can run arbitrary code; use safetensors")
     return {name: folder / name for name in names}
 
 
@@ -275,7 +275,7 @@ def read_json(path: Path) -> dict:
 
 @contextmanager
 def explained(repo: str, consequence: str) -> Iterator[None]:
-    """Turn the errors of the Hub's client into one sentence, with what the failure means for the caller."""
+    """Turn errors of the Hub's client into one sentence that includes the consequence for the caller."""
     endpoint = HfApi().endpoint
     try:
         yield

@@ -1,4 +1,4 @@
-"""A demonstration of a minute: fine-tune the packaged model on a small sample, with and without pre-training."""
+"""A one-minute demonstration: fine-tune the packaged model on a small sample, with and without pre-training."""
 
 from collections import Counter
 from pathlib import Path

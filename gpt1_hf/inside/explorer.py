@@ -180,8 +180,8 @@ class Explorer:
     @cached_property
     def sample_sentiment(self) -> tuple[int, int, int]:
         """
-        How good [`sentiment`] is on the labelled sample of SST-2 in the package, half of which is positive: numbers of
-        rows, of right answers, and of answers "positive".
+        Test [`sentiment`] on the packaged sample of SST-2, which is half positive. Returns the numbers of rows, of
+        right answers and of "positive" answers.
         """
         _, predictions = answer(self.scorer, ZeroShotArguments(model=self.model, task="sst2", sample=True))
         (rows,) = predictions.values()
@@ -193,7 +193,7 @@ class Explorer:
 
     def referents(self, sentence: str, pronoun: str, candidates: list[str]) -> Comparison:
         """
-        The heuristic for Winograd schemas: with which candidate in the pronoun's place the rest is more likely.
+        The heuristic for Winograd schemas: the candidate that makes the rest most likely in the pronoun's place.
 
         Raises:
             GPT1Error: if a text is empty, the sentence lacks the pronoun, or nothing follows it.
@@ -207,8 +207,9 @@ class Explorer:
 
     def choose(self, document: str, question: str, choices: list[str]) -> Comparison:
         """
-        Which answer fits a document and a question (which may be empty): according to the fine-tuned model or, without
-        one, by RACE's zero-shot heuristic, the mean log-probability of the answer's tokens.
+        Score the answers to a question about a document; the question may be empty. The scores come from the
+        fine-tuned model or, without one, from RACE's zero-shot heuristic: the mean log-probability of the answer's
+        tokens.
 
         Raises:
             GPT1Error: if the document or a choice is empty, or the number of choices is not 2 to `MAX_ANSWERS`.
@@ -280,7 +281,7 @@ class Explorer:
         return [self._checked(text, f"{name} {index}").strip() for index, text in enumerate(texts, 1)]
 
     def _texts(self, ids: list[int]) -> list[str]:
-        """The piece of each token in the text that all of them are decoded to."""
+        """Each token's piece of the decoded text."""
         text, texts, start = self.scorer.tokenizer.decode(ids).removeprefix(" "), [], 0
         for token in ids:
             piece = self._text(token).removesuffix(" ")
@@ -296,7 +297,7 @@ class Explorer:
 
 
 def visible(text: str) -> str:
-    """A text with visible line breaks and visible codes of characters that have no shape."""
+    """Make line breaks visible, and replace characters that have no visible shape by their codes."""
     return "".join(
         "↵" if character == "\n" else f"U+{ord(character):04X}" if category(character) in INVISIBLE else character
         for character in text

@@ -89,17 +89,8 @@ def generate(
 
 def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, start: int = 0) -> str:
     """
-    Text of a sequence's tokens.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        ids (`list[int]`):
-            The whole sequence: earlier tokens decide on spaces and quotes.
-        prompt (`str`):
-            The original prompt.
-        start (`int`, *optional*, defaults to 0):
-            First token of the text.
+    Text of a sequence from token `start` on. `ids` is the whole sequence, since earlier tokens decide on spaces and
+    quotes.
     """
     text = with_line_breaks(tokenizer.decode(ids, skip_special_tokens=True).removeprefix(" "), prompt)
     if not start:
@@ -110,7 +101,7 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt: str, st
 
 
 class Stream(BaseStreamer):
-    """Passes on a text while it is generated, without its last word, which may still grow."""
+    """Writes a text while it is generated. It holds back the last word, which may still grow."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str, start: int, write: Callable[[str], None]):
         self.tokenizer, self.prompt, self.start, self.write = tokenizer, prompt, start, write
@@ -134,13 +125,8 @@ class Stream(BaseStreamer):
 
 def with_line_breaks(text: str, prompt: str) -> str:
     """
-    Restore a prompt's line breaks, which decoding makes single ones. Those of the continuation are as the last one.
-
-    Args:
-        text (`str`):
-            Prompt and continuation, decoded.
-        prompt (`str`):
-            The original prompt.
+    Restore a prompt's line breaks in the decoded text of prompt and continuation. Decoding reduces them to single
+    ones. Line breaks of the continuation become like the prompt's last one.
     """
     runs = re.findall(r"\s*\n\s*", re.sub("\r\n?", "\n", prompt.strip()))
     breaks = ["\n" * run.count("\n") for run in runs]
@@ -159,17 +145,7 @@ def sample(
     **options: Any,
 ) -> GenerateDecoderOnlyOutput:
     """
-    [`generate`] with a loaded model. Returns the full output of the library's `generate`.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        lm (`PreTrainedModel`):
-            Causal language model.
-        prompt, max_new_tokens, temperature, top_p, seed:
-            As in [`generate`].
-        options:
-            More arguments of the library's `generate`.
+    [`generate`] with a loaded model. `options` go to the library's `generate`, whose full output is returned.
 
     Raises:
         GPT1Error: as in [`generate`].

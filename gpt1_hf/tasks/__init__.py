@@ -1,14 +1,14 @@
 """Tasks: the paper's benchmarks, and a user's own data in the same form.
 
 Each `.yaml` file of this folder is a built-in task: the folder is the list. Modules beside them hold what YAML cannot
-say, such as Story Cloze's split.
+express, such as Story Cloze's split.
 """
 
 from functools import cache
 
 from ..errors import UsageError
 from ..settings import nearest
-from .definition import FOLDER, describe, read_task, task_from_files
+from .definition import FOLDER, describe, describe_inferred, fill_template, read_task, task_from_files
 from .task import Task
 
 
@@ -21,7 +21,7 @@ def all_tasks(zero_shot: bool = False) -> dict[str, Task]:
 
     Args:
         zero_shot (`bool`, *optional*, defaults to `False`):
-            Whether to include those that nothing is fine-tuned on.
+            Whether to include tasks that are only scored zero-shot.
 
     Returns:
         `dict`: task id -> [`Task`].
@@ -39,7 +39,7 @@ def load_task(task_id: str) -> Task:
             Id, or the path of a file that ends in `.yaml` or `.yml`.
 
     Raises:
-        UsageError: if there is no such task or file, or the file does not describe a task.
+        UsageError: if the task or file does not exist, or the file does not describe a task.
     """
     if str(task_id).endswith((".yaml", ".yml")):
         return read_task(task_id)
@@ -52,4 +52,4 @@ def load_task(task_id: str) -> Task:
     return tasks[task_id]
 
 
-__all__ = ["Task", "all_tasks", "describe", "load_task", "task_from_files"]
+__all__ = ["Task", "all_tasks", "describe", "describe_inferred", "fill_template", "load_task", "task_from_files"]

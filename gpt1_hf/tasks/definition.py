@@ -1,5 +1,17 @@
-"""A task's YAML file: reading and checking it, and writing one."""
+"""A task's YAML file: reading and checking it, and writing one.
 
+`assets/task.yaml` is a commented file with every key that a task on your own data may have. Labels are of four kinds:
+
+- `classes`: one label a row. Metrics: `accuracy`, `f1` (two classes), `matthews_correlation`.
+- `multiple`: a list of labels a row, which may be empty. Metric: `f1_micro`.
+- `scores`: a number a row, in `score_range` if that is given. Metrics: `pearson`, `spearman`.
+- `tags`: a list with one label for each word, only in the format `token_classification`. Metric: `accuracy`.
+
+The first metric is the default. A kind that is not given is inferred from the training rows: lists are `multiple`,
+numbers with fractions are `scores`, anything else is `classes`.
+"""
+
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from math import inf
@@ -9,12 +21,14 @@ from typing import Any
 import yaml
 
 from ..errors import UsageError
-from ..resources import read_yaml
+from ..resources import ASSETS, read_yaml
 from ..settings import nearest
-from .task import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS, SPLITS, Task
+from .spec import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS, SPLITS
+from .task import Task
 
 
 FOLDER = Path(__file__).parent
+TEMPLATE = ASSETS / "task.yaml"
 
 
 def _text(value: Any) -> str:
@@ -53,6 +67,12 @@ def _mapping(of: Callable[[Any], Any], key: Callable[[Any], str] = _text) -> Cal
 
 def _columns(value: Any) -> str | tuple[str, ...]:
     return _list(_text)(value) if isinstance(value, list) else _text(value)
+
+
+def _layout(value: Any) -> dict[str, str | tuple[str, ...]]:
+    layout = _mapping(_columns)(value)
+    _text(layout.get("label"))
+    return layout
 
 
 def _whole(value: Any) -> int:
@@ -105,8 +125,8 @@ _METRICS = tuple(dict.fromkeys(metric for metrics in LABEL_METRICS.values() for 
 _FILES = {f"{split}_file": split for split in SPLITS}
 _NAMES = "a list of different names (in quotes, where a name is yes, no, true or false)"
 
-# Key of the YAML file -> how its value is read, and what it has to be. The keys are fields of `Task`, but for the
-# data files. This is the order in which `describe` writes them.
+# Key of the YAML file -> function that converts its value, and the expected value in words. All keys except the data
+# files are fields of `Task`. `describe` writes them in this order.
 KEYS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "dataset": (_text, "a Hub id"),
     "config": (_text, "the name of a configuration"),
@@ -122,7 +142,7 @@ KEYS: dict[str, tuple[Callable[[Any], Any], str]] = {
         "a mapping from each column of the input format to one or several of the data",
     ),
     "label_column": (_text, "the name of a column"),
-    "other_layouts": (_list(_mapping(_columns)), "a list of mappings like columns"),
+    "other_layouts": (_list(_layout), "a list of mappings like columns, with the key label"),
     "labels": (_one_of(LABEL_METRICS), f"one of {', '.join(LABEL_METRICS)}"),
     "label_names": (_list(_name), _NAMES),
     "label_ids": (_mapping(_whole, _name), "a mapping from each label in the data to a class id"),
@@ -153,7 +173,7 @@ def read_task(path: str | Path, built_in: bool = False) -> Task:
             Whether the task comes with the package, and may name a module with `code`.
 
     Raises:
-        UsageError: if there is no such file, or it does not describe a task; it names the key.
+        UsageError: if the file does not exist, or a key is wrong; the message names the key.
     """
     path = Path(path)
     if not path.is_file():
@@ -177,14 +197,14 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         content (`Mapping`):
             Key of the file -> value.
         where (`str`):
-            What errors begin with.
+            Beginning of error messages.
         folder (`Path`):
             Folder that paths of data files are relative to.
         built_in (`bool`, *optional*, defaults to `False`):
             Whether the task comes with the package.
 
     Raises:
-        UsageError: if a key is unknown or missing, or a value is wrong; it names the key.
+        UsageError: if a key is unknown or missing, or a value is wrong; the message names the key.
     """
     found = {}
     for key, value in content.items():
@@ -213,7 +233,7 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         raise UsageError(f"{where}: the key input_format is missing; it is one of {', '.join(FORMAT_COLUMNS)}")
     _check_columns(found, where)
     _check_labels(found, where)
-    defaults = {"dataset": None, "label_names": (), "metric": "", "paper": None}
+    defaults: dict[str, Any] = {"dataset": None, "label_names": (), "metric": "", "paper": None}
     if not built_in:
         known = tuple(split for split in SPLITS if split in files or split == "validation") if files else ()
         defaults |= {"splits": known if "validation" in files else (), "labels": None}
@@ -225,7 +245,7 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
 
 
 def _check_columns(found: dict[str, Any], where: str):
-    """Raise if the columns are not those of the input format; columns with its own names may be left out."""
+    """Raise if the columns do not fit the input format. Columns that already have its names may be left out."""
     needed = FORMAT_COLUMNS.get(found["input_format"])
     if needed is None:
         return
@@ -248,7 +268,7 @@ def _check_columns(found: dict[str, Any], where: str):
 
 
 def _check_labels(found: dict[str, Any], where: str):
-    """Raise if the keys on labels and metrics contradict each other; fill in what follows from them."""
+    """Check that the keys for labels and metrics agree, and fill in the missing ones."""
     input_format, kind = found["input_format"], found.get("labels")
     names, score_range = found.get("label_names"), found.get("score_range")
     if input_format == "token_classification":
@@ -258,13 +278,13 @@ def _check_labels(found: dict[str, Any], where: str):
     elif input_format == "multiple_choice":
         kind = found.setdefault("labels", "classes")
     if (kind == "tags") != (input_format == "token_classification") and kind:
-        raise UsageError(f"{where}: labels: tags goes with input_format: token_classification only")
+        raise UsageError(f"{where}: labels: tags needs input_format: token_classification")
     if input_format == "multiple_choice" and kind != "classes":
         raise UsageError(f"{where}: the labels of a multiple choice are classes, not {kind}")
     if kind == "scores" and (names or "label_ids" in found):
         raise UsageError(f"{where}: scores have a score_range, not {'label_names' if names else 'label_ids'}")
     if score_range and kind != "scores":
-        raise UsageError(f"{where}: score_range goes with labels: scores, not labels: {kind}")
+        raise UsageError(f"{where}: score_range needs labels: scores, not labels: {kind}")
     if "regression_bins" in found and score_range != (0.0, found["regression_bins"] - 1.0):
         raise UsageError(
             f"{where}: regression_bins {found['regression_bins']} needs the score_range "
@@ -280,10 +300,10 @@ def _check_labels(found: dict[str, Any], where: str):
     for metric in (found.get("metric"), *found.get("other_metrics", ())):
         if kind and metric not in LABEL_METRICS[kind]:
             raise UsageError(
-                f"{where}: the metric {metric} is not for labels: {kind}; use {' or '.join(LABEL_METRICS[kind])}"
+                f"{where}: the metric {metric} does not fit labels: {kind}; use {' or '.join(LABEL_METRICS[kind])}"
             )
         if metric == "f1" and names and len(names) > 2:
-            raise UsageError(f"{where}: the metric f1 is for two classes, and there are {len(names)}: use accuracy")
+            raise UsageError(f"{where}: the metric f1 needs two classes, but there are {len(names)}: use accuracy")
 
 
 def task_from_files(
@@ -309,12 +329,12 @@ def task_from_files(
             Format of [`GPT1Processor`], or `token_classification`.
         text_columns (list of `str`, *optional*):
             Columns of the texts, in the order of the format: text; premise and hypothesis; the two texts; document
-            and, where there is one, question; words. Defaults to the format's own names. Of a classification, several
+            and, optionally, question; words. Defaults to the format's own names. For `classification`, several columns
             are joined by a space.
         label_column (`str`, *optional*, defaults to `"label"`):
             Column of the label.
         choices_columns (list of `str`, *optional*):
-            Of a multiple choice: the column of lists, or one column for each choice. Defaults to `choices`.
+            For `multiple_choice`: the column of lists, or one column for each choice. Defaults to `choices`.
         test_file (`str` or `Path`, *optional*):
             Test rows.
         settings:
@@ -357,7 +377,7 @@ def task_from_files(
 
 def describe(task: Task, folder: str | Path | None = None) -> str:
     """
-    A task as the text of its YAML file: of a built-in task its own file, comments included.
+    Text of a task's YAML file. For a built-in task, this is its own file with its comments.
 
     Args:
         task ([`Task`]):
@@ -367,6 +387,43 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
     """
     if task.built_in:
         return (FOLDER / f"{task.id}.yaml").read_text(encoding="utf-8")
+    return _as_yaml(_content(task, folder))
+
+
+def describe_inferred(task: Task, resolved: Task) -> str:
+    """The keys that [`Task.resolved`] added to a task, as YAML."""
+    given = _content(task, None)
+    return _as_yaml({key: value for key, value in _content(resolved, None).items() if given.get(key) != value})
+
+
+def fill_template(task: Task, folder: str | Path | None = None) -> str:
+    """Like [`describe`], with the other keys as comments that explain what they are for."""
+    content = _content(task, folder)
+    lines = []
+    for line in TEMPLATE.read_text(encoding="utf-8").splitlines():
+        key = re.match(r"#(\w+):", line)
+        if key and key[1] in content:
+            line = _as_yaml({key[1]: content.pop(key[1])}).rstrip()
+        lines.append(line)
+    return "\n".join(lines) + "\n" + (_as_yaml(content) if content else "")
+
+
+def _as_yaml(content: dict[str, Any]) -> str:
+    """YAML with a line for each key: lists and mappings in brackets."""
+    return "".join(
+        yaml.safe_dump(
+            {key: value},
+            allow_unicode=True,
+            width=110,
+            default_flow_style=None if isinstance(value, list | dict) else False,
+            sort_keys=False,
+        )
+        for key, value in content.items()
+    )
+
+
+def _content(task: Task, folder: str | Path | None) -> dict[str, Any]:
+    """Keys of a task's YAML file, without those that have their default."""
     defaults = {field.name: field.default for field in fields(Task)}
     names = {name: index for index, name in enumerate(task.label_names)}
     content: dict[str, Any] = {}
@@ -378,11 +435,11 @@ def describe(task: Task, folder: str | Path | None = None) -> str:
         value = getattr(task, key)
         if value in (None, (), {}, "", defaults[key]) and not (key == "labels" and value):
             continue
-        # What follows from the other keys and the rows.
+        # Inferred from the other keys and the rows.
         follows = {"score_range": value == (-inf, inf), "label_ids": value == names}
         if not follows.get(key):
             content[key] = _plain(value)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return content
 
 
 def _relative(file: str, folder: str | Path | None) -> str:

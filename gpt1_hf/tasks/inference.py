@@ -1,39 +1,51 @@
-"""What a task on a user's own data leaves unsaid, inferred from its training rows."""
+"""Infers the missing settings of a task on a user's own data from its training rows."""
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..console import note
 from ..data.loading import check_file, reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from .rows import (
+    Layout,
+    Place,
     as_number,
     check_label_type,
     check_no_gaps,
+    column_of,
+    distinct,
     find_layout,
     is_list,
     open_split,
     parse_lists,
-    where,
+    place_of,
 )
-from .task import LABEL_METRICS, SPLITS, Task
+from .spec import LABEL_METRICS, SPLITS, TaskSpec
 
 
 VALIDATION_SHARE = 0.1
-# More different labels than this, and than half of the rows, are not classes but texts, ids or scores.
+# More different labels than this, and than half of the rows, are not classes but texts, ids or scores. So are labels
+# that differ in every one of more than a few rows.
 MANY_LABELS = 100
+FEW_ROWS = 20
 MOST_SHOWN = 12
 
-_resolved: dict[tuple, Task] = {}
+T = TypeVar("T", bound=TaskSpec)  # a task keeps its subclass
+
+_resolved: dict[tuple, Any] = {}
 
 
-def resolve(task: Task, data_dir: str | None) -> Task:
-    """See [`Task.resolved`]. The answer is kept until a data file changes."""
+def resolve(task: T, data_dir: str | None) -> T:
+    """See [`Task.resolved`]. The result is kept until a data file changes."""
     stamps = [
         (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in map(check_file, task.files.values())
     ]
@@ -44,30 +56,30 @@ def resolve(task: Task, data_dir: str | None) -> Task:
 
 
 @reading_bars()
-def _resolve(task: Task, data_dir: str | None) -> Task:
-    rows, place = open_split(task, "train", data_dir), where(task, "train")
+def _resolve(task: T, data_dir: str | None) -> T:
+    rows, place = open_split(task, "train", data_dir), place_of(task, "train")
     if not len(rows):
         raise GPT1Error(f"{place} has no rows")
     if len(rows) < 2:
         raise GPT1Error(f"{place} has one row, too few to train on")
     layout = find_layout(task, rows, place)
-    own = [name for names in layout.values() for name in ((names,) if isinstance(names, str) else names)]
-    task = _with_metric(_with_labels(task, rows.select_columns(own), layout, place), place)
+    task = _with_metric(_with_labels(task, rows.select_columns(layout.names), layout, place), place)
     if not task.splits:
         task = _with_splits(task, data_dir)
-    note(f"task {task.id}: {_summary(task, layout['label'])}")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes says it
+        note(f"task {task.id}: {_summary(task, layout.label)}")
     return task
 
 
-def _summary(task: Task, column: str) -> str:
+def _summary(task: TaskSpec, column: str) -> str:
     """What was inferred, in one line."""
-    if task.labels == "scores":
+    if task.score_range:
         low, high = task.score_range
         limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
         said = [f"scores{limits}, in column {column!r}"]
     else:
         shown = ", ".join(task.label_names[:MOST_SHOWN]) + (", ..." if len(task.label_names) > MOST_SHOWN else "")
-        kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels, "labels")
+        kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels or "", "labels")
         said = [f"{len(task.label_names)} {kind}, in column {column!r}: {shown}"]
     said.append(f"metric {task.metric}")
     if task.validation_share:
@@ -75,25 +87,25 @@ def _summary(task: Task, column: str) -> str:
     return "; ".join(said)
 
 
-def _with_metric(task: Task, place: str) -> Task:
-    """The default metric where none is given; raise if one is not for the kind of labels."""
-    known = LABEL_METRICS[task.labels]
+def _with_metric(task: T, place: Place) -> T:
+    """Fill in the default metric; raise if a given one does not fit the kind of labels."""
+    known = LABEL_METRICS[task.labels or "classes"]
     task = task if task.metric else replace(task, metric=known[0])
     for metric in (task.metric, *task.other_metrics):
         if metric not in known:
             raise UsageError(
-                f"task {task.id}: the metric {metric} is not for labels: {task.labels}; use {' or '.join(known)}"
+                f"task {task.id}: the metric {metric} does not fit labels: {task.labels}; use {' or '.join(known)}"
             )
         if metric == "f1" and len(task.label_names) != 2:
             raise UsageError(
-                f"task {task.id}: the metric f1 is for two classes, and {place} has {len(task.label_names)}: use "
+                f"task {task.id}: the metric f1 needs two classes, but {place} has {len(task.label_names)}: use "
                 "accuracy"
             )
     return task
 
 
-def _with_splits(task: Task, data_dir: str | None) -> Task:
-    """Whether the data has a validation split, or some of the training rows are held out."""
+def _with_splits(task: T, data_dir: str | None) -> T:
+    """Fill in the splits of the data; without a validation split, hold out a share of the training rows."""
     if task.files:
         splits = tuple(split for split in SPLITS if split == "validation" or split in task.files)
         lacks_validation = "validation" not in task.files
@@ -108,39 +120,29 @@ def _with_splits(task: Task, data_dir: str | None) -> Task:
     return replace(task, splits=splits, validation_share=share)
 
 
-def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) -> Task:
+def _with_labels(task: T, rows: Dataset, layout: Layout, place: Place) -> T:
     """Kind, names and ids of the labels, or the range of the scores."""
-    column = layout["label"]
+    column = layout.label
     kind = task.labels
     if kind is None and is_list(rows, column):
         kind = "multiple"
     if kind in ("multiple", "tags"):
         rows = parse_lists(rows, column, place)
-        lists = rows[column][:]
-        for index, labels in enumerate(lists):
-            if labels is None or any(_is_gap(label) for label in labels):
-                raise GPT1Error(f"{place}: row {index}, column {column!r} holds an empty label: {labels!r}")
-            if any(isinstance(label, list | dict) for label in labels):
-                raise GPT1Error(f"{place}: row {index}, column {column!r} holds {labels!r}, which are not labels")
-        labels = ((label, index) for index, labels in enumerate(lists) for label in labels)
+        first = _first_in_lists(rows, column, place)
         names = getattr(getattr(rows.features[column], "feature", None), "names", None)
     else:
         check_label_type(rows, column, place)
         check_no_gaps(rows, column, place, is_label=True)
-        values = rows[column][:]
-        for index, value in enumerate(values):
-            if _is_gap(value):
-                raise GPT1Error(f"{place}: row {index}, column {column!r} is empty ({value!r})")
-        labels = ((label, index) for index, label in enumerate(values))
+        first = _first_rows(column_of(rows, column))
+        for label, index in first.items():
+            if _is_gap(label):
+                raise GPT1Error(f"{place}: {place.row(index)}, column {column!r} is empty ({label!r})")
         names = getattr(rows.features[column], "names", None)
-    first: dict[Any, int] = {}  # label -> its first row
-    for label, index in labels:
-        first.setdefault(label, index)
     if kind is None:
         kind = "classes"
         numbers = [as_number(label) for label in first]
         is_named = names is not None or task.label_names or task.label_ids
-        if not is_named and None not in numbers and any(number % 1 for number in numbers):
+        if not is_named and None not in numbers and any(number % 1 for number in numbers if number is not None):
             kind = "scores"
     task = replace(task, labels=kind)
     if kind == "scores":
@@ -163,18 +165,45 @@ def _with_labels(task: Task, rows: Dataset, layout: dict[str, Any], place: str) 
     return replace(task, label_names=names, label_ids={name: index for index, name in enumerate(names)})
 
 
+def _first_rows(labels: pa.ChunkedArray) -> dict[Any, int]:
+    """Label -> its first row, in the order of the rows."""
+    found, positions = distinct(labels)
+    if not found:
+        return {}
+    _, first = np.unique(positions, return_index=True)
+    return dict(zip(found, first.tolist(), strict=True))
+
+
+def _first_in_lists(rows: Dataset, column: str, place: Place) -> dict[Any, int]:
+    """The same for lists of labels."""
+    data = column_of(rows, column)
+    if data.null_count == 0 and not pa.types.is_nested(data.type.value_type):
+        flat = pc.list_flatten(data)
+        found, positions = distinct(flat)
+        if found and not any(map(_is_gap, found)):
+            row_of = pc.list_parent_indices(data.combine_chunks()).to_numpy()
+            _, where_first = np.unique(positions, return_index=True)
+            return dict(zip(found, row_of[where_first].tolist(), strict=True))
+    for index, labels in enumerate(rows[column]):
+        if labels is None or any(_is_gap(label) for label in labels):
+            raise GPT1Error(f"{place}: {place.row(index)}, column {column!r} holds an empty label: {labels!r}")
+        if any(isinstance(label, list | dict) for label in labels):
+            raise GPT1Error(f"{place}: {place.row(index)}, column {column!r} holds {labels!r}, which are not labels")
+    return {}
+
+
 def _is_gap(label: Any) -> bool:
     return label is None or (isinstance(label, float) and math.isnan(label)) or str(label).strip() == ""
 
 
 def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
-    """Labels sorted; numbers by their size."""
+    """Labels in alphabetical order; numbers by value."""
     if all(as_number(label) is not None for label in labels):
         return tuple(sorted(labels, key=lambda label: (as_number(label), label)))
     return tuple(sorted(labels))
 
 
-def _check_label_set(first: dict[str, int], n_rows: int, place: str, column: str):
+def _check_label_set(first: dict[str, int], n_rows: int, place: Place, column: str):
     """Raise if labels, each with its first row, cannot be the classes of a task."""
     if not first:
         raise GPT1Error(f"{place}: no row has a label in column {column!r}")
@@ -185,7 +214,7 @@ def _check_label_set(first: dict[str, int], n_rows: int, place: str, column: str
         )
     if "-1" in first:
         raise GPT1Error(
-            f"{place}: row {first['-1']}, column {column!r} has the label -1, which may mean unlabelled: give "
+            f"{place}: {place.row(first['-1'])}, column {column!r} has the label -1, which may mean unlabelled: give "
             "drop_unlabelled: true, or label_names"
         )
     similar: dict[Any, str] = {}
@@ -195,26 +224,26 @@ def _check_label_set(first: dict[str, int], n_rows: int, place: str, column: str
         if key in similar:
             other = similar[key]
             raise GPT1Error(
-                f"{place}: the labels {other!r} (row {first[other]}) and {label!r} (row {first[label]}) in column "
-                f"{column!r} differ only in case, blanks or how the number is written: make them one, or name both "
-                "in label_names"
+                f"{place}: the labels {other!r} ({place.row(first[other])}) and {label!r} "
+                f"({place.row(first[label])}) in column {column!r} differ only in case, blanks or how the number is "
+                "written: make them one, or name both in label_names"
             )
         similar[key] = label
     words = [label for label in first if as_number(label) is None]
     numbers = [label for label in first if as_number(label) is not None]
     if words and numbers:
         raise GPT1Error(
-            f"{place}: column {column!r} mixes numbers and words: {numbers[0]!r} in row {first[numbers[0]]}, "
-            f"{words[0]!r} in row {first[words[0]]}; if all are labels, give label_names"
+            f"{place}: column {column!r} mixes numbers and words: {numbers[0]!r} in {place.row(first[numbers[0]])}, "
+            f"{words[0]!r} in {place.row(first[words[0]])}; if all are labels, give label_names"
         )
-    if len(first) > MANY_LABELS and len(first) > n_rows / 2:
+    if (len(first) > MANY_LABELS and len(first) > n_rows / 2) or len(first) == n_rows > FEW_ROWS:
         raise GPT1Error(
             f"{place}: column {column!r} has {len(first):,} different labels in {n_rows:,} rows: give another "
             "label_column, or labels: scores"
         )
 
 
-def _ids_of_names(names: Sequence[str], first: dict[str, int], place: str, column: str) -> dict[str, int]:
+def _ids_of_names(names: Sequence[str], first: dict[str, int], place: Place, column: str) -> dict[str, int]:
     """Class id of each label in the data, which is a name or the name's number."""
     by_name = {name: index for index, name in enumerate(names)}
     by_number = {str(index): index for index in range(len(names))}
@@ -225,36 +254,34 @@ def _ids_of_names(names: Sequence[str], first: dict[str, int], place: str, colum
         return by_number
     unknown = next(label for label in labels if label not in by_name)
     raise GPT1Error(
-        f"{place}: row {labels[unknown]}, column {column!r} has the label {unknown!r}, which is none of the "
+        f"{place}: {place.row(labels[unknown])}, column {column!r} has the label {unknown!r}, which is none of the "
         f"label_names {', '.join(names)}"
     )
 
 
-def _with_range(task: Task, first: dict[Any, int], place: str, column: str) -> Task:
+def _with_range(task: T, first: dict[Any, int], place: Place, column: str) -> T:
     scores = []
     for label, index in first.items():
         score = as_number(label)
         if score is None:
-            raise GPT1Error(f"{place}: row {index}, column {column!r}: {label!r} is not a score")
+            raise GPT1Error(f"{place}: {place.row(index)}, column {column!r}: {label!r} is not a score")
         scores.append(score)
     if len(set(scores)) < 2:
         raise GPT1Error(f"{place}: all rows have the same score in column {column!r}, {scores[0]:g}")
     return task if task.score_range else replace(task, score_range=(-math.inf, math.inf))
 
 
-def _with_choices(task: Task, rows: Dataset, layout: dict[str, Any], first: dict[Any, int], place: str) -> Task:
+def _with_choices(task: T, rows: Dataset, layout: Layout, first: dict[Any, int], place: Place) -> T:
     """How the label names the right choice: by number from 0 or 1, by letter, or by the choice's column."""
-    own, column = layout["choices"], layout["label"]
+    own, column = layout.columns["choices"], layout.label
     if isinstance(own, str):
         rows = parse_lists(rows, own, place)
-        lengths = {}
-        for index, choices in enumerate(rows[own][:]):
-            lengths.setdefault(len(choices or ()), index)
+        lengths = _first_rows(pc.fill_null(pc.list_value_length(column_of(rows, own)), 0))
         if len(lengths) > 1:
             (n, row), (other, other_row), *_ = lengths.items()
             raise GPT1Error(
-                f"{place}: row {row} has {n} choices in column {own!r} and row {other_row} has {other}: every row "
-                "needs equally many"
+                f"{place}: {place.row(row)} has {n} choices in column {own!r} and {place.row(other_row)} has {other}: "
+                "every row needs equally many"
             )
         (n_choices,) = lengths
         columns: tuple[str, ...] = ()
@@ -278,8 +305,8 @@ def _with_choices(task: Task, rows: Dataset, layout: dict[str, Any], first: dict
         nearest_style = max(known, key=lambda style: len(set(labels) & set(style)))
         unknown = next(label for label in labels if label not in nearest_style)
         raise GPT1Error(
-            f"{place}: row {labels[unknown]}, column {column!r}: {unknown!r} names none of the {n_choices} choices: "
-            f"give their numbers from 0 or 1, letters from A{', or columns' if columns else ''}"
+            f"{place}: {place.row(labels[unknown])}, column {column!r}: {unknown!r} names none of the {n_choices} "
+            f"choices: give their numbers from 0 or 1, letters from A{', or columns' if columns else ''}"
         )
     if len(styles) > 1:
         raise GPT1Error(

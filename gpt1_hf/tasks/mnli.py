@@ -1,13 +1,13 @@
-"""MultiNLI has two of each evaluation split: genres that are in train (matched), and others (mismatched)."""
+"""MultiNLI has two versions of each evaluation split: genres that are in train (matched), and others (mismatched)."""
 
 from datasets import Dataset
 
 from .rows import open_split, open_subsets
-from .task import Task
+from .spec import TaskSpec
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """`train` is one split of the data set; each other split is one for each subset."""
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+    """`train` is a single split; every other split has a part for each subset."""
     if split == "train":
         return {split: open_split(task, split, data_dir, sample)}
     return open_subsets(task, split, lambda subset: open_split(task, f"{split}_{subset}", data_dir, sample))

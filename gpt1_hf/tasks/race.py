@@ -1,14 +1,14 @@
-"""RACE is middle and high schools: the Hub has them as configurations, and both together in `all`."""
+"""RACE has questions for middle and high schools: one configuration each on the Hub, and both in `all`."""
 
 from datasets import Dataset
 
 from ..errors import GPT1Error, MissingSplitError
 from .rows import open_split, open_subsets, with_subsets
-from .task import Task
+from .spec import TaskSpec
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """A local copy may have either form. In `all` the rows are told apart by `example_id`."""
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+    """Read a split of either layout. In `all`, `example_id` begins with the school."""
     try:
         rows = open_split(task, split, data_dir, sample, "all")
     except MissingSplitError:

@@ -1,4 +1,4 @@
-"""A task's rows: read as the data set has them, checked, and put into canonical columns."""
+"""Reads a task's rows, checks them, and converts them to canonical columns."""
 
 import ast
 import json
@@ -6,9 +6,10 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,10 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
-from ..data.loading import local_copy, open_dataset, open_file, reading_bars
+from ..data.loading import line_of_row, local_copy, open_dataset, open_file, reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..resources import SAMPLES
-from .task import FORMAT_COLUMNS, Columns, Task
+from .spec import FORMAT_COLUMNS, Columns, TaskSpec
 
 
 logger = logging.getLogger(__name__)
@@ -38,22 +39,53 @@ JSON_TYPES = {
 HELD_OUT_SEED = 42
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where rows come from, as errors name it."""
+
+    name: str
+    file: str | None = None
+    built_in: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def row(self, index: Any) -> str:
+        """A row as users find it: the line of a text file, the `idx` of a benchmark, or its number counted from 1."""
+        if self.built_in:
+            return f"row {index}"
+        line = line_of_row(self.file, index) if self.file else None
+        return f"line {line}" if line else f"row {index + 1} (counted from 1)"
+
+
+class Layout(NamedTuple):
+    """Where a data set has what a task reads."""
+
+    columns: Columns
+    label: str
+
+    @property
+    def names(self) -> list[str]:
+        """The data set's columns, each once."""
+        texts = [name for own in self.columns.values() for name in _names(own)]
+        return list(dict.fromkeys([*texts, self.label]))
+
+
 @reading_bars()
-def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
-    """See [`Task.load`]."""
+def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Dataset:
+    """See [`Task.load`]. The task is resolved."""
     if sample and not task.built_in:
-        raise UsageError(f"task {task.id} has no sample: the samples in the package are of the built-in tasks")
-    task = task.resolved(data_dir)
+        raise UsageError(f"task {task.id} has no sample: only built-in tasks have a sample in the package")
     whole, _, subset = split.partition("_")
     if whole not in task.splits or (subset and (subset not in task.subsets or whole == "train")):
         known = [*task.splits, *(f"{s}_{part}" for s in task.splits if s != "train" for part in task.subsets)]
         raise UsageError(f"task {task.id} has no split {split!r}; choose one of {', '.join(known)}")
     if task.validation_share and whole != "test":
-        rows = canonical(task, open_split(task, "train", data_dir), where(task, "train"))
-        train, held_out = hold_out(task, rows)
+        rows = canonical(task, open_split(task, "train", data_dir), place_of(task, "train"))
+        train, held_out = hold_out(task, rows, task.validation_share)
         return rows.select(train if whole == "train" else held_out)
     parts = read(task, whole, data_dir, sample)
-    rows = concatenate_datasets([canonical(task, part, where(task, name)) for name, part in parts.items()])
+    rows = concatenate_datasets([canonical(task, part, place_of(task, name)) for name, part in parts.items()])
     if not subset:
         return rows
     chosen = [index for index, name in enumerate(rows["subset"][:]) if name == subset]
@@ -62,20 +94,20 @@ def load(task: Task, split: str, data_dir: str | None, sample: bool) -> Dataset:
     return rows.select(chosen)
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """The rows of a split as the data set has them: name of the split, or of each of its parts -> rows."""
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+    """Read the unchanged rows of a split: name of the split, or of each of its parts -> rows."""
     if task.code:
         return import_module(f".{task.code}", __package__).read(task, split, data_dir, sample)
     return {split: open_split(task, split, data_dir, sample)}
 
 
 def open_split(
-    task: Task, split: str, data_dir: str | None, sample: bool = False, config: str | None = None
+    task: TaskSpec, split: str, data_dir: str | None, sample: bool = False, config: str | None = None
 ) -> Dataset:
     """Open one of the data set's own splits, unchanged."""
     if sample:
         return open_dataset(str(SAMPLES / task.id), split)
-    if task.files:
+    if task.dataset is None:
         if split not in task.files:
             raise MissingSplitError(f"task {task.id} names no {split}_file")
         return open_file(task.files[split])
@@ -86,7 +118,7 @@ def open_split(
     return open_dataset(task.dataset, split, config or task.config, data_dir, task.revision)
 
 
-def open_subsets(task: Task, split: str, open_subset: Callable[[str], Dataset]) -> dict[str, Dataset]:
+def open_subsets(task: TaskSpec, split: str, open_subset: Callable[[str], Dataset]) -> dict[str, Dataset]:
     """Open each subset of a split. A local copy may lack some of them, with a warning, but not all."""
     parts, missing = {}, {}
     for subset in task.subsets:
@@ -94,112 +126,96 @@ def open_subsets(task: Task, split: str, open_subset: Callable[[str], Dataset]) 
         try:
             rows = open_subset(subset)
         except MissingSplitError as error:
-            missing[name] = error
+            missing[name] = str(error)
         else:
             parts[name] = with_subsets(rows, [subset] * len(rows))
     if not parts:
-        raise MissingSplitError(str(next(iter(missing.values()))))
-    for name, error in missing.items():
-        logger.warning(f"task {task.id}: {name} is not run, because the local copy lacks it ({error})")
+        raise MissingSplitError(next(iter(missing.values())))
+    for name, reason in missing.items():
+        logger.warning(f"task {task.id}: {name} is not run, because the local copy lacks it ({reason})")
     return parts
 
 
 def with_subsets(rows: Dataset, subsets: list[str]) -> Dataset:
-    """Rows with the subset of each; a column `subset` of their own is replaced."""
+    """Add a column `subset`, which replaces any column of that name."""
     return rows.remove_columns([name for name in rows.column_names if name == "subset"]).add_column("subset", subsets)
 
 
-def where(task: Task, split: str) -> str:
-    """How errors name a split: as a task's, or as a user's file."""
+def place_of(task: TaskSpec, split: str) -> Place:
+    """Name of a split in error messages: the task and the split, or the user's file."""
     if split in task.files:
-        return Path(task.files[split]).name
-    return f"{task.id if task.built_in else task.dataset} ({split})"
+        return Place(Path(task.files[split]).name, task.files[split], built_in=False)
+    return Place(f"{task.id if task.built_in else task.dataset} ({split})", built_in=task.built_in)
 
 
-def hold_out(task: Task, rows: Dataset) -> tuple[list[int], list[int]]:
+def hold_out(task: TaskSpec, rows: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
     """
     Indices of the training rows that stay, and of those held out as the validation split, both in the file's order.
 
     Classes keep their shares. A class of one row stays in the training rows.
     """
-    labels = np.array(rows["label"][:]) if task.labels == "classes" else np.zeros(len(rows), dtype=int)
+    labels = column_of(rows, "label").to_numpy() if task.labels == "classes" else np.zeros(len(rows), dtype=int)
     present, counts = np.unique(labels, return_counts=True)
-    n_held_out = max(round(len(rows) * task.validation_share), 1)
     candidates = np.flatnonzero(np.isin(labels, present[counts > 1]))
-    classes = labels[candidates]
     n_classes = int((counts > 1).sum())
-    n_held_out = max(n_held_out, n_classes)  # one of each
+    n_held_out = max(round(len(rows) * share), 1, n_classes)  # one of each
     if len(candidates) - n_held_out < n_classes or not n_classes:
         raise GPT1Error(
-            f"{where(task, 'train')} has {len(rows)} rows, too few to hold some out for validation: give a "
+            f"{place_of(task, 'train')} has {len(rows)} rows, too few to hold some out for validation: give a "
             "validation_file, or more rows"
         )
-    _, held_out = train_test_split(candidates, test_size=n_held_out, random_state=HELD_OUT_SEED, stratify=classes)
+    _, held_out = train_test_split(
+        candidates, test_size=n_held_out, random_state=HELD_OUT_SEED, stratify=labels[candidates]
+    )
     is_held_out = np.isin(np.arange(len(rows)), held_out)
-    return np.flatnonzero(~is_held_out).tolist(), np.flatnonzero(is_held_out).tolist()
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
-def canonical(task: Task, rows: Dataset, where: str) -> Dataset:
+def canonical(task: TaskSpec, rows: Dataset, place: Place) -> Dataset:
     """See [`Task.canonical`]."""
-    layout = find_layout(task, rows, where)
-    label_column, choices_column = layout["label"], layout.get("choices")
-    own_names = list(dict.fromkeys(name for own in layout.values() for name in _names(own)))
+    layout = find_layout(task, rows, place)
     if not len(rows):
-        raise GPT1Error(f"{where}: the file has no rows")
+        raise GPT1Error(f"{place}: the file has no rows")
     more = ("idx", "subset") if task.subsets else ("idx",)
-    rows = rows.select_columns([*own_names, *(name for name in more if name in rows.column_names)])
+    rows = rows.select_columns([*layout.names, *(name for name in more if name in rows.column_names)])
     if "idx" in rows.column_names and not task.built_in:  # a user's may hold anything
         rows = rows.remove_columns("idx")
     if "idx" not in rows.column_names:
         rows = rows.add_column("idx", np.arange(len(rows)))
-    lists = [name for name in list_columns(task, layout) if isinstance(name, str)]
+    lists = list_columns(task, layout)
     for own in lists:
-        rows = parse_lists(rows, own, where)
-    label, number = rows.features[label_column], rows.features["idx"]
-    if label_column not in lists:
-        check_label_type(rows, label_column, where)
+        rows = parse_lists(rows, own, place)
+    label, number = rows.features[layout.label], rows.features["idx"]
+    if layout.label not in lists:
+        check_label_type(rows, layout.label, place)
     if not isinstance(number, Value) or not re.match("u?int|(large_)?string", number.dtype):
-        raise GPT1Error(f"{where}: column 'idx' holds {short_type(number)}, which cannot number rows")
+        raise GPT1Error(f"{place}: column 'idx' holds {short_type(number)}, which cannot number rows")
     for own in rows.column_names:
         try:
             rows.data.column(own).validate(full=True)
         except pa.ArrowInvalid as error:  # bytes that are not UTF-8, which the JSON reader accepts
-            raise GPT1Error(f"{where}: column {own!r} is damaged ({str(error).split(chr(10))[0]})") from error
-    for own in own_names:
-        check_no_gaps(rows, own, where, is_label=own == label_column)
-        if own in (label_column, choices_column, *lists):
+            raise GPT1Error(f"{place}: column {own!r} is damaged ({str(error).split(chr(10))[0]})") from error
+    for own in layout.names:
+        check_no_gaps(rows, own, place, is_label=own == layout.label)
+        if own in (layout.label, layout.columns.get("choices"), *lists):
             continue
-        if rows.features[own] not in (Value("string"), Value("large_string")):
-            check_one_type(rows, own, where)
-            raise GPT1Error(f"{where}: column {own!r} holds {short_type(rows.features[own])}, which is not text")
-        if not task.built_in and own not in _names(layout.get("question", ())):
-            check_no_empty_text(rows, own, where)
-        rows = rows.cast_column(own, Value("string"))
+        rows = _checked_text(task, rows, own, place, may_be_empty=own in _names(layout.columns.get("question", ())))
+    rows = _with_canonical_names(task, rows, layout)
 
-    for name, own in layout.items():
-        if not isinstance(own, str):
-            values = zip(*(rows[part][:] for part in own), strict=True)
-            joined = [list(texts) if name == "choices" else " ".join(texts) for texts in values]
-            rows = rows.remove_columns(list(own)).add_column(f"joined {name}", joined)
-    own_name = {name: own if isinstance(own, str) else f"joined {name}" for name, own in layout.items()}
-    rows = rows.rename_columns({own: name for name, own in own_name.items() if own != name})
-    if task.input_format == "multiple_choice" and "question" not in layout:
-        rows = rows.add_column("question", [""] * len(rows))
-
-    if "choices" in layout:
-        _check_choices(task, rows, where)
-    if "words" in layout:
-        _check_words(rows, where, layout["words"], label_column)
-    if label_column in lists:
-        rows = _number_label_lists(task, rows, where, label_column)
+    if "choices" in layout.columns:
+        _check_choices(task, rows, place)
+    if "words" in layout.columns:
+        _check_words(rows, place, str(layout.columns["words"]), layout.label)
+    if layout.label in lists:
+        rows = _number_label_lists(task, rows, place, layout.label)
     else:
-        rows = _number_labels(task, rows, where, label_column, getattr(label, "names", None))
+        rows = _number_labels(task, rows, place, layout.label, getattr(label, "names", None))
     if task.drop_unlabelled:
-        labelled = np.flatnonzero(np.array(rows["label"][:]) != -1)
+        labelled = np.flatnonzero(column_of(rows, "label").to_numpy() != -1)
         if len(labelled) < len(rows):
-            logger.info(f"{where}: {len(rows) - len(labelled)} rows without a gold label are dropped")
+            logger.info(f"{place}: {len(rows) - len(labelled)} rows without a gold label are dropped")
             rows = rows.select(labelled)
-    names = FORMAT_COLUMNS.get(task.input_format, tuple(task.columns))
+    names = FORMAT_COLUMNS[task.input_format] if task.input_format else tuple(task.columns)
     return rows.select_columns([*names, "label", "idx", *(["subset"] if "subset" in rows.column_names else [])])
 
 
@@ -207,25 +223,38 @@ def _names(own: str | Iterable[str]) -> tuple[str, ...]:
     return (own,) if isinstance(own, str) else tuple(own)
 
 
-def find_layout(task: Task, rows: Dataset, where: str) -> Columns:
-    """Which of the task's layouts the file has; if none, the error names the first missing column."""
+def column_of(rows: Dataset, column: str) -> pa.ChunkedArray:
+    """A column as Arrow has it, without a Python object for each row."""
+    return rows.select_columns(column).with_format("arrow")[:][column]
+
+
+def _replace_column(rows: Dataset, column: str, values: Any) -> Dataset:
+    return rows.remove_columns(column).add_column(column, values)
+
+
+def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
+    """Find the task's layout that the file has. If there is none, the error names the first missing column."""
     missing_of = []
-    for layout in ({**task.columns, "label": task.label_column}, *task.other_layouts):
-        names = [name for own in layout.values() for name in _names(own)]
-        missing = [name for name in names if name not in rows.column_names]
+    for columns in ({**task.columns, "label": task.label_column}, *task.other_layouts):
+        own = dict(columns)
+        label = own.pop("label")
+        assert isinstance(label, str)
+        layout = Layout(own, label)
+        missing = [name for name in layout.names if name not in rows.column_names]
         if not missing:
             return layout
         missing_of.append(missing)
     missing = min(missing_of, key=len)
-    raise GPT1Error(f"{where}: column {missing[0]!r} is missing; the file has {', '.join(rows.column_names)}")
+    raise GPT1Error(f"{place}: column {missing[0]!r} is missing; the file has {', '.join(rows.column_names)}")
 
 
-def list_columns(task: Task, layout: Columns) -> list[str]:
-    """The data set's own columns that hold a list in each row, and that are not checked elsewhere."""
+def list_columns(task: TaskSpec, layout: Layout) -> list[str]:
+    """Columns of the data set that hold a list in each row and are not checked elsewhere."""
     if task.built_in:
         return []  # their choices are lists
-    names = [layout[name] for name in ("choices", "words") if isinstance(layout.get(name), str)]
-    return [*names, layout["label"]] if task.labels in ("multiple", "tags") else names
+    found = [layout.columns.get(name) for name in ("choices", "words")]
+    names = [name for name in found if isinstance(name, str)]
+    return [*names, layout.label] if task.labels in ("multiple", "tags") else names
 
 
 def is_list(rows: Dataset, column: str) -> bool:
@@ -234,14 +263,14 @@ def is_list(rows: Dataset, column: str) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def parse_lists(rows: Dataset, column: str, where: str) -> Dataset:
+def parse_lists(rows: Dataset, column: str, place: Place) -> Dataset:
     """A column of lists; in CSV a list is written `["a", "b"]`, as JSON or as Python."""
     if is_list(rows, column):
         return rows
     if rows.features[column] not in (Value("string"), Value("large_string")):
-        check_one_type(rows, column, where)
-        raise GPT1Error(f"{where}: column {column!r} holds {short_type(rows.features[column])}, which is not a list")
-    check_no_gaps(rows, column, where, is_label=False)
+        check_one_type(rows, column, place)
+        raise GPT1Error(f"{place}: column {column!r} holds {short_type(rows.features[column])}, which is not a list")
+    check_no_gaps(rows, column, place, is_label=False)
     lists = []
     for index, cell in enumerate(rows[column][:]):
         for parse in (json.loads, ast.literal_eval):
@@ -253,22 +282,22 @@ def parse_lists(rows: Dataset, column: str, where: str) -> Dataset:
                 break
         else:
             raise GPT1Error(
-                f'{where}: row {index}, column {column!r}: {cell[:60]!r} is not a list, such as ["a", "b"]'
+                f'{place}: {place.row(index)}, column {column!r}: {cell[:60]!r} is not a list, such as ["a", "b"]'
             )
         lists.append([value if isinstance(value, str) else str(value) for value in found])
-    return rows.remove_columns(column).add_column(column, lists)
+    return _replace_column(rows, column, lists)
 
 
-def check_label_type(rows: Dataset, column: str, where: str):
+def check_label_type(rows: Dataset, column: str, place: Place):
     """Raise if a column cannot hold classes or scores."""
     feature = rows.features[column]
     if not isinstance(feature, Value | ClassLabel) or feature.dtype.startswith(NO_LABELS):
-        check_one_type(rows, column, where)
-        raise GPT1Error(f"{where}: column {column!r} holds {short_type(feature)}, which cannot be a label")
+        check_one_type(rows, column, place)
+        raise GPT1Error(f"{place}: column {column!r} holds {short_type(feature)}, which cannot be a label")
 
 
-def check_one_type(rows: Dataset, column: str, where: str):
-    """Raise if a column of JSON mixes types; its reader keeps such a column as it is."""
+def check_one_type(rows: Dataset, column: str, place: Place):
+    """Raise if a column of JSON mixes types, which its reader accepts."""
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
@@ -276,8 +305,8 @@ def check_one_type(rows: Dataset, column: str, where: str):
     for index, value in enumerate(values):
         if value is not None and JSON_TYPES[type(value)] != first:
             raise GPT1Error(
-                f"{where}: row {index}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the rows "
-                f"before hold {first}: give the column one type"
+                f"{place}: {place.row(index)}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the "
+                f"rows before hold {first}: give the column one type"
             )
 
 
@@ -286,114 +315,199 @@ def short_type(feature: Any) -> str:
     return str(getattr(feature, "dtype", None) or type(feature).__name__.lower())
 
 
-def check_no_gaps(rows: Dataset, column: str, where: str, is_label: bool):
-    """Raise if a row has no value in a column, as the last line of a CSV file that was cut off."""
-    nothing = (None, "") if is_label else (None,)  # the processor warns of empty texts
-    data = rows.data.column(column)
-    is_text = pa.types.is_string(data.type) or pa.types.is_large_string(data.type)
-    if data.null_count or (is_label and is_text and "" in rows.unique(column)):
-        numbers = rows["idx"][:] if "idx" in rows.column_names else range(len(rows))
-        for index, value in zip(numbers, rows[column][:], strict=True):
-            if value in nothing:
-                raise GPT1Error(f"{where}: row {index} has no {column!r}; was the file cut off there?")
+def check_no_gaps(rows: Dataset, column: str, place: Place, is_label: bool):
+    """Raise if a row has no value in a column, such as the last line of a CSV file that was cut off."""
+    data = column_of(rows, column)
+    is_gap = pc.is_null(data)
+    if is_label and _is_text(data):  # the processor warns of empty texts
+        is_gap = pc.or_kleene(is_gap, pc.equal(data, ""))
+    first = pc.index(is_gap, True).as_py()
+    if first >= 0:
+        raise GPT1Error(
+            f"{place}: {place.row(_number_of(rows, first))} has no {column!r}; was the file cut off there?"
+        )
 
 
-def check_no_empty_text(rows: Dataset, column: str, where: str):
-    """Raise if a text of a user's file is empty or blank."""
-    texts = rows.select_columns(column).with_format("arrow")[:][column]
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
-    count = pc.sum(empty).as_py()
-    if count:
-        first = pc.index(empty, True).as_py()
-        more = f" ({count} rows are)" if count > 1 else ""
-        raise GPT1Error(f"{where}: row {first}, column {column!r} is empty{more}: remove the row or fill the cell")
+def _is_text(data: pa.ChunkedArray) -> bool:
+    return pa.types.is_string(data.type) or pa.types.is_large_string(data.type)
 
 
-def _check_choices(task: Task, rows: Dataset, where: str):
+def _number_of(rows: Dataset, position: int) -> Any:
+    """`idx` of a row."""
+    return rows[position]["idx"] if "idx" in rows.column_names else position
+
+
+def _checked_text(task: TaskSpec, rows: Dataset, column: str, place: Place, may_be_empty: bool) -> Dataset:
+    """Raise if a column is not text or, in a user's file, if a cell of it is empty or blank."""
+    if rows.features[column] not in (Value("string"), Value("large_string")):
+        check_one_type(rows, column, place)
+        raise GPT1Error(f"{place}: column {column!r} holds {short_type(rows.features[column])}, which is not text")
+    if not task.built_in and not may_be_empty:
+        empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column_of(rows, column))), 0)
+        count = pc.sum(empty).as_py()
+        if count:
+            more = f" ({count} rows are)" if count > 1 else ""
+            raise GPT1Error(
+                f"{place}: {place.row(_number_of(rows, pc.index(empty, True).as_py()))}, column {column!r} is "
+                f"empty{more}: remove the row or fill the cell"
+            )
+    # Even a cast to the same type would write the whole table anew.
+    return rows if rows.features[column] == Value("string") else rows.cast_column(column, Value("string"))
+
+
+def _with_canonical_names(task: TaskSpec, rows: Dataset, layout: Layout) -> Dataset:
+    """Columns under their canonical names; several of the data set's own become one."""
+    own_name = {}
+    for name, own in {**layout.columns, "label": layout.label}.items():
+        if not isinstance(own, str):
+            parts = [column_of(rows, part).combine_chunks() for part in own]
+            joined = _side_by_side(parts) if name == "choices" else pc.binary_join_element_wise(*parts, " ")
+            rows = rows.remove_columns(list(own)).add_column(f"joined {name}", joined)
+            own = f"joined {name}"
+        own_name[name] = own
+    rows = rows.rename_columns({own: name for name, own in own_name.items() if own != name})
+    if task.input_format == "multiple_choice" and "question" not in layout.columns:
+        rows = rows.add_column("question", [""] * len(rows))
+    return rows
+
+
+def _side_by_side(parts: list[pa.Array]) -> pa.Array:
+    """Columns of equal length as one column of lists."""
+    n, width = len(parts[0]), len(parts)
+    order = np.arange(n * width).reshape(width, n).T.ravel()
+    offsets = pa.array(np.arange(0, n * width + 1, width), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.concat_arrays(parts).take(pa.array(order)))
+
+
+def _flat(rows: Dataset, column: str) -> tuple[pa.Array, np.ndarray]:
+    """All values of a column of lists, and the number of them in each row."""
+    data = column_of(rows, column).combine_chunks()
+    return data.flatten(), pc.fill_null(pc.list_value_length(data), 0).to_numpy(zero_copy_only=False)
+
+
+def _are_texts(flat: pa.Array) -> bool:
+    """Whether all values are texts that are not blank."""
+    if not (pa.types.is_string(flat.type) or pa.types.is_large_string(flat.type)) or flat.null_count:
+        return False
+    return not pc.any(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(flat)), 0)).as_py()
+
+
+def _check_choices(task: TaskSpec, rows: Dataset, place: Place):
     expected = len(task.label_names)
-    for index, choices in zip(rows["idx"][:], rows["choices"][:], strict=True):
+    if is_list(rows, "choices"):
+        flat, lengths = _flat(rows, "choices")
+        if _are_texts(flat) and (lengths == expected).all():
+            return
+    for index, choices in zip(rows["idx"], rows["choices"], strict=True):
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-            raise GPT1Error(f"{where}: the choices of row {index} are {choices!r}, which is not a list of texts")
+            raise GPT1Error(
+                f"{place}: the choices of {place.row(index)} are {choices!r}, which is not a list of texts"
+            )
         if len(choices) != expected:
             raise GPT1Error(
-                f"{where}: row {index} has {len(choices)} choices, but every row of task {task.id} has {expected}"
+                f"{place}: {place.row(index)} has {len(choices)} choices, but every row of task {task.id} has "
+                f"{expected}"
             )
         if not all(choice.strip() for choice in choices):
             empty = next(n for n, choice in enumerate(choices) if not choice.strip())
-            raise GPT1Error(f"{where}: choice {task.label_names[empty]} of row {index} is empty")
+            raise GPT1Error(f"{place}: choice {task.label_names[empty]} of {place.row(index)} is empty")
 
 
-def _check_words(rows: Dataset, where: str, words_column: str, label_column: str):
-    for index, words, tags in zip(rows["idx"][:], rows["words"][:], rows["label"][:], strict=True):
+def _check_words(rows: Dataset, place: Place, words_column: str, label_column: str):
+    flat, lengths = _flat(rows, "words")
+    if _are_texts(flat) and (lengths == _flat(rows, "label")[1]).all() and lengths.all():
+        return
+    for index, words, tags in zip(rows["idx"], rows["words"], rows["label"], strict=True):
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise GPT1Error(f"{where}: row {index}, column {words_column!r}: {words!r} is not a list of words")
+            raise GPT1Error(f"{place}: {place.row(index)}, column {words_column!r}: {words!r} is not a list of words")
         if len(words) != len(tags):
             raise GPT1Error(
-                f"{where}: row {index} has {len(words)} words in column {words_column!r} and {len(tags)} tags in "
-                f"column {label_column!r}"
+                f"{place}: {place.row(index)} has {len(words)} words in column {words_column!r} and {len(tags)} tags "
+                f"in column {label_column!r}"
             )
 
 
-def _number_label_lists(task: Task, rows: Dataset, where: str, column: str) -> Dataset:
-    """Lists of labels as one 0 or 1 for each label name, or, of tags, as class ids."""
-    numbered = []
-    for index, labels in zip(rows["idx"][:], rows["label"][:], strict=True):
-        ids = []
-        for label in labels:
-            if str(label) not in task.label_ids:
-                raise _unknown_label(task, label, where, index, column)
-            ids.append(task.label_ids[str(label)])
-        if task.labels == "multiple":
-            ids = [float(number in ids) for number in range(len(task.label_names))]
-        numbered.append(ids)
-    return rows.remove_columns("label").add_column("label", numbered)
+def distinct(values: pa.Array | pa.ChunkedArray) -> tuple[list[Any], np.ndarray]:
+    """The different values in the order of their first appearance, and for each value its position in that list."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    encoded = values.dictionary_encode("encode")  # nulls are values
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def _unknown_label(task: Task, label: Any, where: str, index: Any, column: str) -> GPT1Error:
+def _number_label_lists(task: TaskSpec, rows: Dataset, place: Place, column: str) -> Dataset:
+    """Convert lists of labels to a 0 or 1 for each label name, and tags to class ids."""
+    ids, (flat, lengths) = task.label_ids or {}, _flat(rows, "label")
+    if pa.types.is_nested(flat.type):
+        label, first = flat[0].as_py(), 0
+    else:
+        labels, positions = distinct(flat)
+        unknown = [position for position, label in enumerate(labels) if str(label) not in ids]
+        if not unknown:
+            numbers = np.array([ids[str(label)] for label in labels], dtype=np.int64)[positions]
+            return _replace_column(rows, "label", _as_label_lists(task, numbers, lengths))
+        label, first = labels[unknown[0]], int(np.flatnonzero(positions == unknown[0])[0])
+    row = int(np.searchsorted(np.cumsum(lengths), first, side="right"))
+    raise _unknown_label(task, label, place, _number_of(rows, row), column)
+
+
+def _as_label_lists(task: TaskSpec, numbers: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    n_rows = len(lengths)
+    if task.labels == "multiple":
+        n_labels = len(task.label_names)
+        ones = np.zeros((n_rows, n_labels))
+        ones[np.repeat(np.arange(n_rows), lengths), numbers] = 1.0
+        offsets, values = np.arange(n_rows + 1) * n_labels, ones.ravel()
+    else:
+        offsets, values = np.concatenate([[0], np.cumsum(lengths)]), numbers
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
+
+
+def _unknown_label(task: TaskSpec, label: Any, place: Place, index: Any, column: str) -> GPT1Error:
     known = ", ".join(task.label_ids) if task.label_ids else f"0 to {len(task.label_names) - 1}"
     names = "" if task.label_ids else f" ({', '.join(task.label_names)})"
-    return GPT1Error(f"{where}: label {label!r} is outside the set {known}{names} (row {index}, column {column!r})")
+    return GPT1Error(
+        f"{place}: label {label!r} is outside the set {known}{names} ({place.row(index)}, column {column!r})"
+    )
 
 
-def _first(rows: Dataset, label: Any) -> Any:
-    """`idx` of the first row with a label, which may be NaN."""
-    for index, value in zip(rows["idx"][:], rows["label"][:], strict=True):
-        if value == label or (value != value and label != label):
-            return index
-
-
-def _number_labels(task: Task, rows: Dataset, where: str, column: str, names: list[str] | None) -> Dataset:
+def _number_labels(task: TaskSpec, rows: Dataset, place: Place, column: str, names: list[str] | None) -> Dataset:
     """Labels as class ids, or scores as floats."""
     if names is not None and tuple(names) != task.label_names:
-        raise GPT1Error(f"{where}: the labels are named {names}, but the task's are {list(task.label_names)}")
-    unique = rows.unique("label")
+        raise GPT1Error(f"{place}: the labels are named {names}, but the task's are {list(task.label_names)}")
+    labels, positions = distinct(column_of(rows, "label"))
+
+    def number_of_first(position: int) -> Any:
+        return _number_of(rows, int(np.flatnonzero(positions == position)[0]))
+
+    numbers: list[Any] = []
     if task.score_range:
         low, high = task.score_range
-        for label in unique:
-            score = as_number(label) if not task.built_in else math.nan if isinstance(label, str) else label
-            is_hidden = score == -1 and task.built_in
-            if not (is_hidden or (score is not None and low <= score <= high)):
+        for position, label in enumerate(labels):
+            score = as_number(label) if not (task.built_in and isinstance(label, str)) else None
+            if score is None or not (low <= score <= high or (score == -1 and task.built_in)):
                 raise GPT1Error(
-                    f"{where}: label {label!r} is outside the scores {low:g} to {high:g} (row {_first(rows, label)}, "
-                    f"column {column!r})"
+                    f"{place}: label {label!r} is outside the scores {low:g} to {high:g} "
+                    f"({place.row(number_of_first(position))}, column {column!r})"
                 )
-        scores = [round(float(label), 6) for label in rows["label"][:]]  # GLUE stores fp32: 3.8 is 3.79999995
-        return rows.remove_columns("label").add_column("label", scores)
-    if task.label_ids is not None:
+            numbers.append(round(score, 6))  # GLUE stores fp32: 3.8 is 3.79999995
+    elif task.label_ids is not None:
         ids = {"-1": -1, **task.label_ids}
-        for label in unique:
+        for position, label in enumerate(labels):
             if str(label) not in ids:
-                raise _unknown_label(task, label, where, _first(rows, label), column)
-        numbered = [ids[str(label)] for label in rows["label"][:]]
-        return rows.remove_columns("label").add_column("label", numbered)
-    for label in unique:
-        if not isinstance(label, int) or not -1 <= label < len(task.label_names):
-            raise _unknown_label(task, label, where, _first(rows, label), column)
-    return rows if rows.features["label"] == Value("int64") else rows.cast_column("label", Value("int64"))
+                raise _unknown_label(task, label, place, number_of_first(position), column)
+        numbers = [ids[str(label)] for label in labels]
+    else:
+        for position, label in enumerate(labels):
+            if not isinstance(label, int) or not -1 <= label < len(task.label_names):
+                raise _unknown_label(task, label, place, number_of_first(position), column)
+        return rows if rows.features["label"] == Value("int64") else rows.cast_column("label", Value("int64"))
+    kind = np.float64 if task.score_range else np.int64
+    return _replace_column(rows, "label", np.array(numbers, dtype=kind)[positions])
 
 
 def as_number(label: Any) -> float | None:
-    """A label as a finite number, also where it is written as a string; `None` of anything else."""
+    """A label as a finite number, even if it is a string; `None` for anything else."""
     if isinstance(label, bool):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Story Cloze comes on request as two CSV files; `train` and `validation` are parts of the official validation one."""
+"""Story Cloze: two CSV files from its authors. `train` and `validation` are parts of the official validation file."""
 
 import logging
 
@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from ..data.loading import local_copy, open_dataset, split_files
 from ..errors import GPT1Error, MissingSplitError
 from .rows import open_split
-from .task import Task
+from .spec import TaskSpec
 
 
 logger = logging.getLogger(__name__)
@@ -21,11 +21,11 @@ FILES = {
 }
 
 
-def read(task: Task, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
+def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """`test` is the official test file; `train` and `validation` are parts of the official validation file."""
     if sample:
         return {split: open_split(task, split, data_dir, sample)}
-    folder = local_copy(task.dataset, data_dir)
+    folder = local_copy(task.source, data_dir)
     if folder is None or not folder.is_dir():
         raise GPT1Error(f"cannot load {task.dataset!r}: {task.download}")
     official = "test" if split == "test" else "validation"

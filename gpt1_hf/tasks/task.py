@@ -1,162 +1,29 @@
-"""What a task is: where its rows are, what they mean, and how they are scored.
+"""A task: its settings, and its rows.
 
-This module imports nothing heavy, so that the commands can list tasks at once; reading rows is `rows.py`.
+This module imports nothing heavy, so that commands list tasks at once; `rows.py` reads the rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .spec import TaskSpec
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Input format -> its canonical columns: those of [`GPT1Processor`], whose module is too heavy to import here (a test
-# compares them), and the one that only the token-classification head reads.
-FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {
-    "classification": ("text",),
-    "entailment": ("premise", "hypothesis"),
-    "similarity": ("text_a", "text_b"),
-    "multiple_choice": ("document", "question", "choices"),
-    "token_classification": ("words",),
-}
-OPTIONAL_COLUMNS = ("question",)
-# Kind of labels -> the metrics that score it, the default first.
-LABEL_METRICS: dict[str, tuple[str, ...]] = {
-    "classes": ("accuracy", "f1", "matthews_correlation"),
-    "multiple": ("f1_micro",),
-    "scores": ("pearson", "spearman"),
-    "tags": ("accuracy",),
-}
-SPLITS = ("train", "validation", "test")
 
-Columns = dict[str, str | tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """
-    A benchmark of the paper (§4.2), or a task on a user's own data.
-
-    Args:
-        id (`str`):
-            The task's one name: its file, its recipe, its command-line value, its row of results.
-        dataset (`str`, *optional*):
-            Hub id of the data set; `None` where `files` holds the rows.
-        input_format (`str`, *optional*):
-            Format of [`GPT1Processor`], or `token_classification`; `None` for a task that is only scored zero-shot.
-        columns (`dict[str, str | tuple[str, ...]]`):
-            Canonical column -> the data set's own. Several texts are joined by a space; several `choices` are the
-            list. A multiple-choice task without `question` has an empty one.
-        label_names (`tuple[str, ...]`):
-            Names of the classes or of the choices, in the order of their ids; empty for scores.
-        metric (`str`):
-            Main metric, a key of [`gpt1_hf.evaluation.metrics.METRICS`]; higher is better for all.
-        paper (`float`, *optional*):
-            The paper's number on the (hidden) test set: on the whole split or, unless `pooled`, on the first subset.
-        config (`str`, *optional*):
-            Configuration of the Hub repository.
-        other_configs (`tuple[str, ...]`):
-            Configurations that a local copy may hold instead.
-        revision (`str`, *optional*):
-            Revision of the Hub repository that the task was written for.
-        splits (`tuple[str, ...]`):
-            Splits that exist, out of `train`, `validation` and `test`.
-        scored_splits (`tuple[str, ...]`):
-            Splits that a fine-tuned model is scored on.
-        label_column (`str`):
-            The data set's own name of the label column.
-        other_layouts (`tuple[dict, ...]`):
-            Other column names that copies of the data use: as `columns`, plus `label`.
-        label_ids (`dict[str, int]`, *optional*):
-            Class id of each label, where the labels are not class ids themselves.
-        score_range (`tuple[float, float]`, *optional*):
-            Lowest and highest label, where labels are scores.
-        sizes (`dict[str, int]`):
-            Rows of each split or subset in the whole data set; a result on fewer rows is marked as such.
-        subsets (`dict[str, tuple[float, float]]`):
-            Subset of the evaluation splits that is scored on its own -> the paper's number on it, and the best before
-            the paper. As splits they are named like `validation_matched`.
-        pooled (`bool`):
-            Whether the subsets are also scored together.
-        other_metrics (`tuple[str, ...]`):
-            Metrics that are reported beside the main one.
-        prior (`float`, *optional*):
-            Best number before the paper.
-        drop_unlabelled (`bool`):
-            Whether rows with the label −1 are dropped (SNLI: no gold label) instead of predicted.
-        download (`str`):
-            How to get the data, where the Hub does not have it.
-        version (`int`):
-            Raised when a change moves the numbers.
-        notes (`str`):
-            What to know about the data.
-        code (`str`, *optional*):
-            Module of this folder whose `read` reads the splits, for what a YAML file cannot say; built-in tasks only.
-        labels (`str`, *optional*):
-            Kind of labels: `classes`, `multiple` (several labels a row), `scores`, or `tags` (one label a word).
-            `None` where [`Task.resolved`] has yet to infer it.
-        regression_bins (`int`, *optional*):
-            Learn scores as a distribution over the whole numbers from 0 to this minus 1, instead of by squared error.
-        files (`dict[str, str]`):
-            Split -> absolute path of its data file, instead of `dataset`.
-        validation_share (`float`, *optional*):
-            Share of the training rows that is held out as the validation split; `None` where there is such a split.
-        built_in (`bool`):
-            Whether the task comes with the package.
-    """
-
-    id: str
-    dataset: str | None
-    input_format: str | None
-    columns: Columns
-    label_names: tuple[str, ...]
-    metric: str
-    paper: float | None
-    config: str | None = None
-    other_configs: tuple[str, ...] = ()
-    revision: str | None = None
-    splits: tuple[str, ...] = SPLITS
-    scored_splits: tuple[str, ...] = ("validation",)
-    label_column: str = "label"
-    other_layouts: tuple[Columns, ...] = ()
-    label_ids: dict[str, int] | None = None
-    score_range: tuple[float, float] | None = None
-    sizes: dict[str, int] = field(default_factory=dict)
-    subsets: dict[str, tuple[float, float]] = field(default_factory=dict)
-    pooled: bool = True
-    other_metrics: tuple[str, ...] = ()
-    prior: float | None = None
-    drop_unlabelled: bool = False
-    download: str = ""
-    version: int = 1
-    notes: str = ""
-    code: str | None = None
-    labels: str | None = "classes"
-    regression_bins: int | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    validation_share: float | None = None
-    built_in: bool = True
-
-    def __post_init__(self):
-        if self.input_format is None:
-            return
-        needed = FORMAT_COLUMNS[self.input_format]
-        if {*needed} - {*self.columns, *OPTIONAL_COLUMNS} or {*self.columns} - {*needed}:
-            raise ValueError(
-                f"task {self.id}: the format {self.input_format} reads the columns {', '.join(needed)}, not "
-                f"{', '.join(self.columns)}"
-            )
+class Task(TaskSpec):
+    """A benchmark of the paper (§4.2), or a task on a user's own data. [`TaskSpec`] lists its fields."""
 
     def load(self, split: str, data_dir: str | None = None, sample: bool = False) -> Dataset:
         """
-        Load a split in canonical columns, plus `label` (see below), `idx` and, where its rows belong to subsets,
+        Load a split in canonical columns, plus `label` (see below), `idx` and, if its rows belong to subsets,
         `subset`.
 
-        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels a row), or a list of class
-        ids (one a word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
+        `label` is a class id, a score, one 0.0 or 1.0 for each label name (several labels per row), or a list of class
+        ids (one per word). `idx` is the data's own, or else the row's number in the file, from 0; errors name it.
 
         Args:
             split (`str`):
@@ -167,8 +34,8 @@ class Task:
                 Whether to load the small labelled sample in the package instead.
 
         Returns:
-            `Dataset`. Hidden labels (−1) stay as they are. Where a local copy lacks some subsets of the split, the
-            others are returned, with a warning.
+            `Dataset`. Hidden labels (−1) stay as they are. If a local copy lacks some subsets of the split, the others
+            are returned, with a warning.
 
         Raises:
             MissingSplitError: if a local copy lacks the split.
@@ -177,20 +44,20 @@ class Task:
         """
         from .rows import load
 
-        return load(self, split, data_dir, sample)
+        return load(self.resolved(data_dir), split, data_dir, sample)
 
     def canonical(self, rows: Dataset, where: str) -> Dataset:
         """Rename columns, check texts and labels, and keep only what the task reads; `where` begins the errors."""
-        from .rows import canonical
+        from .rows import Place, canonical
 
-        return canonical(self, rows, where)
+        return canonical(self, rows, Place(where))
 
     def resolved(self, data_dir: str | None = None) -> Task:
         """
-        The task with everything filled in that has to be inferred from its training rows: kind and names of labels,
-        range of scores, metric, and whether a validation split is held out. What was inferred is logged in one line.
+        The task with its missing settings inferred from the training rows: kind and names of labels, range of scores,
+        metric, and whether a validation split is held out. One log line says what was inferred.
 
-        A task that is complete, as every built-in one is, is returned as it is. The rows are read once.
+        A complete task, such as every built-in one, is returned unchanged. The rows are read once.
 
         Args:
             data_dir (`str`, *optional*):
@@ -204,32 +71,3 @@ class Task:
         from .inference import resolve
 
         return resolve(self, data_dir)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing has to be inferred from the training rows."""
-        if self.built_in:
-            return True
-        labels = self.score_range if self.labels == "scores" else self.label_ids
-        return bool(self.labels and labels and self.metric and self.splits)
-
-    def parts(self, split: str) -> dict[str, str | None]:
-        """The splits that the rows of a split are scored as -> the subset of each; `None` is the whole split."""
-        _, _, subset = split.partition("_")
-        if subset in self.subsets:
-            return {split: subset}
-        whole = {split: None} if self.pooled or not self.subsets else {}
-        return {**whole, **{f"{split}_{subset}": subset for subset in self.subsets}}
-
-    def numbers(self, subset: str | None) -> tuple[float | None, float | None]:
-        """The paper's number and the best before it, on a subset or on the whole split (`None`)."""
-        return (self.paper, self.prior) if subset is None else self.subsets[subset]
-
-    def is_hidden(self, label: int | float | list) -> bool:
-        """Whether a label as [`Task.load`] gives it is −1 for a hidden one; −1 may be a score."""
-        return label == -1 and not (self.score_range and self.score_range[0] <= -1)
-
-    @property
-    def source(self) -> str:
-        """What to call the data in records and cards: the Hub id, or the training file's name without its folder."""
-        return self.dataset or Path(self.files["train"]).name

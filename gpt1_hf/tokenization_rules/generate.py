@@ -104,7 +104,7 @@ def affixes(patterns: Iterable[str], apart: str = "") -> list[str]:
 
 def exceptions(tokenizer) -> tuple[list[tuple[str, list[str]]], list[tuple[str, int]]]:
     """
-    spaCy's exceptions, of those that occur in cleaned text, whose cuts differ from those of the affix rules.
+    spaCy's exceptions that occur in cleaned text, and whose cuts differ from those of the affix rules.
 
     Returns:
         Words with their parts, and words with a position where only the affix rules would cut them.

@@ -1,1 +1,1 @@
-"""How to train: arguments with the paper's values, the Trainer, and the two runs `pretrain` and `finetune`."""
+"""Training: arguments with the paper's values, the Trainer, and the two kinds of run, `pretrain` and `finetune`."""

@@ -36,8 +36,8 @@ RANGES = {
     "num_train_epochs": (POSITIVE, NO_LIMIT),
     "max_steps": (-1, NO_LIMIT),
 }
-# Settings of `TrainingArguments` with which a run would fail, sometimes after hours, or silently do something else:
-# when they are refused, and why.
+# Settings of `TrainingArguments` that would make a run fail, sometimes after hours, or silently change what it does:
+# a test for the values that are refused, and the reason.
 REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     "auto_find_batch_size": (
         lambda args: args.auto_find_batch_size,
@@ -75,15 +75,15 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     ),
     "eval_use_gather_object": (
         lambda args: args.eval_use_gather_object,
-        "splits arrays, which metrics here need whole: leave it out",
+        "splits arrays, but metrics here need complete ones: leave it out",
     ),
     "include_for_metrics": (
         lambda args: args.include_for_metrics,
-        "is for metrics of inputs or losses, and there are none here: leave it out",
+        "passes inputs or losses to metrics, which here use neither: leave it out",
     ),
     "label_names": (
         lambda args: args.label_names not in (None, ["labels"]),
-        "must be labels, as for every model here: leave it out",
+        "must be labels, the only name in these models: leave it out",
     ),
     "parallelism_config": (
         lambda args: isinstance(args.parallelism_config, str),
@@ -104,7 +104,7 @@ def check_metric(args: TrainingArguments, names: Sequence[str]):
             Metrics other than the loss.
 
     Raises:
-        GPT1Error: if not.
+        UsageError: if an evaluation does not report the metric.
     """
     known = ("loss", *names)
     wanted = args.metric_for_best_model
@@ -113,7 +113,7 @@ def check_metric(args: TrainingArguments, names: Sequence[str]):
 
 
 def refuse(args: TrainingArguments):
-    """Raise [`GPT1Error`] if a setting is among the [`REFUSED`] ones."""
+    """Raise a [`UsageError`] if a setting has a value that [`REFUSED`] rules out."""
     for name, (is_refused, reason) in REFUSED.items():
         if is_refused(args):
             raise UsageError(f"{name} {reason}")
@@ -129,10 +129,10 @@ def drop_missing_precision(args: TrainingArguments):
             setattr(args, name, False)
             if launched:
                 args.mixed_precision = "no"
-            logger.warning_once(f"this CPU has no {name} matrix products: the run is in fp32")
+            logger.warning_once(f"this CPU has no {name} matrix instructions: the run uses fp32")
 
 
-@dataclass(repr=False)  # the base class's hides tokens
+@dataclass(repr=False)  # the base class's repr hides tokens
 class GPT1TrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
 
@@ -159,7 +159,7 @@ class GPT1TrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Hide NaN and infinite losses, waiting for the device at every update; otherwise they end the run."
+            "help": "Hide NaN and infinite losses instead of ending the run. Waits for the device at every update."
         },
     )
 
@@ -194,18 +194,20 @@ class GPT1TrainingArguments(TrainingArguments):
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 
 
-@dataclass(repr=False)  # the base class's hides tokens
+@dataclass(repr=False)  # the base class's repr hides tokens
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
 
     task: str | None = field(default=None, metadata={"help": "Task id, such as cola or sst2; or all."})
     model: str = field(default="gpt1-tiny", metadata={"help": "Pre-trained model: folder, Hub id, or gpt1-tiny."})
     from_scratch: bool = field(
-        default=False, metadata={"help": "Draw new weights in the model's architecture (no pre-training)."}
+        default=False, metadata={"help": "Train the model's architecture from new weights, without pre-training."}
     )
     transfer_layers: int | None = field(
         default=None,
-        metadata={"help": "Number of blocks to keep, from the first; the others get new weights. Default: all."},
+        metadata={
+            "help": "Number of pre-trained blocks to keep, from the first. The others get new weights. Default: all."
+        },
     )
     score_train: bool = field(default=False, metadata={"help": "Also score the training rows."})
     seeds: int = field(
@@ -222,7 +224,7 @@ class FinetuneArguments(GPT1TrainingArguments):
     held_out_share: float = field(
         default=0.0,
         metadata={
-            "help": "For choosing settings: hold out this share of the training rows, the last ones, and score on "
+            "help": "To choose settings: hold out this share of the training rows, the last ones, and score on "
             "them instead of the validation split."
         },
     )
@@ -265,19 +267,25 @@ class FinetuneArguments(GPT1TrainingArguments):
         if self.peft not in (None, "lora"):
             raise UsageError(f"peft must be lora, or left out, not {self.peft!r}")
         if not self.peft and (self.lora_r, self.lora_alpha, self.lora_dropout) != (16, 32, 0.1):
-            raise UsageError("lora_r, lora_alpha and lora_dropout apply to LoRA only: give --peft lora, too")
+            raise UsageError(
+                "lora_r, lora_alpha and lora_dropout apply to LoRA only: also give --peft lora, or leave them out"
+            )
         if self.peft and self.from_scratch:
             raise UsageError("peft adapts a pre-trained model, and from_scratch has none: drop one of the two")
         self.output_dir = self.output_dir or f"runs/{self.task}"
         if self.peft and Path(self.output_dir).resolve() == Path(self.model).resolve():
-            raise UsageError(f"the adapter needs its base model, {self.model}, kept: use another --output_dir")
+            raise UsageError(
+                "output_dir is the folder of the base model, which the adapter needs: use another --output_dir"
+            )
         refuse(self)
         if self.push_to_hub and self.seeds > 1:
-            raise UsageError("push_to_hub is for one seed: push the run that you choose with `gpt1 push` afterwards")
+            raise UsageError(
+                "push_to_hub works with one seed only: leave it out, and push one of the runs with `gpt1 push`"
+            )
         super().__post_init__()
 
 
-@dataclass(repr=False)  # the base class's hides tokens
+@dataclass(repr=False)  # the base class's repr hides tokens
 class PretrainArguments(GPT1TrainingArguments):
     """One pre-training run: language modelling of running text."""
 
@@ -304,21 +312,21 @@ class PretrainArguments(GPT1TrainingArguments):
     )
     max_validation_tokens: int | None = field(
         default=None,
-        metadata={"help": "Score only the first tokens of the held-out text, this many. Default: all."},
+        metadata={"help": "Score only this many tokens from the start of the held-out text. Default: all."},
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(
         default="documents",
         metadata={
-            "help": "What a row of the corpus is: documents, or lines of one running text.",
+            "help": "Whether the corpus's rows are documents, or lines of one running text.",
             "choices": ["documents", "lines"],
         },
     )
     spans: str = field(
         default="random",
         metadata={
-            "help": "random: contiguous spans from anywhere, as in the paper; neighbouring: each once an epoch, "
-            "shuffled, or in order with --train_sampling_strategy sequential.",
+            "help": "random: contiguous spans from random positions, as in the paper; neighbouring: adjacent spans, "
+            "each once per epoch, shuffled or, with --train_sampling_strategy sequential, in order.",
             "choices": ["random", "neighbouring"],
         },
     )
@@ -342,7 +350,7 @@ class PretrainArguments(GPT1TrainingArguments):
     architecture: str = field(
         default="transformer",
         metadata={
-            "help": "transformer, or lstm, which the paper compares it with (§5).",
+            "help": "transformer, or lstm, the paper's baseline (§5).",
             "choices": ["transformer", "lstm"],
         },
     )
@@ -355,7 +363,10 @@ class PretrainArguments(GPT1TrainingArguments):
     max_position_embeddings: int = field(default=512, metadata={"help": "Context and span length (§4.1: 512)."})
     position_embedding_type: str = field(
         default="learned",
-        metadata={"help": "Kind of the positions (§4.1: learned).", "choices": ["learned", "sinusoidal", "none"]},
+        metadata={
+            "help": "Type of position embeddings (§4.1: learned).",
+            "choices": ["learned", "sinusoidal", "none"],
+        },
     )
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
@@ -376,7 +387,7 @@ class PretrainArguments(GPT1TrainingArguments):
     resume_from_checkpoint: str | None = field(
         default="true",
         metadata={
-            "help": "true: resume from the last whole checkpoint in output_dir, if any; false: start from the "
+            "help": "true: resume from the last complete checkpoint in output_dir, if any; false: start from the "
             "beginning; or a checkpoint's folder."
         },
     )

@@ -1,4 +1,4 @@
-"""Faster training on a CPU: attention in blocks of queries, and dropout masks that are drawn fast.
+"""Faster training on a CPU: attention in blocks of queries, and fast dropout masks.
 
 torch's `scaled_dot_product_attention` has two paths on a CPU. In bf16, the backward pass of its flash kernel takes
 longer than plain products. With dropout, which GPT-1 trains with (paper §4.1), it falls back to a path that computes
@@ -87,7 +87,7 @@ class CPUDropout(nn.Dropout):
 
 def speed_up(model: PreTrainedModel, bf16: bool):
     """
-    Replace the dropout of a model that trains on a CPU and, where that is faster, its attention by those of this file.
+    Make a model use this file's dropout and, where it is faster, its attention. For training on a CPU.
 
     Args:
         model (`PreTrainedModel`):

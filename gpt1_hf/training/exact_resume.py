@@ -1,7 +1,7 @@
-"""Exact resume: a run that was interrupted continues to the losses and weights of one that was not.
+"""Exact resume: an interrupted run reaches the same losses and weights as an uninterrupted one.
 
-A checkpoint is whole when it has a manifest: the list of its files with their digests, which is written last. A
-checkpoint without one, or whose files differ from it, is skipped in favour of the one before.
+A checkpoint is complete when it has a manifest: a list of its files and their digests, which is written last. A
+checkpoint without a manifest, or whose files differ from it, is skipped in favour of the previous one.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def write_manifest(folder: Path, settings: dict[str, Any], has_state: bool):
         folder (`Path`):
             The checkpoint.
         settings (`dict`):
-            What decides what the run learns, see [`training_identity`].
+            Content of the run's [`training_identity`].
         has_state (`bool`):
             Whether training can resume from it.
     """
@@ -85,8 +85,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and {"has_state", "settings", "files"} <= manifest.keys() else None
 
 
-def damage(folder: str | Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; `None` if it is whole."""
+def find_damage(folder: str | Path) -> str | None:
+    """The fault of a checkpoint, in a few words; `None` if it is complete."""
     manifest = read_manifest(folder)
     if manifest is None:
         return f"it was not saved completely ({MANIFEST} is missing or unreadable)"
@@ -108,7 +108,7 @@ def update_of(checkpoint: Path) -> int:
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoints of a run, whole or not, the latest first."""
+    """Checkpoints of a run, complete or not, the latest first."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=update_of, reverse=True)
 
@@ -119,10 +119,10 @@ def remove_checkpoints(output_dir: str | Path):
         shutil.rmtree(checkpoint)
 
 
-def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that is whole. Warns about each later one."""
+def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """The latest complete checkpoint. Warns about each later one."""
     for checkpoint in checkpoints(output_dir):
-        if (wrong := damage(checkpoint)) is None:
+        if (wrong := find_damage(checkpoint)) is None:
             return checkpoint
         logger.warning(f"{checkpoint} is skipped: {wrong}")
     return None
@@ -132,12 +132,12 @@ def rotate(current: Path, limit: int | None, best: str | None):
     """
     Delete the oldest checkpoints.
 
-    Checkpoints that are not whole, or that are later than the current one (they were skipped, or the run was sent
-    back), are deleted first and do not count.
+    Incomplete checkpoints are deleted first and do not count. So are checkpoints later than the current one,
+    which remain if training resumed from an earlier one.
 
     Args:
         current (`Path`):
-            The checkpoint that was just saved. It is whole, and kept.
+            The checkpoint that was just saved. It is complete, and is kept.
         limit (`int`, *optional*):
             How many to keep. Default: all.
         best (`str`, *optional*):
@@ -145,7 +145,7 @@ def rotate(current: Path, limit: int | None, best: str | None):
     """
     if not limit or limit < 1:
         return
-    # Compared by name: the path has the output_dir of the time when it was noted.
+    # Compared by name, since the folder may have been moved after the path was recorded.
     keep = {current, current.parent / Path(best).name} if best else {current}
     n_kept = len(keep)
     for checkpoint in checkpoints(current.parent):
@@ -160,18 +160,18 @@ def rotate(current: Path, limit: int | None, best: str | None):
 
 def resume_point(args: TrainingArguments, identity: Identity) -> str | None:
     """
-    The checkpoint that a run resumes from. Every process has to call this; the main one looks.
+    The checkpoint that a run resumes from. Every process must call this; only the main one reads the folder.
 
     Args:
         args (`TrainingArguments`):
-            `resume_from_checkpoint` is a checkpoint, or `true` for the last whole one in `output_dir`, if any. Without
-            it, or with `false`, training starts from the beginning.
+            `resume_from_checkpoint` is a checkpoint, or `true` for the last complete one in `output_dir`, if any.
+            Without it, or with `false`, training starts from the beginning.
         identity ([`Identity`]):
-            What decides what the run learns.
+            Identity of the run's training.
 
     Raises:
-        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is not whole, or
-            if training is to start from the beginning where an earlier run left checkpoints.
+        GPT1Error: if the checkpoint belongs to a run with different settings, if a named checkpoint is incomplete, or
+            if training should start from the beginning in a folder that contains checkpoints.
     """
     found = [find_resume_point(args, identity) if args.process_index == 0 else None]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
@@ -190,7 +190,7 @@ def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None
             )
         return None
     if resumes(args):
-        checkpoint = last_whole_checkpoint(args.output_dir)
+        checkpoint = last_complete_checkpoint(args.output_dir)
         if checkpoint is None:
             return None
     else:
@@ -200,16 +200,16 @@ def find_resume_point(args: TrainingArguments, identity: Identity) -> str | None
         if not (checkpoint / MANIFEST).is_file():
             logger.warning(f"{wanted} has no {MANIFEST}: it may be damaged, or belong to another run")
             return str(wanted)
-        if wrong := damage(checkpoint):
+        if wrong := find_damage(checkpoint):
             raise GPT1Error(f"training cannot resume from {wanted}: {wrong}")
     identity.check(read_manifest(checkpoint)["settings"], checkpoint)
     return str(checkpoint)
 
 
-def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
+def save_full_model(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dtype = torch.float32):
     """
-    Save the trained model with all its weights, even if training shards them. Every process has to call this; the main
-    one writes.
+    Save the trained model with all its weights, even if training shards them. Every process must call this; only the
+    main one writes.
 
     Args:
         trainer (`Trainer`):
@@ -219,8 +219,8 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
         folder (`str`):
             Folder to write.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Type of the saved weights. The configuration always says fp32, so that whoever loads the model by default
-            computes and trains in fp32.
+            Type of the saved weights. The configuration always says fp32, so that a model loaded by default computes
+            and trains in fp32.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if trainer.is_world_process_zero():
@@ -236,8 +236,8 @@ def save_whole(trainer: Trainer, auto_class: type, folder: str, dtype: torch.dty
 
 class ResumableTrainer(PublishingTrainer):
     """
-    A `Trainer` that resumes exactly: to the same losses and weights as without the interruption, even if it falls
-    between two log lines, and with several processes.
+    A `Trainer` that resumes exactly: an interruption changes neither losses nor weights, even between two log lines
+    and with several processes.
 
     A checkpoint counts once its manifest is written, and no older one is deleted before that. SIGTERM and Ctrl-C end
     training after the current update, with a checkpoint and [`Terminated`]; a second Ctrl-C ends it at once.
@@ -253,13 +253,13 @@ class ResumableTrainer(PublishingTrainer):
         self._seconds_before, self._began = 0.0, time.perf_counter()
         self._signal, self._is_ending, self._saved_at = 0, False, None
         self._host_group: dist.ProcessGroup | None = None
-        if self.args.should_save:  # now, since a full disk would cost the whole training at its end
+        if self.args.should_save:  # now: a full disk at the end would lose the whole training
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             check_writable(self.args.output_dir, sum(weight.numel() * weight.element_size() for weight in trained))
 
     @property
     def seconds(self) -> float:
-        """How long training has taken, over all sittings."""
+        """How long training has taken, including the time before it was resumed."""
         return self._seconds_before + time.perf_counter() - self._began
 
     def check_losses(self):
@@ -272,7 +272,7 @@ class ResumableTrainer(PublishingTrainer):
         if self._resumed_from is not None and self.is_world_process_zero():
             note(f"training resumes from {self._resumed_from}")
         if self.args.world_size > 1 and self._host_group is None:
-            self._host_group = dist.new_group(backend="gloo")  # processes talk without waiting for their devices
+            self._host_group = dist.new_group(backend="gloo")  # lets processes communicate without waiting for devices
 
         with self._signals():
             output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -295,14 +295,14 @@ class ResumableTrainer(PublishingTrainer):
                 raise KeyboardInterrupt
             self._signal = number
             if number == signal.SIGINT and self.is_world_process_zero():
-                # Not by `print`, which the signal may have interrupted.
-                os.write(2, b"\nCtrl-C: training ends after this update, with a checkpoint; again: at once\n")
+                # Not with `print`, which the signal may have interrupted.
+                os.write(2, b"\ntraining ends after this update, with a checkpoint; press Ctrl-C again to end now\n")
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         numbers = [signal.SIGTERM]
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored, or someone else's
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, or handled by other code
             numbers.append(signal.SIGINT)
         before = {number: signal.signal(number, end) for number in numbers}
         try:
@@ -336,13 +336,14 @@ class ResumableTrainer(PublishingTrainer):
         return super()._finalize_training(*args, **kwargs)
 
     def _issue_warnings_after_load(self, load_result):
-        # The output layer is the embedding, and saved as that; transformers would warn that it is missing.
+        # The output layer shares the embedding's weights, which are saved once; transformers would warn that it is
+        # missing.
         tied = getattr(self.model, "all_tied_weights_keys", {})
         missing = [key for key in load_result.missing_keys if key not in tied]
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def progress(self) -> dict[str, Any]:
-        """What transformers' checkpoints lack: the losses since the last log line, and the time spent so far."""
+        """Progress that transformers does not save: the losses since the last log line, and the time spent so far."""
         return {
             "processes": self.args.world_size,
             "seconds": self.seconds,
@@ -352,7 +353,7 @@ class ResumableTrainer(PublishingTrainer):
         }
 
     def restore_progress(self, progress: dict[str, Any]):
-        """Restore what [`progress`] returned; it is empty if the checkpoint has none."""
+        """Restore the result of [`progress`]; an empty one changes nothing."""
         if progress:
             self._seconds_before = progress["seconds"]
             self._tr_loss += progress["loss"]
@@ -380,11 +381,11 @@ class ResumableTrainer(PublishingTrainer):
 
     def _save_checkpoint(self, model, trial):
         folder, args = self._checkpoint_folder(trial), self.args
-        # transformers would delete old checkpoints before this one is known to be whole.
+        # transformers would delete old checkpoints before this one is known to be complete.
         limit, args.save_total_limit = args.save_total_limit, None
-        # The last checkpoint of an interrupted run is there to resume from.
+        # Training must be able to resume from the last checkpoint of an interrupted run.
         weights_only, args.save_only_model = args.save_only_model, args.save_only_model and not self._is_ending
-        is_whole = False
+        is_complete = False
         earlier = [checkpoint for checkpoint in checkpoints(folder.parent) if checkpoint != folder]
         left = f"{earlier[0]} is unchanged" if earlier else "there is no earlier checkpoint"
         try:
@@ -397,10 +398,10 @@ class ResumableTrainer(PublishingTrainer):
                 self.accelerator.wait_for_everyone()
                 if args.should_save:
                     write_manifest(folder, self.identity.content, has_state=not args.save_only_model)
-            is_whole = True
+            is_complete = True
         finally:
             args.save_total_limit, args.save_only_model = limit, weights_only
-            if args.should_save and not is_whole:
+            if args.should_save and not is_complete:
                 shutil.rmtree(folder, ignore_errors=True)  # makes room for the next attempt
         if args.should_save:
             rotate(folder, limit, self.state.best_model_checkpoint)
@@ -425,9 +426,10 @@ class ResumableTrainer(PublishingTrainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
 
-def save_rest(trainer: ResumableTrainer, run: RunFolder, processing, details: dict[str, Any]):
+def save_beside_weights(trainer: ResumableTrainer, run: RunFolder, processing, details: dict[str, Any]):
     """
-    Save what belongs beside the weights, which are saved first: nothing that fails later may cost them.
+    Save the tokenizer or processor, the log and the details of training beside the weights. The weights are saved
+    earlier, so that a failure here cannot lose them.
 
     Args:
         trainer ([`ResumableTrainer`]):
@@ -435,13 +437,13 @@ def save_rest(trainer: ResumableTrainer, run: RunFolder, processing, details: di
         run ([`RunFolder`]):
             Where to save it.
         processing (processor or tokenizer):
-            It has a `save_pretrained`.
+            Anything with `save_pretrained`.
         details (`dict`):
-            What training found.
+            Details of training for `results.json`.
     """
     if trainer.is_world_process_zero():
         with writing(run.path):
             processing.save_pretrained(run.path)
             trainer.save_state()  # the log of the losses, for the curve and `gpt1 report`
-            run.note_trained(details)
+            run.record_trained(details)
     trainer.accelerator.wait_for_everyone()

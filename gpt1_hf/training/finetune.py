@@ -39,7 +39,7 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
-from .exact_resume import resume_point, save_rest, save_whole
+from .exact_resume import resume_point, save_beside_weights, save_full_model
 from .publishing import push_run
 from .run_folder import RunFolder, finetuning_facts
 from .trainer import GPT1Trainer
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 # Seed of the random rows of `max_train_examples`, which are the same for every run.
 SUBSET_SEED = 0
 # Name of the training rows that settings are chosen on.
-HELD_OUT = "held-out train"
+HELD_OUT_SPLIT = "held-out train"
 
 
 def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
@@ -85,26 +85,28 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
 
     rows, results, failed = None, [], {}
     for run in runs:
-        seed, of_run = run.args.seed, finished.get(run.args.seed)
-        if of_run is not None:
+        seed, run_results = run.args.seed, finished.get(run.args.seed)
+        if run_results is not None:
             if is_main:
                 note(f"{task.id}, seed {seed}: already finished, in {run.path}; skipped")
         else:
             rows = rows or load_rows(args, task)
             try:
-                of_run = finetune_once(run, task, rows)
+                run_results = finetune_once(run, task, rows)
             except FloatingPointError as error:  # the other seeds may still converge
                 if len(runs) == 1 or args.world_size > 1:  # other processes may not have seen it, and wait
                     raise
                 failed[seed] = str(error)
                 logger.error(f"{task.id}, seed {seed} failed: {error}")
                 continue
-        results += of_run
+        results += run_results
         if is_main:
             write_results(args.output_dir, with_spread(results, failed))
             write_finetuning_cards(args, task, results)
     if len(failed) == len(runs):
-        raise GPT1Error(f"task {task.id}: all {len(runs)} seeds failed; the first: {failed[runs[0].args.seed]}")
+        raise GPT1Error(
+            f"task {task.id}: all {len(runs)} seeds failed; the error of the first: {failed[runs[0].args.seed]}"
+        )
     results = with_spread(results, failed)
     if is_main:
         write_results(args.output_dir, results)
@@ -119,7 +121,7 @@ def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:
 
 
 def args_of_each_seed(args: FinetuneArguments) -> list[FinetuneArguments]:
-    """Settings of each run. Several seeds have a folder each."""
+    """Settings of each run. With several seeds, each has its own folder."""
     if args.seeds == 1:
         return [args]
     runs = []
@@ -134,16 +136,16 @@ def args_of_each_seed(args: FinetuneArguments) -> list[FinetuneArguments]:
 def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
     """The training rows and, by the names of their splits, the rows that the model is scored on."""
     if not 0 <= args.held_out_share < 1:
-        raise UsageError(f"held_out_share is a share of the rows, from 0 to below 1, not {args.held_out_share}")
+        raise UsageError(f"held_out_share must be at least 0 and below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
     if args.held_out_share:
-        # The last rows, not random ones: neighbours often share a source or a premise, and would give each other away.
+        # The last rows, not random ones: neighbouring rows often share a source or a premise, which would leak.
         parts = rows["train"].train_test_split(args.held_out_share, shuffle=False)
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
         rows.update(load_scored(task, args.data_dir, args.sample))
     if -1 in rows["train"].unique("label"):
-        raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1)")
+        raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1): use data with labels")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
 
@@ -162,7 +164,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
 
 @dataclass
 class Prepared:
-    """What training and scoring of one run need."""
+    """Inputs of training and scoring."""
 
     run: RunFolder
     task: Task
@@ -178,10 +180,10 @@ class Prepared:
 
 def finetune_once(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> list[Result]:
     """
-    One run with one seed: train, save model and processor, and score what was saved. A model that is already trained
-    and saved is only scored, until the run is closed.
+    One run with one seed: train, save, and score the saved model. If an interrupted run has already saved its model,
+    the model is only scored.
     """
-    with run.alone():
+    with run.locked():
         prepared = prepare(run, task, rows)
         details = run.training_details()
         if details is None:
@@ -192,7 +194,7 @@ def finetune_once(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> list[
 
 
 def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
-    """Encode the rows, and describe the model and what it is trained on."""
+    """Encode the rows, and build the model's configuration with its training record."""
     args = run.args
     set_seed(args.seed)
     processor = GPT1Processor(open_tokenizer(args.model), task.input_format, args.question_delimiter)
@@ -211,7 +213,7 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         "sample": args.sample,
         "rows": len(rows["train"]),
         "rows_digest": train_digest,
-        "scored": {HELD_OUT: digests["validation"]} if args.held_out_share else digests,
+        "scored": {HELD_OUT_SPLIT: digests["validation"]} if args.held_out_share else digests,
         "max_length": args.max_length,
         "seed": args.seed,
     }
@@ -228,7 +230,7 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-    # Saved with the tokenizer, so that everything that uses it cuts where training did.
+    # Saved with the tokenizer, so that scoring truncates rows to the same length as training.
     tokenizer.model_max_length = args.max_length or config.max_position_embeddings
     encoded = {split: encode_rows(rows[split], processor, tokenizer.model_max_length) for split in rows}
     return Prepared(run, task, rows, encoded, processor, config)
@@ -272,7 +274,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
 
 
 def model_to_train(prepared: Prepared) -> PreTrainedModel:
-    """The pre-trained model, or as much of it as is asked for, with a new head and room for the special tokens."""
+    """The model to train, wholly, partly or not pre-trained, with a new head and embeddings of the special tokens."""
     args, config, tokenizer = prepared.args, prepared.config, prepared.processor.tokenizer
     model_class = auto_class(prepared.task)
     if args.from_scratch:
@@ -280,7 +282,7 @@ def model_to_train(prepared: Prepared) -> PreTrainedModel:
     else:
         model = open_model(model_class, args.model, config, new_head=True)
         if any(not name.endswith(("Model", "ForCausalLM")) for name in config.architectures or ()):
-            with torch.no_grad():  # it was fine-tuned on another task, and has that task's head
+            with torch.no_grad():  # it has the head of an earlier fine-tuning
                 model.classifier.weight.normal_(std=config.initializer_range)
                 model.classifier.bias.zero_()
     if args.transfer_layers is not None:
@@ -293,22 +295,22 @@ def model_to_train(prepared: Prepared) -> PreTrainedModel:
 
 
 def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
-    """Save the weights first, then what belongs beside them."""
+    """Save the weights, and then everything else."""
     run, is_adapter = prepared.run, prepared.args.peft
     if not is_adapter:
-        save_whole(trainer, auto_class(prepared.task), str(run.path))
+        save_full_model(trainer, auto_class(prepared.task), str(run.path))
     if trainer.is_world_process_zero():
         with writing(run.path):
             if is_adapter:
                 save_adapter(trainer.accelerator.unwrap_model(trainer.model), str(run.path))
-            # An earlier run's in the same folder: if there is an adapter, it is what is opened.
+            # Remove what an earlier run left in the folder: loading would prefer an adapter to full weights.
             for name in (SAFE_WEIGHTS_NAME,) if is_adapter else (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
                 (run.path / name).unlink(missing_ok=True)
-    save_rest(trainer, run, prepared.processor, details)
+    save_beside_weights(trainer, run, prepared.processor, details)
 
 
 def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
-    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training, and write the results."""
+    """Score the saved model as `gpt1 evaluate` does, regardless of its training settings, and write the results."""
     run, args, task, rows = prepared.run, prepared.args, prepared.task, prepared.rows
     model = open_model(auto_class(task), args.output_dir, open_config(args.output_dir)).to(args.device)
     scored = trained_on(model.config)["scored"]
@@ -319,7 +321,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
 
     predictions = {split: predictions_of(split) for split in rows if split != "train"}
     if args.held_out_share:
-        predictions = {HELD_OUT: predictions["validation"]}
+        predictions = {HELD_OUT_SPLIT: predictions["validation"]}
     else:
         details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
     results = []
@@ -338,7 +340,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
 
 def keep_layers(model: PreTrainedModel, n_layers: int):
     """
-    Draw new weights for all blocks but the first ones, as in a model that was never trained (§5, "Impact of number of
+    Give all blocks except the first ones new weights, as in an untrained model (§5, "Impact of number of
     layers transferred"). The embeddings stay.
 
     Args:
@@ -352,7 +354,9 @@ def keep_layers(model: PreTrainedModel, n_layers: int):
     """
     blocks = model.base_model.h
     if not 0 <= n_layers <= len(blocks):
-        raise UsageError(f"transfer_layers is a number of blocks from 0 to the model's {len(blocks)}, not {n_layers}")
+        raise UsageError(
+            f"transfer_layers must be from 0 to {len(blocks)}, the model's number of blocks, not {n_layers}"
+        )
     # `_init_weights` skips weights that were loaded, so the new ones come from a new model.
     new_blocks = type(model)(model.config).base_model.h
     for block, new_block in zip(blocks[n_layers:], new_blocks[n_layers:], strict=True):

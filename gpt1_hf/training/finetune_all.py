@@ -38,7 +38,7 @@ def finetune_all(runs: Sequence[FinetuneArguments], output_dir: str) -> list[Res
         GPT1Error: if a model is missing, no task could be run, or `push_to_hub` is set.
     """
     if runs[0].push_to_hub:
-        raise UsageError("push_to_hub is for one task: push the models that you choose with `gpt1 push` afterwards")
+        raise UsageError("push_to_hub works with one task only: leave it out, and push models with `gpt1 push`")
     for model in {run.model for run in runs}:
         open_config(model)
     is_main = runs[0].process_index == 0
@@ -65,7 +65,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
             write_text(Path(output_dir) / TABLE_FILE, comparison(results, not_run, "github") + "\n")
             write_results(output_dir, results)
     if not results:
-        raise GPT1Error(f"no task could be run; the first, {runs[0].task}: {not_run.get(runs[0].task)}")
+        raise GPT1Error(f"no task could be run; the error of the first, {runs[0].task}: {not_run.get(runs[0].task)}")
     if len({result.model for result in results}) == 1:
         results += glue_averages(results)
     if is_main:
@@ -78,7 +78,7 @@ def each_task(runs: Sequence[FinetuneArguments], output_dir: str, is_main: bool)
 
 def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = "simple") -> str:
     """
-    Table of the best number before the paper, the paper's and ours, a line for each task, split and metric.
+    Table of the best number before the paper, the paper's and ours: one line for each task, split and metric.
 
     Args:
         results (sequence of [`Result`]):
@@ -107,7 +107,7 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
         **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},
         **not_run,
     }
-    notes = ["The numbers before the paper and of the paper are on the hidden test sets; ours are on the split shown."]
+    notes = ["The paper's numbers, and the best before it, are on hidden test sets; ours are on the split shown."]
     if any("over_seeds" in result.details for result in results):
         notes.append("For several seeds: the median, and the lowest to the highest.")
     notes += [f"not run: {name}: {reason}" for name, reason in absent.items()]

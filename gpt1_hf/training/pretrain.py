@@ -35,7 +35,7 @@ from ..hub.card import base_name, write_pretraining_card
 from ..resources import model_path
 from ..training_record import check_tokenizer, tokenizer_digest
 from .arguments import PretrainArguments, check_metric
-from .exact_resume import read_manifest, resume_point, save_rest, save_whole
+from .exact_resume import read_manifest, resume_point, save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .publishing import push_run
 from .run_folder import RunFolder, files_digest, resumes, stream_digest
@@ -46,9 +46,9 @@ from .trainer import GPT1Trainer
 
 logger = logging.getLogger(__name__)
 
-# Share of the corpus's tokens that is held out if it comes without validation text.
-HELD_OUT = 0.05
-# An epoch is as many spans from anywhere as hold the corpus once, or each of its neighbouring spans once.
+# Share of the tokens to hold out if the corpus has no validation text.
+HELD_OUT_SHARE = 0.05
+# An epoch has as many tokens as the corpus: spans from random positions, or each adjacent span once.
 SPANS = {"random": RandomSpans, "neighbouring": ConsecutiveSpans}
 ARCHITECTURES = ("transformer", "lstm")
 # Settings that `--model` decides.
@@ -68,25 +68,25 @@ def pretrain(
     args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None = None
 ) -> list[Result]:
     """
-    Pre-train a GPT-1, or the LSTM that it is compared with, on text: from new weights, or from those of `model`.
+    Pre-train a GPT-1, or the paper's LSTM baseline, on text: from new weights, or from those of `model`.
 
-    Called again with the same settings, it resumes from the last whole checkpoint in `output_dir`, to the same losses
-    and weights as without the interruption. If the run is finished, it returns its results.
+    Called again with the same settings, it resumes from the last complete checkpoint in `output_dir` and reaches the
+    same losses and weights as without the interruption. If the run is finished, it returns its results.
 
     Args:
         args ([`PretrainArguments`]):
             Settings. `resume_from_checkpoint` may name another checkpoint, or be `false` to start from the beginning.
         evaluate (`Callable`, *optional*):
             Called at every point of the trajectory (`checkpoints_per_decade`), in every process, with the model in
-            evaluation mode and the number of updates. The numbers that it returns by name join the row of that update
-            in `<output_dir>/trajectory.jsonl`. It may draw random numbers, but must not change the model.
+            evaluation mode and the number of updates. It returns numbers by name, which are added to the row of that
+            update in `<output_dir>/trajectory.jsonl`. It may draw random numbers, but must not change the model.
 
     Returns:
         list of [`Result`]: perplexity and bits per character on held-out text, also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if corpus or tokenizer are missing, the corpus is empty, sizes or tokenizer do not fit `model`, the
-            output folder cannot be written, or it holds a run with different settings.
+        GPT1Error: if corpus or tokenizer are missing, the corpus is empty, sizes or tokenizer do not fit `model`, or
+            the output folder cannot be written or belongs to a run with different settings.
         Terminated: if SIGTERM or Ctrl-C ended the run; it is saved.
     """
     if not args.corpus or not (args.tokenizer or args.model):
@@ -100,7 +100,7 @@ def pretrain(
         raise UsageError("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
     args = with_model(args)
     run = RunFolder.of_pretraining(args)
-    with run.alone():
+    with run.locked():
         prepared = prepare(run)
         if resumes(args) and (results := run.finished_results()) is not None:
             if args.process_index == 0:
@@ -119,7 +119,7 @@ def pretrain(
 
 @dataclass
 class Prepared:
-    """What training and scoring of a run need."""
+    """Inputs of training and scoring."""
 
     run: RunFolder
     tokenizer: PreTrainedTokenizerBase
@@ -194,14 +194,14 @@ def train(
 
 
 def save(prepared: Prepared, trainer: GPT1Trainer, details: dict[str, Any]):
-    """Save the weights first, then what belongs beside them."""
+    """Save the weights, and then everything else."""
     args = prepared.args
-    save_whole(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
-    save_rest(trainer, prepared.run, prepared.tokenizer, details)
+    save_full_model(trainer, AutoModelForCausalLM, args.output_dir, getattr(torch, args.save_dtype))
+    save_beside_weights(trainer, prepared.run, prepared.tokenizer, details)
 
 
 def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
-    """Score the saved model as `gpt1 evaluate` does, whatever the settings of its training, and write the results."""
+    """Score the saved model as `gpt1 evaluate` does, regardless of its training settings, and write the results."""
     run, args = prepared.run, prepared.args
     model = open_causal_lm(args.output_dir).to(args.device)
     score = score_held_out(prepared, model)
@@ -247,7 +247,7 @@ def score_held_out(prepared: Prepared, model: PreTrainedModel) -> TextScore:
 
 
 def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
-    """Measure the rate of training, and show it in the progress bar if there is one."""
+    """Measure the speed of training, and show it in the progress bar, if any."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
@@ -345,7 +345,7 @@ def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> P
 
 
 def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:
-    """Training and validation streams of a run, built or reused; one process builds, the others wait."""
+    """Training and validation streams of a run. The main process builds missing ones while the others wait."""
     folder = Path(args.tokens_dir or Path(args.output_dir) / "tokens")
 
     def stream(corpus: str, split: str, name: str, config: str | None = None) -> TokenStream:
@@ -361,7 +361,7 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
         elif args.validation_corpus or (has_own and args.corpus_split != "validation"):
             validation = stream(args.corpus, "validation", "validation", args.corpus_config)
         else:
-            cut = int(len(train) * (1 - HELD_OUT))
+            cut = int(len(train) * (1 - HELD_OUT_SHARE))
             train, validation = train.part(0, cut), train.part(cut, len(train))
     if args.max_validation_tokens is not None:
         validation = validation.part(0, args.max_validation_tokens)

@@ -1,4 +1,4 @@
-"""Progress of a run: on standard error, and with a bar only on a terminal."""
+"""Progress of a run, on standard error; a progress bar only on a terminal."""
 
 import sys
 
@@ -18,7 +18,7 @@ class StderrBar(tqdm):
 
 
 class TrainingBar(ProgressCallback):
-    """transformers' progress bar of training, without another one for each evaluation."""
+    """transformers' progress bar for training, without extra bars for evaluations."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -30,7 +30,7 @@ class TrainingBar(ProgressCallback):
 
 
 class LogLines(TrainerCallback):
-    """Prints each of the Trainer's logs as a line."""
+    """Prints each log entry of the Trainer on one line."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs is not None:

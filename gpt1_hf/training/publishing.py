@@ -34,7 +34,7 @@ def push_run(args: TrainingArguments):
 
 
 class PublishingTrainer(Trainer):
-    """A `Trainer` that pushes what a reader needs, and keeps cards that someone else wrote."""
+    """A `Trainer` that pushes only what users of the model need, and does not overwrite cards written by others."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         repo = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
@@ -45,7 +45,7 @@ class PublishingTrainer(Trainer):
             super().init_hf_repo(token, private)
 
     def _adapted(self) -> "PeftModel | None":
-        """The model, if only its adapter is trained; else `None`."""
+        """The model with its adapter, or `None` if the whole model is trained."""
         model = self.accelerator.unwrap_model(self.model)
         return model if hasattr(model, "active_peft_config") else None
 
@@ -71,7 +71,7 @@ class PublishingTrainer(Trainer):
         dataset_args: str | Sequence[str] | None = None,
     ):
         """
-        Write a card into `output_dir`, unless it has one from elsewhere, such as from [`finetune`].
+        Write a card into `output_dir`, unless it has one that the Trainer did not write, such as that of [`finetune`].
 
         The arguments are transformers'. Those that the Hub knows go into the card's metadata.
         """
@@ -101,8 +101,8 @@ class PublishingTrainer(Trainer):
         **kwargs,
     ) -> Upload | None:
         """
-        Like transformers', but it sends what `gpt1 push` sends: no pickles, predictions or optimizer states. One
-        commit has the whole new model. Returns when the upload is complete, even with `blocking=False`.
+        Like transformers' method, but sends only what `gpt1 push` sends: no pickles, predictions or optimizer states.
+        The whole model is one commit. Returns when the upload is complete, even with `blocking=False`.
         """
         args = self.args
         self.callback_handler.on_push_begin(args, self.state, self.control)

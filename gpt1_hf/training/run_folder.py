@@ -1,11 +1,11 @@
-"""A run's output folder: which run it belongs to, how far that run got, and who is working in it.
+"""A run's output folder: the run that it belongs to, the run's progress, and a lock.
 
 The folder holds, in the order in which a run writes them:
 
-- `run.lock`, locked for as long as a run works in the folder;
+- `run.lock`, locked while a run uses the folder;
 - `plan_run.json`, if a plan started the run;
 - `checkpoint-<update>/manifest.json`, see `exact_resume.py`;
-- `trained.json`, while the model is saved but its scores, card or push are not all done;
+- `trained.json`, from when the model is saved until it is scored, described by a card and pushed;
 - `settings.json` (fine-tuning) or `run.json` (pre-training), and then `results.json`. A run is finished when the
   folder has both and the settings are those of the run.
 """
@@ -45,10 +45,10 @@ PLAN_RECORD = "plan_run.json"
 # Seconds to wait for a lock. The data loaders of a killed run inherit its lock, and end within five.
 LOCK_TIMEOUT = 10
 
-# Settings that leave results as they are: where a run writes and what it shows. This is the only list of them; it has
-# three groups because three comparisons need more or less of it.
+# Settings that do not change results, such as where a run writes and what it shows. This is the only list of them. It
+# has three groups, because three comparisons ignore different settings.
 #
-# 1. The hash in a plan's records leaves these out. Hashes on disk were computed so: do not add to this group.
+# 1. The hash that a plan records ignores these. Do not add any: that would change the hashes of existing runs.
 LEFT_OUT_OF_PLAN_HASH = (
     "output_dir",
     "data_dir",
@@ -57,13 +57,13 @@ LEFT_OUT_OF_PLAN_HASH = (
     "logging_steps",
     "resume_from_checkpoint",
 )
-# 2. The results of a finished run count whatever these are.
+# 2. A finished run is not repeated if only these differ.
 NEUTRAL = (
     "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|tokens_dir|project|push_to_hub|hub_.*|report_to|"
     "resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
 )
-# 3. Training also resumes from a checkpoint whatever these are. They change how work is spread, evaluated and kept,
-#    and so may change results, but not what is learned. The content of the data is compared, not where it is.
+# 3. Training resumes from a checkpoint if only these differ. They change how work is distributed, evaluated and saved,
+#    so they may change results, but not what is learned. Data are compared by content, not by location.
 NEUTRAL_IN_TRAINING = (
     f"{NEUTRAL}|corpus.*|validation_corpus|data_dir|tokenizer|save_.*|checkpoints_per_decade|eval_.*|"
     "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|(bf|fp)16_full_eval|"
@@ -105,7 +105,7 @@ class Identity:
         if name in self.content and name in earlier:
             is_unknown = is_fact and self.content[name] is None  # the files are gone
             return is_unknown or self.content[name] == earlier[name]
-        # Only one run has it: another version of transformers or of this package lacks it.
+        # Only one run has it: the other was run with another version of transformers or of this package.
         if is_fact or self.neutral.fullmatch(name):
             return True
         return {**earlier, **self.content}[name] == self._defaults[name]
@@ -130,12 +130,12 @@ class Identity:
 
 
 def as_json(content: dict[str, Any]) -> dict[str, Any]:
-    """Content as it is after it was written and read."""
+    """Content as JSON would return it."""
     return json.loads(json.dumps(content, default=str))
 
 
 def training_identity(args: TrainingArguments) -> Identity:
-    """What decides what a run learns; it goes into the manifest of every checkpoint."""
+    """Identity of what a run learns, regardless of how it is scored. Every checkpoint's manifest records it."""
     rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update})
 
@@ -151,7 +151,7 @@ class RunFolder:
 
     @classmethod
     def of_pretraining(cls, args: TrainingArguments) -> "RunFolder":
-        """A pre-training run; its results depend on what its training depends on."""
+        """A pre-training run. Its results depend on the same facts as its training."""
         identity = training_identity(args)
         return cls(args, PRETRAINING_SETTINGS, identity, identity)
 
@@ -171,16 +171,17 @@ class RunFolder:
 
     @property
     def how_to_score(self) -> str:
-        """What to do when a run ends after its training."""
+        """Advice for a run that ends after its training."""
         return f"the model is saved in {self.path}, and the same command scores it"
 
-    def alone(self):
-        """Context: keep other runs out of the folder. The main process locks it for all."""
+    def locked(self):
+        """Context manager that keeps other runs out of the folder. The main process locks it for all."""
         return nullcontext() if self.args.process_index else lock(self.path)
 
     def finished_results(self) -> list[Result] | None:
         """
-        Results of the run, if it is finished. Fine-tuning replaces a finished run with different settings.
+        Results of the run, if it is finished. A finished fine-tuning run with different settings does not
+        count: it is replaced, with a warning.
 
         Raises:
             GPT1Error: if the folder has a finished pre-training run with different settings.
@@ -193,18 +194,20 @@ class RunFolder:
         if not (self.path / RESULTS).is_file():
             return None
         if self.settings_file == FINETUNING_SETTINGS and (differences := self.results.differences(earlier)):
-            logger.warning(f"{self.path} holds a run with different settings ({differences}), which is replaced")
+            logger.warning(
+                f"{self.path} belongs to a run with different settings ({differences}), which this run replaces"
+            )
             return None
         return [Result(**row) for row in json.loads((self.path / RESULTS).read_text(encoding="utf-8"))]
 
-    def note_trained(self, details: dict[str, Any]):
-        """Note that the model is saved, and what its training found."""
+    def record_trained(self, details: dict[str, Any]):
+        """Record that the model is saved, with the details of its training."""
         write_json(self.path / TRAINED, {"settings": self.results.content, "found": details})
 
     def training_details(self) -> dict[str, Any] | None:
         """
-        What training found, if the model is saved but the run is not done. If there is still something to train, what
-        an earlier run left in the folder is removed. Every process has to call this; the main one looks.
+        Details of training, if the model is saved but the run is not complete. Otherwise `None`, and an earlier run's
+        results and records are removed. Every process must call this; only the main one reads the folder.
         """
         details, file = None, self.path / TRAINED
         if self.args.process_index == 0:
@@ -212,7 +215,7 @@ class RunFolder:
                 trained = json.loads(file.read_text(encoding="utf-8"))
                 if not self.results.differences(trained["settings"]):
                     details = trained["found"]
-                    note(f"the model in {self.path} is already trained; it is scored")
+                    note(f"the model in {self.path} is already trained: only scoring is left")
             if details is None:
                 clear(self.path)
         return broadcast_object_list([details])[0] if self.args.world_size > 1 else details
@@ -226,18 +229,18 @@ class RunFolder:
             write_results(self.path, results)
 
     def close(self):
-        """Note that scores, card and push are done."""
+        """Record that scoring, card and push are complete."""
         if self.args.process_index == 0:
             (self.path / TRAINED).unlink(missing_ok=True)
 
 
 def resumes(args: TrainingArguments) -> bool:
-    """Whether a run is to resume from the last checkpoint in its folder."""
+    """Whether a run should resume from the last checkpoint in its folder."""
     return str(args.resume_from_checkpoint).lower() == "true"
 
 
 def clear(folder: Path):
-    """Remove what an earlier run noted in a folder. Its model and its checkpoints stay."""
+    """Remove an earlier run's results and records from a folder. Its model and checkpoints stay."""
     for name in (RESULTS, FINETUNING_SETTINGS, PRETRAINING_SETTINGS, TRAINED):
         (folder / name).unlink(missing_ok=True)
 
@@ -246,8 +249,8 @@ def finetuning_facts(args: TrainingArguments, task: Task) -> dict[str, Any]:
     """
     Facts about a fine-tuning run that its results depend on. All seeds share them.
 
-    `weights` is a digest of a model in a folder, which may be trained again, and `data` one of a local copy of the
-    task's files. Both are `None` for the Hub, where revisions are fixed.
+    `weights` is a digest of a local model, and `data` is one of a local copy of the task's files. Both are `None` for
+    the Hub.
     """
     weights = sorted(Path(model_path(args.model)).glob("*.safetensors"))
     data, folder = [], None if args.sample else local_copy(task.dataset, args.data_dir)
@@ -275,7 +278,7 @@ def files_digest(files: list[Path], folder: Path | None = None) -> str:
 
 
 def stream_digest(stream: TokenStream) -> str:
-    """Digest of a token stream's tokens and the ends of its documents, wherever its text came from."""
+    """Digest of a token stream: its tokens and the ends of its documents."""
     digest = hashlib.sha256(stream.tokens)
     digest.update(json.dumps(stream.document_ends).encode())
     return digest.hexdigest()[:16]
@@ -284,8 +287,8 @@ def stream_digest(stream: TokenStream) -> str:
 @contextmanager
 def lock(folder: str | Path, name: str = LOCK) -> Iterator[None]:
     """
-    Keep other processes out of a folder, which is made if it is missing. The system releases the lock when the process
-    ends, however it ends.
+    Keep other processes out of a folder, which is created if necessary. The operating system releases the lock when
+    the process ends, even if it is killed.
 
     Raises:
         GPT1Error: if another process holds the lock, or the folder cannot be written.
@@ -306,7 +309,7 @@ def lock(folder: str | Path, name: str = LOCK) -> Iterator[None]:
 
 
 def read_plan_record(folder: Path) -> dict[str, Any]:
-    """A plan's record of the run in a folder; empty if there is none that can be read."""
+    """A plan's record of the run in a folder; empty if it is missing or unreadable."""
     try:
         record = json.loads((folder / PLAN_RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from ..data.token_stream import TokenStream
 from ..evaluation.perplexity import score_documents
 from ..files import replacing, write_text, writing
-from .exact_resume import save_whole
+from .exact_resume import save_full_model
 from .trainer import GPT1Trainer
 
 
@@ -36,7 +36,7 @@ def read_trajectory(output_dir: str | Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def unchanged_randomness() -> Iterator[None]:
-    """Restore the states of all random generators, so that what happens inside does not change the training."""
+    """Restore the states of all random generators afterwards, so that training does not change."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = [torch.accelerator.current_device_index()] if torch.accelerator.is_available() else []
     device_type = torch.accelerator.current_accelerator().type if devices else "cuda"
@@ -48,12 +48,12 @@ def unchanged_randomness() -> Iterator[None]:
 
 class Trajectory(TrainerCallback):
     """
-    Saves weights and tokenizer after log-spaced numbers of updates, and measures the model there.
+    Saves weights and tokenizer after log-spaced numbers of updates, and measures the model each time.
 
     The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`. Training cannot resume from
-    them, as they lack the optimizer, and `save_total_limit` does not delete them. The measures are the rows of
-    `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`, and what `evaluate`
-    returns. Training is the same with and without.
+    them, as they lack the optimizer, and `save_total_limit` does not delete them. The measurements are the rows
+    of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`, and the numbers that
+    `evaluate` returns. This callback does not change training.
 
     Args:
         trainer ([`GPT1Trainer`]):
@@ -63,7 +63,7 @@ class Trajectory(TrainerCallback):
         validation_stream ([`TokenStream`]):
             Held-out text.
         tokens_per_update (`int`):
-            Tokens of an update, over all processes.
+            Tokens per update, over all processes.
         evaluate (`Callable`, *optional*):
             See [`pretrain`].
     """
@@ -99,19 +99,19 @@ class Trajectory(TrainerCallback):
             writing(folder),
             replacing(folder) if args.should_save else nullcontext(folder) as new,
         ):
-            save_whole(self.trainer, AutoModelForCausalLM, str(new), getattr(torch, args.save_dtype))
+            save_full_model(self.trainer, AutoModelForCausalLM, str(new), getattr(torch, args.save_dtype))
             if args.should_save:
                 self.tokenizer.save_pretrained(new)
         with unchanged_randomness(), writing(folder):
             row = {"update": update, "tokens": update * self.tokens_per_update, **self._measure(args, update)}
             if args.process_index == 0:
-                # A run that was killed comes here again: rows of this update and later ones are written again.
+                # A resumed run repeats updates, and replaces the rows of this update and later ones.
                 rows = [earlier for earlier in read_trajectory(args.output_dir) if earlier["update"] < update]
                 lines = "".join(json.dumps(line) + "\n" for line in [*rows, row])
                 write_text(Path(args.output_dir) / ROWS, lines)
 
     def _measure(self, args, update: int) -> dict[str, Any]:
-        """Held-out perplexity, measured as for the finished model, and what `evaluate` returns."""
+        """Held-out perplexity, measured as for the finished model, and the numbers of `evaluate`."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
         score = score_documents(

@@ -13,8 +13,8 @@ def operations_per_token(model: PreTrainedModel, span: int) -> float:
     """
     Floating-point operations per token in training.
 
-    Two per weight in the forward pass and four in the backward pass, for every weight of a matrix product (embeddings
-    count only as the output layer), and attention's two products, half of which the causal mask removes.
+    Every weight of a matrix product takes two in the forward pass and four in the backward pass (embeddings count only
+    as the output layer). Attention adds two products, and the causal mask halves them.
 
     Args:
         model (`PreTrainedModel`):
@@ -47,11 +47,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 class Throughput(TrainerCallback):
     """
-    Measures a training run, and shows the rate in its progress bar.
+    Measures the speed of training, and shows it in the progress bar.
 
     Args:
         tokens_per_update (`int`):
-            Tokens of an update, over all processes.
+            Tokens per update, over all processes.
         operations_per_token (`float`):
             See [`operations_per_token`].
         peak (`float`):
@@ -67,7 +67,7 @@ class Throughput(TrainerCallback):
 
     @property
     def share_of_peak(self) -> float:
-        """Share of the peak that was reached (MFU)."""
+        """Share of the peak (model FLOPs utilization, MFU)."""
         return self.tokens_per_second * self.operations_per_token / self.peak
 
     def on_step_end(self, args, state, control, **kwargs):

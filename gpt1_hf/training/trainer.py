@@ -1,4 +1,4 @@
-"""The Trainer: transformers' own, with GPT-1's batching, its two loss terms logged apart, and a watch on the loss."""
+"""transformers' Trainer with GPT-1's batching, separate logs of its two loss terms, and checks of the loss."""
 
 import inspect
 import logging
@@ -28,10 +28,10 @@ from .progress import LogLines, TrainingBar
 
 logger = logging.getLogger(__name__)
 
-# A logged loss is warned about if it is this many times the mean of the last ten.
-SPIKE = 1.3
-# Losses are checked at the latest after so many batches.
-MOST_UNCHECKED = 1000
+# A logged loss above this multiple of the mean of the last ten gives a warning.
+SPIKE_RATIO = 1.3
+# Losses are checked after at most this many batches.
+MAX_UNCHECKED = 1000
 
 
 def mean_loss(rows: EvalPrediction) -> dict[str, float]:
@@ -44,21 +44,21 @@ class GPT1Trainer(ResumableTrainer):
     """
     transformers' `Trainer` for GPT-1.
 
-    What differs:
+    Differences:
 
-    - A [`GPT1Processor`] as `processing_class` brings [`GPT1DataCollator`] along.
-    - The logs of a task head show `task_loss` and `lm_loss` apart.
+    - With a [`GPT1Processor`] as `processing_class`, the default collator is [`GPT1DataCollator`].
+    - The logs of a task head show `task_loss` and `lm_loss` separately.
     - `layerwise_lr_decay` gives lower layers lower learning rates.
     - A language model trains without materialising its logits (the same loss and gradients). On a CPU, dropout and
       attention come from `cpu_kernels.py`.
-    - [`RandomSpans`] are drawn with replacement; an epoch has as many as hold the corpus once.
+    - [`RandomSpans`] are drawn with replacement; an epoch has as many tokens as the corpus.
     - With `group_by_length`, the training rows of an update have similar lengths, and the order of updates is random.
       Evaluation keeps the order of its rows.
     - A loss that is NaN or infinite ends the run before it is logged or saved. A jump of the loss gives a warning.
     - `label_smoothing_factor` smooths the task's labels, or the next tokens, but not the auxiliary loss, and not in
       evaluation.
     - Logs, and one progress bar per run, go to standard error.
-    - Training resumes exactly, and signals end it in good order, see [`ResumableTrainer`].
+    - Training resumes exactly, and signals end it with a checkpoint, see [`ResumableTrainer`].
     """
 
     def __init__(self, model=None, args=None, data_collator=None, *positional, **kwargs):
@@ -74,10 +74,10 @@ class GPT1Trainer(ResumableTrainer):
             drop_missing_precision(args)
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
-            # One name for training, its scores and what resumes after a kill; trackio would draw one for each.
+            # One name for training, scoring and resuming; trackio would make up a new one each time.
             self.args.run_name = self.args.output_dir
         for callback in list(self.callback_handler.callbacks):
-            if type(callback) in (PrinterCallback, ProgressCallback):  # a notebook's stays
+            if type(callback) in (PrinterCallback, ProgressCallback):  # not a notebook's bar
                 self.remove_callback(callback)
                 has_bar = isinstance(callback, ProgressCallback) and not no_bars()
                 self.add_callback(TrainingBar() if has_bar else LogLines())
@@ -97,16 +97,16 @@ class GPT1Trainer(ResumableTrainer):
 
     def _smooth_in_the_model(self, model: torch.nn.Module):
         """
-        Leave label smoothing to the model. transformers would take the labels away from it, and with them the
-        auxiliary loss.
+        Leave label smoothing to the model. transformers would not pass labels to the model, which would then compute
+        no auxiliary loss.
         """
-        # The model's keyword is not called `label_...`: Trainer takes every argument with such a name for labels.
+        # The model's argument is not called `label_...`: Trainer treats every argument of such a name as labels.
         if "smoothing" not in inspect.signature(model.forward).parameters:
             return
         if not getattr(model, "takes_smoothing", True):
             raise UsageError(
-                "label_smoothing_factor spreads a label over the classes, and scores, their bins and multiple labels "
-                f"are not classes ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
+                "label_smoothing_factor needs labels that are single classes, not scores, bins of scores or multiple "
+                f"labels ({type(model).__name__} with problem_type {model.config.problem_type}, num_labels "
                 f"{model.config.num_labels}, regression_bins {model.config.regression_bins}): leave it out"
             )
         self.label_smoother, self._label_smoothing = None, self.args.label_smoothing_factor
@@ -117,7 +117,7 @@ class GPT1Trainer(ResumableTrainer):
             optimizer = super().create_optimizer(model)
         except (ImportError, TypeError, ValueError) as error:
             name, settings = args.optim.value, args.optim_args
-            raise UsageError(f"optim {name} with optim_args {settings} cannot be made: {error}") from error
+            raise UsageError(f"optim {name} with optim_args {settings} cannot be created: {error}") from error
         decay = getattr(self.args, "layerwise_lr_decay", 1.0)
         if decay != 1.0 and not is_given:
             decay_by_layer(optimizer, self.model if model is None else model, decay)
@@ -129,7 +129,7 @@ class GPT1Trainer(ResumableTrainer):
         except (TypeError, ValueError) as error:
             name, settings = self.args.lr_scheduler_type.value, self.args.lr_scheduler_kwargs
             raise UsageError(
-                f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be made: {error}"
+                f"lr_scheduler_type {name} with lr_scheduler_kwargs {settings} cannot be created: {error}"
             ) from error
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
@@ -143,7 +143,7 @@ class GPT1Trainer(ResumableTrainer):
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
-        # transformers' `group_by_length` also reorders evaluation rows: predictions would belong to other rows.
+        # transformers' `group_by_length` also reorders evaluation rows: predictions would not match their rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
 
     def get_eval_dataloader(self, *args, **kwargs):
@@ -164,7 +164,7 @@ class GPT1Trainer(ResumableTrainer):
         starts = inputs.pop("start", None)  # where in the stream each row of [`RandomSpans`] begins
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._unchecked.append((self.state.global_step + 1, loss.detach(), starts))
-        if len(self._unchecked) > MOST_UNCHECKED:
+        if len(self._unchecked) > MAX_UNCHECKED:
             self.check_losses()
         return loss
 
@@ -175,7 +175,7 @@ class GPT1Trainer(ResumableTrainer):
                 return super().prediction_step(model, inputs, *args, **kwargs)
             finally:
                 self._label_smoothing = smoothing
-        # Spans are scored row by row. With several processes the last batch is filled up with other rows, so that its
+        # Spans are scored one by one. With several processes, the last batch is filled up with repeated rows, so its
         # mean would depend on the number of processes.
         labels = inputs["labels"].to(self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -199,7 +199,7 @@ class GPT1Trainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def check_losses(self):
-        """Stop if a loss since the last check was not finite. This is the only place that waits for the device."""
+        """Raise if a loss since the last check was not finite. Only this method waits for the device."""
         unchecked, self._unchecked = self._unchecked, []
         if not unchecked:
             return
@@ -231,7 +231,7 @@ class GPT1Trainer(ResumableTrainer):
         self._last_losses = progress.get("last_losses", [])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "train_loss" in logs:  # transformers counts only the updates of this sitting
+        if "train_loss" in logs:  # transformers counts only updates since the run was resumed
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         # Each term is already divided by the examples of its whole update, over all batches and processes, so that the
         # sum over an update's batches is that update's value.
@@ -242,7 +242,7 @@ class GPT1Trainer(ResumableTrainer):
             self._loss_terms = {}
             self._loss_terms_step = self.state.global_step
         if "loss" in logs:
-            if len(self._last_losses) == 10 and logs["loss"] > SPIKE * fmean(self._last_losses):
+            if len(self._last_losses) == 10 and logs["loss"] > SPIKE_RATIO * fmean(self._last_losses):
                 logger.warning(
                     f"the training loss jumped to {logs['loss']:.3f} at update {self.state.global_step}, from "
                     f"{fmean(self._last_losses):.3f} on average before"

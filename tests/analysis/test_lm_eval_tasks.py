@@ -1,4 +1,4 @@
-"""Zero-shot tasks in lm-evaluation-harness: its own numbers on gpt1-tiny against ours, row by row."""
+"""Zero-shot tasks in lm-evaluation-harness: its numbers for gpt1-tiny equal ours, row by row."""
 
 import json
 import os
@@ -30,7 +30,7 @@ FOLDER = recipes_dir() / "lm_eval"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with the harness's functions."""
+    """YAML loader for lm_eval's function tags."""
 
 
 Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node).rpartition("."))
@@ -52,7 +52,7 @@ def test_rows_are_cut_where_their_tokens_are_counted(base_model, tokenizer):
     def n_tokens(text):
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    options = {"pretrained": base_model, "sample": True, "config_source": "what the harness adds"}
+    options = {"pretrained": base_model, "sample": True, "config_source": "added by lm_eval"}
     cola = load_cola(**options)["rows"]
     assert sum(cola["is_train"][:]) == len(load_rows("cola", "train", sample=True))
     texts = load_rows("cola", sample=True)["text"][:] + load_rows("cola", "train", sample=True)["text"][:]
@@ -88,8 +88,8 @@ def test_cola_without_training_rows_is_one_sentence():
 
 
 @pytest.fixture(scope="module")
-def harness(tmp_path_factory):
-    """What the real harness makes of gpt1-tiny on the samples: its results, and task -> its record of each row."""
+def lm_eval_results(tmp_path_factory):
+    """lm_eval's results for gpt1-tiny on the samples, and task -> its log of each row."""
     pytest.importorskip("lm_eval", reason="needs the extra `lm-eval`")
     folder, out = tmp_path_factory.mktemp("gpt1-tiny"), tmp_path_factory.mktemp("out")
     for saved in (GPT1ForCausalLM, AutoTokenizer):
@@ -123,8 +123,8 @@ def ours(task_id: str, tmp_path) -> tuple[float, list[dict]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task_id", "metric"), [("sst2", "acc"), ("dpr", "acc"), ("race", "acc_per_token")])
-def test_the_harness_agrees_with_ours_in_every_row(harness, tmp_path, task_id, metric):
-    results, samples = harness
+def test_lm_eval_agrees_with_zero_shot_in_every_row(lm_eval_results, tmp_path, task_id, metric):
+    results, samples = lm_eval_results
     value, predictions = ours(task_id, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(model_path("gpt1-tiny"))
     for row, prediction in zip(samples[task_id], predictions, strict=True):
@@ -141,8 +141,8 @@ def test_the_harness_agrees_with_ours_in_every_row(harness, tmp_path, task_id, m
 
 
 @pytest.mark.slow
-def test_cola_in_the_harness_is_ours_from_the_second_word_on(harness, tmp_path):
-    results, samples = harness
+def test_cola_in_lm_eval_agrees_from_the_second_word_on(lm_eval_results, tmp_path):
+    results, samples = lm_eval_results
     rows = [row["doc"] for row in samples["cola"]]
     scorer = open_scorer(ZeroShotArguments(task="cola"))
     expected, _ = scorer.score_ends([row["first"] for row in rows], [row["first"] + row["rest"] for row in rows])

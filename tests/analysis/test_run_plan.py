@@ -58,7 +58,7 @@ def test_rates_are_measured_on_the_architecture(write_plan):
     assert kinds == {"pretrain", "finetune"}
 
 
-def test_measuring_ends(write_plan, monkeypatch):
+def test_measuring_has_a_time_limit(write_plan, monkeypatch):
     """On a slow machine an update has few tokens; after a time, rates are computed from the measured ones."""
     transformer, lstm, *_, run = Plan.read(write_plan()).runs()
     cpu = torch.device("cpu")
@@ -93,7 +93,7 @@ def test_measuring_ends(write_plan, monkeypatch):
 
 
 @pytest.mark.parametrize("has_bf16", [False, True])
-def test_rates_are_of_the_precision_that_will_run(write_plan, monkeypatch, has_bf16):
+def test_rates_are_measured_in_the_precision_of_the_run(write_plan, monkeypatch, has_bf16):
     """`--bf16 true` trains in fp32 on a CPU without bf16 instructions, so fp32 is measured."""
     for module in (hardware, arguments):
         monkeypatch.setattr(module, "has_half_precision", lambda dtype, device: has_bf16)
@@ -122,7 +122,7 @@ def test_missing_data_are_looked_up_once(write_plan, monkeypatch, tmp_path):
     assert [cost.estimate(run, 10).reason for run in runs] == ["not there"] * len(runs) and len(asked) == 1
 
 
-def test_an_unknown_cost_says_why(write_plan, tmp_path):
+def test_an_unknown_cost_has_a_reason(write_plan, tmp_path):
     path = write_plan(tasks={"cola": None}, finetune={"data_dir": str(tmp_path), "model": "gpt1-tiny"})
     *_, run = Plan.read(path).runs()
     estimate = cost.estimate(run, 10)
@@ -148,7 +148,7 @@ def test_dry_run_prints_the_plan_and_does_nothing(write_plan, tmp_path, capsys):
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do +\d", out, re.MULTILINE)) == 8
-    # The plan is there before anything is estimated.
+    # The plan is printed before anything is estimated.
     plan, estimate = out.split("8 of 8 runs to do; estimating their cost takes up to a minute")
     assert len(re.findall(r"^(pretrain|finetune)/\S+ +to do *$", plan, re.MULTILINE)) == 8
     assert "M tokens" not in plan and "M tokens" in estimate
@@ -202,11 +202,11 @@ def test_bad_input_ends_in_one_sentence(write_plan, capsys):
         assert f"gpt1 analyze {action}" in capsys.readouterr().out
 
 
-def test_a_model_is_pre_trained_by_the_plan_and_found_again(write_plan, capsys):
+def test_a_model_is_pre_trained_by_the_plan_and_reused(write_plan, capsys):
     run = Plan.read(write_plan()).runs()[0]
     assert run.kind == "pretrain" and carry_out([run]) == {} and run.state == "finished"
     assert carry_out([run]) == {}
-    assert "finished before" in capsys.readouterr().err
+    assert "finished earlier" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_small_plan_from_end_to_end(write_plan, tmp_path, capsys):
     assert "avg of 2" in text and "(2)" in text
     capsys.readouterr()
     assert main(["analyze", "ablations", "--config", path]) == 0
-    assert capsys.readouterr().err.count("finished before") == 2 + 3 * 3
+    assert capsys.readouterr().err.count("finished earlier") == 2 + 3 * 3
 
     transfer = ["analyze", "layer-transfer", "--tasks", "race"]
     tiny = ["--models_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "runs" / "transfer")]
@@ -241,7 +241,7 @@ def test_a_small_plan_from_end_to_end(write_plan, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_path):
-    # Five variants: the second process also fine-tunes models that the first one makes.
+    # Five variants: the second process also fine-tunes models that the first one trains.
     variants = {f"v{n}": {"model": "transformer", "lm_coef": n / 10} for n in range(4)} | {"lstm": {"model": "lstm"}}
     path = write_plan(variants=variants, tasks={"cola": None})
     flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no".split()
@@ -250,10 +250,10 @@ def test_launched_processes_share_the_runs_and_wait_for_models(write_plan, tmp_p
     assert run.returncode == 0, run.stderr[-3000:]
     for folder in (tmp_path / "models").glob("[tl]*"):
         assert json.loads((folder / "plan_run.json").read_text())["state"] == "finished"
-    records = sorted((tmp_path / "runs").rglob("plan_run.json"))
-    assert len(records) == 5
-    for record in records:
+    run_files = sorted((tmp_path / "runs").rglob("plan_run.json"))
+    assert len(run_files) == 5
+    for record in run_files:
         (result,) = json.loads((record.parent / "results.json").read_text())
-        # Each run is one process's: its batches are not spread.
+        # Each run belongs to one process: its batches are not divided.
         assert result["details"]["batch_size"] == 32
     assert run.stderr.count("[1/") == 2 and run.stderr.count("analysis.md") == 1

@@ -113,7 +113,7 @@ class TestHeuristics:
         for row, scores in zip(QUESTIONS, answers.scores, strict=True):
             context = ids_of(scorer, f"{row['document']} {row['question']}")
             choices = [ids_of(scorer, choice) for choice in row["choices"]]
-            # The document is cut on its left, by the same for all answers: as much as the longest needs.
+            # The document loses its beginning, for all answers as much as the longest needs.
             context = context[-(WINDOW - max(map(len, choices))) :]
             expected = [np.mean(log_probs(scorer, context, choice)) for choice in choices]
             assert scores == pytest.approx(expected, abs=1e-4)
@@ -211,7 +211,7 @@ class TestKnownProbabilities:
 
 class TestCut:
     @pytest.mark.parametrize("question", ["Who wept?", "Who wept? " * 50])
-    def test_what_is_just_before_the_answer_stays(self, tokenizer, monkeypatch, question):
+    def test_the_text_just_before_the_answer_is_kept(self, tokenizer, monkeypatch, question):
         seen = []
         monkeypatch.setattr(
             module, "choice_log_probs", lambda model, contexts, *_, **__: seen.append(contexts) or [[]]
@@ -259,14 +259,14 @@ class TestPronoun:
             ("Al met Bo and he thinks he won.", "he", ["Al", "Bo"], "Al met Bo and "),
         ],
     )
-    def test_it_is_the_first_after_the_candidates(self, sentence, pronoun, candidates, before):
+    def test_the_first_pronoun_after_the_candidates_is_taken(self, sentence, pronoun, candidates, before):
         assert split_at_pronoun(sentence, pronoun, candidates) == (before, sentence[len(before) + len(pronoun) :])
 
-    def test_a_part_of_a_word_is_no_pronoun(self):
+    def test_part_of_a_word_is_not_a_pronoun(self):
         with pytest.raises(GPT1Error, match="'he' is not in the sentence"):
             split_at_pronoun("The other one then.", "he", ["one", "other"])
 
-    def test_real_rows_are_all_found(self, data_dir):
+    def test_the_pronouns_of_all_real_rows_are_found(self, data_dir):
         rows = load_task("dpr").load("train", data_dir)
         for row in rows:
             before, after = split_at_pronoun(row["text"], row["pronoun"], row["choices"])

@@ -33,7 +33,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def randomized(model):
-    """Weights far enough from their initial values for every difference to show."""
+    """Give a model weights so far from the initial values that every difference shows."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -80,7 +80,7 @@ def release(tmp_path) -> Path:
 
 @pytest.fixture
 def vocabulary(tokenizer, tmp_path) -> Path:
-    """The files of a vocabulary by OpenAI's names."""
+    """Files of a vocabulary under OpenAI's names."""
     folder = tmp_path / "vocabulary"
     folder.mkdir()
     tokenizer.backend_tokenizer.model.save(str(folder))
@@ -216,7 +216,7 @@ def test_a_damaged_release_is_refused_in_one_sentence(release, damage, message, 
     assert not (tmp_path / "ours").exists()
 
 
-def test_numbers_that_are_none_are_found_by_the_comparison(release, tmp_path):
+def test_nan_weights_are_found_by_the_comparison(release, tmp_path):
     part = np.load(release / "params_9.npy")
     part[-1] = np.nan
     np.save(release / "params_9.npy", part)
@@ -281,7 +281,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("afn", ["gelu", "relu", "silu", "swish"])
-def test_values_of_the_configuration_go_there_and_back(afn, tmp_path):
+def test_configuration_values_survive_both_conversions(afn, tmp_path):
     theirs = tiny_openai_gpt(afn=afn, summary_first_dropout=0.14, **VALUES)
     theirs.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -306,7 +306,7 @@ def test_the_type_of_the_weights_is_kept(tmp_path):
         assert dtypes == {torch.bfloat16}
 
 
-def test_a_head_of_its_own_is_kept(tmp_path):
+def test_an_untied_head_is_kept(tmp_path):
     theirs = tiny_openai_gpt(tie_word_embeddings=False)
     theirs.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -337,7 +337,7 @@ def test_the_tokenizer_of_an_openai_gpt_becomes_ours(tokenizer, tmp_path):
     assert GPT1Config.from_pretrained(tmp_path / "ours").pad_token_id == 0
 
 
-def test_the_two_files_of_older_checkpoints_are_tokenizer_enough(tokenizer, tmp_path):
+def test_the_two_vocabulary_files_of_older_checkpoints_are_enough(tokenizer, tmp_path):
     tiny_openai_gpt(len(tokenizer)).save_pretrained(tmp_path / "theirs")
     tokenizer.backend_tokenizer.model.save(str(tmp_path / "theirs"))
     assert convert(tmp_path / "theirs", tmp_path / "ours").has_tokenizer
@@ -345,7 +345,7 @@ def test_the_two_files_of_older_checkpoints_are_tokenizer_enough(tokenizer, tmp_
     assert AutoTokenizer.from_pretrained(tmp_path / "ours")(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
-def test_another_tokenizer_than_openai_gpt_s_is_kept_as_it_is(tokenizer, tmp_path):
+def test_any_other_tokenizer_is_kept_unchanged(tokenizer, tmp_path):
     tiny_openai_gpt(len(tokenizer)).save_pretrained(tmp_path / "theirs")
     tokenizer.save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours")
@@ -394,7 +394,7 @@ def test_what_openai_gpt_cannot_express_is_refused(changes, message, tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
-# What is refused, and what is left behind
+# Refused sources, which leave nothing behind
 
 
 @pytest.mark.parametrize("layout", ["gpt1", "openai-gpt"])
@@ -456,7 +456,7 @@ def test_the_lstm_is_refused_by_name(tmp_path):
         convert(tmp_path, tmp_path / "out", to="openai-gpt")
 
 
-def test_a_source_that_is_nothing_of_the_kind_is_refused(tmp_path):
+def test_an_unknown_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", tmp_path / "nowhere", "someone/some-model"):
         with pytest.raises(GPT1Error, match=r"is neither a folder of OpenAI's release .*params_0\.npy"):
@@ -470,7 +470,7 @@ def test_a_model_is_not_converted_to_its_own_layout(openai_folder, tmp_path):
         convert(openai_folder, tmp_path / "out", to="gpt3")
 
 
-def test_a_folder_with_something_in_it_is_not_written_to(openai_folder, tmp_path):
+def test_a_folder_that_is_not_empty_is_not_written_to(openai_folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
@@ -483,7 +483,7 @@ def test_a_folder_with_something_in_it_is_not_written_to(openai_folder, tmp_path
 
 
 @pytest.mark.parametrize("layout", ["gpt1", "openai-gpt", "release"])
-def test_a_model_that_computes_something_else_is_not_kept(layout, release, openai_folder, tmp_path, monkeypatch):
+def test_a_model_with_different_logits_is_not_kept(layout, release, openai_folder, tmp_path, monkeypatch):
     def blurred(*args, **kwargs):
         model = original(*args, **kwargs)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`gpt1 export`: the programs compute what the model does, without it, and nothing else is ever left behind."""
+"""`gpt1 export`: the programs alone give the model's outputs, and a failed export leaves nothing behind."""
 
 import importlib.util
 import io
@@ -37,7 +37,7 @@ FORMATS = [pytest.param("torch_export"), pytest.param("onnx", marks=[has_onnx, p
 
 @pytest.fixture
 def classifier(base_model, tokenizer, tmp_path) -> str:
-    """A fine-tuned model, or one that looks it."""
+    """An untrained model that looks fine-tuned."""
     torch.manual_seed(0)
     processor = GPT1Processor(tokenizer, input_format="similarity")
     model = GPT1ForSequenceClassification.from_pretrained(base_model, dtype="float32", num_labels=3)
@@ -111,7 +111,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path, format):
             expected = model(ids, attention_mask=torch.ones_like(ids)).logits
         torch.testing.assert_close(choices(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, expected)
 
-    # Both orders of a pair, made and read by what lies beside the program
+    # Both orders of a pair, built by the processor beside the program
     export(classifier, tmp_path / "out", format)
     reader = GPT1Processor.from_pretrained(tmp_path / "out")
     program = ExportedModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
@@ -141,7 +141,7 @@ def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):
         assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in folder.iterdir())
 
 
-def test_a_program_that_computes_something_else_is_not_kept(base_model, tmp_path, monkeypatch):
+def test_a_program_with_different_outputs_is_not_kept(base_model, tmp_path, monkeypatch):
     trace = export_module._trace
 
     def wrong(model, cases, format):
@@ -184,7 +184,7 @@ def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
 @has_onnx
 @pytest.mark.slow
 def test_onnxruntime_alone_as_in_the_readme(tmp_path, monkeypatch, capsys):
-    """README's script, and the same by the model itself."""
+    """README's script gives the model's own results."""
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     (script,) = [script for script in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in script]
     monkeypatch.chdir(tmp_path)

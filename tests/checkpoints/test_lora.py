@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.hub_server import card_errors
+from helpers.runs import finetune_arguments
 from huggingface_hub import ModelCard
 from peft import (
     AutoPeftModelForSequenceClassification,
@@ -39,7 +40,6 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.task_scores import auto_class
 from gpt1_hf.tasks import load_task
-from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
@@ -60,7 +60,7 @@ HEADS = {
         (GPT1ForTokenClassification, "TOKEN_CLS"),
     ],
 )
-def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, method, config):
+def test_prompt_methods_train_heads_with_one_row_per_example(head, task_type, method, config):
     """The loss is that of the virtual tokens' states before the text; each of their parameters gets a gradient."""
     torch.manual_seed(0)
     labels, shape = HEADS[head]
@@ -81,12 +81,12 @@ def test_prompt_methods_train_what_takes_one_row_an_example(head, task_type, met
         expected, found = torch.nn.functional.cross_entropy(before.flatten(0, 1), targets.flatten()), outputs.loss
     else:
         expected = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
-        found = outputs.get("task_loss", outputs.loss)  # of embeddings there is no auxiliary loss
+        found = outputs.get("task_loss", outputs.loss)  # embeddings have no auxiliary loss
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", [PrefixTuningConfig, PromptTuningConfig, PromptEncoderConfig])
-def test_prompt_methods_generate_what_whole_inputs_predict(method, config):
+def test_prompt_methods_generate_the_predictions_for_whole_inputs(method, config):
     """PEFT reads and writes the cache under its older name."""
     torch.manual_seed(0)
     sizes = {"num_virtual_tokens": 3, "token_dim": 32, "num_layers": 2, "num_attention_heads": 4}
@@ -155,19 +155,8 @@ def test_every_head_trains_saves_loads_and_merges(head, config, tokenizer, tmp_p
 
 
 def arguments(base_model, tmp_path, **changes):
-    defaults = {
-        "model": base_model,
-        "sample": True,
-        "output_dir": str(tmp_path / "run"),
-        "max_train_examples": 16,
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "peft": "lora",
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    return FinetuneArguments(**{**defaults, **changes})
+    defaults = {"max_train_examples": 16, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "peft": "lora"}
+    return finetune_arguments(base_model, tmp_path, **{**defaults, **changes})
 
 
 @pytest.mark.parametrize("task_id", ["sst2", "stsb", "story_cloze"])
@@ -186,7 +175,7 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
         (r.metric, r.split, r.value) for r in results if r.split == results[0].split
     ]
 
-    # With PEFT's own tools, over the base model as it is on disk.
+    # With PEFT's own tools, on the base model from disk.
     processor = GPT1Processor.from_pretrained(run)
     model = open_model(auto_class(task), str(run), open_config(str(run)))
     if task_id == "sst2":
@@ -195,7 +184,7 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
         with torch.no_grad():
             assert torch.allclose(plain.eval()(**ids).logits, model.eval()(**ids).logits, atol=1e-5)
 
-    # The card is of this run, and its code loads the adapter, with the special tokens and the head.
+    # The card describes this run, and its code loads the adapter, with the special tokens and the head.
     card = ModelCard.load(run / "README.md")
     assert card_errors(str(card)) == [] and "More information" not in card.content
     assert card.data.library_name == "peft" and {"gpt1", "lora", task_id} <= set(card.data.tags)
@@ -220,7 +209,7 @@ def test_a_folder_holds_the_model_of_its_last_run(base_model, tmp_path):
         assert [path.name for path in run.glob("*.safetensors")] == [weights or "adapter_model.safetensors"]
 
 
-def test_a_card_stays_as_it_was_written(base_model, tmp_path):
+def test_an_existing_card_is_kept(base_model, tmp_path):
     """PEFT writes into cards."""
     (tmp_path / "run").mkdir()
     card = tmp_path / "run" / "README.md"
@@ -276,7 +265,7 @@ def test_bad_input_is_named(base_model, config, tokenizer, tmp_path, monkeypatch
         arguments(base_model, tmp_path, peft="dora")
     with pytest.raises(ValueError, match="from_scratch"):
         arguments(base_model, tmp_path, from_scratch=True)
-    with pytest.raises(ValueError, match="needs its base model, .*, kept"):
+    with pytest.raises(ValueError, match="output_dir is the folder of the base model"):
         arguments(base_model, tmp_path, task="cola", output_dir=f"{base_model}/.")
     lstm = GPT1LSTMForSequenceClassification(GPT1LSTMConfig(vocab_size=20, hidden_size=16, lstm_size=16))
     with pytest.raises(GPT1Error, match="GPT1LSTMForSequenceClassification has none"):

@@ -1,4 +1,4 @@
-"""A folder as transformers' own OpenAIGPT saves it, whose tokenizer has no padding token: every command and class."""
+"""Every command and class with a folder saved by transformers' OpenAIGPT, whose tokenizer has no padding token."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_its_classifier_answers_in_a_pipeline(native, tmp_path):
     assert found == pytest.approx([row["prediction"] for row in predicted], abs=1e-4)
 
 
-def test_a_model_of_scores_is_fine_tuned_for_classes(native, tmp_path):
+def test_a_regression_model_is_fine_tuned_for_classes(native, tmp_path):
     scores, classes = tmp_path / "scores", tmp_path / "classes"
     run(f"finetune --task stsb {TINY} --plain_regression true", "--model", native, "--output_dir", str(scores))
     assert open_config(str(scores)).problem_type == "regression"
@@ -136,7 +136,7 @@ def without_padding(tokenizer, **tokens):
     return TokenizersBackend(tokenizer_object=tokenizer.backend_tokenizer, **tokens)
 
 
-def test_the_token_to_pad_with(tokenizer, native):
+def test_the_padding_token(tokenizer, native):
     entries = tokenizer.get_vocab()
     end, other = list(entries)[40:42]
     for tokens, expected in (

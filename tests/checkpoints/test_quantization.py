@@ -1,4 +1,4 @@
-"""`gpt1 quantize`: 8-bit weights load again as such, from safetensors, and their cost is reported."""
+"""`gpt1 quantize`: 8-bit weights are saved as safetensors and load again, and the loss in quality is reported."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ from gpt1_hf.checkpoints.loading import open_causal_lm, open_config, open_model
 from gpt1_hf.checkpoints.quantization import quantize
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.evaluation.evaluate import EvaluateArguments, first_characters, measure
+from gpt1_hf.evaluation.evaluate import EvaluateArguments, compute_results, first_characters
 
 
 needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs the extra quantize")
@@ -44,7 +44,9 @@ def classifier(base_model, tokenizer, tmp_path) -> str:
 
 
 def rounded(model):
-    """A model with its blocks' projections rounded by hand: 127 steps to the largest of each row, either way."""
+    """
+    A model with its blocks' projections rounded by hand: 127 steps up to each row's largest value, of either sign.
+    """
     with torch.no_grad():
         for name, module in model.named_modules():
             if name.endswith(tuple(PROJECTIONS)):
@@ -79,7 +81,7 @@ def test_the_quantized_model_is_the_rounded_one(base_model, tokenizer, tmp_path,
 
 
 @needs_torchao
-def test_nothing_is_pickled_and_the_size_is_true(base_model, tmp_path):
+def test_nothing_is_pickled_and_the_size_is_correct(base_model, tmp_path):
     sizes = quantize(base_model, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         kinds = {name: file.get_tensor(name).dtype for name in file.keys()}
@@ -108,7 +110,7 @@ def test_heads(base_model, classifier, tokenizer, tmp_path):
 
 
 @needs_torchao
-def test_what_is_lost_is_measured_as_by_evaluate(base_model, classifier, texts, tmp_path, capsys):
+def test_the_loss_in_quality_is_measured_as_by_evaluate(base_model, classifier, texts, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(texts), encoding="utf-8")
     out = tmp_path / "out"
@@ -121,7 +123,7 @@ def test_what_is_lost_is_measured_as_by_evaluate(base_model, classifier, texts, 
     scored = EvaluateArguments(text_file=str(text), max_characters=900, output_dir=str(tmp_path / "scores"))
     for index, model in (("before", base_model), ("value", str(out))):
         scored.model = model
-        expected = [result.value for result in measure(scored)]
+        expected = [result.value for result in compute_results(scored)]
         assert [row["details"]["before"] if index == "before" else row["value"] for row in rows[1:]] == expected
     assert all(row["model"] == str(out) and row["details"]["of"] == base_model for row in rows)
 
@@ -142,7 +144,7 @@ def test_the_first_characters_of_a_text():
 
 
 @needs_torchao
-def test_a_model_that_is_loaded_otherwise_is_not_kept(base_model, tmp_path, monkeypatch):
+def test_a_model_that_loads_differently_is_not_kept(base_model, tmp_path, monkeypatch):
     def wrong(*args, **kwargs):
         model = open_model(*args, **kwargs)
         if kwargs.get("exact"):
@@ -184,7 +186,7 @@ def test_failure_is_one_sentence_and_leaves_nothing(base_model, tmp_path, monkey
             assert main(["quantize", model, "--output_dir", str(tmp_path / "out")]) == 1
             error = capsys.readouterr().err
             assert error.startswith("gpt1: error: ") and error.count("\n") == 1 and message in error
-    # torchao is missing still
+    # torchao is still missing
     with pytest.raises(GPT1Error, match=r"is quantized .*gpt1_hf\[quantize\]"):
         open_model(GPT1ForCausalLM, str(quantized), open_config(str(quantized)))
     assert sorted(os.listdir(tmp_path)) == ["lstm", "quantized"]

@@ -171,7 +171,7 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
             "finetune --task cola --num_train_epochs 0",
             "num_train_epochs must be above 0, not 0",
         ),
-        ("finetune --task cola --lora_r 8", "give --peft lora"),
+        ("finetune --task cola --lora_r 8", "also give --peft lora"),
         ("finetune --task cola --load_best_model_at_end true", "set eval_strategy and save_strategy"),
         ("finetune --task cola --learning_rate much", "invalid float value: 'much'; --help lists the arguments"),
         ("pretrain --corpus x --tokenizer gpt1-tiny --save_dtype float16", "invalid choice: 'float16'"),
@@ -186,9 +186,9 @@ def test_bad_input_gives_one_sentence(base_model, other_model, tmp_path, capsys)
         ("evaluate --text_file TEXT --max_length 0", "max_length must be at least 2, not 0"),
         ("evaluate --text_file TEXT --output_dir TEXT", "cannot write"),
         ("evaluate --text_file TEXT --model TEXT", "it is a file"),
-        ("analyze context-length --text_file TEXT --lengths 0", "numbers of tokens from 2, not 0"),
+        ("analyze context-length --text_file TEXT --lengths 0", "lengths must be at least 2 tokens, not 0"),
         ("analyze ablations --dry_run --tokens_per_second 0", "tokens_per_second must be above 0"),
-        ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is no YAML value"),
+        ("analyze ablations --dry_run --finetune.seed [1", "--finetune.seed '[1' is not a YAML value"),
         ("quantize gpt1-tiny --sample --output_dir q", "also give --task or --text_file"),
         ("generate 日本語", "no character that the tokenizer knows"),
         ("generate house --top_p 0", "top_p must be above 0 and at most 1, not 0.0"),
@@ -231,7 +231,7 @@ def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(
     train = ["tokenizer", "train", "--vocab_size", "100", "--corpus", str(corpus), "--output_dir"]
     assert main([*train, str(tmp_path / "lines"), "--corpus_rows", "lines"]) == 0
     assert main([*train, str(tmp_path / "documents")]) == 0
-    # The lines of one text have line breaks between them, which become a token. Documents of one line have none.
+    # Lines of one text are joined by line breaks, which have a token. Documents of one line have no line break.
     line_break = [open_tokenizer(str(tmp_path / name)).get_vocab().get("\n</w>") for name in ("lines", "documents")]
     assert line_break[0] is not None and line_break[1] is None
 

@@ -65,6 +65,12 @@ WRONG = [
     "tokenizer train --corpus x --output_dir y --corpus_rows x",
     "tokenizer train --corpus x --output_dir y --vocab_size 0",
     "recipes ls --x",
+    "tasks",
+    "tasks show coal",
+    "tasks new my.yaml",
+    "tasks new my.yaml --train_file a.csv --labels x",
+    "tasks new cola.yaml --train_file a.csv",
+    "tasks new my.json --train_file a.csv",
     "analyze",
     "analyze nothing",
     "analyze zero-shot",
@@ -83,7 +89,18 @@ def start(argv, cwd) -> tuple[int, list[str], subprocess.CompletedProcess]:
     return int(status), imported, run
 
 
-@pytest.mark.parametrize("argv", ["", "--help", "--version", "recipes ls", *(f"{name} --help" for name in commands())])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "",
+        "--help",
+        "--version",
+        "recipes ls",
+        "tasks ls",
+        "tasks show cola",
+        *(f"{name} --help" for name in commands()),
+    ],
+)
 def test_help_imports_nothing_slow(argv, tmp_path):
     status, imported, run = start(argv.split(), tmp_path)
     assert (status, imported) == (0, [])
@@ -206,7 +223,7 @@ def test_every_public_name_is_available_however_python_was_started(started, eage
 
 @pytest.mark.slow
 def test_modules_that_use_auto_classes_register_the_family():
-    code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints; "
+    code = "import sys; sys.argv = ['gpt1']; import gpt1_hf, gpt1_hf.checkpoints.loading; "
     code += "import transformers; assert 'gpt1' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"
     subprocess.run([sys.executable, "-c", code], check=True)
     folder = Path(gpt1_hf.__file__).parent

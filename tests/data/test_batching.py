@@ -1,4 +1,4 @@
-"""The collator and the order of rows: padding, packing, several sequences a row, and grouping by length."""
+"""The collator and the order of rows: padding, packing, several sequences per row, and grouping by length."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def test_a_padded_batch(processor):
 
 
 @pytest.mark.parametrize("input_format", ["similarity", "multiple_choice"])
-def test_several_sequences_a_row_are_padded_to_the_longest_of_all(tokenizer, input_format):
+def test_several_sequences_per_row_are_padded_to_the_longest_of_all(tokenizer, input_format):
     processor = GPT1Processor(tokenizer, input_format)
     rows = [{"input_ids": [[5, 6], [5, 7, 8]], "label": 0}, {"input_ids": [[9, 9, 9, 9], [9]], "label": 1}]
     batch = GPT1DataCollator(processor, shared_prefix=False)(rows)
@@ -208,7 +208,7 @@ def test_rows_of_every_format_make_the_same_batch(tokenizer, input_format, data_
     lists = [{"input_ids": ids, "label": label} for ids, label in zip(ENCODED[input_format], labels, strict=True)]
     expected, rows = collator(lists), Dataset.from_list(lists).with_format(data_format)
     batches = [collator([rows[index] for index in range(3)])]
-    if data_format != "arrow":  # of which datasets makes no batches of rows
+    if data_format != "arrow":  # datasets makes no batches of Arrow rows
         batches += DataLoader(rows, batch_size=3, collate_fn=collator)
     for batch in batches:
         assert batch.keys() == expected.keys()
@@ -216,7 +216,7 @@ def test_rows_of_every_format_make_the_same_batch(tokenizer, input_format, data_
             assert tensor.tolist() == expected[name].tolist() and tensor.dtype == expected[name].dtype, name
 
 
-def test_padding_that_rows_come_with_is_no_text(processor):
+def test_existing_padding_of_rows_is_not_text(processor):
     texts = ["the old captain", "a dark night in the garden", "cruel"]
     plain = [dict(processor(text=text)) | {"labels": [1] * len(processor(text=text)["input_ids"])} for text in texts]
     for side in ("right", "left"):
@@ -239,7 +239,7 @@ def test_padding_that_rows_come_with_is_no_text(processor):
         ([{"input_ids": [[5, 6], [7]]}], "row 0 of the batch holds several sequences, but the classification format"),
     ],
 )
-def test_what_is_no_row_is_refused(processor, rows, match):
+def test_invalid_rows_are_refused(processor, rows, match):
     with pytest.raises(ValueError, match=match):
         GPT1DataCollator(processor)(rows)
 

@@ -1,4 +1,4 @@
-"""Token streams by datatrove: byte for byte the one of one process, restarts, and shards that are torn."""
+"""Token streams by datatrove: byte for byte that of one process; restarts, and incomplete shards."""
 
 import runpy
 
@@ -62,7 +62,7 @@ def contents(folder) -> dict[str, bytes]:
     [("txt", "documents", 2), ("jsonl", "documents", 3), ("parquet", "documents", 7), ("txt", "lines", 3)]
     + [("parquet", "lines", tasks) for tasks in (1, 3, 5)],
 )
-def test_it_is_the_stream_of_one_machine(tmp_path, line_tokenizer, texts, monkeypatch, layout, rows, tasks):
+def test_the_stream_equals_that_of_one_machine(tmp_path, line_tokenizer, texts, monkeypatch, layout, rows, tasks):
     monkeypatch.setattr("gpt1_hf.data.corpus.PIECE_SIZE", 100)
     monkeypatch.setattr("gpt1_hf.data.token_stream.LINE_PART_SIZE", 100)
     corpus = write_corpus(tmp_path / "corpus", layout, texts)
@@ -100,10 +100,10 @@ def test_a_corpus_without_text_is_an_error(tmp_path, line_tokenizer):
             build_with_datatrove(str(tmp_path), line_tokenizer, tmp_path / "many", 2, workers=1, rows=rows)
 
 
-def test_a_restart_does_what_is_missing(tmp_path, line_tokenizer, texts, monkeypatch):
+def test_a_restart_does_only_the_missing_tasks(tmp_path, line_tokenizer, texts, monkeypatch):
     corpus = write_corpus(tmp_path / "corpus", "jsonl", texts)
     tokenize, _, work = token_pipelines(corpus, line_tokenizer, tmp_path / "many", 3)
-    # One machine's share of the tasks is done; then the next task is killed as it writes.
+    # One machine has done its share of the tasks; then the next task is killed while it writes.
     LocalPipelineExecutor(tokenize, tasks=3, workers=1, logging_dir=str(work / "logs"), local_tasks=2).run()
     (work / "00002.unfinished").mkdir()
     (work / "00002.unfinished" / "tokens.bin").write_bytes(b"torn")

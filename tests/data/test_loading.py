@@ -78,7 +78,7 @@ class TestLayouts:
         write(tmp_path / "train-00000-of-00002.parquet", ROWS[:1])
         assert open_dataset(str(tmp_path), "train").to_list() == ROWS
 
-    def test_a_split_is_not_mistaken_for_one_that_begins_alike(self, tmp_path):
+    def test_a_split_is_not_confused_with_one_of_similar_name(self, tmp_path):
         write(tmp_path / "validation_matched-00000-of-00001.parquet", ROWS[:1])
         write(tmp_path / "validation-00000-of-00001.parquet", ROWS[1:])
         assert open_dataset(str(tmp_path), "validation").to_list() == ROWS[1:]
@@ -88,7 +88,7 @@ class TestLayouts:
         assert isinstance(rows, IterableDataset)
         assert list(rows) == ROWS
 
-    def test_a_changed_file_is_read_anew(self, tmp_path):
+    def test_a_changed_file_is_read_again(self, tmp_path):
         write(tmp_path / "train.jsonl", ROWS)
         assert len(open_dataset(str(tmp_path), "train")) == 2
         write(tmp_path / "train.jsonl", ROWS[:1])

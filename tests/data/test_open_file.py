@@ -1,11 +1,11 @@
-"""A user's file of rows: what is read, and one sentence with the line where it cannot be."""
+"""A user's file of rows: what is read, and one-sentence errors that name the line."""
 
 import json
 
 import pytest
 from datasets import Dataset, Value
 
-from gpt1_hf.data.loading import open_file
+from gpt1_hf.data.loading import line_of_row, open_file
 from gpt1_hf.errors import GPT1Error
 
 
@@ -35,7 +35,7 @@ def test_each_kind_of_file_holds_the_same_rows(tmp_path, kind):
     assert open_file(write(tmp_path / "x", kind)).to_list() == ROWS
 
 
-def test_cells_are_strings_as_they_stand(tmp_path):
+def test_cells_are_unchanged_strings(tmp_path):
     (tmp_path / "x.csv").write_text("a,b,c\n01,1.0,NaN\nTrue,null,\n")
     rows = open_file(tmp_path / "x.csv")
     assert rows.to_list() == [{"a": "01", "b": "1.0", "c": "NaN"}, {"a": "True", "b": "null", "c": ""}]
@@ -52,6 +52,26 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path, kind):
 def test_a_tsv_without_quoting_keeps_its_quotation_marks(tmp_path):
     (tmp_path / "x.tsv").write_text('text\tlabel\n"No," he said.\ta\nIt is 5" long.\tb\n"\tc\n')
     assert open_file(tmp_path / "x.tsv")["text"][:] == ['"No," he said.', 'It is 5" long.', '"']
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_csv_file_may_separate_cells_by_another_mark(tmp_path, mark, quote):
+    header = mark.join(f"{quote}{name}{quote}" for name in ("text", "label"))
+    (tmp_path / "x.csv").write_text(f"{header}\nYes, it is.{mark}1\n{quote}No.{quote}{mark}2\n")
+    assert open_file(tmp_path / "x.csv").to_list() == [
+        {"text": "Yes, it is.", "label": "1"},
+        {"text": "No.", "label": "2"},
+    ]
+
+
+def test_the_line_of_a_row_counts_blank_lines_and_cells_of_several_lines(tmp_path):
+    (tmp_path / "x.csv").write_text('text,label\n"two\nlines",1\n\nb,2\n')
+    assert [line_of_row(tmp_path / "x.csv", index) for index in range(3)] == [2, 5, None]
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n')
+    assert [line_of_row(tmp_path / "x.jsonl", index) for index in range(3)] == [1, 3, None]
+    assert line_of_row(write(tmp_path / "y", "json"), 0) is None
+    assert line_of_row(write(tmp_path / "y", "parquet"), 0) is None
 
 
 def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path):
@@ -74,8 +94,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     [
         ("x.csv", "", "is empty"),
         ("x.txt", "a", "unknown format: give a file that ends in .csv, .tsv"),
-        ("x.csv", "text;label\na;1\n", "separated by semicolons, not commas .*'text;label'"),
-        ("x.csv", "text\tlabel\na\t1\n", "separated by tabs, not commas"),
+        ("x.csv", "text;label\na;1\nb;c;2\n", "line 3 has 3 cells, .*quote cells that hold semicolons"),
         ("x.tsv", "text,label\na,1\n", "separated by commas, not tabs"),
         ("x.csv", "text,text\na,1\n", "the header has the column 'text' 2 times"),
         ("x.csv", "text,label\na,1\nb,c,2\n", r"line 3 has 3 cells, but the header has 2 \(text, label\)"),
@@ -90,7 +109,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ("x.parquet", "text", "cannot read .*x.parquet"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, message):
+def test_an_unreadable_file_gives_one_sentence(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(GPT1Error, match=message) as error:

@@ -1,4 +1,4 @@
-"""Running text: documents from files, the token stream on disk, and what pre-training and evaluation read of it."""
+"""Running text: documents from files, the token stream on disk, and spans of it for pre-training."""
 
 import json
 import os
@@ -58,7 +58,7 @@ LAYOUTS = ["txt folder", "jsonl file", "jsonl folder", "parquet file", "parquet 
 
 
 def folders_in(path) -> list[str]:
-    """Names of what is there, but for the lock."""
+    """Names in a folder, except the lock's."""
     return sorted(entry.name for entry in path.iterdir() if entry.suffix != ".lock")
 
 
@@ -115,7 +115,7 @@ class TestReadDocuments:
         with pytest.raises(GPT1Error, match=corpus):
             list(read_documents(corpus))
 
-    def test_a_missing_text_column_is_named_with_those_there_are(self, tmp_path):
+    def test_a_missing_text_column_is_named_with_the_existing_ones(self, tmp_path):
         corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"body": "the lady", "title": "x"}])
         with pytest.raises(GPT1Error, match=r"no column 'text'.*\['body', 'title'\]"):
             list(read_documents(str(corpus)))
@@ -207,7 +207,7 @@ class TestEncodeDocument:
         assert encode_document(processor.tokenizer, "the lady") == tokenizer("the lady")["input_ids"]
 
 
-def test_rows_that_are_no_text_are_named(tmp_path):
+def test_damaged_rows_are_named(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\xff\xfe"}\n')
     with pytest.raises(GPT1Error, match="cannot read the corpus .*rows.jsonl' to its end: it is damaged"):
         list(read_documents(str(tmp_path / "rows.jsonl")))
@@ -245,7 +245,7 @@ class TestTokenStream:
             assert stream.document_ends == [len(stream)]
             assert stream.document_chars == [len(book)]
 
-    def test_of_two_processes_one_builds(self, tmp_path, tokenizer):
+    def test_only_one_of_two_processes_builds(self, tmp_path, tokenizer):
         started, built = threading.Event(), []
 
         def slow():
@@ -294,7 +294,7 @@ class TestTokenStream:
             build_token_stream(enumerate(documents), tokenizer, tmp_path / "tokens", "source")
         assert folders_in(tmp_path) == []
 
-    def test_a_corpus_that_breaks_off_leaves_the_old_stream(self, tmp_path, tokenizer):
+    def test_a_corpus_that_fails_keeps_the_old_stream(self, tmp_path, tokenizer):
         build_token_stream(enumerate(DOCUMENTS), tokenizer, tmp_path / "tokens", "source")
 
         def broken():
@@ -313,7 +313,7 @@ class TestTokenStream:
         assert stream.tokens.tolist() == tokenizer("the lady")["input_ids"]
         assert folders_in(tmp_path) == ["tokens"]
 
-    def test_the_folders_above_are_made(self, tmp_path, tokenizer):
+    def test_parent_folders_are_created(self, tmp_path, tokenizer):
         build_token_stream([(0, "the lady")], tokenizer, tmp_path / "run" / "tokens" / "train", "source")
         index = json.loads((tmp_path / "run" / "tokens" / "train" / "index.json").read_text())
         assert index["document_ends"] == [2]
@@ -362,7 +362,7 @@ class TestSpans:
         assert spans.documents_of([9, 0]) == [0, 2]
         assert [spans[3]["start"], ConsecutiveSpans(self.tokens, 4)[1]["start"]] == [3, 4]
 
-    def test_an_epoch_draws_as_many_tokens_as_there_are(self):
+    def test_an_epoch_draws_as_many_tokens_as_the_stream_has(self):
         assert RandomSpans(self.tokens, 4).spans_per_epoch == 2
         assert RandomSpans(self.tokens, 11).spans_per_epoch == 1
 
@@ -371,7 +371,7 @@ class TestSpans:
         with pytest.raises(GPT1Error, match="11 tokens, fewer than one span of 12"):
             RandomSpans(self.tokens, 12)
 
-    def test_windows_are_neighbours_without_the_rest(self):
+    def test_consecutive_spans_leave_out_the_rest(self):
         windows = ConsecutiveSpans(self.tokens, 4)
         assert len(windows) == 2
         assert [windows[i]["input_ids"].tolist() for i in range(2)] == [[100, 101, 102, 103], [104, 105, 106, 107]]
@@ -392,7 +392,7 @@ class TestSpans:
         ].tolist() == [70000, 1]
 
 
-def test_a_stream_has_the_tokens_of_a_repairing_tokenizer(line_tokenizer, tmp_path):
+def test_a_stream_is_repaired_by_fix_text(line_tokenizer, tmp_path):
     pytest.importorskip("ftfy", reason="needs ftfy: the extra `exact`")
     line_tokenizer.save_pretrained(tmp_path)
     repairing = GPT1Tokenizer.from_pretrained(tmp_path, fix_text=True)

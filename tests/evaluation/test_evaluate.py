@@ -70,7 +70,7 @@ def task_model(request, config, tokenizer, tmp_path) -> str:
     return str(tmp_path / "model")
 
 
-def test_a_classifier_is_no_language_model(task_model, tmp_path, capsys):
+def test_a_classifier_is_not_scored_as_a_language_model(task_model, tmp_path, capsys):
     text = tmp_path / "a.txt"
     text.write_text("the old house")
     out = ["--output_dir", str(tmp_path / "out")]
@@ -86,7 +86,7 @@ def test_a_classifier_is_no_language_model(task_model, tmp_path, capsys):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
-def test_a_language_model_is_no_classifier(base_model, tmp_path):
+def test_a_language_model_is_not_scored_as_a_classifier(base_model, tmp_path):
     for task in ("cola", "race", "mrpc", "stsb"):
         with pytest.raises(GPT1Error, match="fine-tune it first|was not fine-tuned for"):
             evaluate(EvaluateArguments(model=base_model, task=task, sample=True, output_dir=str(tmp_path)))

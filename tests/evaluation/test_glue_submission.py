@@ -1,4 +1,4 @@
-"""GLUE submissions: predictions score the same after export, and what the server rejects is refused."""
+"""GLUE submissions: predictions score the same after export, and files that the server would reject are refused."""
 
 import json
 import random

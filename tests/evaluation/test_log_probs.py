@@ -79,7 +79,7 @@ class TestTokens:
     def test_the_size_of_the_chunks_does_not_matter(self, model, sequences, monkeypatch):
         n_scored = [len(ids) - 1 for ids in sequences]
         whole = token_log_probs(model, sequences, n_scored)
-        monkeypatch.setattr(module, "CHUNK", 3 * VOCAB)
+        monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 3 * VOCAB)
         for a, b in zip(whole, token_log_probs(model, sequences, n_scored), strict=True):
             assert a.tolist() == pytest.approx(b.tolist(), abs=1e-5)
 

@@ -80,7 +80,7 @@ def run(base_model, tmp_path_factory):
     return folder
 
 
-def test_a_metric_with_and_without_seen_rows(run, tmp_path, capsys):
+def test_a_metric_is_also_computed_without_overlapping_rows(run, tmp_path, capsys):
     argv = ["evaluate", "--model", str(run / "run"), "--task", "sst2", "--data_dir", str(run / "data")]
     assert main([*argv, "--check_overlap", "--output_dir", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "results.json").read_text())
@@ -97,7 +97,7 @@ def test_a_metric_with_and_without_seen_rows(run, tmp_path, capsys):
     assert "overlap" not in json.loads((tmp_path / "results.json").read_text())[0]["details"]
 
 
-def test_without_unseen_rows_there_is_no_second_value(run, tmp_path):
+def test_without_other_rows_there_is_no_second_value(run, tmp_path):
     args = {"model": str(run / "run"), "task": "sst2", "data_dir": str(run / "data"), "output_dir": str(tmp_path)}
     (result,) = evaluate(EvaluateArguments(split="train", check_overlap=True, **args))
     overlap = result.details["overlap"]

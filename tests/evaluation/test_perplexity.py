@@ -39,7 +39,7 @@ def nats_of(model, context, token: int) -> float:
 
 
 class UnigramModel:
-    """Gives a token the same probability at every position, so that the sum of losses shows what was scored."""
+    """Gives a token the same probability at every position, so the sum of losses shows which tokens were scored."""
 
     device = torch.device("cpu")
 
@@ -112,7 +112,7 @@ class TestEveryTokenOnce:
         one_window, several = score_documents(model, short, WINDOW), score_documents(model, short, WINDOW, stride=4)
         assert one_window.nats == pytest.approx(several.nats, rel=1e-5)
 
-    def test_no_batch_is_larger_than_asked_for(self, documents):
+    def test_no_batch_exceeds_batch_size(self, documents):
         shapes = []
 
         class Recording(UnigramModel):

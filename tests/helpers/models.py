@@ -110,6 +110,17 @@ def assert_same_gradients(ours, theirs):
 
 def generate(model, ids, **options):
     """Sequences from greedy search, and the logits that chose them, `(batch, new tokens, vocab)`."""
-    options |= {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "disable_compile": True}
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "disable_compile": True, **options}
     outputs = model.generate(ids, return_dict_in_generate=True, output_logits=True, **options)
     return outputs.sequences, torch.stack(outputs.logits, dim=1)
+
+
+def assert_cache_keeps_generation(model):
+    """Generate with a dynamic cache, with a static cache and without one, and compare sequences and logits."""
+    ids = random_ids(3, 6)
+    sequences, logits = generate(model, ids, use_cache=False)
+    assert sequences.shape == (3, 14)
+    for options in ({"use_cache": True}, {"cache_implementation": "static"}):
+        cached_sequences, cached_logits = generate(model, ids, **options)
+        assert torch.equal(cached_sequences, sequences)
+        assert_close(cached_logits, logits, **CLOSE)

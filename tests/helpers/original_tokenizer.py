@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ftfy
 import spacy
+from helpers.byte_pairs import read_ranks, split_word
 
 
 SUBSTITUTES = str.maketrans({"\u2014": "-", "\u2013": "-", "\u2015": "-", "\u2026": "...", "\u00b4": "'"})
@@ -35,8 +36,7 @@ class OriginalTokenizer:
     def __init__(self, folder: str | Path | None = None):
         if folder is not None:
             self.vocab = json.loads((Path(folder) / "encoder_bpe_40000.json").read_text(encoding="utf-8"))
-            merges = (Path(folder) / "vocab_40000.bpe").read_text(encoding="utf-8").split("\n")[1:-1]
-            self.ranks = {tuple(line.split()): rank for rank, line in enumerate(merges)}
+            self.ranks = read_ranks(folder)
         self.spacy = spacy.blank("en")
         self.spacy.max_length = 1 << 30
         self.ids_of_word = cache(self._ids_of_word)
@@ -50,15 +50,4 @@ class OriginalTokenizer:
         return [i for word in self.words(text) for i in self.ids_of_word(word)]
 
     def _ids_of_word(self, word: str) -> list[int]:
-        parts = [*word[:-1], word[-1] + "</w>"]
-        while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self.ranks.get(pair, float("inf")))
-            if best not in self.ranks:
-                break
-            merged, i = [], 0
-            while i < len(parts):
-                step = 2 if tuple(parts[i : i + 2]) == best else 1
-                merged.append("".join(parts[i : i + step]))
-                i += step
-            parts = merged
-        return [self.vocab.get(part, 0) for part in parts]
+        return [self.vocab.get(part, 0) for part in split_word(word, self.ranks)]

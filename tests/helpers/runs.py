@@ -17,6 +17,14 @@ from safetensors.torch import load_file
 
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
+from gpt1_hf.training.arguments import FinetuneArguments
+
+
+def finetune_arguments(base_model, tmp_path, **settings) -> FinetuneArguments:
+    """Arguments of an epoch on a task's sample."""
+    folders = {"model": base_model, "output_dir": str(tmp_path / "run")}
+    common = {"sample": True, "num_train_epochs": 1, "disable_tqdm": True, "use_cpu": True}
+    return FinetuneArguments(**{**folders, **common, **settings})
 
 
 def run_in_child(argv: list[str], trap=None) -> int:

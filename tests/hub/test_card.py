@@ -1,4 +1,4 @@
-"""Model cards: they say what ran, in metadata that the Hub takes, and their code runs as it is printed."""
+"""Model cards: they describe the run, the Hub accepts their metadata, and their code runs as printed."""
 
 import ast
 import dataclasses
@@ -25,7 +25,7 @@ from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
 
 
-# Names that would break out of YAML, Markdown, a table, a code block or a string, if they were not escaped.
+# Names that would break YAML, Markdown, a table, a code block or a string if they were not escaped.
 ODD_NAMES = [
     'say "hi"',
     "it's `code` ```",
@@ -41,7 +41,7 @@ ODD_NAMES = [
 
 
 def content_of(folder: Path) -> tuple[dict, str]:
-    """Metadata and text of a card, after what every card has to fulfil."""
+    """Metadata and text of a card, after checks that apply to every card."""
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card_errors(card) == []
     assert "More information" not in card and "None" not in card
@@ -56,7 +56,7 @@ def content_of(folder: Path) -> tuple[dict, str]:
 
 
 def run_snippet(text: str, name: str, folder: Path, capsys) -> str:
-    """Run the one snippet of a card on the folder, and return what it prints."""
+    """Run a card's only snippet on the folder, and return its output."""
     (snippet,) = re.findall(r"```python\n(.*?)```\n", text, flags=re.DOTALL)
     literal = re.search(r"^name = (.*)$", snippet, flags=re.MULTILINE)[1]
     assert ast.literal_eval(literal) == f"path/to/{name}"
@@ -72,7 +72,7 @@ def result(task, split="validation", metric=None, value=50.0, seed=42, **details
 
 
 def save_classifier(folder: Path, tokenizer, task, family="gpt1") -> Path:
-    """An untrained model for a task, as a run leaves it."""
+    """An untrained model for a task, with the files of a run."""
     processor = GPT1Processor(tokenizer, task.input_format)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 64}
     labels = {}
@@ -97,7 +97,7 @@ def arguments(folder, task, **settings) -> FinetuneArguments:
 
 
 @pytest.mark.parametrize("task", all_tasks().values(), ids=lambda task: task.id)
-def test_a_card_of_every_task(task, tokenizer, tmp_path, capsys):
+def test_every_task_has_a_card(task, tokenizer, tmp_path, capsys):
     folder = save_classifier(tmp_path / "tuned", tokenizer, task)
     results = [result(task, metric=metric) for metric in (task.metric, *task.other_metrics)]
     write_finetuning_cards(arguments(folder, task), task, results)
@@ -145,7 +145,7 @@ def test_several_seeds_have_a_card_each(tokenizer, tmp_path):
         assert f"| seed | {seed} |" in text and "Seeds: 3, 4" in text
 
 
-def test_what_is_not_known_is_not_said(tokenizer, tmp_path):
+def test_unknown_facts_are_left_out(tokenizer, tmp_path):
     task = load_task("sst2")
     folder = save_classifier(tmp_path / "x", tokenizer, task)
     base = save_classifier(tmp_path / "secret place" / "my base", tokenizer, task)
@@ -216,7 +216,7 @@ def test_names_cannot_break_a_card(name, tokenizer, tmp_path):
     assert len(rows) == 1 and len(re.findall(r"(?<!\\)\|", rows[0])) == 7
 
 
-def test_words_of_users_as_code_and_as_hub_words():
+def test_user_text_as_code_and_as_hub_tags():
     assert code("a`b``c") == "``` a`b``c ```" and code("a|b") == "`a¦b`"
     assert hub_word("-a b/é.") == "a-b" and hub_word("///") == "text"
 
@@ -256,7 +256,7 @@ def test_a_card_of_pre_training(base_model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("family", ["gpt1", "gpt1_lstm"])
-def test_a_plain_card_says_what_the_folder_says(family, tokenizer, base_model, tmp_path, capsys):
+def test_a_plain_card_describes_the_folder(family, tokenizer, base_model, tmp_path, capsys):
     folder = save_classifier(tmp_path / "plain", tokenizer, load_task("rte"), family)
     write_plain_card(folder, metrics={"eval_accuracy": 0.5, "eval_runtime": 3.0, "epoch": 1.0})
     metadata, text = content_of(folder)
@@ -267,6 +267,6 @@ def test_a_plain_card_says_what_the_folder_says(family, tokenizer, base_model, t
     assert metadata["pipeline_tag"] == "text-classification"
 
 
-def test_a_plain_card_names_no_pipeline_that_answers_otherwise(tokenizer, tmp_path):
+def test_a_plain_card_names_no_pipeline_with_other_answers(tokenizer, tmp_path):
     write_plain_card(save_classifier(tmp_path / "pairs", tokenizer, load_task("mrpc")))
     assert "pipeline_tag" not in content_of(tmp_path / "pairs")[0]

@@ -1,4 +1,5 @@
-"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a stranger loads from there."""
+"""`gpt1 push` with huggingface_hub's own client against a Hub on localhost, and what a user without the package loads
+from there."""
 
 import json
 import shutil
@@ -33,7 +34,7 @@ LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
 
-# Loads what it is told, in a process without the package.
+# Loads the given repositories, in a process without the package.
 LOAD = """
 import json, sys
 import torch, transformers
@@ -58,7 +59,7 @@ print("REPORT" + json.dumps(report))
 
 @pytest.fixture
 def model(base_model, tmp_path) -> Path:
-    """A folder of its own with a tiny language model."""
+    """A new folder with a tiny language model."""
     return Path(shutil.copytree(base_model, tmp_path / "model"))
 
 
@@ -76,7 +77,7 @@ def change_weights(folder: Path):
     fresh.save_pretrained(folder)
 
 
-def test_what_is_pushed_and_what_is_not(hub, client, model):
+def test_pushed_and_ignored_files(hub, client, model):
     decoys = ["optimizer.pt", "training_args.bin", "pytorch_model.bin", "predictions.jsonl", "results.json", ".env"]
     for name in [*decoys, "private_notes.py", "rng_state.pth", "model.safetensors.bak"]:
         (model / name).write_text("not for others")
@@ -108,7 +109,7 @@ def test_what_is_pushed_and_what_is_not(hub, client, model):
         assert word in error_of(client("push", model, "anna/first", "--include", name))
 
 
-def test_a_push_of_nothing_new_makes_no_commit(hub, client, model):
+def test_a_push_without_changes_makes_no_commit(hub, client, model):
     assert client("push", model, "anna/twice")["status"] == 0
     commits = len(hub.repos["anna/twice"].commits)
     answer = client("push", model, "anna/twice")
@@ -116,14 +117,14 @@ def test_a_push_of_nothing_new_makes_no_commit(hub, client, model):
     assert len(hub.repos["anna/twice"].commits) == commits
 
 
-def test_a_push_over_another_model_leaves_nothing_of_it(hub, client, model):
+def test_a_push_removes_the_files_of_another_model(hub, client, model):
     shards = Path(shutil.copytree(model, model.with_name("shards")))
     save_sharded(shards)
     assert client("push", shards, "anna/changed")["status"] == 0
     head = hub.repos["anna/changed"].branches["main"]
     (hub.repos["anna/changed"].commits[head])["notes/plan.txt"] = hub.repos["anna/changed"].commits[head]["README.md"]
     assert len([name for name in hub.files("anna/changed") if name.endswith(".safetensors")]) > 1
-    # `from_pretrained` prefers model.safetensors to an index: whichever is left over would be read.
+    # `from_pretrained` prefers model.safetensors to an index, so it would read a leftover file.
     for folder in (model, shards):
         assert client("push", folder, "anna/changed")["status"] == 0
         weights = {name for name in hub.files("anna/changed") if name.startswith("model")} - CODE
@@ -151,7 +152,7 @@ def test_private_repositories(hub, client, model):
     assert len(hub.repos["anna/open"].commits) == commits
 
 
-def test_who_may_not_push(hub, client, model):
+def test_a_push_without_permission_is_refused(hub, client, model):
     assert client("push", model, "anna/mine")["status"] == 0
     before = len(hub.repos["anna/mine"].commits), set(hub.repos)
     (model / "README.md").write_text("---\nlanguage: en\n---\nanother\n")
@@ -164,19 +165,19 @@ def test_who_may_not_push(hub, client, model):
     assert before == (len(hub.repos["anna/mine"].commits), set(hub.repos))
 
 
-def test_a_hub_that_cannot_be_reached(client, model):
+def test_an_unreachable_hub_is_reported(client, model):
     message = error_of(client("push", model, "anna/nowhere", endpoint="http://127.0.0.1:9"))
     assert "the connection to the Hub at http://127.0.0.1:9 failed" in message and "nothing was sent" in message
 
 
 @pytest.mark.parametrize("repo", ["../anna", "anna/../bert", "a/b/c", "anna/", "", "anna/x--y", "anna/é", "-x", "a b"])
-def test_names_that_no_repository_has(hub, client, model, repo):
+def test_invalid_repository_names_are_refused(hub, client, model, repo):
     n_requests = len(hub.requests)
     assert "is not a valid repository name" in error_of(client("push", "--", model, repo))
     assert len(hub.requests) == n_requests
 
 
-def test_folders_that_are_not_whole(hub, client, model, tmp_path):
+def test_incomplete_folders_are_refused(hub, client, model, tmp_path):
     n_requests = len(hub.requests)
 
     def fails(change, word: str):
@@ -234,7 +235,7 @@ def test_a_folder_without_code_or_card_is_completed(hub, client, model):
     assert json.loads(sent["config.json"])["auto_map"]["AutoConfig"] == "configuration_gpt1.GPT1Config"
 
 
-def test_a_connection_that_breaks(hub, client, model):
+def test_a_broken_connection_is_reported(hub, client, model):
     change_weights(model)
     save_sharded(model)
     shards = {path.name for path in model.glob("*.safetensors")}
@@ -243,26 +244,26 @@ def test_a_connection_that_breaks(hub, client, model):
     def uploads() -> int:
         return len([path for method, path, _ in hub.requests if method == "PUT"])
 
-    # For good, once some files have arrived.
+    # The connection breaks for good after some files have arrived.
     hub.drop_skips, hub.drops = 2, 1000
     message = error_of(client("push", model, "anna/broken"))
     hub.drops = 0
     assert "the connection to the Hub" in message and "Error while uploading 'model-0" in message
     assert "nothing was published" in message
     assert hub.files("anna/broken").keys() == {".gitattributes"}
-    # The same command goes on.
+    # The same command resumes the upload.
     arrived, before = set(hub.large), uploads()
     assert client("push", model, "anna/broken")["status"] == 0
     assert uploads() - before == len(set(hub.large) - arrived) < len(shards)
     assert shards <= hub.files("anna/broken").keys()
 
-    # For a moment: the client tries again by itself.
+    # The connection breaks briefly: the client retries.
     change_weights(model)
     hub.drop_skips, hub.drops = 0, 2
     assert client("push", model, "anna/broken")["status"] == 0
     assert hub.drops == 0
 
-    # While the commit is made.
+    # The connection breaks during the commit.
     (model / "README.md").write_text("---\nlanguage: en\n---\nnew\n")
     hub.drop_commits = 1
     assert "nothing was published" in error_of(client("push", model, "anna/broken"))
@@ -270,7 +271,7 @@ def test_a_connection_that_breaks(hub, client, model):
     assert hub.files("anna/broken")["README.md"].endswith(b"new\n")
 
 
-def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
+def test_a_fine_tuning_run_is_pushed(hub, client, base_model, tmp_path):
     run = tmp_path / "tuned"
     settings = ["--task", "sst2", "--sample", "--model", base_model, "--output_dir", run, "--max_train_examples", 8]
     settings += ["--num_train_epochs", 1, "--per_device_train_batch_size", 4, "--push_to_hub"]
@@ -285,7 +286,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
         "processor_config.json",
         ".gitattributes",
     }
-    # One commit of the checkpoint, one of the end; the card is that of the run.
+    # One commit for the checkpoint and one at the end; the card is that of the run.
     assert list(repo.messages.values())[1].startswith("Training in progress, update 2")
     assert len(repo.commits) == 3
     card = sent["README.md"].decode()
@@ -294,7 +295,7 @@ def test_a_fine_tuning_run_pushes_itself(hub, client, base_model, tmp_path):
     for secret in TOKENS:
         assert not any(secret.encode() in content for content in sent.values())
     seeds = client("finetune", *settings, "--seeds", 2)
-    assert "push_to_hub is for one seed" in error_of(seeds, status=2)
+    assert "push_to_hub works with one seed only" in error_of(seeds, status=2)
     assert "not a valid repository name" in error_of(client("finetune", *settings, "--hub_model_id", "../tuned"))
     assert "(401)" in error_of(client("finetune", *settings, "--hub_model_id", "anna/tuned", token="hf_wrong"))
 
@@ -322,7 +323,7 @@ assert sent.changed and sent.repo == "anna/trainer", sent
 """
 
 
-def test_a_trainer_pushes_what_the_command_does(hub, client, base_model, tmp_path):
+def test_a_trainer_pushes_the_same_files_as_the_command(hub, client, base_model, tmp_path):
     out = tmp_path / "my run"
     code = TRAIN.replace("BASE", repr(base_model)).replace("OUT", repr(str(out)))
     answer = client(code=code.replace("private=True", ""), token=None)
@@ -338,7 +339,7 @@ def test_a_trainer_pushes_what_the_command_does(hub, client, base_model, tmp_pat
     card = sent["README.md"].decode()
     assert "More information" not in card and "GPT1Trainer" in card
     assert "2 updates on 8 rows" in card and "| loss |" in card and "- mine" in card and "license: mit" in card
-    # A card that someone wrote stays as it is.
+    # A card written by hand stays unchanged.
     (out / "README.md").write_text("---\nlanguage: en\n---\nby hand\n")
     answer = client(
         code=code.replace("private=True", "").replace('hub_strategy="checkpoint"', 'hub_strategy="end"'), token=None
@@ -347,14 +348,14 @@ def test_a_trainer_pushes_what_the_command_does(hub, client, base_model, tmp_pat
     assert hub.files("anna/trainer")["README.md"].endswith(b"by hand\n")
 
 
-def test_a_card_that_the_hub_refuses(hub, client, model):
+def test_a_card_that_the_hub_rejects_is_reported(hub, client, model):
     (model / "README.md").write_text("---\nbase_model: /home/anna/models\n---\nmine\n")
     message = error_of(client("push", model, "anna/refused"))
     assert "base_model" in message and "nothing was published" in message
     assert "model.safetensors" not in hub.files("anna/refused")
 
 
-def test_offline_is_said(model, monkeypatch):
+def test_offline_mode_is_reported(model, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(GPT1Error, match="HF_HUB_OFFLINE is set") as error:
         upload(model, "anna/offline")
@@ -413,7 +414,7 @@ AUTO_OF = {
 
 
 @pytest.mark.parametrize("names", [["classifier", "lstm-lm"], pytest.param(None, marks=pytest.mark.slow)])
-def test_a_stranger_loads_what_was_pushed(hub, client, tokenizer, tmp_path, names):
+def test_a_pushed_model_loads_without_the_package(hub, client, tokenizer, tmp_path, names):
     save_models(tmp_path / "models", tokenizer)
     names = names or [f"{family}{head}" for family in ("", "lstm-") for head in AUTO_OF]
     orders, code = [], {"trust_remote_code": True}

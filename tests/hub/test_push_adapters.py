@@ -41,7 +41,7 @@ exec(sys.argv[1], names)
 found = type(names["model"].get_base_model())
 print("REPORT" + json.dumps({"logits": names["logits"].tolist(), "class": f"{found.__module__}.{found.__name__}"}))
 """
-# PEFT's own way, from nothing but the repository's name.
+# PEFT's own way, which needs only the repository's name.
 AUTO_PEFT = """
 import json
 from peft import AutoPeftModelForSequenceClassification
@@ -63,7 +63,7 @@ def code_of(card: str) -> str:
     return snippet
 
 
-def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
+def test_an_adapter_whose_base_model_is_a_local_folder(hub, client, base_model, tmp_path):
     run = tmp_path / "run"
     assert client("finetune", *settings(base_model, run))["status"] == 0
     assert "which is not a Hub id" in error_of(client("push", run, "anna/adapter"))
@@ -107,7 +107,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
     report = run_without_package(AUTO_PEFT, home=tmp_path / "home", hub=hub)
     assert_close(torch.tensor(report["logits"]), expected, atol=1e-5, rtol=1e-5)
 
-    # Neither kind stays when the other is pushed over it: an adapter's configuration would be read first.
+    # A push of one kind removes the other: a leftover adapter's configuration would be read first.
     assert client("push", base_model, "anna/adapter")["status"] == 0
     assert not any(name.startswith("adapter") for name in hub.files("anna/adapter"))
     assert client("push", run, "anna/adapter", "--base_model", "anna/base")["status"] == 0
@@ -115,7 +115,7 @@ def test_an_adapter_of_a_model_in_a_folder(hub, client, base_model, tmp_path):
 
 
 def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_path):
-    """Its checkpoints too; and `gpt1 evaluate` reads it from there. The base is of transformers' OpenAIGPT."""
+    """Its checkpoints are pushed too, and `gpt1 evaluate` reads it from the Hub. The base model is an OpenAIGPT."""
     folder = tmp_path / "openai-gpt"
     assert client("convert", base_model, "--to", "openai-gpt", "--output_dir", folder)["status"] == 0
     code = "from huggingface_hub import HfApi; api = HfApi(); api.create_repo('anna/openai-gpt'); "
@@ -137,7 +137,7 @@ def test_a_run_on_a_model_of_the_hub_pushes_itself(hub, client, base_model, tmp_
     sent = hub.files("anna/choices")
     assert sent.keys() == SENT
     card = sent["README.md"].decode()
-    assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag" not in card  # pipelines open no adapter
+    assert "base_model: anna/openai-gpt\n" in card and "pipeline_tag" not in card  # pipelines do not load adapters
     report = run_without_package(RUN, code_of(card), home=tmp_path / "home", hub=hub)
     assert report["class"].endswith(".GPT1ForMultipleChoice") and len(report["logits"]) == 2
 

@@ -1,4 +1,4 @@
-"""What the demo shows of a text: against forward passes by hand, and with texts that nobody would write."""
+"""The demo's view of a text, compared with forward passes by hand, also for unusual texts."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_generated_tokens_have_the_models_own_probabilities(explorer):
     assert "".join(token.text for token in tokens) == tokenizer.decode(ids).removeprefix(" ")
 
 
-def test_generation_is_that_of_the_command(explorer):
+def test_generation_equals_that_of_the_command(explorer):
     from gpt1_hf.inside.generation import generate
 
     settings = {"max_new_tokens": 8, "temperature": 1.2, "top_p": 0.9, "seed": 5}
@@ -86,7 +86,7 @@ def test_reading_gives_every_token_but_the_first_a_probability(explorer):
         assert score == pytest.approx(sum(read) / len(read), rel=1e-4)
 
 
-def test_comparisons_are_of_the_zero_shot_heuristics(explorer):
+def test_comparisons_use_the_zero_shot_heuristics(explorer):
     sentiment = explorer.sentiment("The house was")
     tokenizer = explorer.scorer.tokenizer
     context = tokenizer("The house was very")["input_ids"]
@@ -161,7 +161,7 @@ NOTHING = ["", "  \n ", None, "\x00", "\ufeff"]
 
 
 @pytest.mark.parametrize("text", [*NOTHING, "x" * (MAX_CHARACTERS + 1)])
-def test_texts_that_cannot_be_read_are_named(explorer, text):
+def test_unreadable_texts_are_refused(explorer, text):
     message = "is empty|has no character that|characters long"
     for call in (
         lambda: explorer.generate(text),
@@ -206,7 +206,7 @@ def test_texts_longer_than_the_context_are_cut_or_refused(explorer):
     assert sum(len(word.ids) for word in explorer.tokenize(long)[1]) > 64
 
 
-def test_too_few_or_too_many_answers_and_a_pronoun_that_is_not_there(explorer):
+def test_too_few_or_too_many_answers_and_a_missing_pronoun(explorer):
     for answers in ([], ["one"], ["one"] * (MAX_ANSWERS + 1)):
         with pytest.raises(GPT1Error, match=f"give 2 to {MAX_ANSWERS} choices"):
             explorer.choose("The house.", "", answers)
@@ -229,11 +229,11 @@ def test_a_recurrent_model_is_shown_as_well(tokenizer, tmp_path):
     assert explorer.choose("The house.", "", ["old", "dark garden"]).scores
 
 
-def test_what_cannot_be_seen_is_spelt():
+def test_invisible_characters_are_shown_as_codes():
     assert visible("a\nb\u202ec\x00 é\U0001f600") == "a↵bU+202EcU+0000 é\U0001f600"
 
 
-def test_what_sentiment_is_worth_is_counted_on_the_sample():
+def test_the_accuracy_of_sentiment_is_counted_on_the_sample():
     n_rows, n_right, n_positive = Explorer().sample_sentiment
     labels = load_task("sst2").load("validation", sample=True)["label"][:]
     assert n_rows == len(labels) and 2 * sum(labels) == n_rows

@@ -1,4 +1,4 @@
-"""The demo: its folder runs as a Space, and a click through its tabs in a browser shows what it should, offline.
+"""The demo: its folder runs as a Space, and its tabs work in a browser, offline.
 
 The browser test needs gradio (extra `demo`), selenium, chromium and chromedriver. With `SPACE_SCREENSHOTS=FOLDER` it
 leaves a picture of each tab, light and dark.
@@ -48,7 +48,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_the_space_asks_for_what_the_package_asks_for():
+def test_the_space_requires_what_the_package_requires():
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     lines = (space_dir() / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -85,7 +85,7 @@ assert Explorer().sentiment("A fine day").answers == ["negative", "positive"]
     subprocess.run([sys.executable, "try.py"], cwd=folder, env=environment, check=True)
 
 
-def test_gradio_missing_is_said(monkeypatch, capsys):
+def test_missing_gradio_is_reported(monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else find_spec(name))
     with pytest.raises(GPT1Error, match=re.escape("pip install 'gpt1_hf[demo]'")):
@@ -101,7 +101,7 @@ def app():
 
 
 def values(page) -> dict[str, str]:
-    """What the parts of a page that have a name or a label show when it opens."""
+    """Initial values of a page's named or labelled parts."""
     parts = {getattr(block, "elem_id", None) or getattr(block, "label", None): block for block in page.blocks.values()}
     return {name: str(getattr(block, "value", "")) for name, block in parts.items() if name}
 
@@ -118,7 +118,7 @@ def test_the_page_opens_with_its_examples_answered(app):
     assert "'dark '" in shown["generate-text"] and "</w>" in shown["tokenizer-pieces"]
 
 
-def test_a_model_that_the_examples_are_too_long_for_opens_all_the_same(app, config, tokenizer, tmp_path):
+def test_a_model_opens_even_if_the_examples_are_too_long_for_it(app, config, tokenizer, tmp_path):
     """Errors are shown when the user presses a button, and a name is text, whatever it looks like."""
     config.max_position_embeddings = 24
     folder = tmp_path / "<b>x*y*"
@@ -139,7 +139,7 @@ def test_sentiment_is_compared_with_guessing_within_its_error(app, n_right, is_c
 
 @pytest.fixture
 def served(tmp_path):
-    """Address of the served demo; afterwards, it has reached for nothing outside, and ends by Ctrl-C."""
+    """Address of the served demo. Afterwards, checks that it made no outside connection and ends on Ctrl-C."""
     pytest.importorskip("gradio", reason="needs gradio: the extra `demo`")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -168,7 +168,7 @@ def wait_for(condition, seconds: float = 600):
 
 
 class Page:
-    """What a reader does with the demo."""
+    """A reader's actions on the demo."""
 
     def __init__(self, browser):
         self.browser = browser
@@ -196,7 +196,7 @@ class Page:
         )
 
     def run(self, name: str, output: str, expected: str):
-        """Press a button, and wait until an output has a text, which may be in pieces."""
+        """Press a button, and wait until an output has a text, possibly in pieces."""
         self.browser.find_element("id", f"{name}-run").click()
         wait_for(lambda: expected in "".join(self.text(f"{name}-{output}").split()))
 
@@ -217,13 +217,13 @@ class Page:
 
 
 @pytest.mark.slow
-def test_a_click_through_the_demo(served, browser):
+def test_the_demo_works_in_a_browser(served, browser):
     page = Page(browser)
     markup = '<img src=x onerror="document.title=1"> the <b>old</b> house'
     for theme in ("light", "dark"):
         browser.get(f"{served}/?__theme={theme}")
         wait_for(lambda: page.text("generate-run"))
-        # Filled before anything is pressed.
+        # Filled before any button is pressed.
         wait_for(lambda: "itwasadarkandstormynight" in "".join(page.text("generate-text").split()))
         assert "%" in page.text("generate-table") and "gpt1-tiny" in page.text("about")
         before = page.text("generate-text")

@@ -1,5 +1,6 @@
 """A task's YAML file: what is read from it, what is refused, and what is written."""
 
+import re
 import subprocess
 import sys
 
@@ -7,8 +8,16 @@ import pytest
 import yaml
 
 from gpt1_hf.errors import UsageError
-from gpt1_hf.tasks import all_tasks, describe, load_task, task_from_files
-from gpt1_hf.tasks.definition import FOLDER, KEYS
+from gpt1_hf.tasks import (
+    all_tasks,
+    definition,
+    describe,
+    fill_template,
+    load_task,
+    task_from_files,
+)
+from gpt1_hf.tasks.definition import FOLDER, KEYS, TEMPLATE, make_task
+from gpt1_hf.tasks.spec import FORMAT_COLUMNS, LABEL_METRICS
 
 
 OWN = {"train_file": "train.csv", "input_format": "classification", "columns": {"text": "review"}}
@@ -27,7 +36,7 @@ class TestBuiltIn:
         assert [*all_tasks(zero_shot=True)] == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
     @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-    def test_a_file_says_what_it_is_and_states_version_and_sizes(self, path):
+    def test_a_file_begins_with_a_description_and_states_version_and_sizes(self, path):
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ") and max(map(len, text.splitlines())) <= 119
         assert {"dataset", "columns", "label_column", "metric", "sizes", "notes", "version"} - {
@@ -37,7 +46,7 @@ class TestBuiltIn:
 
     def test_every_module_is_named_by_a_file(self):
         code = {task.code for task in all_tasks(zero_shot=True).values()} - {None}
-        rooms = {"__init__", "task", "definition", "rows", "inference"}
+        rooms = {"__init__", "spec", "task", "definition", "rows", "inference", "guess"}
         assert {path.stem for path in FOLDER.glob("*.py")} == code | rooms
 
     def test_tasks_are_listed_without_reading_rows(self):
@@ -108,21 +117,21 @@ class TestOwn:
             ({"label_ids": {"a": 0}}, "label_ids gives 'a' the id 0, which label_names does not have"),
             ({"label_ids": {"a": 2}, "label_names": ["x", "y"]}, "label_ids gives 'a' the id 2"),
             ({"labels": "many"}, "labels must be one of classes, multiple, scores, tags"),
-            ({"labels": "tags"}, "labels: tags goes with input_format: token_classification"),
+            ({"labels": "tags"}, "labels: tags needs input_format: token_classification"),
             ({"labels": "classes", "input_format": "token_classification", "columns": None}, "columns must be"),
             ({"labels": "scores", "label_names": ["a", "b"]}, "scores have a score_range, not label_names"),
-            ({"labels": "classes", "score_range": [0, 1]}, "score_range goes with labels: scores"),
+            ({"labels": "classes", "score_range": [0, 1]}, "score_range needs labels: scores"),
             ({"score_range": [5, 0]}, r"the lowest and the highest score, such as \[0, 5\]"),
             ({"score_range": 5}, "score_range must be the lowest"),
             ({"score_range": [1, 5], "regression_bins": 6}, r"regression_bins 6 needs the score_range \[0, 5\]"),
             ({"metric": "acuracy"}, "metric must be one of accuracy, f1"),
             (
                 {"labels": "scores", "metric": "accuracy"},
-                "accuracy is not for labels: scores; use pearson",
+                "accuracy does not fit labels: scores; use pearson",
             ),
             (
                 {"labels": "classes", "metric": "f1", "label_names": ["a", "b", "c"]},
-                "f1 is for two classes, and there are 3",
+                "f1 needs two classes, but there are 3",
             ),
             ({"dataset": "someone/reviews"}, "either dataset or train_file, not both"),
             ({"revision": "v1"}, "revision is for a dataset on the Hub"),
@@ -147,7 +156,7 @@ class TestOwn:
         with pytest.raises(UsageError, match=message):
             load_task(write(tmp_path, key))
 
-    def test_a_file_that_is_missing_or_no_yaml_is_named(self, tmp_path):
+    def test_a_missing_or_invalid_file_is_named(self, tmp_path):
         with pytest.raises(UsageError, match="there is no task file .*nowhere.yml"):
             load_task(str(tmp_path / "nowhere.yml"))
         (tmp_path / "bad.yaml").write_text("a: [1")
@@ -160,19 +169,50 @@ class TestOwn:
         with pytest.raises(UsageError, match="the id of the built-in task cola: give the file another name"):
             load_task(str(path))
 
-    def test_the_file_of_a_built_in_task_is_one_to_start_from(self, tmp_path):
+    def test_the_file_of_a_built_in_task_is_a_starting_point(self, tmp_path):
         for task in all_tasks().values():
             if task.code is None:
                 (tmp_path / f"my_{task.id}.yaml").write_text(describe(task))
                 own = load_task(str(tmp_path / f"my_{task.id}.yaml"))
                 assert (own.columns, own.metric, own.sizes) == (task.columns, task.metric, task.sizes)
 
-    def test_what_is_described_is_read_again(self, tmp_path):
+    def test_a_described_task_reads_back_equal(self, tmp_path):
         task = load_task(write(tmp_path, validation_share=0.25, label_names=["no", "yes"], notes="Mine.", version=3))
         (tmp_path / "copy.yaml").write_text(describe(task, tmp_path))
         assert "train_file: train.csv" in describe(task, tmp_path) and str(tmp_path) in describe(task)
         assert vars(load_task(str(tmp_path / "copy.yaml"))) == {**vars(task), "id": "copy"}
         assert {*yaml.safe_load(describe(task))} <= {*KEYS}
+
+
+class TestTemplate:
+    # What only the built-in tasks have.
+    OTHERS = {"code", "paper", "prior", "subsets", "pooled", "sizes", "download", "other_configs", "other_layouts"}
+
+    def test_it_has_an_example_of_every_key(self):
+        examples = dict(re.findall(r"(?m)^#(\w+): (.*)$", TEMPLATE.read_text(encoding="utf-8")))
+        assert {*examples} == {*KEYS} - self.OTHERS
+        for key, example in examples.items():
+            read, what = KEYS[key]
+            assert read(yaml.safe_load(example)) is not None, what
+
+    def test_it_names_every_format_kind_and_metric(self):
+        text = TEMPLATE.read_text(encoding="utf-8")
+        for name in (
+            *FORMAT_COLUMNS,
+            *LABEL_METRICS,
+            *(name for metrics in LABEL_METRICS.values() for name in metrics),
+        ):
+            assert re.search(rf"\b{name}\b", text), name
+            assert re.search(rf"`{name}`", definition.__doc__) or name in FORMAT_COLUMNS, name
+
+    def test_without_a_setting_it_is_an_empty_mapping(self):
+        assert yaml.safe_load(TEMPLATE.read_text(encoding="utf-8")) is None
+
+    def test_a_filled_template_is_the_task(self, tmp_path):
+        task = load_task(write(tmp_path, label_names=["no", "yes"], notes="Mine: ours.", sizes={"train": 5}))
+        content = yaml.safe_load(fill_template(task, tmp_path))
+        assert make_task("reviews", content, "x", tmp_path, built_in=False) == task
+        assert content == yaml.safe_load(describe(task, tmp_path))
 
 
 class TestFromFiles:
@@ -191,7 +231,7 @@ class TestFromFiles:
         several = task_from_files("a.csv", **settings, choices_columns=["x", "y"])
         assert several.columns == {"document": "story", "choices": ("x", "y")}
 
-    def test_other_keys_are_those_of_the_yaml(self):
+    def test_other_keys_equal_those_of_the_yaml(self):
         assert task_from_files("a.csv", labels="scores", metric="spearman").metric == "spearman"
         with pytest.raises(UsageError, match="a.csv: unknown key 'label_name'; did you mean label_names"):
             task_from_files("a.csv", label_name=["a", "b"])

@@ -33,14 +33,14 @@ def write_csv(path, rows, header=("text", "label")):
 
 
 def from_rows(folder, rows, **settings):
-    """A task on rows in JSON lines or, of tuples, in CSV."""
+    """A task on rows in JSON lines or, if they are tuples, in CSV."""
     if isinstance(rows[0], tuple):
         return task_from_files(write_csv(folder / "train.csv", rows), **settings)
     return task_from_files(write_jsonl(folder / "train.jsonl", rows), **settings)
 
 
 def message_of(task, split: str = "train") -> str:
-    """The one sentence with which a task's rows are refused."""
+    """The one-sentence error for a task's rows."""
     with pytest.raises(GPT1Error) as error:
         task.load(split)
     assert "\n" not in str(error.value)
@@ -78,7 +78,7 @@ class TestLabels:
         task = from_rows(tmp_path, rows, score_range=[-2, 2])
         assert task.load("train")["label"][:] + task.load("validation")["label"][:] != []
         narrow = from_rows(tmp_path, rows, score_range=[-1, 2])
-        assert "train.csv: label '-2' is outside the scores -1 to 2 (row 0, column 'label')" in message_of(narrow)
+        assert "train.csv: label '-2' is outside the scores -1 to 2 (line 2, column 'label')" in message_of(narrow)
 
     def test_minus_one_is_a_score_or_a_hidden_label(self, tmp_path):
         scores = from_rows(tmp_path, [(f"Film {n}", n / 2 - 3) for n in range(10)]).resolved()
@@ -102,7 +102,7 @@ class TestLabels:
         task = from_rows(tmp_path, rows, labels="multiple", validation_file=tmp_path / "train.csv")
         assert task.load("train")["label"][:] == [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
         message = message_of(from_rows(tmp_path, [*rows, ("d", "x; y")], labels="multiple"))
-        assert """train.csv: row 3, column 'label': 'x; y' is not a list, such as ["a", "b"]""" == message
+        assert """train.csv: line 5, column 'label': 'x; y' is not a list, such as ["a", "b"]""" == message
 
     def test_tags_are_class_ids_of_the_words(self, tmp_path):
         task = from_rows(tmp_path, TAGGED * 5, input_format="token_classification").resolved()
@@ -142,7 +142,7 @@ class TestLabels:
         named = from_rows(tmp_path, rows, label_names=["-1", "0", "1"])
         assert {*named.load("train")["label"][:]} == {0, 1, 2}
 
-    def test_a_changed_file_is_looked_at_again(self, tmp_path):
+    def test_a_changed_file_is_inspected_again(self, tmp_path):
         assert from_rows(tmp_path, REVIEWS).resolved().label_names == ("bad", "good", "so-so")
         assert from_rows(tmp_path, REVIEWS[:2] * 4).resolved().label_names == ("bad", "good")
 
@@ -177,12 +177,12 @@ class TestChoices:
         [
             (
                 {"choices": ["Dry."]},
-                "row 0 has 2 choices in column 'choices' and row 4 has 1: every row needs equally",
+                "line 1 has 2 choices in column 'choices' and line 5 has 1: every row needs equally",
             ),
-            ({"choices": ["Dry.", ""]}, "choice 1 of row 4 is empty"),
-            ({"choices": ["Dry.", None]}, "the choices of row 4 are .*, which is not a list of texts"),
-            ({"label": 7}, "row 4, column 'label': '7' names none of the 2 choices"),
-            ({"document": ""}, "row 4, column 'document' is empty"),
+            ({"choices": ["Dry.", ""]}, "choice 1 of line 5 is empty"),
+            ({"choices": ["Dry.", None]}, "the choices of line 5 are .*, which is not a list of texts"),
+            ({"label": 7}, "line 5, column 'label': '7' names none of the 2 choices"),
+            ({"document": ""}, "line 5, column 'document' is empty"),
         ],
     )
     def test_a_bad_row_is_named(self, tmp_path, change, message):
@@ -191,7 +191,7 @@ class TestChoices:
         with pytest.raises(GPT1Error, match=f"train.jsonl: {message}"):
             task.load("train")
 
-    def test_labels_that_count_from_either_are_asked_about(self, tmp_path):
+    def test_labels_that_may_count_from_0_or_1_are_refused(self, tmp_path):
         rows = [{**STORY, "label": 1}] * 10
         settings = {"input_format": "multiple_choice", "text_columns": "document"}
         message = message_of(from_rows(tmp_path, rows, **settings))
@@ -235,7 +235,7 @@ class TestSplits:
         assert 2 in task.load("train")["label"][:] and task.resolved().label_names[2] == "single"
         assert {*task.load("validation")["label"][:]} == {0, 1, 3}
 
-    def test_files_of_their_own_are_used(self, tmp_path):
+    def test_separate_split_files_are_used(self, tmp_path):
         more = {name: write_csv(tmp_path / f"{name}.csv", REVIEWS[:n]) for name, n in (("dev", 4), ("test", 6))}
         task = from_rows(tmp_path, REVIEWS, validation_file=more["dev"], test_file=more["test"]).resolved()
         assert task.validation_share is None
@@ -258,7 +258,7 @@ class TestSplits:
             task.load("test", data_dir)
 
     def test_there_is_no_sample(self, tmp_path):
-        with pytest.raises(UsageError, match="the samples in the package are of the built-in tasks"):
+        with pytest.raises(UsageError, match="only built-in tasks have a sample in the package"):
             from_rows(tmp_path, REVIEWS).load("train", sample=True)
 
 
@@ -269,15 +269,18 @@ class TestBadInput:
             ([("a", "x")], "train.csv has one row"),
             ([("a", "x"), ("b", "x")], "all rows have the same label in column 'label', 'x'"),
             ([("a", "x"), ("b", "y")], "train.csv has 2 rows, too few to hold some out"),
-            ([*REVIEWS, ("", "good")], "row 30, column 'text' is empty: remove the row or fill the cell"),
-            ([*REVIEWS, (" ", "good"), ("", "bad")], "row 30, column 'text' is empty (2 rows are)"),
-            ([*REVIEWS, ("a", "")], "row 30 has no 'label'"),
-            ([*REVIEWS, ("a", " ")], "row 30, column 'label' is empty"),
-            ([*REVIEWS, ("a", "Good")], "the labels 'good' (row 1) and 'Good' (row 30) in column 'label' differ only"),
-            ([*REVIEWS, ("a", "good ")], "the labels 'good' (row 1) and 'good ' (row 30)"),
-            ([*REVIEWS, ("a", "5")], "mixes numbers and words: '5' in row 30, 'bad' in row 0"),
-            ([("a", "1"), ("b", "2"), ("c", "01")], "the labels '1' (row 0) and '01' (row 2)"),
-            ([("a", "-1"), ("b", "0"), ("c", "1")], "row 0, column 'label' has the label -1, which may mean"),
+            ([*REVIEWS, ("", "good")], "line 32, column 'text' is empty: remove the row or fill the cell"),
+            ([*REVIEWS, (" ", "good"), ("", "bad")], "line 32, column 'text' is empty (2 rows are)"),
+            ([*REVIEWS, ("a", "")], "line 32 has no 'label'"),
+            ([*REVIEWS, ("a", " ")], "line 32, column 'label' is empty"),
+            (
+                [*REVIEWS, ("a", "Good")],
+                "the labels 'good' (line 3) and 'Good' (line 32) in column 'label' differ only",
+            ),
+            ([*REVIEWS, ("a", "good ")], "the labels 'good' (line 3) and 'good ' (line 32)"),
+            ([*REVIEWS, ("a", "5")], "mixes numbers and words: '5' in line 32, 'bad' in line 2"),
+            ([("a", "1"), ("b", "2"), ("c", "01")], "the labels '1' (line 2) and '01' (line 4)"),
+            ([("a", "-1"), ("b", "0"), ("c", "1")], "line 2, column 'label' has the label -1, which may mean"),
             ([("a", f"label {n}") for n in range(200)], "200 different labels in 200 rows: give another label_column"),
         ],
     )
@@ -289,12 +292,12 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ({"text": "a", "label": None}, "row 30 has no 'label'"),
-            ({"text": None, "label": "good"}, "row 30 has no 'text'"),
-            ({"label": "good"}, "row 30 has no 'text'"),
-            ({"text": "a", "label": 5}, "row 30, column 'label': 5 is a number, but the rows before hold text"),
-            ({"text": 5, "label": "good"}, "row 30, column 'text': 5 is a number, but the rows before hold text"),
-            ({"text": "a", "label": ["good"]}, "row 30, column 'label': ['good'] is a list, but"),
+            ({"text": "a", "label": None}, "line 31 has no 'label'"),
+            ({"text": None, "label": "good"}, "line 31 has no 'text'"),
+            ({"label": "good"}, "line 31 has no 'text'"),
+            ({"text": "a", "label": 5}, "line 31, column 'label': 5 is a number, but the rows before hold text"),
+            ({"text": 5, "label": "good"}, "line 31, column 'text': 5 is a number, but the rows before hold text"),
+            ({"text": "a", "label": ["good"]}, "line 31, column 'label': ['good'] is a list, but"),
         ],
     )
     def test_of_json_lines(self, tmp_path, row, message):
@@ -304,7 +307,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ("high", "row 10, column 'label': 'high' is not a score"),
+            ("high", "line 12, column 'label': 'high' is not a score"),
             ("nan", "'nan' is not a score"),
             ("", "no 'label'"),
         ],
@@ -320,13 +323,13 @@ class TestBadInput:
         [
             (
                 {"words": ["She"], "label": ["O", "O"]},
-                "row 2 has 1 words in column 'words' and 2 tags in column 'label'",
+                "line 3 has 1 words in column 'words' and 2 tags in column 'label'",
             ),
-            ({"words": [], "label": []}, "row 2, column 'words': [] is not a list of words"),
-            ({"words": ["She"], "label": [None]}, "row 2, column 'label' holds an empty label"),
+            ({"words": [], "label": []}, "line 3, column 'words': [] is not a list of words"),
+            ({"words": ["She"], "label": [None]}, "line 3, column 'label' holds an empty label"),
             (
                 {"words": "She", "label": ["O"]},
-                "row 2, column 'words': 'She' is text, but the rows before hold a list",
+                "line 3, column 'words': 'She' is text, but the rows before hold a list",
             ),
         ],
     )
@@ -338,7 +341,7 @@ class TestBadInput:
         validation = write_csv(tmp_path / "dev.csv", [*REVIEWS[:5], ("a", "great")])
         task = from_rows(tmp_path, REVIEWS, validation_file=validation)
         assert len(task.load("train")) == 30
-        message = "dev.csv: label 'great' is outside the set bad, good, so-so (row 5, column 'label')"
+        message = "dev.csv: label 'great' is outside the set bad, good, so-so (line 7, column 'label')"
         assert message_of(task, "validation") == message
 
     @pytest.mark.parametrize("column", ["text", "label"])
@@ -357,21 +360,21 @@ class TestBadInput:
 
     def test_a_label_that_label_names_lacks(self, tmp_path):
         task = from_rows(tmp_path, REVIEWS, label_names=["bad", "good"])
-        expected = "train.csv: row 2, column 'label' has the label 'so-so', which is none of the label_names bad, good"
-        assert message_of(task) == expected
+        expected = "train.csv: line 4, column 'label' has the label 'so-so', which is none of the label_names bad, "
+        assert message_of(task) == expected + "good"
 
     def test_f1_of_three_classes(self, tmp_path):
-        assert "f1 is for two classes, and train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
-        assert "accuracy is not for labels: scores" in message_of(
+        assert "f1 needs two classes, but train.csv has 3" in message_of(from_rows(tmp_path, REVIEWS, metric="f1"))
+        assert "accuracy does not fit labels: scores" in message_of(
             from_rows(tmp_path, [("a", 0.5), ("b", 1.5)], metric="accuracy")
         )
 
 
 class TestAsTheBuiltInTask:
-    """A benchmark's data as a user's own files gives the rows of the built-in task."""
+    """A benchmark's data in a user's own files gives the rows of the built-in task."""
 
     def same(self, task_id: str, data_dir: str, folder, **settings):
-        """The built-in task's validation rows, and those of an own task on the same rows in another kind of file."""
+        """The built-in task's validation rows, and those of a user's task on the same rows in another kind of file."""
         built_in = load_task(task_id)
         rows = {split: built_in.load(split, data_dir).select(range(150)) for split in ("train", "validation")}
         kind = settings.pop("kind")

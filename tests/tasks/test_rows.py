@@ -278,13 +278,13 @@ class TestScores:
 
 
 class TestRACE:
-    def test_schools_are_told_apart_by_id(self, tmp_path):
+    def test_schools_are_distinguished_by_id(self, tmp_path):
         rows = load_rows(tmp_path, "race", [QUESTION, {**QUESTION, "example_id": "middle2.txt", "answer": "D"}])
         assert rows["subset"][:] == ["high", "middle"]
         assert rows["label"][:] == [1, 3]
         assert rows[0]["choices"] == QUESTION["options"]
 
-    def test_schools_are_joined_where_there_is_no_file_of_all(self, tmp_path):
+    def test_schools_are_joined_without_a_file_of_all(self, tmp_path):
         for school, n in (("middle", 1), ("high", 2)):
             write_jsonl(tmp_path / "ehovy" / "race" / school / "train.jsonl", [QUESTION] * n)
         assert load_task("race").load("train", str(tmp_path))["subset"][:] == ["middle", "high", "high"]
@@ -342,7 +342,7 @@ class TestStoryCloze:
         with pytest.raises(GPT1Error, match="2 stories, too few"):
             self.load(tmp_path)
 
-    def test_test_stories_are_a_file_of_their_own(self, tmp_path):
+    def test_test_stories_are_a_separate_file(self, tmp_path):
         write_stories(tmp_path / self.FILE, 20)
         with pytest.raises(
             MissingSplitError, match="no file of the test stories, such as cloze_test_test__spring2016"

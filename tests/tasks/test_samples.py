@@ -226,7 +226,7 @@ class TestStructure:
         assert all(len({plain(row[name]) for name in STORY}) == 6 for row in rows)
 
     @pytest.mark.parametrize("split", SPLITS["dpr"])
-    def test_a_pronoun_stands_once_and_its_candidates_before_it(self, split):
+    def test_a_pronoun_occurs_once_after_its_candidates(self, split):
         for row in read("dpr", split):
             words = plain(row["sentence"]).split()
             assert words.count(row["pronoun"]) == 1

@@ -6,7 +6,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.metrics import METRICS
 from gpt1_hf.processing_gpt1 import INPUT_FORMATS
 from gpt1_hf.tasks import Task, all_tasks, load_task
-from gpt1_hf.tasks.task import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS
+from gpt1_hf.tasks.spec import FORMAT_COLUMNS, LABEL_METRICS, OPTIONAL_COLUMNS
 
 
 # The paper's Tables 2 to 4: format, metric, and by the part of the split its number and the best before it.

@@ -43,7 +43,7 @@ def oracle():
     return OriginalTokenizer()
 
 
-def test_the_tables_are_those_of_the_installed_spacy(tmp_path, monkeypatch, capsys):
+def test_the_tables_match_the_installed_spacy(tmp_path, monkeypatch, capsys):
     assert generate.TABLES_FILE.samefile(tables.__file__)
     monkeypatch.setattr(generate, "TABLES_FILE", tmp_path / "tables.py")
     generate.main()

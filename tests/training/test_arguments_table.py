@@ -1,7 +1,7 @@
 """
-Every setting of `TrainingArguments`, judged: it works in the commands, is refused before training, or is irrelevant.
+Every setting of `TrainingArguments` works in the commands, is refused before training, or is irrelevant.
 
-A setting that a new version of transformers brings fails a test here until it is judged.
+A new setting of transformers fails a test here until it is classified.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from gpt1_hf.training.pretrain import pretrain
 from gpt1_hf.training.run_folder import TRAINED
 
 
-# What works, in runs of several settings at once: none of them may cost the trained model, or change its scores.
+# Settings that work, in runs with several at once: none of them may lose the trained model, or change its scores.
 WORKS = {
     "data": {
         "accelerator_config": {"split_batches": True, "even_batches": False},
@@ -98,7 +98,7 @@ WORKS = {
     "bf16": {"bf16": True},
     "fp16": {"fp16": True},
 }
-# What another file tests, or what takes several processes or a Hub.
+# Settings that another file tests, or that need several processes or a Hub.
 TESTED_ELSEWHERE = {
     "ddp_bucket_cap_mb": "test_processes.py",
     "ddp_broadcast_buffers": "test_processes.py",
@@ -128,7 +128,7 @@ TESTED_ELSEWHERE = {
     "trackio_static_space_id": "test_trackers.py",
     "use_cpu": "every test",
 }
-# What says nothing here, whatever its value.
+# Settings without an effect here.
 IRRELEVANT = {
     "do_eval": "the Trainer does not read it",
     "do_predict": "the Trainer does not read it",
@@ -142,7 +142,7 @@ IRRELEVANT = {
     "optim_target_modules": "of optimizers that are not installed",
     "save_on_each_node": "of several machines",
 }
-# Values that are refused before training; what is not in REFUSED, the library or a range refuses.
+# Values that are refused before training: by REFUSED, by the library or by a range.
 REFUSALS = {
     "auto_find_batch_size": True,
     "batch_eval_metrics": True,
@@ -161,13 +161,13 @@ REFUSALS = {
 }
 
 
-def test_every_setting_is_judged():
+def test_every_setting_is_classified():
     works = {name for settings in WORKS.values() for name in settings}
     judged = [works, set(TESTED_ELSEWHERE), set(IRRELEVANT), set(REFUSALS) - works]
     names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     assert names - set().union(*judged) == set(), "new settings: do they work, are they refused, or irrelevant?"
     assert set().union(*judged) - names == set(), "settings that are gone"
-    assert sum(map(len, judged)) == len(names), "settings that are judged twice"
+    assert sum(map(len, judged)) == len(names), "settings that are classified twice"
     assert set(REFUSED) == set(REFUSALS)
 
 
@@ -249,8 +249,8 @@ def test_scores_of_pre_training_are_those_of_the_saved_model(group, base_model, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--optim", "lomo"], "optim lomo with optim_args None cannot be made: "),
-        (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be made: "),
+        (["--optim", "lomo"], "optim lomo with optim_args None cannot be created: "),
+        (["--optim", "rmsprop", "--optim_args", "eps"], "optim rmsprop with optim_args eps cannot be created: "),
         (["--lr_scheduler_type", "warmup_stable_decay"], "lr_scheduler_type warmup_stable_decay with "),
         (["--lr_scheduler_kwargs", '{"foo": 1}'], "lr_scheduler_type linear with lr_scheduler_kwargs {'foo': 1} "),
         (

@@ -1,4 +1,4 @@
-"""The CPU's training attention has the outputs and gradients of sdpa, with any mask; its dropout is a dropout."""
+"""The CPU's training attention has the outputs and gradients of sdpa, with any mask, and its dropout is correct."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_equals_sdpa(seq_len, padding, training):
         states.pow(3).sum().backward()
         results[attention] = [states, *(p.grad for p in model.transformer.parameters())]
     for expected, actual in zip(results["sdpa"], results[CPU_BLOCKS], strict=True):
-        # In fp64, since fp32's rounding, over 300 positions and two blocks, differs between CPUs.
+        # In fp64, because the rounding of fp32 over 300 positions and two blocks differs between CPUs.
         torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-10)
 
 

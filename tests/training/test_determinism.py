@@ -1,4 +1,5 @@
-"""One seed is one result: fine-tuning by the command line, in fp32 on a CPU. (Pre-training: see `test_resume.py`.)"""
+"""The same seed gives the same result: fine-tuning by the command line, in fp32 on a CPU. (Pre-training: see
+`test_resume.py`.)"""
 
 import json
 import os
@@ -41,7 +42,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("task", ["sst2", "mrpc", "story_cloze"])
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(argv, tmp_path, task):
     for name in ("one", "other"):
-        torch.rand(7)  # what went on before does not matter
+        torch.rand(7)  # earlier random numbers do not matter
         assert main(argv(task, tmp_path / name)) == 0
     assert_same(tmp_path / "one", tmp_path / "other")
     assert main(argv(task, tmp_path / "seed", seed=43)) == 0
@@ -61,15 +62,17 @@ def test_another_process_gives_the_same_weights(argv, tmp_path):
 
 @pytest.mark.parametrize("task", ["sst2", "mrpc", "story_cloze"])
 def test_accumulation_gives_the_same_weights_to_rounding(argv, tmp_path, task):
-    """Without dropout, whose masks are drawn batch by batch; and by plain descent, as Adam makes steps of full size of
-    a gradient that is nothing but rounding."""
+    """
+    Dropout is off, because its masks are drawn batch by batch. The optimizer is plain gradient descent, because Adam
+    makes full-size steps even from a gradient that is only rounding.
+    """
     rate, n_updates = 0.1, 4
     off = {"dropout": 0.0, "classifier_dropout": 0.0, "optim": "sgd", "learning_rate": rate}
     assert main(argv(task, tmp_path / "1", **off)) == 0
     steps = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     assert main(argv(task, tmp_path / "4", **off, **steps)) == 0
     one, four = weights(tmp_path / "1"), weights(tmp_path / "4")
-    # A gradient is a sum over the tokens of 8 rows, each addition of which rounds, and clipped to a norm of 1.
+    # A gradient is a sum over the tokens of 8 rows, in which each addition rounds, and is clipped to a norm of 1.
     tolerance = rate * n_updates * torch.finfo(torch.float32).eps * 8 * 64
     for name in one:
         assert (one[name] - four[name]).abs().max() < tolerance, name

@@ -24,7 +24,7 @@ from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import exact_resume, run_folder
-from gpt1_hf.training.exact_resume import last_whole_checkpoint
+from gpt1_hf.training.exact_resume import last_complete_checkpoint
 from gpt1_hf.training.run_folder import PLAN_RECORD, lock
 
 
@@ -78,7 +78,7 @@ def uninterrupted(argv, tmp_path_factory):
 
 
 def after(seconds: float):
-    """Trap: end the process, as SIGKILL would, after this many seconds of CPU time."""
+    """Trap that ends the process after this many seconds of CPU time, as SIGKILL would."""
 
     def trap():
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -88,7 +88,7 @@ def after(seconds: float):
 
 
 def within(owner, name: str):
-    """Trap: send SIGKILL when a function returns, before its caller continues."""
+    """Trap that sends SIGKILL when a function returns, before its caller continues."""
 
     def trap():
         function = getattr(owner, name)
@@ -107,7 +107,7 @@ def last_line(capfd) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_at_twenty_random_points_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     assert run_in_child(argv(tmp_path / "timed")) == 0
     whole = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - begin
@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_at_twenty_random_points_is_the_uninterrupted_one(a
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_while_saving_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     saving, finetuning = gpt1_hf.training.exact_resume, gpt1_hf.training.finetune
     steps = [
         # trap, and the checkpoints after it
@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_inside_its_saves_is_the_uninterrupted_one(argv, un
         (before(GPT1Trainer, "training_step", 5, KILL), [2, 4]),
         (before(saving, "write_manifest", 6, KILL), [2, 4, 6]),
         (before(saving, "rotate", 8, KILL), [4, 6, 8]),
-        (within(finetuning, "save_whole"), [10, 12]),
+        (within(finetuning, "save_full_model"), [10, 12]),
         (within(finetuning, "write_predictions"), [10, 12]),
     ]
     for number, (trap, left) in enumerate(steps):
@@ -229,7 +229,7 @@ def test_a_run_that_filled_a_small_disk_resumes_with_more_room(argv, uninterrupt
             r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is unchanged; make room .*",
             last_line(capfd),
         )
-        assert last_whole_checkpoint(disk).name == "checkpoint-2"
+        assert last_complete_checkpoint(disk).name == "checkpoint-2"
         subprocess.run(["mount", "-o", f"remount,size={size * 6}k", str(disk)], check=True)
         assert run_in_child(argv(disk)) == 0
         assert_same_run(disk, uninterrupted)
@@ -253,7 +253,7 @@ def test_all_tasks_resume_where_they_were_killed(argv, tmp_path, monkeypatch, ca
 
     assert run_in_child(command, trap) == -KILL
     assert {row["task"] for row in json.loads((tmp_path / "results.json").read_text())} == {"cola"}
-    assert last_whole_checkpoint(tmp_path / "rte").name == "checkpoint-4"
+    assert last_complete_checkpoint(tmp_path / "rte").name == "checkpoint-4"
     written = (tmp_path / "cola" / "model.safetensors").stat().st_mtime_ns
     capfd.readouterr()
     assert run_in_child(command) == 0
@@ -304,7 +304,7 @@ def test_a_plan_resumes_where_it_was_killed(write_plan, tmp_path, monkeypatch):
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns == written
     assert carried_out() == 0
     assert [run.state for run in runs] == ["finished", "finished"]
-    # Another model is trained in the same place, once the plan says so.
+    # The plan is changed: another model is trained in the same folder.
     changed = Plan.read(write_plan(**few), overrides={"pretrain": {"learning_rate": 1e-2}}).runs()
     assert carry_out(changed) == {}
     assert (runs[0].folder / "model.safetensors").stat().st_mtime_ns != written

@@ -8,6 +8,7 @@ import statistics
 import pytest
 import torch
 from helpers.data import write_jsonl, write_stories
+from helpers.runs import finetune_arguments
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,24 +21,14 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import finetune as finetuning
-from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
 
 
 def arguments(base_model, tmp_path, **changes):
-    defaults = {
-        "model": base_model,
-        "sample": True,
-        "output_dir": str(tmp_path / "run"),
-        "max_train_examples": 48,
-        "num_train_epochs": 1,
-        "disable_tqdm": True,
-        "use_cpu": True,
-    }
-    return FinetuneArguments(**{**defaults, **changes})
+    return finetune_arguments(base_model, tmp_path, **{"max_train_examples": 48, **changes})
 
 
-# Split and metric of each row of results, of the tasks that have more than one.
+# Split and metric of each row of results, for tasks with several rows.
 SEVERAL_RESULTS = {
     "mnli": [("validation_matched", "accuracy", 82.1), ("validation_mismatched", "accuracy", 81.4)],
     "race": [
@@ -55,7 +46,7 @@ def read_predictions(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-# Both orders of training rows for the task with rows of one sequence, one of them for the others.
+# Both orders of training rows for the task with one sequence per row, and one order for the other tasks.
 @pytest.mark.parametrize(
     ("task_id", "sampling"), [("cola", "group_by_length"), *((task_id, "random") for task_id in sorted(all_tasks()))]
 )
@@ -175,7 +166,7 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
 
 
 def test_seeds_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):
-    """Seed 43 diverges: it is named, and the others run. Later only seed 43 runs, unless settings differ."""
+    """Seed 43 diverges: it is reported, and the others run. Later only seed 43 runs, unless settings differ."""
     train, trained = finetuning.finetune_once, []
 
     def fails(run, task, rows):
@@ -220,7 +211,7 @@ def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
     texts = dict(zip(rows["idx"], rows["label"], strict=True))
     predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert all(texts[row["id"]] == row["label"] for row in predictions)
-    with pytest.raises(GPT1Error, match="from 0 to below 1, not 1.5"):
+    with pytest.raises(GPT1Error, match="at least 0 and below 1, not 1.5"):
         finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
 
 

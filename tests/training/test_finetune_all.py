@@ -61,7 +61,7 @@ def test_all_tasks_resume_where_they_stopped(base_model, tmp_path, monkeypatch, 
     rows = json.loads((out / "results.json").read_text())
     assert {row["task"] for row in rows} == {"cola", "mrpc"}
 
-    # Nothing to do, even if the data is gone.
+    # Nothing is left to do, so missing data do not matter.
     shutil.rmtree(data)
     assert main(argv) == 0
     assert trained == ["mrpc"]
@@ -71,7 +71,7 @@ def test_bad_settings_end_at_once(base_model, tmp_path, capsys):
     assert main(command("no/such/model", tmp_path)) == 1
     assert "no/such/model" in capsys.readouterr().err
     assert main(command(base_model, tmp_path, "--data_dir", str(tmp_path))) == 1
-    assert "no task could be run; the first, cola: cannot load" in capsys.readouterr().err
+    assert "no task could be run; the error of the first, cola: cannot load" in capsys.readouterr().err
     assert not (tmp_path / "all" / "results.json").exists()
 
 
@@ -97,5 +97,5 @@ def test_all_twelve_on_the_samples(base_model, tmp_path):
 
 def test_pushing_all_tasks_to_one_repository_is_refused(base_model, tmp_path, capsys):
     assert main(command(base_model, tmp_path, "--sample", "True", "--push_to_hub", "True")) != 0
-    assert "push_to_hub is for one task" in capsys.readouterr().err
+    assert "push_to_hub works with one task only" in capsys.readouterr().err
     assert not list((tmp_path / "all").glob("*"))

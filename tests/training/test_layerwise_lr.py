@@ -19,7 +19,7 @@ from gpt1_hf import (
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 64}
 
-# 0.5 from each of three blocks to the one below, and to the embeddings below the lowest.
+# A factor of 0.5 from each of three blocks to the next lower one, and from the lowest to the embeddings.
 BY_HAND = {
     "classifier.weight": 1.0,
     "classifier.bias": 1.0,
@@ -91,7 +91,7 @@ def test_a_factor_out_of_range_is_named(factor, tmp_path):
 
 
 def test_schedule_and_checkpoints_keep_the_rates(tokenizer, texts, tmp_path):
-    """Four updates at once, and two and two with a checkpoint between, end at the same weights and rates."""
+    """Four updates in one run, and two runs of two with a checkpoint in between, end at the same weights and rates."""
     processor = GPT1Processor(tokenizer)
     rows = processor([{"text": text} for text in texts[:16]], max_length=32)
     rows = Dataset.from_dict({"input_ids": rows["input_ids"], "label": [0, 1] * 8})

@@ -170,7 +170,7 @@ def test_a_disk_without_room_for_the_weights_is_reported_before_training(finetun
 
 
 def twice(update: int):
-    """Trap: Ctrl-C comes twice in one update."""
+    """Trap: Ctrl-C arrives twice in one update."""
 
     def trap():
         step = GPT1Trainer.training_step
@@ -192,7 +192,7 @@ def test_a_second_ctrl_c_ends_at_once(finetuning, tmp_path, capfd):
     assert run_in_child(finetuning(tmp_path), twice(1)) == 130
     assert time.monotonic() - begin < 9
     err = capfd.readouterr().err
-    assert "Ctrl-C: training ends after this update, with a checkpoint; again: at once" in err
+    assert "training ends after this update, with a checkpoint; press Ctrl-C again to end now" in err
     assert err.strip().splitlines()[-1] == "gpt1: interrupted" and not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_during_scoring(command, request, tmp_path, monkeypatch, capsys):
 
 
 def test_plans_resume(write_plan, capfd, monkeypatch):
-    """The advice names the command that was called: `gpt1 analyze` has no --resume_from_checkpoint."""
+    """The advice fits the command: `gpt1 analyze` has no --resume_from_checkpoint."""
     run = next(run for run in Plan.read(write_plan()).runs() if run.kind == "finetune")
     step = GPT1Trainer.training_step
 

@@ -56,7 +56,7 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert {"task", "split", "metric", "value", "n_examples", "paper", "model", "seed"} <= set(written[0])
     assert written[0]["details"]["updates"] == 6
     assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
-    # A model that has learnt nothing yet is about as good as a guess among all tokens.
+    # An untrained model is about as good as a guess among all tokens.
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
     with safe_open(run / "model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}
@@ -70,14 +70,14 @@ def test_the_lstm_is_trained_generates_and_is_scored_like_a_transformer(corpus, 
     model = AutoModelForCausalLM.from_pretrained(run)
     assert type(model) is GPT1LSTMForCausalLM
     assert (model.config.lstm_size, model.config.hidden_size, model.config.num_hidden_layers) == (48, 32, 1)
-    assert "48 units (layers: 1), embeddings of 32" in (tmp_path / "run" / "README.md").read_text()
+    assert "48 units (layers: 1), embeddings of width 32" in (tmp_path / "run" / "README.md").read_text()
 
     assert main(["evaluate", "--model", run, "--text_file", corpus, "--output_dir", str(tmp_path / "scores")]) == 0
     score = json.loads((tmp_path / "scores" / "results.json").read_text())[0]
     assert score["value"] == pytest.approx(results[0].value, rel=0.1)
     assert score["details"]["window"] == 32
     capsys.readouterr()
-    # Longer than the spans of training: a recurrent model has no context that would end.
+    # Longer than the training spans: a recurrent model has no context limit.
     assert main(["generate", "the old lady", "--model", run, "--max_new_tokens", "40", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("the old lady")
 
@@ -167,7 +167,7 @@ def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
     assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
-def test_the_card_says_what_ran(corpus, base_model, tmp_path):
+def test_the_card_describes_the_run(corpus, base_model, tmp_path):
     results = pretrain(arguments(corpus, base_model, tmp_path))
     card = (tmp_path / "run" / "README.md").read_text()
     assert card.startswith("---\n")

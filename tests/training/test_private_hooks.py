@@ -1,4 +1,4 @@
-"""Private methods and attributes of transformers' Trainer that ours use: a test names those that a release drops."""
+"""Private methods and attributes of transformers' Trainer that ours use. A test names those that a release removes."""
 
 import ast
 import inspect
@@ -16,13 +16,13 @@ from gpt1_hf.training.trainer import GPT1Trainer
 SOURCE = inspect.getsource(Trainer)
 
 
-def is_of_trainer(name: str) -> bool:
+def trainer_has(name: str) -> bool:
     """Whether transformers' Trainer has a method or sets an attribute of that name."""
     return hasattr(Trainer, name) or re.search(rf"\bself\.{name}\b[^=\n]*=[^=]", SOURCE) is not None
 
 
 def used_names() -> set[str]:
-    """Private names that ours define in a class, or look up in `self`, `super()` or a trainer."""
+    """Private names that our trainers define, or look up in `self`, `super()` or a trainer."""
     names = set()
     for module in (trainer, exact_resume, publishing):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
@@ -38,16 +38,16 @@ def used_names() -> set[str]:
 
 @pytest.mark.parametrize("name", PRIVATE_HOOKS)
 def test_trainer_still_has(name):
-    assert is_of_trainer(name), f"transformers' Trainer has no {name} any more: what GPT1Trainer does by it is lost"
+    assert trainer_has(name), f"transformers' Trainer has no {name} any more, which GPT1Trainer uses"
 
 
 def test_the_list_is_complete():
-    assert set(PRIVATE_HOOKS) == {name for name in used_names() if is_of_trainer(name)}
+    assert set(PRIVATE_HOOKS) == {name for name in used_names() if trainer_has(name)}
     assert list(PRIVATE_HOOKS) == sorted(PRIVATE_HOOKS)
 
 
 @pytest.mark.parametrize("name", [name for name in PRIVATE_HOOKS if inspect.isfunction(getattr(Trainer, name, None))])
-def test_ours_takes_what_trainer_passes(name):
+def test_overrides_accept_the_trainers_arguments(name):
     theirs = inspect.signature(getattr(Trainer, name))
     for owner in (GPT1Trainer, ResumableTrainer, PublishingTrainer):
         ours = inspect.signature(getattr(owner, name))

@@ -78,7 +78,7 @@ def script(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_batches_parts_and_processes_are_the_same_training(script, head, tmp_path):
+def test_different_batch_splits_are_the_same_training(script, head, tmp_path):
     runs = {}
     for name, processes, batch_size, accumulation in (("one", 1, 8, 1), ("parts", 1, 2, 4), ("processes", 4, 2, 1)):
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []

@@ -1,4 +1,5 @@
-"""Runs that are killed, interrupted, damaged or out of disk resume to the losses and weights of one that was not."""
+"""Runs that are killed, interrupted, damaged or out of disk resume to the losses and weights of an uninterrupted
+run."""
 
 import errno
 import os
@@ -17,7 +18,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.training.exact_resume import MANIFEST, damage, last_whole_checkpoint, rotate, write_manifest
+from gpt1_hf.training.exact_resume import MANIFEST, find_damage, last_complete_checkpoint, rotate, write_manifest
 from gpt1_hf.training.run_folder import PRETRAINING_SETTINGS
 
 
@@ -86,7 +87,7 @@ def scoring():
     gpt1_hf.training.pretrain.score_documents = trapped
 
 
-def test_a_run_that_is_killed_again_and_again_is_the_uninterrupted_one(argv, uninterrupted, tmp_path):
+def test_a_run_killed_repeatedly_equals_the_uninterrupted_one(argv, uninterrupted, tmp_path):
     saving = gpt1_hf.training.exact_resume
     kill = signal.SIGKILL
     steps = [
@@ -127,7 +128,7 @@ def test_log_lines_around_an_interruption_are_the_same(argv, tmp_path):
 def test_sigterm_saves_after_the_update_and_the_same_command_resumes(argv, uninterrupted, tmp_path, capfd, update):
     trap = before(GPT1Trainer, "training_step", update - 1, signal.SIGTERM)
     assert run_in_child(argv(tmp_path, save_steps=100), trap) == 128 + signal.SIGTERM
-    assert damage(tmp_path / f"checkpoint-{update}") is None
+    assert find_damage(tmp_path / f"checkpoint-{update}") is None
     last_line = capfd.readouterr().err.strip().splitlines()[-1]
     assert last_line.startswith(f"gpt1: SIGTERM ended training after update {update}; the same command resumes from ")
     assert not (tmp_path / PRETRAINING_SETTINGS).exists()
@@ -200,11 +201,11 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(uninterrupted, tmp_path, kind, caplog):
     for update in (8, 9):
         shutil.copytree(uninterrupted / f"checkpoint-{update}", tmp_path / f"checkpoint-{update}")
-    assert last_whole_checkpoint(tmp_path).name == "checkpoint-9"
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-9"
     assert not caplog.records
     spoil, message = DAMAGES[kind]
     spoil(tmp_path / "checkpoint-9")
-    assert last_whole_checkpoint(tmp_path).name == "checkpoint-8"
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-8"
     assert len(caplog.records) == 1 and f"checkpoint-9 is skipped: {message}" in caplog.text
 
 
@@ -234,7 +235,7 @@ def test_rotation_keeps_the_checkpoint_just_saved_and_counts_whole_ones(tmp_path
     for updates, limit, best, expected in [
         ([2, 4, 6], 2, None, [4, 6]),
         ([2, 4, 6], None, None, [2, 4, 6]),
-        ([2, -4, 6], 2, None, [2, 6]),  # 4 is not whole
+        ([2, -4, 6], 2, None, [2, 6]),  # 4 is incomplete
         ([4, 6, 7], 1, None, [6]),  # 7 was skipped
         ([2, 4, 6], 2, 2, [2, 6]),
         ([2, 4, 6], 1, 2, [2, 6]),
@@ -256,7 +257,7 @@ def test_a_full_disk_ends_the_run_with_one_sentence(argv, uninterrupted, tmp_pat
     assert main(argv(tmp_path)) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(r"cannot write \S*checkpoint-4 \(No space left .*checkpoint-2 is unchanged; make room", message)
-    assert damage(tmp_path / "checkpoint-2") is None
+    assert find_damage(tmp_path / "checkpoint-2") is None
     assert not (tmp_path / "checkpoint-4").exists()
     monkeypatch.undo()
     assert main(argv(tmp_path)) == 0
@@ -276,7 +277,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert run_in_child(argv(small_disk)) == 1
     message = capfd.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(r"gpt1: error: cannot write \S*checkpoint-4 \(.*\): \S*checkpoint-2 is unchanged.*", message)
-    assert last_whole_checkpoint(small_disk).name == "checkpoint-2"
+    assert last_complete_checkpoint(small_disk).name == "checkpoint-2"
 
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert run_in_child(argv(small_disk)) == 1
@@ -290,7 +291,7 @@ def test_a_small_disk_gets_full_and_read_only(argv, uninterrupted, small_disk, c
     assert_same_run(small_disk, uninterrupted)
 
 
-def test_an_output_folder_that_cannot_be_made_is_reported_at_once(argv, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_created_is_reported_at_once(argv, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(argv(tmp_path / "file" / "run")) == 1
     message = capsys.readouterr().err.strip()

@@ -1,4 +1,4 @@
-"""Pre-training in two processes has the loss curve of one; it may be killed, interrupted and sharded."""
+"""Pre-training in two processes has the loss curve of one, even if it is killed, interrupted or sharded."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf.resources import recipes_dir
-from gpt1_hf.training.exact_resume import damage, last_whole_checkpoint
+from gpt1_hf.training.exact_resume import find_damage, last_complete_checkpoint
 
 
 pytestmark = pytest.mark.slow
 
 TWO = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
-# Runs the command; SIGNAL=UPDATE:PROCESS:NUMBER sends a signal to a process before it trains after so many updates.
+# Runs the command. SIGNAL=UPDATE:PROCESS:NUMBER sends signal NUMBER to a process after that update.
 SCRIPT = """
 import os, sys
 from gpt1_hf import GPT1Trainer
@@ -43,7 +43,7 @@ sys.exit(main(["pretrain", *sys.argv[1:]]))
 
 @pytest.fixture
 def run(texts, base_model, tmp_path):
-    """Runs a tiny pre-training, in one process or as a launcher starts it, and gives its exit status."""
+    """Runs a tiny pre-training, directly or with a launcher, and returns its exit status."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "pretrain.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)
@@ -58,7 +58,7 @@ def run(texts, base_model, tmp_path):
         "warmup_steps": 3,
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 40,
-        # Three updates an epoch, all of them full: several processes fill up the last one, one process does not.
+        # Three full updates per epoch: several processes would fill up an incomplete one, but one process does not.
         "dataloader_drop_last": "true",
         "per_device_eval_batch_size": 2,
         "eval_strategy": "steps",
@@ -97,7 +97,7 @@ def assert_same_run(folder: Path, expected: Path, exactly: bool):
         assert entry == (wanted if exactly else pytest.approx(wanted, rel=1e-3))
     for name, weight in load_file(expected / "model.safetensors").items():
         found = load_file(folder / "model.safetensors")[name]
-        # A key's bias has no gradient but rounding, of which Adam makes steps of full size.
+        # A key's bias has only rounding as its gradient, from which Adam makes full-size steps.
         if exactly or not name.endswith("k_proj.bias"):
             assert torch.equal(found, weight) if exactly else (found - weight).abs().mean() < 1e-3, name
 
@@ -113,15 +113,15 @@ def test_two_processes_match_one_and_resume_exactly(run, tmp_path):
     assert perplexity(tmp_path / "two") == pytest.approx(perplexity(tmp_path / "one"), rel=1e-3)
 
     assert run("whole", TWO, per_device_train_batch_size=20) == 0
-    # In the second epoch: the order of its rows has to be found again.
+    # In the second epoch: its order of rows must be restored.
     assert run("killed", TWO, "7:1:9", per_device_train_batch_size=20) != 0
-    assert last_whole_checkpoint(tmp_path / "killed").name == "checkpoint-6"
+    assert last_complete_checkpoint(tmp_path / "killed").name == "checkpoint-6"
     assert run("killed", TWO, per_device_train_batch_size=20) == 0
     assert_same_run(tmp_path / "killed", tmp_path / "whole", exactly=True)
 
     assert run("ended", TWO, "4:1:15", per_device_train_batch_size=20, save_steps=100) != 0
     assert b"SIGTERM ended training after update 5; the same command resumes" in run.stderr
-    assert damage(tmp_path / "ended" / "checkpoint-5") is None
+    assert find_damage(tmp_path / "ended" / "checkpoint-5") is None
     assert run("ended", TWO, per_device_train_batch_size=20, save_steps=100) == 0
     assert_same_run(tmp_path / "ended", tmp_path / "whole", exactly=True)
 

@@ -30,12 +30,12 @@ def finetuning_run(tmp_path, **changes) -> RunFolder:
         ({"logging_steps": 7, "run_name": "again", "save_total_limit": 1, "dataloader_num_workers": 1}, ""),
     ],
 )
-def test_what_results_depend_on(changes, differences, tmp_path):
+def test_settings_that_results_depend_on(changes, differences, tmp_path):
     run, earlier = finetuning_run(tmp_path, **changes), finetuning_run(tmp_path)
     assert run.results.differences(earlier.results.content) == differences
 
 
-def test_more_may_change_while_a_run_trains(tmp_path):
+def test_training_resumes_with_more_changed_settings(tmp_path):
     changes = {"per_device_eval_batch_size": 7, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}
     earlier = finetuning_run(tmp_path).training.content
     assert finetuning_run(tmp_path, **changes).training.differences(earlier) == ""
@@ -53,7 +53,7 @@ def test_a_setting_that_only_one_version_of_transformers_has(tmp_path):
     assert changed.results.differences(earlier) == "adam_beta1 was None and is 0.8 now"
 
 
-def test_files_that_are_gone_are_not_compared(tmp_path):
+def test_missing_files_are_not_compared(tmp_path):
     run = finetuning_run(tmp_path)
     assert run.results.content["data"] is None and run.results.content["weights"]
     assert run.results.differences({**run.results.content, "data": "0123"}) == ""

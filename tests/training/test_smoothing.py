@@ -36,7 +36,7 @@ HEADS = {
 
 
 def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Each label's loss, by hand: 0.9 of the target's, and 0.1 of the mean over the classes."""
+    """Loss of each label, computed by hand: 0.9 times the target's loss plus 0.1 times the mean over the classes."""
     log_probs = logits.log_softmax(-1)
     own = log_probs.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
     return -(1 - SHARE) * own - SHARE * log_probs.mean(-1)
@@ -164,7 +164,7 @@ def test_accumulated_parts_are_one_batch(kind, config, tmp_path):
 def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
     for name, value in changes.items():
         setattr(config, name, value)
-    with pytest.raises(GPT1Error, match="label_smoothing_factor spreads a label over the classes"):
+    with pytest.raises(GPT1Error, match="label_smoothing_factor needs labels that are single classes"):
         trainer(GPT1ForSequenceClassification(config), tmp_path)
     model = GPT1ForSequenceClassification(config)
     labels = torch.zeros(1, config.num_labels) if config.num_labels > 1 else torch.zeros(1)
@@ -173,7 +173,7 @@ def test_labels_that_are_not_classes_are_refused(changes, config, tmp_path):
 
 
 def test_the_commands(base_model, texts, tmp_path, capsys):
-    """Smoothing moves what is learnt a little, and both losses are logged; a score is refused."""
+    """Smoothing changes the weights slightly, and both losses are logged. A task with scores is refused."""
     run = ["finetune", "--model", base_model, "--sample", "--max_train_examples", "16", "--max_steps", "2"]
     run += ["--logging_steps", "1", "--use_cpu", "true", "--dropout", "0", "--classifier_dropout", "0"]
     logs = {}
@@ -188,7 +188,7 @@ def test_the_commands(base_model, texts, tmp_path, capsys):
     assert smooth["task_loss"] != plain["task_loss"] and smooth["task_loss"] == pytest.approx(math.log(2), abs=0.1)
 
     assert main([*run, "--task", "stsb", "--label_smoothing_factor", "0.1", "--output_dir", str(tmp_path / "s")]) == 2
-    assert "label_smoothing_factor spreads a label over the classes" in capsys.readouterr().err
+    assert "label_smoothing_factor needs labels that are single classes" in capsys.readouterr().err
     assert main([*run, "--task", "cola", "--label_smoothing_factor", "1.5"]) == 2
     assert "label_smoothing_factor must be at least 0" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""TensorBoard, trackio and Weights & Biases (offline), read back from what they wrote; and none of them by default."""
+"""TensorBoard, trackio and Weights & Biases (offline): their files are read back. By default, none of them runs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from helpers.data import TINY
 pytestmark = pytest.mark.slow
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-# Runs a command, and writes down which trackers were imported on the way.
+# Runs a command, and records which trackers were imported.
 SCRIPT = f"""
 import json, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ print(json.dumps({run["name"]: storage.get_logs("tests", run["name"]) for run in
 
 @pytest.fixture
 def run(tmp_path, base_model, texts):
-    """Runs a tiny `gpt1 pretrain` or `finetune` in a process of its own; gives the trackers that it imported."""
+    """Runs a tiny `gpt1 pretrain` or `finetune` in its own process, and returns the trackers that it imported."""
     corpus, script = tmp_path / "corpus.txt", tmp_path / "run.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(SCRIPT)
@@ -60,12 +60,12 @@ def run(tmp_path, base_model, texts):
 
 
 def history(folder: Path, names=("loss", "learning_rate")) -> dict[int, dict[str, float]]:
-    """Update -> what the Trainer itself kept of it."""
+    """Update -> the Trainer's own log of it."""
     entries = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return {entry["step"]: {name: entry[name] for name in names} for entry in entries if "loss" in entry}
 
 
-def test_none_by_default(run, tmp_path):
+def test_no_tracker_by_default(run, tmp_path):
     assert run("pretrain") == []
     assert not list(tmp_path.rglob("*tfevents*")) and not (tmp_path / "trackio_dir").exists()
     assert not (tmp_path / "out" / "runs").exists() and not list((tmp_path / "wandb_dir").iterdir())

@@ -1,4 +1,4 @@
-"""GPT1Trainer: accumulation changes nothing, the loss terms are logged apart, spans are drawn at random."""
+"""GPT1Trainer: accumulation changes nothing, the loss terms are logged separately, spans are drawn at random."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ def processor(tokenizer):
 
 @pytest.fixture
 def rows(processor, texts):
-    """Rows of unequal length; 30 do not divide by any batch size below."""
+    """Rows of unequal length; 30 is not a multiple of any batch size below."""
     encoded = processor([{"text": text} for text in texts[:30]], max_length=48)
     labels = [len(text) % 2 for text in texts[:30]]
     return Dataset.from_dict({"input_ids": encoded["input_ids"], "label": labels})
@@ -70,7 +70,7 @@ def test_accumulation_of_small_batches_equals_one_large_batch(config, processor,
         assert float(four["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
         assert float(four["grad_norm"]) == pytest.approx(float(one["grad_norm"]), rel=1e-3)
     for (name, one), four in zip(large.named_parameters(), small.parameters(), strict=True):
-        # A key's bias has no gradient but rounding (see below), of which Adam makes steps of full size.
+        # A key's bias has only rounding as its gradient (see below), from which Adam makes full-size steps.
         if not name.endswith("k_proj.bias"):
             assert (one - four).abs().mean() < 1e-5, name
 
@@ -101,7 +101,7 @@ def test_every_parameter_moves_and_both_terms_are_logged(config, processor, rows
         config, processor, rows, arguments(tmp_path, per_device_train_batch_size=10, num_train_epochs=2)
     )
     for name, parameter in model.named_parameters():
-        # A key's bias adds the same to all scores of a query, which the softmax does not see.
+        # A key's bias adds the same to all scores of a query, which cancels in the softmax.
         if not name.endswith("k_proj.bias"):
             assert not torch.equal(parameter, before[name]), name
     for entry in log[:-1]:
@@ -148,7 +148,7 @@ def test_spans_are_drawn_with_replacement_one_corpus_per_epoch(config, tmp_path)
 
 @pytest.mark.parametrize("when", ["log", "save", "end"])
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_update_and_documents(config, tmp_path, monkeypatch, when):
-    """The third update's loss is NaN; the border between two documents runs through its batch."""
+    """The third update's loss is NaN; its batch has tokens of two documents."""
     forward, calls = GPT1ForCausalLM.forward, []
 
     @functools.wraps(forward)

@@ -87,7 +87,7 @@ def measure(args: Arguments) -> list[Result]:
 def usable_lengths(model: str, lengths: list[int]) -> list[int]:
     """The lengths that fit into a model's context, sorted. A warning names the others."""
     if min(lengths) < 2:
-        raise UsageError(f"lengths are numbers of tokens from 2, not {min(lengths)}")
+        raise UsageError(f"lengths must be at least 2 tokens, not {min(lengths)}")
     context = open_config(model).max_position_embeddings
     longer = [length for length in lengths if length > context]
     if longer:

@@ -33,8 +33,8 @@ class Arguments:
     run: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a pre-training run. Scored are the checkpoints of --checkpoints_per_decade or, without "
-            "them, its folders whose names end in -UPDATES; and the final model."
+            "help": "Folder of a pre-training run. The final model is scored, and the checkpoints of "
+            "--checkpoints_per_decade or, without them, the folders whose names end in -UPDATES."
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
@@ -123,7 +123,7 @@ def checkpoints(run: str) -> list[tuple[int, Path]]:
         GPT1Error: if there are none.
     """
     if not Path(run).is_dir():
-        raise GPT1Error(f"there is no folder {run!r}: give that of a pre-training run")
+        raise GPT1Error(f"there is no folder {run!r}: give the folder of a pre-training run")
     found = {}
     # The log-spaced ones, if the run kept any: those for resuming are close to one another and soon deleted.
     kept = sorted(Path(run).glob(f"{FOLDER}/*/config.json"))
@@ -195,7 +195,7 @@ def curves(results: list[Result], relative: bool = False) -> dict[tuple[str, str
             Whether the values are relative performance, instead of the task's own metric.
 
     Returns:
-        `dict`. Of a task in subsets the whole split counts, or the first subset where the data lack one.
+        `dict`. For a task with subsets, the whole split counts, or the first subset if the data lack one.
     """
     found: dict[tuple[str, str], dict[int, float]] = {}
     for result in results:

@@ -34,13 +34,13 @@ from ...training.throughput import operations_per_token, seconds
 from .run import Run
 
 
-# Rows of a task whose length is looked at.
+# Number of rows of a task whose length is measured.
 SAMPLED_ROWS = 256
 # A forward pass is a third of a training update: the backward pass is the other two.
 FORWARD = 1 / 3
 # A rate is measured on updates of at most this many tokens, each of about this many seconds.
 MAX_TOKENS, UPDATE_SECONDS = 4096, 0.5
-# Tokens of the first update, whose time decides on those of the next.
+# Tokens of the first update. Its time determines the size of the next ones.
 FIRST_TOKENS = 64
 # After this many seconds of measuring, further rates are computed from the measured ones.
 MAX_SECONDS = 15.0
@@ -60,8 +60,8 @@ class Cost:
 
 class Update(NamedTuple):
     """
-    A training update to measure: what is trained (`head` is `pretrain`, `finetune`, or `finetune without
-    the auxiliary loss`), on a batch of shape `(rows, length)`, where, and in which autocast type.
+    A training update to measure, on a batch of shape `(rows, length)` and in the autocast type `dtype`. `head` is
+    `pretrain`, `finetune`, or `finetune without the auxiliary loss`.
     """
 
     config: PreTrainedConfig
@@ -85,7 +85,7 @@ def estimate(run: Run, tokens_per_second: float | None = None) -> Cost:
     try:
         tokens, update = _pretraining(run) if run.kind == "pretrain" else _finetuning(run)
         rate = tokens_per_second or training_rate(update)
-    except GPT1Error as error:  # the data or the tokenizer are not there yet
+    except GPT1Error as error:  # the data or the tokenizer do not exist yet
         return Cost(reason=run.explain(error))
     return Cost(tokens, tokens / rate / 60)
 
@@ -138,7 +138,7 @@ def _finetuning(run: Run) -> tuple[float, Update]:
 
 
 def _precision(args: GPT1TrainingArguments) -> tuple[torch.device, torch.dtype]:
-    """Where a run trains, and in which type."""
+    """Device and autocast type of a run."""
     accelerator = None if args.use_cpu else torch.accelerator.current_accelerator()
     device = accelerator or torch.device("cpu")
     return device, training_dtype(args.bf16, args.fp16, device)

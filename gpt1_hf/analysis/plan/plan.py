@@ -194,7 +194,7 @@ def expand_lists(
         settings (`dict`):
             All settings of the variant's runs.
         variant_settings (`dict`):
-            The variant's own settings, some of which are lists.
+            The variant's own settings; some are lists.
         model ([`Run`], *optional*):
             Pre-training run of its model.
 
@@ -218,7 +218,9 @@ def expand_lists(
 
 
 def numbered(runs: Sequence[Run]) -> list[tuple[Run, int]]:
-    """The runs with their numbers, which decide who does them. Each kind is numbered by itself: all get both kinds."""
+    """
+    Number the runs, to divide them among processes. Each kind is numbered separately, so that all get both kinds.
+    """
     counts = {kind: itertools.count() for kind in KINDS}
     return [(run, next(counts[run.kind])) for run in runs]
 
@@ -250,7 +252,7 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
         if run.needs is not None:
             worker.wait_for(run.needs.name, numbers[run.needs.name])
         if run.state == "finished":
-            note(f"{where}: finished before")
+            note(f"{where}: finished earlier")
         elif run.needs is not None and run.needs.state != "finished":
             unfinished[run.name] = f"its model, {run.needs.name}, is not finished"
         else:

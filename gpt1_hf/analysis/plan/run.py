@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[type, Callable]] = {
     "pretrain": (PretrainArguments, pretrain),
     "finetune": (FinetuneArguments, finetune),
 }
-# What each part of a run's name may be. It is a folder below the plan's.
+# Pattern of each part of a run's name, which names a folder below the plan's.
 NAME = re.compile(r"\w[\w.,+=%-]*")
 # Errors that end one run but not the others: bad input, full disks, losses that are not finite, and (as RuntimeError)
 # a device that is out of memory. Anything else is a bug.
@@ -123,7 +123,7 @@ class Run:
         return arguments
 
     def explain(self, error: Exception) -> str:
-        """The message of an error, with the options that it names spelled as a plan takes them: `--finetune.seed`."""
+        """The message of an error, with its options in a plan's spelling: `--finetune.seed`."""
         own = {field.name for field in fields(KINDS[self.kind][0])} - {"output_dir"}
 
         def in_plan(option: re.Match) -> str:
@@ -134,7 +134,7 @@ class Run:
 
     def do(self):
         """
-        Carry out the run and record it. What a run with different settings left in the folder is removed.
+        Carry out the run and record it. Files of a run with different settings are removed from the folder.
 
         Raises:
             any of `RUN_ERRORS`: if it fails, or another process is working on it.

@@ -19,24 +19,14 @@ TIMEOUT = timedelta(days=30)
 @dataclass
 class Worker:
     """
-    This process, one of those that share a plan. Each does whole runs by itself: a run that several processes train
-    has other batches, and so other results.
-
-    Args:
-        index (`int`, *optional*, defaults to 0):
-            Number of this process among all.
-        count (`int`, *optional*, defaults to 1):
-            Number of processes, over all shards.
-        per_shard (`int`, *optional*, defaults to 1):
-            Number of processes in this shard. One launcher started them, and they can wait for one another.
-        store (`Store`, *optional*):
-            How they do that.
+    One of the processes that share a plan. Each trains whole runs alone: a run that several processes train has other
+    batches, and therefore other results.
     """
 
-    index: int = 0
-    count: int = 1
-    per_shard: int = 1
-    store: Store | None = None
+    index: int = 0  # of this process among all
+    count: int = 1  # of processes, over all shards
+    per_shard: int = 1  # number of processes in this shard, which one launcher started
+    store: Store | None = None  # through which the processes of a shard wait for one another
 
     @classmethod
     def join(cls, shard: str | None = None) -> "Worker":
@@ -65,7 +55,7 @@ class Worker:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the first process of its shard, which writes what is written once."""
+        """Whether this is the first process of its shard, which writes the shared files."""
         return self.index % self.per_shard == 0
 
     def owns(self, number: int) -> bool:

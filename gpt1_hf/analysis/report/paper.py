@@ -1,6 +1,6 @@
-"""How the paper's Tables 2 to 5 are laid out, and the numbers in them that are of no task (Radford et al., 2018).
+"""Layout of the paper's Tables 2 to 5, and their numbers that belong to no task (Radford et al., 2018).
 
-The number of a task is in the task itself, see [`Task.numbers`]. All are on test sets, in percent.
+Each task has its own numbers, see [`Task.numbers`]. All are on test sets, in percent.
 """
 
 from dataclasses import dataclass

@@ -11,10 +11,10 @@ import jinja2
 
 from ...errors import GPT1Error
 from ...evaluation.results import Result
+from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
 from . import analyses, paper_tables
-from .figures import Figure, Series, draw
 from .runs import CollectedRun, collect
 from .sections import Section, Table, escape, write_figures
 
@@ -153,7 +153,7 @@ RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", 
 
 
 def other_results(runs: Sequence[CollectedRun]) -> Section:
-    """Results of neither training nor an analysis, such as those of `gpt1 evaluate`."""
+    """Results that belong to neither training nor an analysis, such as those of `gpt1 evaluate`."""
     rows = []
     for run in runs:
         for result in run.results:

@@ -19,23 +19,11 @@ STATE = "trainer_state.json"  # transformers' own name
 
 @dataclass
 class CollectedRun:
-    """
-    A run, as its folder describes it.
+    """A run, read from its folder."""
 
-    Args:
-        name (`str`):
-            Path of the folder, below the one that was searched.
-        results (list of [`Result`]):
-            Its results; empty if it failed.
-        plan (`dict`):
-            Its `plan_run.json`: `variant`, `settings`, `command`, `state`, ...; empty if it belongs to no plan.
-        log (list of `dict`):
-            The Trainer's log.
-    """
-
-    name: str
-    results: list[Result]
-    plan: dict[str, Any] = field(default_factory=dict)
+    name: str  # path below the folder that was searched
+    results: list[Result]  # empty if the run failed
+    plan: dict[str, Any] = field(default_factory=dict)  # its `plan_run.json`; empty if it belongs to no plan
     log: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -77,7 +65,7 @@ def collect(folder: str | Path) -> list[CollectedRun]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `results.json`. A file that is not one gives no rows and a warning."""
+    """Rows of a `results.json`. An invalid file gives no rows and a warning."""
     if not path.is_file():
         return []
     try:
@@ -92,7 +80,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def is_row(row: Any) -> bool:
-    """Whether an object has what a report needs. `results_schema.json` describes all that our commands write."""
+    """
+    Whether an object has the fields that a report needs. `results_schema.json` describes all fields that our commands
+    write.
+    """
     return (
         isinstance(row, dict)
         and all(isinstance(row.get(name), str) for name in ("task", "metric"))
@@ -129,7 +120,9 @@ def scores(runs: Iterable[CollectedRun]) -> Iterator[tuple[CollectedRun, Result]
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
-    """Model -> its name in tables and figures. Of a path, that is the last part where no other model has the same."""
+    """
+    Model -> its name in tables and figures. A path is shortened to its last part if no other model has the same one.
+    """
     models = sorted(set(models))
     short = {model: model.rstrip("/").rpartition("/")[2] if model.count("/") > 1 else model for model in models}
     names = list(short.values())

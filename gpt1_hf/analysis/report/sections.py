@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...figures import Figure, draw, standalone
 from ...files import write_text
-from .figures import Figure, draw, standalone
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Section:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, also in a table."""
+    """Escape a text so that Markdown shows it unchanged, also in a table."""
     text = html.escape(" ".join(str(text).split()), quote=False)
     for sign in "\\`*_[]|":
         text = text.replace(sign, f"\\{sign}")

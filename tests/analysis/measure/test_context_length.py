@@ -1,4 +1,4 @@
-"""Context length: the same numbers as `gpt1 evaluate` gives at each length, in one results file and picture."""
+"""`gpt1 analyze context-length`: the numbers of `gpt1 evaluate` at each length, in one results file and figure."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Zero-shot performance through pre-training: which checkpoints are found, what is kept, and what is drawn."""
+"""Zero-shot performance through pre-training: which checkpoints are found, which scores are kept, and the figure."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from gpt1_hf.evaluation.results import Result
 
 @pytest.fixture
 def run(config, tokenizer, tmp_path):
-    """A pre-training run's folder: checkpoints of two kinds, one that has no weights, and the model at the end."""
+    """A pre-training run's folder: checkpoints of two kinds, one without weights, and the final model."""
     folder = tmp_path / "run"
     torch.manual_seed(0)
     model = GPT1ForCausalLM(config)
@@ -46,16 +46,16 @@ def score(*argv) -> int:
 
 
 class TestCheckpoints:
-    def test_they_are_the_folders_that_end_in_a_number_and_the_model_itself(self, run):
+    def test_checkpoints_are_numbered_folders_and_the_final_model(self, run):
         found = [(updates, folder.relative_to(run).as_posix()) for updates, folder in checkpoints(run)]
         assert found == [(1, "weights/updates-1"), (2, "checkpoint-2"), (10, "checkpoint-10"), (40, ".")]
 
-    def test_a_trajectory_goes_before_the_checkpoints_for_resuming(self, run):
+    def test_log_spaced_checkpoints_are_preferred_to_those_for_resuming(self, run):
         for number in (1, 30):
             shutil.copytree(run / "checkpoint-2", run / "trajectory" / f"update-{number:07d}")
         assert [updates for updates, _ in checkpoints(run)] == [1, 30, 40]
 
-    def test_the_model_at_the_end_counts_once(self, run):
+    def test_the_final_model_counts_once(self, run):
         (run / "results.json").write_text(json.dumps([{"details": {"updates": 10}}] * 2))
         assert [updates for updates, _ in checkpoints(run)] == [1, 2, 10]
 
@@ -74,7 +74,7 @@ class TestCommand:
         # The same weights have the same scores, whatever folder they are in.
         assert len({value for _, value in curves(results)["sst2", "transformer"]}) == 1
 
-    def test_what_is_known_is_not_scored_again(self, run, tmp_path, monkeypatch):
+    def test_earlier_scores_are_reused(self, run, tmp_path, monkeypatch):
         out, opened = tmp_path / "out", []
         open_scorer = module.open_scorer
         monkeypatch.setattr(module, "open_scorer", lambda args: opened.append(args.model) or open_scorer(args))
@@ -86,7 +86,7 @@ class TestCommand:
         assert len(opened) == 2
         assert score("--run", run, "--output_dir", out) == 0
         assert len(opened) == 2 and (out / "results.json").read_text() == first
-        # Other settings, and other weights, are another score.
+        # Other settings or other weights are scored again.
         assert score("--run", run, "--output_dir", out, "--max_examples", "8") == 0
         assert len(opened) == 4
         weights = run / "checkpoint-2" / "model.safetensors"
@@ -107,7 +107,7 @@ class TestCommand:
             assert score(*argv, "--output_dir", tmp_path / "out") in (1, 2)
             assert message in capsys.readouterr().err
 
-    def test_without_matplotlib_there_is_no_picture_but_a_warning(self, run, tmp_path, monkeypatch, caplog):
+    def test_without_matplotlib_a_warning_replaces_the_figure(self, run, tmp_path, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         assert score("--run", run, "--output_dir", tmp_path / "out") == 0
         assert "pip install 'gpt1_hf[plots]'" in caplog.text
@@ -125,13 +125,13 @@ def fake(task: str, architecture: str, updates: int, value: float) -> list[Resul
     ]
 
 
-def test_curves_are_in_the_order_of_training_and_of_the_whole_split():
+def test_curves_follow_training_and_use_the_whole_split():
     results = fake("race", "lstm", 10, 0.2) + fake("race", "lstm", 2, 0.1)
     results[1].value = 0.25  # the whole, not the subset
     assert curves(results, relative=True) == {("race", "lstm"): [(2, 0.1), (10, 0.25)]}
 
 
-def test_the_picture_has_a_line_a_task_and_architecture():
+def test_the_figure_has_a_line_for_each_task_and_architecture():
     results = [
         result
         for task in ("race", "cola")

@@ -1,4 +1,4 @@
-"""Plans: what they expand into, and that finished runs stay finished, failed ones are named and shares add up."""
+"""Plans: how they expand into runs, finished runs, failed runs, and shares."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from gpt1_hf.training.run_folder import PLAN_RECORD
 
 @pytest.fixture
 def done(monkeypatch):
-    """In place of training: notes which runs were started, and writes results; those in `fail` fail."""
+    """Replaces training: records which runs were started, and writes results. Runs in `fail` fail."""
     started, fail = [], set()
 
     def function(args):
@@ -60,7 +60,7 @@ def test_a_plan_expands_models_first_then_tasks_seeds_and_variants(write_plan, t
     assert args.output_dir == str(tmp_path / "runs" / "finetune" / "sst2" / "lstm" / "seed-42")
 
 
-def test_the_command_line_beats_variant_beats_task_beats_common(write_plan):
+def test_settings_override_in_the_order_common_task_variant_command_line(write_plan):
     path = write_plan(
         finetune={"learning_rate": 1e-4, "lm_coef": 0.1, "sample": True, "weight_decay": 0.5},
         tasks={"cola": {"lm_coef": 0.2, "weight_decay": 0.25}},
@@ -101,7 +101,7 @@ def test_an_existing_model_needs_no_run_and_has_its_own_layers(write_plan, base_
         ({"models": {"transformer": {"config": "pretrain/nothing"}}}, "there is no recipe 'pretrain/nothing'"),
     ],
 )
-def test_bad_plans_are_refused(write_plan, changes, message):
+def test_invalid_plans_are_refused(write_plan, changes, message):
     with pytest.raises(GPT1Error) as error:
         Plan.read(write_plan(**changes)).runs()
     assert message in str(error.value)
@@ -141,14 +141,14 @@ def test_the_small_models_are_matched(tokenizer):
     assert max(sizes.values()) / min(sizes.values()) < 1.001
 
 
-def test_finished_runs_are_skipped_and_changed_ones_are_done_again(write_plan, done, capsys):
+def test_finished_runs_are_skipped_and_changed_ones_are_repeated(write_plan, done, capsys):
     started, _ = done
     path = write_plan()
     assert carry_out(Plan.read(path).runs()) == {}
     assert len(started) == 8
     assert carry_out(Plan.read(path).runs()) == {}
     assert len(started) == 8
-    assert capsys.readouterr().err.count("finished before") == 8
+    assert capsys.readouterr().err.count("finished earlier") == 8
     # A task's own setting changes its runs only; the models' settings change everything.
     carry_out(Plan.read(write_plan(tasks={"cola": {"seeds": 2}, "sst2": {"lm_coef": 0.25}})).runs())
     assert len(started) == 8 + 1  # the LSTM variant has a value of its own
@@ -156,7 +156,7 @@ def test_finished_runs_are_skipped_and_changed_ones_are_done_again(write_plan, d
     assert len(started) == 9 + 8
 
 
-def test_settings_that_leave_the_numbers_as_they_are_do_not_count(write_plan, done):
+def test_settings_that_do_not_change_results_are_ignored(write_plan, done):
     started, _ = done
     carry_out(Plan.read(write_plan()).runs())
     overrides = {kind: {"logging_steps": 7, "data_dir": "elsewhere"} for kind in ("pretrain", "finetune")}
@@ -164,7 +164,7 @@ def test_settings_that_leave_the_numbers_as_they_are_do_not_count(write_plan, do
     assert len(started) == 8
 
 
-def test_a_run_whose_results_are_gone_is_done_again(write_plan, done, tmp_path):
+def test_a_run_without_results_is_repeated(write_plan, done, tmp_path):
     started, _ = done
     runs = Plan.read(write_plan()).runs()
     carry_out(runs)
@@ -187,7 +187,7 @@ def test_checkpoints_of_other_settings_are_not_resumed(write_plan, done):
     assert not checkpoint.exists()
 
 
-def test_failed_runs_are_named_and_the_rest_goes_on(write_plan, done, capsys):
+def test_failed_runs_are_named_and_the_others_continue(write_plan, done, capsys):
     started, fail = done
     fail.update({"models/lstm", "cola/full/seed-43"})
     runs = Plan.read(write_plan()).runs()
@@ -209,7 +209,7 @@ def test_failed_runs_are_named_and_the_rest_goes_on(write_plan, done, capsys):
     assert len(started) == 5 + 5  # five were tried before
 
 
-def test_a_bug_is_not_taken_for_a_failed_run(write_plan, monkeypatch):
+def test_a_bug_does_not_count_as_a_failed_run(write_plan, monkeypatch):
     def broken(args):
         raise TypeError("a bug")
 
@@ -220,7 +220,7 @@ def test_a_bug_is_not_taken_for_a_failed_run(write_plan, monkeypatch):
     assert runs[0].state == "stopped"
 
 
-def test_shares_of_a_plan_make_it_whole(write_plan):
+def test_shares_add_up_to_the_plan(write_plan):
     runs = Plan.read(write_plan()).runs()
     shares = [share(runs, Worker.join(f"{number}/3")) for number in (1, 2, 3)]
     assert sorted(names(sum(shares, []))) == sorted(names(runs))
@@ -230,7 +230,7 @@ def test_shares_of_a_plan_make_it_whole(write_plan):
             Worker.join(bad)
 
 
-def test_a_shard_skips_runs_whose_model_is_of_another_shard(write_plan, done):
+def test_a_shard_skips_runs_whose_model_belongs_to_another_shard(write_plan, done):
     runs = Plan.read(write_plan()).runs()
     second = Worker.join("2/2")
     missing = carry_out(runs, second)
@@ -242,7 +242,7 @@ def test_a_shard_skips_runs_whose_model_is_of_another_shard(write_plan, done):
     assert carry_out(runs, second) == {}
 
 
-def test_a_runs_command_is_what_it_does(write_plan):
+def test_a_run_executes_the_command_that_it_prints(write_plan):
     import shlex
 
     from gpt1_hf.cli.parser import parse
@@ -254,7 +254,7 @@ def test_a_runs_command_is_what_it_does(write_plan):
     assert parse(FinetuneArguments, flags, kind, "").to_dict() == run.arguments().to_dict()
 
 
-def test_what_an_error_advises_is_what_a_plan_takes(write_plan):
+def test_advice_in_errors_uses_a_plans_option_names(write_plan):
     model, *_, run = Plan.read(write_plan()).runs()
     error = GPT1Error("give --data_dir,\nor --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix")
     expected = "give --{}.data_dir, or --output_dir, or `gpt1 tokenizer train --corpus_rows lines` or --nix"

@@ -1,4 +1,4 @@
-"""What `recipes/results` says is what the runs that are committed beside it gave."""
+"""`recipes/results` matches the runs that are committed beside it."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from gpt1_hf.evaluation import results
 RESULTS = Path(__file__).resolve().parents[3] / "recipes" / "results"
 
 
-def test_the_report_is_that_of_the_runs(tmp_path):
+def test_the_report_matches_the_runs(tmp_path):
     pytest.importorskip("matplotlib", reason="needs matplotlib: the extra `plots`")
     report(RESULTS / "runs", tmp_path)
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == (RESULTS / "report.md").read_text(encoding="utf-8")

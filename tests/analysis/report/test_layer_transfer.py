@@ -1,4 +1,4 @@
-"""Layer transfer: which weights are the pre-trained ones, and which are new."""
+"""Layer transfer: which weights are pre-trained, and which are new."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def arguments(base_model, folder, **changes):
 
 
 def test_fine_tuning_starts_from_them_and_scores_the_training_rows(base_model, tmp_path):
-    """At a learning rate of 0 a run ends with what it began with."""
+    """At a learning rate of 0, a run keeps its initial weights."""
     original = blocks(AutoModelForSequenceClassification.from_pretrained(base_model))
     for n_layers, kept in ((1, [True, False]), (None, [True, True])):
         folder = tmp_path / str(n_layers)
@@ -90,13 +90,13 @@ def test_fine_tuning_starts_from_them_and_scores_the_training_rows(base_model, t
         assert (folder / "trainer_state.json").is_file()
 
 
-def test_numbers_of_layers_that_there_are_not(base_model, tmp_path):
+def test_an_invalid_number_of_layers_is_refused(base_model, tmp_path):
     for n_layers in (-1, 3):
-        with pytest.raises(GPT1Error, match="from 0 to the model's 2"):
+        with pytest.raises(GPT1Error, match="from 0 to 2, the model's"):
             finetune(arguments(base_model, tmp_path, transfer_layers=n_layers))
 
 
-def test_the_curve_is_the_means_over_seeds():
+def test_the_curve_shows_means_over_seeds():
     runs = []
     for n_layers, split, values in ((0, "validation", (50, 60)), (2, "validation", (70,)), (0, "train", (90,))):
         for seed, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""The report: the paper's numbers, ours in the right cells, gaps that are named, and nothing that is not escaped."""
+"""The report: the paper's numbers, our numbers in the right cells, named gaps, and escaped text."""
 
 import html.parser
 import json
@@ -11,7 +11,6 @@ import pytest
 from gpt1_hf.analysis.report import paper, paper_tables
 from gpt1_hf.analysis.report.analyses import ablations, auxiliary
 from gpt1_hf.analysis.report.analyses import zero_shot as zero_shot_section
-from gpt1_hf.analysis.report.figures import Figure, Series, draw, standalone
 from gpt1_hf.analysis.report.report import build, report
 from gpt1_hf.analysis.report.runs import CollectedRun, collect, short_names
 from gpt1_hf.analysis.report.sections import Table, escape
@@ -19,6 +18,7 @@ from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import analyses
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.task_scores import task_results
+from gpt1_hf.figures import Figure, Series, draw, standalone
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.finetune_all import comparison
 
@@ -27,7 +27,7 @@ EVIL = "<script>alert('x')</script> | `code` $a_b$ & \"q\""
 
 
 def write_run(folder, rows, run=None, log=()):
-    """Leave behind what a run does."""
+    """Write the files of a run."""
     folder.mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(rows))
     if run is not None:
@@ -52,7 +52,7 @@ def planned(runs, task, variant, value, seed=42, sweep=(), split="validation", *
 
 
 def cells(table, *start):
-    """Cells of the row that begins so, by header."""
+    """Cells, by header, of the row with this beginning."""
     (found,) = (cells for cells in table.rows if cells[: len(start)] == list(start))
     return dict(zip(table.headers, found, strict=True))
 
@@ -213,7 +213,7 @@ def test_results_of_several_seeds_are_read_once(tmp_path):
     assert [run.name for run in collect(tmp_path)] == ["run/seed-42", "run/seed-43"]
 
 
-def test_files_that_are_no_results_are_skipped_with_a_warning(tmp_path, caplog):
+def test_files_without_results_are_skipped_with_a_warning(tmp_path, caplog):
     for name, content in (("broken", "{"), ("other", '{"a": 1}'), ("short", '[{"task": "cola"}]')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(content)
@@ -251,7 +251,7 @@ class Page(html.parser.HTMLParser):
             self.open.pop()
 
 
-def test_the_page_is_whole_and_all_text_is_escaped(tmp_path, capsys):
+def test_the_page_is_well_formed_and_all_text_is_escaped(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     planned(tmp_path, "cola", "full", 30.0)
     planned(tmp_path, "cola", "transfer", 30.0, transfer_layers=1, model=EVIL)
@@ -288,7 +288,7 @@ def test_the_page_is_whole_and_all_text_is_escaped(tmp_path, capsys):
         assert (tmp_path / figure).is_file(), figure
 
 
-def test_a_report_can_be_made_again_and_elsewhere(tmp_path):
+def test_a_report_can_be_rewritten_and_written_elsewhere(tmp_path):
     planned(tmp_path / "runs", "cola", "full", 30.0)
     first = report(tmp_path / "runs").read_text()
     assert report(tmp_path / "runs").read_text() == first

@@ -7,8 +7,8 @@ tasks are cut to different sizes, so that nothing else differs.
 from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
+from ....figures import Figure, Series
 from ....tasks import all_tasks
-from ..figures import Figure, Series
 from ..runs import CollectedRun, scores
 from ..sections import Section, Table, signed
 

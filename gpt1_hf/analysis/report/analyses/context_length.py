@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..figures import Figure, Series
+from ....figures import Figure, Series
 from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
 

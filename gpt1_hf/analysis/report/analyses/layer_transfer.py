@@ -7,8 +7,8 @@ paper each of the twelve blocks adds something, up to 9 % on MultiNLI for all of
 from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
+from ....figures import Figure, Series
 from ....tasks import all_tasks
-from ..figures import Figure, Series
 from ..runs import CollectedRun
 from ..sections import Section, Table
 

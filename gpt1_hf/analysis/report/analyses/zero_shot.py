@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ....evaluation.results import Result
-from ..figures import Figure, Series
+from ....figures import Figure, Series
 from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
 

@@ -1,0 +1,93 @@
+"""Measure how fast a task on a user's file is read, checked and encoded, against the tokenizer alone.
+
+    python tests/benchmarks/task_rows.py [--rows 1000000] [--words 20]
+
+The file is a CSV of random words with one of three labels. Everything runs in one process, with an empty cache. `read`
+opens the file and looks at its labels, `canonical` is `Task.load`, and `encode` is what training does with the rows.
+The tokenizer's own rate is that of batches of the same texts. Peak memory is `VmHWM` of `/proc/self/status`, which
+requires Linux; it includes the libraries, whose share is printed first.
+"""
+
+import argparse
+import csv
+import random
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import datasets
+
+from gpt1_hf import GPT1Processor
+from gpt1_hf.checkpoints.loading import open_tokenizer
+from gpt1_hf.evaluation.task_scores import encode_rows
+from gpt1_hf.tasks import task_from_files
+
+
+WORDS = (
+    "the a old young captain lady house garden letter night morning walked spoke smiled wept answered gently slowly "
+    "never always dark bright kind cruel good bad and but with from into upon her his their Mr. Mrs. don't it's"
+).split()
+BATCH = 1000  # rows, as in `Dataset.map`
+
+
+def peak_memory() -> float:
+    """Peak memory of this process so far, in MiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def write_csv(path: Path, n_rows: int, n_words: int):
+    """Write a file of random texts with random labels."""
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for _ in range(n_rows):
+            writer.writerow([" ".join(draw.choices(WORDS, k=n_words)), draw.choice(["bad", "good", "so-so"])])
+
+
+def count(rows: Iterable[list[int]]) -> int:
+    return sum(map(len, rows))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--words", type=int, default=20, help="Words in a row.")
+    args = parser.parse_args()
+    processor = GPT1Processor(open_tokenizer("gpt1-tiny"), "classification")
+    print(f"libraries and tokenizer: peak {peak_memory():,.0f} MiB")
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
+        path = Path(folder) / "train.csv"
+        write_csv(path, args.rows, args.words)
+        print(f"{args.rows:,} rows of {args.words} words: a file of {path.stat().st_size / 2**20:,.0f} MiB")
+
+        def report(step: str, begin: float):
+            seconds[step] = time.perf_counter() - begin
+            print(f"{step}: {seconds[step]:.2f} s, peak {peak_memory():,.0f} MiB", flush=True)
+
+        begin = time.perf_counter()
+        task = task_from_files(path, path).resolved()  # the same rows as validation rows: none is held out
+        report("read", begin)
+        begin = time.perf_counter()
+        rows = task.load("train")
+        report("canonical", begin)
+        begin = time.perf_counter()
+        encoded = encode_rows(rows, processor, 128)
+        report("encode", begin)
+        begin = time.perf_counter()
+        n_tokens = 0
+        for start in range(0, len(rows), BATCH):
+            n_tokens += count(processor.tokenizer(rows[start : start + BATCH]["text"])["input_ids"])
+        report("tokenizer alone", begin)
+        own = n_tokens / seconds.pop("tokenizer alone")
+        rate = n_tokens / sum(seconds.values())
+        print(f"{len(encoded):,} rows, {n_tokens:,} tokens: {rate:,.0f} tokens/s, the tokenizer alone {own:,.0f}")
+        print(f"ratio {rate / own:.2f}")
+
+
+if __name__ == "__main__":
+    main()
