@@ -22,17 +22,20 @@ def main(argv: list[str]):
     parser.add_argument("--workers", type=int, default=-1, help="Tasks that run at the same time. Default: all.")
     tasks, rest = parser.parse_known_args(argv)
     args = parse(PretrainArguments, rest, "pretrain", __doc__)
-    if not args.corpus or not args.tokenizer:
-        raise GPT1Error("the token stream needs --corpus and --tokenizer")
+    if not args.corpus or not (args.tokenizer or args.model):
+        raise GPT1Error("the token stream needs --corpus and --tokenizer or --model")
     stream = build_with_datatrove(
         args.corpus,
-        open_tokenizer(args.tokenizer),
+        open_tokenizer(args.tokenizer or args.model),
         Path(args.tokens_dir or Path(args.output_dir) / "tokens") / "train",
         tasks.tasks,
         tasks.workers,
         data_dir=args.data_dir,
         revision=args.corpus_revision,
         rows=args.corpus_rows,
+        split=args.corpus_split,
+        column=args.corpus_column,
+        config=args.corpus_config,
     )
     print(f"{len(stream.document_ends):,} documents, {len(stream):,} tokens")
 

@@ -61,7 +61,7 @@ BAD = {
     "teapot": (repo(FINE, refuses=refusing(418)), "the Hub answers 418"),
     "configs": (
         repo({"README.md": CONFIGS, "one.jsonl": ROWS, "two.jsonl": ROWS}),
-        "configurations one, two: download it with `hf download bert/configs --repo-type dataset",
+        "configurations one, two: name one of them .--corpus_config",
     ),
     "test-only": (repo({"test.jsonl": ROWS}), "does not have the split 'train'"),
     "card": (repo({"README.md": "---\na: [\n---\n", **FINE}), "damaged or empty"),

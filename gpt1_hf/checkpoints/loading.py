@@ -138,9 +138,15 @@ def _check_language_model(model: str, config: PreTrainedConfig):
         )
 
 
-def open_causal_lm(model: str) -> PreTrainedModel:
+def open_causal_lm(model: str, own_config: PreTrainedConfig | None = None) -> PreTrainedModel:
     """
     Load a causal language model of any architecture, in fp32.
+
+    Args:
+        model (`str`):
+            Folder, Hub id, or embedded model.
+        own_config (`PreTrainedConfig`, *optional*):
+            Configuration to use for a GPT-1 or LSTM, such as one with another dropout. Default: the model's.
 
     Raises:
         GPT1Error: if it cannot be loaded, or was fine-tuned for a task.
@@ -151,7 +157,7 @@ def open_causal_lm(model: str) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(model_path(model), trust_remote_code=False)
         _check_language_model(model, config)
         if config.model_type in ("openai-gpt", GPT1Config.model_type, GPT1LSTMConfig.model_type):
-            config = open_config(model)
+            config = own_config or open_config(model)
             return open_model(AutoModelForCausalLM._model_mapping[type(config)], model, config)
         _check_libraries(model, config)
         return AutoModelForCausalLM.from_pretrained(

@@ -9,7 +9,7 @@ def main(argv: list[str]):
         argv,
         "pretrain",
         __doc__,
-        required=[("corpus",), ("tokenizer",)],
+        required=[("corpus",), ("tokenizer", "model")],
     )
 
     from ..training.arguments import PretrainArguments

@@ -15,11 +15,16 @@ def main(argv: list[str]):
     actions = parser.add_subparsers(dest="action", required=True)
     train = actions.add_parser("train", help="Learn a byte-pair vocabulary from text.")
     train.add_argument(
-        "--corpus", required=True, help="Corpus as for `gpt1 pretrain`: .txt files, parquet, JSON lines, or a Hub id."
+        "--corpus", required=True, help="Corpus as for `gpt1 pretrain`: .txt files, files of rows, or a Hub id."
     )
     train.add_argument("--vocab_size", type=int, default=40478, help="Vocabulary size: base characters and merges.")
     train.add_argument("--model_max_length", type=int, default=512, help="Context length of the model, in tokens.")
     train.add_argument("--data_dir", help="Folder with local copies, laid out as on the Hub. Default: GPT1_DATA_DIR.")
+    train.add_argument("--corpus_column", default="text", help="Column of the corpus's rows that holds the text.")
+    train.add_argument(
+        "--corpus_config", help="Configuration of the corpus on the Hub; in a local copy, a sub-folder."
+    )
+    train.add_argument("--corpus_split", default="train", help="Split of the corpus to read.")
     train.add_argument("--corpus_revision", help="Revision of the corpus on the Hub.")
     train.add_argument(
         "--corpus_rows",
@@ -47,8 +52,9 @@ def main(argv: list[str]):
 
     check_writable(args.output_dir)  # before the corpus is read
     if args.action == "train":
-        source = (args.corpus, "train", args.data_dir or default_data_dir(), args.corpus_revision, args.corpus_rows)
-        pieces = (piece for _, piece in read_pieces(*source))
+        source = (args.corpus, args.corpus_split, args.data_dir or default_data_dir(), args.corpus_revision)
+        columns = (args.corpus_rows, args.corpus_column, args.corpus_config)
+        pieces = (piece for _, piece in read_pieces(*source, *columns))
         # The library's bars end with line breaks on standard output.
         has_bars = sys.stdout.isatty() and not no_bars()
         tokenizer = GPT1Tokenizer.train(pieces, args.vocab_size, args.model_max_length, has_bars)

@@ -1,5 +1,6 @@
 """Reading running text: the documents of a corpus, from files or the Hub, in pieces of bounded size."""
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -7,11 +8,15 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from ..errors import GPT1Error
-from .loading import BUILDERS, LOAD_ERRORS, local_copy, open_dataset, split_files, unreadable
+from datasets import IterableDataset
+
+from ..errors import GPT1Error, MissingSplitError
+from ..settings import nearest
+from .loading import LOAD_ERRORS, ROW_FILES, local_copy, open_dataset, split_files, stream_tables, unreadable
 
 
 TEXT = ".txt"
+TEXT_COLUMN = "text"  # of a corpus's rows, unless the user names another one
 ROWS = ("documents", "lines")  # what a row of a corpus can be
 PIECE_SIZE = 1 << 16  # characters, so that memory does not grow with the corpus or its documents
 logger = logging.getLogger(__name__)
@@ -23,15 +28,18 @@ def read_pieces(
     data_dir: str | None = None,
     revision: str | None = None,
     rows: str = "documents",
+    column: str = TEXT_COLUMN,
+    config: str | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, str]]:
     """
-    Stream the documents of a corpus in pieces of bounded size, cut at line breaks.
+    Stream the documents of a corpus in pieces of bounded size, cut at line breaks. Data sets on the Hub are read over
+    the network as they are needed, and not stored.
 
     Args:
         corpus (`str`):
-            A `.txt` file or a folder of them (one document each), a parquet or JSON-lines file or a folder of them
-            with a `text` column (`train*` and `validation*` files are those splits), or a Hub id.
+            A `.txt` file or a folder of them (one document each), a file of rows (parquet, JSON lines, CSV or TSV) or
+            a folder of them (`train*` and `validation*` files are those splits), or a Hub id.
         split (`str`, *optional*, defaults to `"train"`):
             Split to read.
         data_dir (`str`, *optional*):
@@ -41,6 +49,10 @@ def read_pieces(
         rows (`str`, *optional*, defaults to `"documents"`):
             What a row of the corpus is: a document, or one of the `"lines"` of a single running text. The
             sentence-level `bookcorpus`, for example, does not mark where a book ends.
+        column (`str`, *optional*, defaults to `"text"`):
+            Column of the rows that holds the text. Rows whose cell is empty have no text.
+        config (`str`, *optional*):
+            Configuration of the Hub repository; in a local copy, a sub-folder.
         part (`tuple[int, int]`, *optional*, defaults to `(0, 1)`):
             `(i, n)` reads only part i of n, counted from 0. Parts consist of whole files, in the corpus's order.
 
@@ -49,24 +61,26 @@ def read_pieces(
         Documents without text are skipped.
 
     Raises:
-        GPT1Error: if the corpus or the split does not exist, or has no `text` column.
+        GPT1Error: if the corpus, its configuration, split or column does not exist, or the column is not text.
     """
     if rows not in ROWS:
         raise GPT1Error(f"unknown kind of rows {rows!r}; choose one of {', '.join(ROWS)}")
     index, n_parts = part
     one_text = False
-    files = text_files(corpus, data_dir)
+    path = corpus_path(corpus, data_dir, config)
+    files = text_files(corpus, data_dir, config)
     if index == 0:
-        warn_of_unread_files(corpus, data_dir, files)
+        warn_of_unread_files(path, files)
     if files:
         documents = map(file_lines, files[len(files) * index // n_parts : len(files) * (index + 1) // n_parts])
     else:
-        check_readable(corpus, split, data_dir)
-        stream = open_dataset(corpus, split, data_dir=data_dir, revision=revision, streaming=True)
+        check_readable(path, split)
+        stream = open_tables(path, split) or open_dataset(corpus, split, config, data_dir, revision, streaming=True)
         n_filled = min(n_parts, stream.num_shards)  # with more parts than files, the last parts are empty
         if index >= n_filled:
             return
-        texts = row_texts(corpus, stream.shard(n_filled, index) if n_filled > 1 else stream, may_be_empty=n_filled > 1)
+        shard = stream.shard(n_filled, index) if n_filled > 1 else stream
+        texts = row_texts(corpus, shard, column, may_be_empty=n_filled > 1)
         one_text = rows == "lines"
         documents = [texts] if one_text else (text.split("\n") for text in texts)
     for number, lines in enumerate(documents):
@@ -74,39 +88,80 @@ def read_pieces(
         yield from ((number, piece) for piece in join_lines(lines, keep_blank=one_text and n_parts > 1))
 
 
-def read_documents(corpus: str, split: str = "train", data_dir: str | None = None) -> Iterator[str]:
+def read_documents(
+    corpus: str,
+    split: str = "train",
+    data_dir: str | None = None,
+    column: str = TEXT_COLUMN,
+    config: str | None = None,
+) -> Iterator[str]:
     """Stream whole documents that are not empty; see [`read_pieces`]."""
-    for _, pieces in groupby(read_pieces(corpus, split, data_dir), key=itemgetter(0)):
+    pieces_of_all = read_pieces(corpus, split, data_dir, column=column, config=config)
+    for _, pieces in groupby(pieces_of_all, key=itemgetter(0)):
         yield "\n".join(piece for _, piece in pieces)
 
 
-def text_files(corpus: str, data_dir: str | None = None) -> list[Path]:
-    """Files of a corpus of `.txt` files; empty if the corpus consists of rows."""
+def corpus_path(corpus: str, data_dir: str | None = None, config: str | None = None) -> Path:
+    """
+    File or folder of a local corpus and configuration. It does not exist if the corpus is on the Hub.
+
+    Raises:
+        GPT1Error: if the corpus is local and does not have the configuration.
+    """
     path = local_copy(corpus, data_dir) or Path(corpus)
+    if config is None or not path.exists():
+        return path
+    if (path / config).is_dir():
+        return path / config
+    found = configurations(path)
+    advice = f"choose one of {', '.join(found)}" if found else "leave out --corpus_config"
+    raise GPT1Error(f"{path} has no configuration (sub-folder) {config!r}: {advice}{nearest(config, found)}")
+
+
+def configurations(path: Path) -> list[str]:
+    """Sub-folders of a local copy that hold rows or texts."""
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    return [
+        folder.name
+        for folder in folders
+        if any(file.suffix.lower() in (TEXT, *ROW_FILES) for file in folder.iterdir())
+    ]
+
+
+def text_files(corpus: str, data_dir: str | None = None, config: str | None = None) -> list[Path]:
+    """Files of a corpus of `.txt` files; empty if the corpus consists of rows."""
+    path = corpus_path(corpus, data_dir, config)
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    holds_rows = path.is_dir() and any(file.suffix.lower() in BUILDERS for file in path.iterdir())
+    holds_rows = path.is_dir() and any(file.suffix.lower() in ROW_FILES for file in path.iterdir())
     return [] if holds_rows else [file for file in files if file.suffix.lower() == TEXT and file.is_file()]
 
 
-def has_split(corpus: str, split: str, data_dir: str | None = None) -> bool:
+def has_split(corpus: str, split: str, data_dir: str | None = None, config: str | None = None) -> bool:
     """Whether a folder of rows has files named after a split."""
-    path = local_copy(corpus, data_dir) or Path(corpus)
-    return path.is_dir() and bool(split_files(path, split))
+    path = corpus_path(corpus, data_dir, config)
+    return path.is_dir() and bool(split_files(path, split, ROW_FILES))
 
 
 def fingerprint(
-    corpus: str, split: str, data_dir: str | None = None, revision: str | None = None, rows: str = "documents"
+    corpus: str,
+    split: str,
+    data_dir: str | None = None,
+    revision: str | None = None,
+    rows: str = "documents",
+    column: str = TEXT_COLUMN,
+    config: str | None = None,
 ) -> str:
     """Identify what [`read_pieces`] reads: its arguments, and names, sizes and modification times of local files."""
-    path = local_copy(corpus, data_dir) or Path(corpus)
+    path = corpus_path(corpus, data_dir, config)
     files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return json.dumps([corpus, split, revision, rows, stats])
+    # Streams of earlier versions have neither column nor configuration, and stay valid.
+    added = [{"column": column, "config": config}] if (column, config) != (TEXT_COLUMN, None) else []
+    return json.dumps([corpus, split, revision, rows, stats, *added])
 
 
-def warn_of_unread_files(corpus: str, data_dir: str | None, files: list[Path]):
+def warn_of_unread_files(path: Path, files: list[Path]):
     """Warn about files in a corpus's folder that are not read: all but `.txt` files, or `.txt` files beside rows."""
-    path = local_copy(corpus, data_dir) or Path(corpus)
     unread = [
         str(file.relative_to(path))
         for file in sorted(path.rglob("*"))
@@ -118,18 +173,40 @@ def warn_of_unread_files(corpus: str, data_dir: str | None, files: list[Path]):
         logger.warning(f"{path}: only {what} are read; skipped: {', '.join(names[:3])}{more}")
 
 
-def check_readable(corpus: str, split: str, data_dir: str | None = None):
-    """Raise if a corpus is a local file or folder with neither texts nor rows."""
-    path = local_copy(corpus, data_dir) or Path(corpus)
+def check_readable(path: Path, split: str):
+    """Raise if a corpus is a local file or folder that has neither texts nor rows, or no rows of the split."""
     files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else None
-    if files is not None and not any(file.suffix.lower() in BUILDERS for file in files):
+    if files is None:
+        return
+    if not any(file.suffix.lower() in ROW_FILES for file in files):
+        if found := configurations(path):
+            raise GPT1Error(f"{path} has the configurations {', '.join(found)}: choose one with --corpus_config")
         names = ", ".join([file.name for file in files[:3]] + ["..."] * (len(files) > 3))
         held = f" (it holds {names})" if names else ""
         fault = "has an unknown format" if path.is_file() else f"has no file of the split {split!r}{held}"
         raise GPT1Error(
-            f"{path} {fault}: give a {TEXT} file, a folder of them, or rows with a column 'text' "
-            f"({', '.join(BUILDERS)})"
+            f"{path} {fault}: give a {TEXT} file, a folder of them, or rows with a column of text "
+            f"({', '.join(ROW_FILES)})"
         )
+    if path.is_dir() and not split_files(path, split, ROW_FILES):
+        names = sorted({file.stem.split("-")[0] for file in files if file.suffix.lower() in ROW_FILES})
+        raise MissingSplitError(
+            f"{path} has no file of the split {split!r}, such as {split}.parquet or {split}-0000.jsonl, only of "
+            f"{', '.join(names[:5])}"
+        )
+
+
+def open_tables(path: Path, split: str) -> IterableDataset | None:
+    """Rows of a local corpus in CSV or TSV; `None` if it has another format."""
+    if not path.exists():
+        return None
+    files = [path] if path.is_file() else split_files(path, split, ROW_FILES)
+    suffixes = {file.suffix.lower() for file in files}
+    if not suffixes & {".csv", ".tsv"}:
+        return None
+    if len(suffixes) > 1:
+        raise GPT1Error(f"{path} mixes {' and '.join(sorted(suffixes))} files of the split {split!r}: keep one kind")
+    return stream_tables(files)
 
 
 def file_lines(file: Path) -> Iterator[str]:
@@ -145,10 +222,12 @@ def file_lines(file: Path) -> Iterator[str]:
         yield ""
 
 
-def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> Iterator[str]:
-    """The `text` column of a corpus's rows. A missing text is an empty one; a corpus without rows is an error."""
+def row_texts(
+    corpus: str, rows: Iterable[dict], column: str = TEXT_COLUMN, may_be_empty: bool = False
+) -> Iterator[str]:
+    """A column of a corpus's rows. A missing text is an empty one; a corpus without rows is an error."""
     rows, empty = iter(rows), not may_be_empty
-    while True:
+    for number in itertools.count(1):
         try:
             row = next(rows, None)
         except LOAD_ERRORS as error:
@@ -158,12 +237,24 @@ def row_texts(corpus: str, rows: Iterable[dict], may_be_empty: bool = False) -> 
                 raise GPT1Error(f"the corpus {corpus!r} is empty: it has no rows")
             return
         empty = False
-        if "text" not in row:
-            raise GPT1Error(f"corpus {corpus!r} has no column 'text'; its columns are {sorted(row)}")
-        text = row["text"] or ""
-        if not isinstance(text, str):
-            raise GPT1Error(f"the column 'text' of corpus {corpus!r} holds {text!r}, which is not text")
-        yield text
+        if column not in row:
+            raise GPT1Error(
+                f"corpus {corpus!r} has no column {column!r}: choose --corpus_column from {sorted(row)}"
+                f"{nearest(column, row)}"
+            )
+        text = row[column]
+        if not isinstance(text, str | None):
+            raise GPT1Error(
+                f"row {number} of corpus {corpus!r} has {shortened(text)} in the column {column!r}, which is not "
+                "text: choose another --corpus_column"
+            )
+        yield text or ""
+
+
+def shortened(value: object) -> str:
+    """A value as text of at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def join_lines(lines: Iterable[str], keep_blank: bool = False) -> Iterator[str]:

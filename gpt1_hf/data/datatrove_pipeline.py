@@ -25,7 +25,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import GPT1Error
-from .corpus import fingerprint, read_pieces, text_files
+from .corpus import TEXT_COLUMN, fingerprint, read_pieces, text_files
 from .token_stream import (
     INDEX,
     LINE_BREAK,
@@ -159,12 +159,14 @@ def token_pipelines(
     data_dir: str | None = None,
     revision: str | None = None,
     rows: str = "documents",
+    column: str = TEXT_COLUMN,
+    config: str | None = None,
 ) -> tuple[list[PipelineStep], list[PipelineStep], Path]:
     """
     Pipelines that build a token stream, for datatrove's executors.
 
     Args:
-        corpus (`str`), split, data_dir, revision, rows:
+        corpus (`str`), split, data_dir, revision, rows, column, config:
             As in [`read_pieces`].
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer.
@@ -181,9 +183,9 @@ def token_pipelines(
         GPT1Error: if the rows are lines of a single text and the tokenizer has no line-break token.
     """
     folder = Path(folder)
-    source = (corpus, split, data_dir, revision, rows)
+    source = (corpus, split, data_dir, revision, rows, column, config)
     line_break = None
-    if rows == "lines" and not text_files(corpus, data_dir):
+    if rows == "lines" and not text_files(corpus, data_dir, config):
         line_break = tokenizer.backend_tokenizer.token_to_id(LINE_BREAK)
         if line_break is None:
             raise GPT1Error(

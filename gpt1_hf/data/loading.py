@@ -10,11 +10,12 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,12 +75,12 @@ def local_copy(name: str, data_dir: str | None = None) -> Path | None:
     return next((Path(data_dir) / own for own in names if (Path(data_dir) / own).exists()), None)
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str, suffixes: Collection[str] = BUILDERS) -> list[Path]:
     """Data files of a split in a folder, such as `train.jsonl` or `train-00000-of-00002.parquet`."""
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in BUILDERS and split in (file.stem, file.stem.split("-")[0])
+        if file.suffix.lower() in suffixes and split in (file.stem, file.stem.split("-")[0])
     )
 
 
@@ -198,14 +199,8 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     else:
         _check_encoding(path)
     if separator := _separator(path):
-        header, quoting, n_rows = _check_table(path, separator)
-        source |= {
-            "sep": separator,
-            "quoting": quoting,
-            "encoding": "utf-8-sig",
-            "keep_default_na": False,  # "NA", "None" and "null" are words
-            "features": Features({name: Value("string") for name in header}),
-        }
+        options, n_rows = _table_options(path, separator)
+        source |= options
     try:
         with _without_logged_errors():
             rows = load_dataset(**source)
@@ -268,6 +263,36 @@ def _check_json_lines(path: Path):
                 raise GPT1Error(f'{path}: line {number} is not an object, such as {{"text": "It rains.", "label": 1}}')
     if not n_rows:
         raise GPT1Error(f"{path} has no rows")
+
+
+def stream_tables(paths: Sequence[Path]) -> IterableDataset:
+    """
+    Stream the rows of CSV or TSV files, read as in [`open_file`]. One file is one shard.
+
+    Raises:
+        GPT1Error: if a file is not what its name says, or has other columns than the first one.
+    """
+    options = {}
+    for path in paths:
+        _check_encoding(check_file(path))
+        own, _ = _table_options(path, _separator(path))
+        options = options or own
+        if own != options:
+            raise GPT1Error(f"{path} has other columns, separators or quotes than {paths[0]}: make them the same")
+    return load_dataset("csv", data_files=[str(path) for path in paths], split="train", streaming=True, **options)
+
+
+def _table_options(path: Path, separator: str) -> tuple[dict[str, Any], int]:
+    """Options with which `datasets` reads a CSV or TSV file, and the number of its rows. Every cell is a string."""
+    header, quoting, n_rows = _check_table(path, separator)
+    options = {
+        "sep": separator,
+        "quoting": quoting,
+        "encoding": "utf-8-sig",
+        "keep_default_na": False,  # "NA", "None" and "null" are words
+        "features": Features({name: Value("string") for name in header}),
+    }
+    return options, n_rows
 
 
 def line_of_row(path: str | Path, index: int) -> int | None:
@@ -421,10 +446,8 @@ def _not_from_the_hub(error: BaseException, hub_id: str, config: str | None, spl
         return f"its files on the Hub are not as expected ({type(error).__name__}: {message})", other
     if re.search("[Cc]onfig.*vailable", message):  # none was named, or an unknown one
         names = re.sub(r"[^\[]*\[([^\]]*)\].*", r"\1", message).replace("'", "")
-        command = f"`hf download {hub_id} --repo-type dataset --local-dir FOLDER`"
-        return (
-            f"on the Hub it has the configurations {names}",
-            "" if config else f"download it with {command} and give the folder of one configuration's files",
+        return f"on the Hub it has the configurations {names}", (
+            "" if config else "name one of them (--corpus_config, or `config` in a task's YAML)"
         )
     if "split" in message:
         return f"on the Hub it does not have the split {split!r} ({message})", other

@@ -52,6 +52,10 @@ class EvaluateArguments:
         default=None,
         metadata={"help": "Text to compute perplexity and bits per character on; see --corpus of `gpt1 pretrain`."},
     )
+    corpus_column: str = field(default="text", metadata={"help": "Column that holds the text, if text_file has rows."})
+    corpus_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a text_file on the Hub; in a local copy, a sub-folder."}
+    )
     split: str | None = field(
         default=None,
         metadata={
@@ -141,10 +145,11 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     from ..data.corpus import read_documents, text_files
     from ..data.token_stream import encode_blocks
 
-    if args.split and text_files(args.text_file, args.data_dir):
+    if args.split and text_files(args.text_file, args.data_dir, args.corpus_config):
         raise UsageError(f"{args.text_file} is plain text and has no splits: drop --split")
     split = args.split or "validation"
-    documents = first_characters(read_documents(args.text_file, split, args.data_dir), args.max_characters)
+    texts = read_documents(args.text_file, split, args.data_dir, args.corpus_column, args.corpus_config)
+    documents = first_characters(texts, args.max_characters)
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: give a file that contains text")
     n_documents = len(documents)

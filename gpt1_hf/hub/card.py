@@ -105,11 +105,13 @@ def write_pretraining_card(
     is_local = local_copy(args.corpus, args.data_dir) is not None or Path(args.corpus).exists()
     on_hub = not is_local and "/" in args.corpus and is_repo_name(args.corpus)
     corpus = args.corpus if on_hub else Path(args.corpus).name
+    base, base_on_hub = base_name(args.model) if args.model else (None, False)
     evaluations = [
         EvalResult(
             task_type="text-generation",
             dataset_type=args.corpus if on_hub else hub_word(corpus),
             dataset_name=plain(corpus),
+            dataset_config=args.corpus_config,
             dataset_split=plain(result.split),
             dataset_revision=args.corpus_revision if on_hub else None,
             dataset_args={"documents": result.n_examples},
@@ -122,7 +124,8 @@ def write_pretraining_card(
     ]
     metadata = ModelCardData(
         language="en",
-        license="mit",
+        license=license_of(args.model, from_scratch=False) if args.model else "mit",
+        base_model=base if base_on_hub else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=model_tags(config),
@@ -139,7 +142,9 @@ def write_pretraining_card(
         config=config,
         snippet=snippet(name, "AutoModelForCausalLM"),
         description=description,
+        base=base,
         corpus=corpus,
+        corpus_config=args.corpus_config,
         revision=args.corpus_revision if on_hub else None,
         details=details,
         settings=shown_settings(args, SETTINGS),

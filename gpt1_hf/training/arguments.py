@@ -350,9 +350,18 @@ class PretrainArguments(GPT1TrainingArguments):
     corpus: str | None = field(
         default=None,
         metadata={
-            "help": "Text: a .txt file or folder of them, parquet or JSON lines with a text column, or a Hub id."
+            "help": "Text: a .txt file or folder of them, a file of rows (parquet, JSON lines, csv, tsv) or folder of "
+            "them, or a Hub id. A data set on the Hub is streamed into token ids and not stored, so it may be larger "
+            "than the disk; only its token stream, 2 bytes a token, must fit. An interrupted build starts again."
         },
     )
+    corpus_column: str = field(
+        default="text", metadata={"help": "Column that holds the text, in a corpus or validation corpus of rows."}
+    )
+    corpus_config: str | None = field(
+        default=None, metadata={"help": "Configuration of the corpus on the Hub; in a local copy, a sub-folder."}
+    )
+    corpus_split: str = field(default="train", metadata={"help": "Split of the corpus to train on."})
     validation_corpus: str | None = field(
         default=None,
         metadata={
@@ -379,7 +388,16 @@ class PretrainArguments(GPT1TrainingArguments):
             "choices": ["random", "neighbouring"],
         },
     )
-    tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer: folder or Hub id."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer: folder or Hub id. Default: that of --model."}
+    )
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Continue the pre-training of this model (folder, Hub id, or gpt1-tiny) with a new optimizer and "
+            "schedule. Its architecture and vocabulary stay. Default: new weights."
+        },
+    )
     data_dir: str | None = field(
         default_factory=default_data_dir,
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
@@ -441,6 +459,8 @@ class PretrainArguments(GPT1TrainingArguments):
 
     def __post_init__(self):
         self.output_dir = self.output_dir or "runs/pretrain"
+        if self.model and Path(self.output_dir).resolve() == Path(self.model).resolve():
+            raise UsageError(f"--model {self.model} is also the output folder: use another --output_dir")
         refuse(self)
         if self.greater_is_better is None and str(self.metric_for_best_model).endswith("perplexity"):
             self.greater_is_better = False  # transformers knows this about losses only

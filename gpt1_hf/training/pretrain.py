@@ -1,8 +1,9 @@
 """Pre-training (§3.1, §4.1): text -> token stream -> random spans -> Trainer -> a saved model and its perplexity."""
 
+import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,26 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
-from ..checkpoints.loading import new_model, open_causal_lm, open_tokenizer
+from ..checkpoints.loading import new_model, open_causal_lm, open_config, open_tokenizer
 from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..console import interruptible, note
 from ..data.corpus import fingerprint, has_split, read_pieces
 from ..data.spans import ConsecutiveSpans, RandomSpans
 from ..data.token_stream import TokenStream, build_token_stream
-from ..errors import UsageError
-from ..evaluation.perplexity import score_documents
+from ..errors import GPT1Error, UsageError
+from ..evaluation.perplexity import TextScore, score_documents
 from ..evaluation.results import Result, format_results
 from ..files import writing
 from ..hardware import device_name, training_dtype
-from ..hub.card import write_pretraining_card
-from ..training_record import tokenizer_digest
+from ..hub.card import base_name, write_pretraining_card
+from ..resources import model_path
+from ..training_record import check_tokenizer, tokenizer_digest
 from .arguments import PretrainArguments, check_metric
 from .exact_resume import read_manifest, resume_point, save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .publishing import push_run
-from .run_folder import RunFolder, resumes, stream_digest
+from .run_folder import RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token
 from .trainer import GPT1Trainer
@@ -49,13 +51,24 @@ HELD_OUT_SHARE = 0.05
 # An epoch has as many tokens as the corpus: spans from random positions, or each adjacent span once.
 SPANS = {"random": RandomSpans, "neighbouring": ConsecutiveSpans}
 ARCHITECTURES = ("transformer", "lstm")
+# Settings that `--model` decides.
+ARCHITECTURE_SETTINGS = (
+    "architecture",
+    "hidden_size",
+    "num_hidden_layers",
+    "lstm_size",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "position_embedding_type",
+    "initializer_range",
+)
 
 
 def pretrain(
     args: PretrainArguments, evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None = None
 ) -> list[Result]:
     """
-    Pre-train a GPT-1, or the paper's LSTM baseline, on text.
+    Pre-train a GPT-1, or the paper's LSTM baseline, on text: from new weights, or from those of `model`.
 
     Called again with the same settings, it resumes from the last complete checkpoint in `output_dir` and reaches the
     same losses and weights as without the interruption. If the run is finished, it returns its results.
@@ -72,12 +85,12 @@ def pretrain(
         list of [`Result`]: perplexity and bits per character on held-out text, also in `<output_dir>/results.json`.
 
     Raises:
-        GPT1Error: if corpus or tokenizer are missing, the corpus is empty, or the output folder cannot be written or
-            belongs to a run with different settings.
+        GPT1Error: if corpus or tokenizer are missing, the corpus is empty, sizes or tokenizer do not fit `model`, or
+            the output folder cannot be written or belongs to a run with different settings.
         Terminated: if SIGTERM or Ctrl-C ended the run; it is saved.
     """
-    if not args.corpus or not args.tokenizer:
-        raise UsageError("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`)")
+    if not args.corpus or not (args.tokenizer or args.model):
+        raise UsageError("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`) or --model")
     if args.spans not in SPANS:
         raise UsageError(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:
@@ -85,6 +98,7 @@ def pretrain(
     check_metric(args, ("perplexity",))
     if evaluate is not None and not args.checkpoints_per_decade:
         raise UsageError("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
+    args = with_model(args)
     run = RunFolder.of_pretraining(args)
     with run.locked():
         prepared = prepare(run)
@@ -125,6 +139,10 @@ def prepare(run: RunFolder) -> Prepared:
     set_seed(args.seed)
     tokenizer = open_tokenizer(args.tokenizer)
     config = new_config(args, tokenizer)
+    if args.model:
+        check_same_vocabulary(args, config, tokenizer)
+        weights = sorted(Path(model_path(args.model)).glob("*.safetensors"))
+        facts["weights"] = files_digest(weights) if weights else None  # `None` for the Hub
     # Earlier versions recorded another digest, as `tokenizer`. It is not compared: the streams' digests are enough.
     facts["tokenizer digest"] = tokenizer_digest(tokenizer)
     checkpoint = resume_point(args, run.training)  # before the corpus is read, which may take long
@@ -142,7 +160,7 @@ def train(
     args, run, config, train_stream = prepared.args, prepared.run, prepared.config, prepared.train_stream
     span, is_evaluated = config.max_position_embeddings, args.eval_strategy != "no" or args.eval_on_start
     trainer = GPT1Trainer(
-        model=new_model(AutoModelForCausalLM, config),
+        model=initial_model(prepared),
         args=args,
         train_dataset=SPANS[args.spans](train_stream, span),
         eval_dataset=ConsecutiveSpans(prepared.validation_stream, span) if is_evaluated else None,
@@ -186,8 +204,15 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
     """Score the saved model as `gpt1 evaluate` does, regardless of its training settings, and write the results."""
     run, args = prepared.run, prepared.args
     model = open_causal_lm(args.output_dir).to(args.device)
-    documents, batch_size = prepared.validation_stream.documents(), args.per_device_eval_batch_size
-    score = score_documents(model, documents, details["window"], batch_size=batch_size)
+    score = score_held_out(prepared, model)
+    if args.model:
+        before = score_held_out(prepared, open_causal_lm(args.model).to(args.device))
+        details |= {
+            "continued_from": base_name(args.model)[0],
+            "perplexity_before": round(before.perplexity, 3),
+            "perplexity_after": round(score.perplexity, 3),
+            "bits_per_character_before": round(before.bits_per_character, 4),
+        }
     common = {
         "task": "language_modeling",
         "split": "validation",
@@ -209,8 +234,16 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
         run.finish(results)
         run.close()
         print(format_results(results))
+        if args.model:
+            note(f"perplexity on the same text before this training: {details['perplexity_before']}")
         note(f"written to {run.path}")
     return results
+
+
+def score_held_out(prepared: Prepared, model: PreTrainedModel) -> TextScore:
+    """Score a model on the run's held-out text."""
+    window, batch_size = prepared.config.max_position_embeddings, prepared.args.per_device_eval_batch_size
+    return score_documents(model, prepared.validation_stream.documents(), window, batch_size=batch_size)
 
 
 def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
@@ -226,8 +259,70 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     return throughput
 
 
+def with_model(args: PretrainArguments) -> PretrainArguments:
+    """
+    Settings in which `model` has decided architecture, sizes and, by default, the tokenizer; the same without a model.
+
+    Raises:
+        UsageError: if a setting other than its default differs from the model.
+    """
+    if not args.model:
+        return args
+    config = base_config(args)
+    found = {name: getattr(config, name) for name in ARCHITECTURE_SETTINGS if hasattr(config, name)}
+    found["architecture"] = "lstm" if isinstance(config, GPT1LSTMConfig) else "transformer"
+    wrong = [
+        f"--{field.name} {getattr(args, field.name)} (the model's is {found.get(field.name)})"
+        for field in fields(PretrainArguments)
+        if field.name in ARCHITECTURE_SETTINGS
+        and getattr(args, field.name) not in (field.default, found.get(field.name))
+    ]
+    if wrong:
+        raise UsageError(f"--model {args.model} decides architecture and sizes: leave out {', '.join(wrong)}")
+    args = copy.copy(args)
+    for name, value in {"tokenizer": args.tokenizer or args.model, **found}.items():
+        setattr(args, name, value)
+    return args
+
+
+def base_config(args: PretrainArguments) -> PreTrainedConfig:
+    """Configuration of `model`, with the run's dropout."""
+    config = open_config(args.model, embd_pdrop=args.dropout, resid_pdrop=args.dropout, attn_pdrop=args.dropout)
+    if getattr(config, "quantization_config", None) is not None:
+        raise GPT1Error(f"model {args.model!r} is quantized and cannot be trained: give the model it was made from")
+    return config
+
+
+def check_same_vocabulary(args: PretrainArguments, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase):
+    """Raise if a tokenizer has another vocabulary than `model`, whose embeddings would stand for other tokens."""
+    try:
+        own = open_tokenizer(args.model).get_vocab()
+    except GPT1Error:
+        own = {}
+    # For OpenAIGPT's weights without a tokenizer, transformers makes one that knows `<unk>` only.
+    has_own = len(own) > 1
+    if not has_own and args.tokenizer == args.model:
+        raise GPT1Error(f"model {args.model!r} has no tokenizer: give its own with --tokenizer")
+    if tokenizer.get_vocab() != own if has_own else len(tokenizer) != config.vocab_size:
+        raise GPT1Error(
+            f"the tokenizer {args.tokenizer!r} ({len(tokenizer):,} entries) has another vocabulary than model "
+            f"{args.model!r} ({len(own) if has_own else config.vocab_size:,} entries): leave out --tokenizer"
+        )
+    check_tokenizer(config, tokenizer, args.model)
+
+
+def initial_model(prepared: Prepared) -> PreTrainedModel:
+    """The model that training starts from. A run that resumes gets its weights from its checkpoint."""
+    args = prepared.args
+    if not args.model or prepared.checkpoint is not None:
+        return new_model(AutoModelForCausalLM, prepared.config)
+    return open_causal_lm(args.model, prepared.config)
+
+
 def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """Configuration of the chosen architecture and sizes."""
+    """Configuration of the model to train: that of `model`, or one of the chosen architecture and sizes."""
+    if args.model:
+        return base_config(args)
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": args.hidden_size,
@@ -253,17 +348,18 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
     """Training and validation streams of a run. The main process builds missing ones while the others wait."""
     folder = Path(args.tokens_dir or Path(args.output_dir) / "tokens")
 
-    def stream(corpus: str, split: str, name: str) -> TokenStream:
-        source = (corpus, split, args.data_dir, args.corpus_revision, args.corpus_rows)
+    def stream(corpus: str, split: str, name: str, config: str | None = None) -> TokenStream:
+        source = (corpus, split, args.data_dir, args.corpus_revision, args.corpus_rows, args.corpus_column, config)
         return build_token_stream(read_pieces(*source), tokenizer, folder / name, fingerprint(*source))
 
     with args.main_process_first(desc="tokenizing"):
-        train = stream(args.corpus, "train", "train")
-        if args.validation_corpus:
+        train = stream(args.corpus, args.corpus_split, "train", args.corpus_config)
+        has_own = has_split(args.corpus, "validation", args.data_dir, args.corpus_config)
+        if args.validation_corpus and args.validation_corpus != args.corpus:
             split = "validation" if has_split(args.validation_corpus, "validation", args.data_dir) else "train"
             validation = stream(args.validation_corpus, split, "validation")
-        elif has_split(args.corpus, "validation", args.data_dir):
-            validation = stream(args.corpus, "validation", "validation")
+        elif args.validation_corpus or (has_own and args.corpus_split != "validation"):
+            validation = stream(args.corpus, "validation", "validation", args.corpus_config)
         else:
             cut = int(len(train) * (1 - HELD_OUT_SHARE))
             train, validation = train.part(0, cut), train.part(cut, len(train))

@@ -27,7 +27,7 @@ def line_tokenizer(texts) -> GPT1Tokenizer:
     return GPT1Tokenizer.train(["\n".join(texts)], vocab_size=150, show_progress=False)
 
 
-def write_corpus(folder, layout: str, texts: list[str]) -> str:
+def write_corpus(folder, layout: str, texts: list[str], column: str = "text") -> str:
     """Five files of three documents, some without text; a text file is one document."""
     folder.mkdir()
     files = [
@@ -38,7 +38,7 @@ def write_corpus(folder, layout: str, texts: list[str]) -> str:
         [texts[7], texts[8], texts[9]],
     ]
     for number, documents in enumerate(files):
-        rows = [{"text": document} for document in documents]
+        rows = [{column: document} for document in documents]
         if layout == "txt":
             (folder / f"{number}.txt").write_text("\n".join(documents))
         elif layout == "jsonl":
@@ -78,6 +78,18 @@ def test_documents_need_no_line_break_token(tmp_path, tokenizer, texts):
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
     with pytest.raises(GPT1Error, match="which this tokenizer does not have"):
         token_pipelines(corpus, tokenizer, tmp_path / "many", 2, rows="lines")
+
+
+def test_column_configuration_and_split_are_those_of_one_machine(tmp_path, line_tokenizer, texts):
+    (tmp_path / "corpus" / "small").mkdir(parents=True)
+    for number in range(3):
+        rows = [{"id": n, "body": text} for n, text in enumerate(texts[number : number + 4])]
+        write_jsonl(tmp_path / "corpus" / "small" / f"test-{number}.jsonl", rows)
+    corpus, options = str(tmp_path / "corpus"), {"split": "test", "column": "body", "config": "small"}
+    pieces = read_pieces(corpus, **options)
+    build_token_stream(pieces, line_tokenizer, tmp_path / "one", fingerprint(corpus, **options))
+    build_with_datatrove(corpus, line_tokenizer, tmp_path / "many", 2, workers=1, **options)
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
 
 def test_a_corpus_without_text_is_an_error(tmp_path, line_tokenizer):
@@ -139,18 +151,20 @@ def test_the_recipe_in_processes_builds_what_pretraining_reads(tmp_path, line_to
     from gpt1_hf.training.arguments import PretrainArguments
     from gpt1_hf.training.pretrain import token_streams
 
-    corpus = write_corpus(tmp_path / "corpus", "parquet", texts)
+    corpus = write_corpus(tmp_path / "corpus", "parquet", texts, "body")
     line_tokenizer.save_pretrained(tmp_path / "tokenizer")
     settings = {
         "corpus": corpus,
         "tokenizer": str(tmp_path / "tokenizer"),
         "output_dir": str(tmp_path / "run"),
         "corpus_rows": "lines",
+        "corpus_column": "body",
     }
     argv = [text for key, value in settings.items() for text in (f"--{key}", value)]
     runpy.run_path(str(recipes_dir() / "scale.py"))["main"]([*argv, "--tasks", "3", "--workers", "2"])
     assert "1 documents, " in capsys.readouterr().out
-    one_machine(corpus, line_tokenizer, tmp_path / "one", "lines")
+    source = (corpus, "train", None, None, "lines", "body")
+    build_token_stream(read_pieces(*source), line_tokenizer, tmp_path / "one", fingerprint(*source))
     assert contents(tmp_path / "run" / "tokens" / "train") == contents(tmp_path / "one")
     monkeypatch.setattr("gpt1_hf.data.token_stream.write_token_stream", lambda *args: pytest.fail("built again"))
     train, validation = token_streams(PretrainArguments(**settings), line_tokenizer)

@@ -29,7 +29,7 @@ from ...processing_gpt1 import GPT1Processor
 from ...tasks import load_task
 from ...training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
 from ...training.cpu_kernels import speed_up
-from ...training.pretrain import new_config
+from ...training.pretrain import new_config, with_model
 from ...training.throughput import operations_per_token, seconds
 from .run import Run
 
@@ -91,7 +91,7 @@ def estimate(run: Run, tokens_per_second: float | None = None) -> Cost:
 
 
 def _pretraining(run: Run) -> tuple[float, Update]:
-    args: PretrainArguments = run.arguments()
+    args: PretrainArguments = with_model(run.arguments())
     length = args.max_position_embeddings
     rows = args.per_device_train_batch_size
     folder = Path(args.tokens_dir or run.folder / "tokens")
@@ -109,7 +109,7 @@ def _pretraining(run: Run) -> tuple[float, Update]:
 
 def _finetuning(run: Run) -> tuple[float, Update]:
     args: FinetuneArguments = run.arguments()
-    tokenizer_name = run.needs.settings["tokenizer"] if run.needs else args.model
+    tokenizer_name = with_model(run.needs.arguments()).tokenizer if run.needs else args.model
     config = _architecture(run)
     source = (args.task, args.data_dir, args.sample)
     if source in MISSING:
@@ -171,7 +171,8 @@ def _architecture(run: Run) -> PreTrainedConfig:
     source = run if run.kind == "pretrain" else run.needs
     if source is None:
         return open_config(run.settings.get("model", FinetuneArguments.model))
-    return new_config(source.arguments(), _tokenizer(source.settings["tokenizer"]))
+    args = with_model(source.arguments())
+    return new_config(args, _tokenizer(args.tokenizer))
 
 
 @dataclass
