@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoProcessor
 
 from gpt1_hf.cli import main
+from gpt1_hf.data.loading import open_dataset
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training_record import trained_on
 
@@ -329,3 +330,24 @@ def test_built_in_tasks_keep_their_records(base_model, tmp_path, monkeypatch):
     own = {"train_file", "validation_file", "input_format", "text_column", "label_column", "choices_column"}
     assert settings["task"] == "cola" and not own.intersection(settings)
     assert not [name for name in settings if name.startswith("the ")]
+
+
+def test_scitails_rows_as_an_own_task_give_the_same_model_and_predictions(data_dir, base_model, tmp_path, monkeypatch):
+    folder = Path(data_dir, "allenai", "scitail", "tsv_format")
+    if not folder.is_dir():
+        pytest.skip("needs SciTail's tsv_format")
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "validation"):
+        rows = open_dataset(str(folder), split)
+        with Path(f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ("premise", "hypothesis", "label"), delimiter="\t")
+            writer.writeheader()
+            writer.writerows(rows.select_columns(writer.fieldnames))
+    names = "label_names: [entailment, neutral]\nlabel_ids: {entails: 0, neutral: 1}\n"
+    files = "train_file: train.tsv\nvalidation_file: validation.tsv\ninput_format: entailment\n"
+    Path("own.yaml").write_text(files + names)
+    for task in ("own.yaml", "scitail"):
+        settings = f"--data_dir {data_dir} --model {base_model} --max_train_examples 32 {FAST}"
+        assert main(["finetune", "--task", task, *settings.split()]) == 0
+    for file in ("predictions.jsonl", "model.safetensors"):
+        assert Path("runs/own", file).read_bytes() == Path("runs/scitail", file).read_bytes()
