@@ -14,7 +14,10 @@ from gpt1_hf.cli import main
 
 GUIDE = Path(__file__).resolve().parent.parent / "recipes" / "README.md"
 # Start of a command -> arguments that make it smaller.
-SMALL = {"gpt1 finetune --task films.yaml --model": "--max_steps 2", "gpt1 pretrain": "--max_steps 2"}
+SMALL = {
+    "gpt1 finetune --task films.yaml --model": "--max_steps 2",
+    "gpt1 pretrain": "--max_steps 1 --per_device_train_batch_size 1",
+}
 # Training file of each format -> what `gpt1 predict` answers beside the scores.
 ANSWERS = {
     "reviews.csv": ("label", str),
@@ -54,7 +57,7 @@ def without_numbers(text: str) -> list[str]:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("guide")
     (folder / "my_texts").mkdir()
-    text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 200
+    text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 100
     for name in ("one", "two"):
         (folder / "my_texts" / f"{name}.txt").write_text(text, encoding="utf-8")
     return folder

@@ -36,16 +36,20 @@ PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python",
 
 # Start of a command -> arguments that make it small and offline. They follow its own arguments and override them. The
 # longest matching start counts.
-FINETUNE = "--sample --max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --disable_tqdm true"
+SHORT = "--max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --disable_tqdm true"
+FINETUNE = f"--sample {SHORT}"
 SMALL = {
     "accelerate launch": f"{FINETUNE} --use_cpu true",
     "gpt1 analyze ablations": "--tokens_per_second 100",
     "gpt1 convert": "",
     "gpt1 evaluate --model gpt1-tiny --text_file": "",
     "gpt1 evaluate": "--sample",
+    "gpt1 evaluate --task films.yaml": "",
     "gpt1 export": "",
     "gpt1 finetune": FINETUNE,
     "gpt1 finetune --task all": f"{FINETUNE} --seeds 1",
+    "gpt1 finetune --task films.yaml": SHORT,
+    "gpt1 finetune --train_file": SHORT,
     "gpt1 generate": "--max_new_tokens 3",
     "gpt1 predict": "",
     "gpt1 pretrain": "--max_steps 2 --disable_tqdm true",
@@ -184,6 +188,9 @@ def place(tmp_path_factory, hub, base_model) -> Path:
     text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 50
     for name in ("my_texts/one.txt", "my_texts/two.txt", "my_text.txt"):
         (folder / name).write_text(text, encoding="utf-8")
+    rows = [f"Film {number} is a film that I remember well.,{number % 5 + 1}" for number in range(40)]
+    for name in ("reviews.csv", "new.csv"):
+        (folder / name).write_text("\n".join(["review,stars", *rows]), encoding="utf-8")
     (folder / "recipes").symlink_to(recipes_dir())
     original = tmp_path_factory.mktemp("hub") / "openai-gpt"
     convert(base_model, str(original), "openai-gpt")
