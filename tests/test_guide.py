@@ -1,4 +1,4 @@
-"""The section "Your own data" of recipes/README.md: its files and commands work as printed, in order, in one folder."""
+"""The files and commands of "Your own data" in recipes/README.md work as printed, in order, in one folder."""
 
 import io
 import json
