@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,8 @@ class EvaluateArguments:
         check_ranges(self, RANGES)
         if self.output_dir is None:
             sample = "sample" if self.sample else None
-            self.output_dir = default_folder("evaluate", self.task or self.text_file, self.model, self.split, sample)
+            measured = Path(self.task).stem if self.task else self.text_file
+            self.output_dir = default_folder("evaluate", measured, self.model, self.split, sample)
         if self.sample and self.text_file:
             raise UsageError("--sample needs a task: replace --text_file with --task, or drop --sample")
 

@@ -72,12 +72,18 @@ def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
 
 def format_results(results: Sequence[Result]) -> str:
     """Results as a table, followed by the splits that were not run."""
-    rows = [
-        (r.task, r.split, r.metric, r.prior, r.paper, r.value, r.rows, "" if r.seed is None else r.seed)
-        for r in results
-    ]
-    headers = ("task", "split", "metric", "before", "paper", "value", "examples", "seed")
-    lines = [tabulate(rows, headers=headers, floatfmt=".2f", missingval="–")]
+    columns = {
+        "task": [result.task for result in results],
+        "split": [result.split for result in results],
+        "metric": [result.metric for result in results],
+        "before": [result.prior for result in results],
+        "paper": [result.paper for result in results],
+        "value": [result.value for result in results],
+        "examples": [result.rows for result in results],
+        "seed": [result.seed for result in results],
+    }
+    known = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    lines = [tabulate(known, headers="keys", floatfmt=".2f", missingval="–")]
     not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
     lines += [f"not run: {task} {split}, because the data lacks it" for task, split in not_run]
     return "\n".join(lines)
