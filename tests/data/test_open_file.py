@@ -1,5 +1,6 @@
 """A user's file of rows: what is read, and one-sentence errors that name the line."""
 
+import csv
 import json
 
 import pyarrow as pa
@@ -54,6 +55,16 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path, kind):
 def test_a_tsv_without_quoting_keeps_its_quotation_marks(tmp_path):
     (tmp_path / "x.tsv").write_text('text\tlabel\n"No," he said.\ta\nIt is 5" long.\tb\n"\tc\n')
     assert open_file(tmp_path / "x.tsv")["text"][:] == ['"No," he said.', 'It is 5" long.', '"']
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_quoted_tsv_may_have_cells_of_several_lines_with_quotation_marks_in_them(tmp_path, kind):
+    rows = [["label", "text"], ["a", 'He said "no",\nand left.'], ["b", '"Why?"\n\n"So."'], ["c", "It rains."]]
+    with (tmp_path / f"x.{kind}").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    found = open_file(tmp_path / f"x.{kind}")
+    assert [[row["label"], row["text"]] for row in found] == rows[1:]
+    assert line_of_row(tmp_path / f"x.{kind}", 2) == 7
 
 
 @pytest.mark.parametrize("mark", [";", "\t", "|"])
