@@ -97,6 +97,22 @@ def test_an_index_without_a_name_is_a_column(tmp_path):
     assert open_file(tmp_path / "x.csv").column_names == ["Unnamed: 0", "text"]
 
 
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_dates_in_json_are_strings_as_they_stand(tmp_path, kind):
+    rows = [{"day": "2020-01-01", "list": ["2020-01-02T03:04:05"], "text": "a"}, {"day": "2021-01-01", "list": []}]
+    lines = json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / f"x.{kind}").write_text(lines)
+    assert open_file(tmp_path / f"x.{kind}").to_list() == [rows[0], {**rows[1], "text": None}]
+
+
+def test_strings_as_polars_writes_them_are_text(tmp_path):
+    views = pa.table({"text": pa.array(["a", None, "b"], pa.string_view()), "label": [1, 2, 3]})
+    pq.write_table(views, tmp_path / "x.parquet")
+    rows = open_file(tmp_path / "x.parquet")
+    assert rows["text"][:] == ["a", None, "b"] and rows.column_names == ["text", "label"]
+    assert rows.features["text"] == Value("large_string")
+
+
 def test_a_file_that_changes_is_read_again(tmp_path):
     assert len(open_file(write(tmp_path / "x", "csv"))) == 3
     assert len(open_file(write(tmp_path / "x", "csv", ROWS[:1]))) == 1

@@ -358,6 +358,10 @@ class TestBadInput:
         task = from_rows(tmp_path, [*TAGGED, row], input_format="token_classification")
         assert message_of(task).startswith(f"train.jsonl: {message}")
 
+    def test_dates_are_labels(self, tmp_path):
+        rows = [{"text": "a", "label": f"2020-01-0{1 + n % 2}"} for n in range(10)]
+        assert from_rows(tmp_path, rows).resolved().label_names == ("2020-01-01", "2020-01-02")
+
     def test_numbers_with_and_without_quotation_marks_in_json_lines(self, tmp_path):
         task = from_rows(tmp_path, [{"text": "a", "label": label} for label in ("0", "1", "0", 1, "0")])
         assert "train.jsonl: line 4, column 'label': 1 is a number, but the rows before hold text" in message_of(task)
