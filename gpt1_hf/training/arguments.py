@@ -207,7 +207,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     train_file: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tune on your own rows, instead of --task: a .csv, .tsv, .jsonl, .json or .parquet file."
+            "help": "Fine-tune on your own rows, instead of --task: a .csv, .tsv, .jsonl, .json or .parquet file. Its "
+            "name is the task's id or, if it is called train or data, the name of its folder."
         },
     )
     validation_file: str | None = field(
