@@ -210,7 +210,31 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
         raise unreadable(str(path), error) from error
     if separator and len(rows) != n_rows:  # pandas leaves it out, and the rows after it would change places
         raise GPT1Error(f"{path}: a line holds nothing but spaces: remove it, or put it into quotation marks")
-    return rows
+    return _with_texts_as_strings(rows, path)
+
+
+def _with_texts_as_strings(rows: Dataset, path: Path) -> Dataset:
+    """Restore dates, which the JSON reader parses, as they stand in the file; and strings in the form of Polars."""
+    types = {name: str(rows.features.arrow_schema.field(name).type) for name in rows.column_names}
+    for name in [name for name, kind in types.items() if kind == "string_view"]:
+        column = rows.with_format("arrow")[:][name].cast(pa.large_string())
+        rows = rows.remove_columns(name).add_column(name, column.combine_chunks())
+    dates = [name for name, kind in types.items() if "timestamp" in kind or "date" in kind]
+    if dates and path.suffix.lower() in (".json", ".jsonl"):
+        raw = json_rows(path)
+        for name in dates:
+            rows = rows.remove_columns(name).add_column(name, [row.get(name) for row in raw])
+    return rows.select_columns([*types])
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file, without any conversion. They are all in memory."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    return found if isinstance(found, list) else [found]
 
 
 @contextmanager
@@ -404,8 +428,28 @@ def _check_header(path: Path, header: list[str], separator: str):
 def _is_quoted(path: Path, separator: str) -> bool:
     """
     Whether quotation marks around a cell are not part of it, as in spreadsheets. Most data sets in TSV have no
-    quoting: some cell then begins with a quotation mark and does not end with one.
+    quoting: some cell then begins with a quotation mark and does not end with one, though every line is a row.
     """
+    return not _has_a_stray_quote(path, separator) or _is_whole_only_if_quoted(path, separator)
+
+
+def _is_whole_only_if_quoted(path: Path, separator: str) -> bool:
+    """Whether all rows have the header's number of cells if cells may span lines, and only then."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = (line.rstrip("\r\n") for line in file)
+        n_cells = next(filter(None, lines), "").count(separator)
+        if all(line.count(separator) == n_cells for line in lines if line):
+            return False
+        file.seek(0)
+        try:
+            rows = csv.reader(file, delimiter=separator, strict=True)
+            return all(len(row) == n_cells + 1 for row in rows if row)
+        except csv.Error:
+            return False
+
+
+def _has_a_stray_quote(path: Path, separator: str) -> bool:
+    """Whether a cell begins with a quotation mark and does not end with one."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         n_cells = file.readline().count(separator)
         for line in file:
@@ -414,8 +458,8 @@ def _is_quoted(path: Path, separator: str) -> bool:
             for cell in line.rstrip("\r\n").split(separator):
                 inner = cell[1:-1].replace('""', "")
                 if cell.startswith('"') and (len(cell) < 2 or cell[-1] != '"' or '"' in inner):
-                    return False
-    return True
+                    return True
+    return False
 
 
 def unreadable(what: str, error: BaseException, fault: str = "it is missing, empty or damaged") -> GPT1Error:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -63,6 +64,8 @@ def _resolve(task: T, data_dir: str | None) -> T:
     if len(rows) < 2:
         raise GPT1Error(f"{place} has one row, too few to train on")
     layout = find_layout(task, rows, place)
+    if "question" in task.columns and "question" not in layout.columns:
+        task = replace(task, columns=layout.columns, other_layouts=())
     task = _with_metric(_with_labels(task, rows.select_columns(layout.names), layout, place), place)
     if not task.splits:
         task = _with_splits(task, data_dir)
@@ -78,7 +81,8 @@ def _summary(task: TaskSpec, column: str) -> str:
         limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
         said = [f"scores{limits}, in column {column!r}"]
     else:
-        shown = ", ".join(task.label_names[:MOST_SHOWN]) + (", ..." if len(task.label_names) > MOST_SHOWN else "")
+        names = [name if re.fullmatch(r"[^,;\n]{1,40}", name) else repr(name[:40]) for name in task.label_names]
+        shown = ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
         kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels or "", "labels")
         said = [f"{len(task.label_names)} {kind}, in column {column!r}: {shown}"]
     said.append(f"metric {task.metric}")

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
 from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
+from ..tasks.definition import id_of_file
 
 
 logger = logging.get_logger(__name__)
@@ -206,7 +207,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     train_file: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tune on your own rows, instead of --task: a .csv, .tsv, .jsonl, .json or .parquet file."
+            "help": "Fine-tune on your own rows, instead of --task: a .csv, .tsv, .jsonl, .json or .parquet file. Its "
+            "name is the task's id or, if it is called train or data, the name of its folder."
         },
     )
     validation_file: str | None = field(
@@ -338,7 +340,7 @@ class FinetuneArguments(GPT1TrainingArguments):
     def _task_name(self) -> str:
         """Name of the task in the default `output_dir`."""
         if self.train_file:
-            return Path(self.train_file).stem
+            return id_of_file(self.train_file)
         task = str(self.task)
         return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
