@@ -1,4 +1,4 @@
-"""A first guess at a task from a look at its training file, for what `gpt1 tasks new` is not told."""
+"""A first guess at a task from its training file, for the settings that `gpt1 tasks new` was not given."""
 
 from collections.abc import Sequence
 from pathlib import Path
