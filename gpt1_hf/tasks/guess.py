@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from ..data.loading import open_file, reading_bars
+from ..data.loading import reading_bars
+from ..data.row_files import open_file
 from ..errors import GPT1Error
 from .definition import task_from_files
 from .inference import MANY_LABELS
