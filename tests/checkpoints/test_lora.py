@@ -188,7 +188,8 @@ def test_finetune_evaluate_and_reload(task_id, base_model, tmp_path, capsys):
     card = ModelCard.load(run / "README.md")
     assert card_errors(str(card)) == [] and "More information" not in card.content
     assert card.data.library_name == "peft" and {"gpt1", "lora", task_id} <= set(card.data.tags)
-    assert card.data.base_model is None and card.data.eval_results[0].metric_value == results[0].value
+    assert card.data.base_model is None
+    assert card.data.eval_results[0].metric_value == pytest.approx(results[0].value / 100)  # a fraction, as on the Hub
     assert "| lora_r | 16 |" in card.text and f"{results[0].details['n_trained_parameters']:,} parameters" in card.text
     (snippet,) = re.findall(r"```python\n(.*?)```\n", card.text, flags=re.DOTALL)
     assert 'name = "path/to/run"' in snippet and f'base = "folder/of/{Path(base_model).name}"' in snippet

@@ -244,7 +244,7 @@ def test_a_tokenizer_is_trained_on_the_rows_and_revision_that_pretraining_reads(
     read = []
     monkeypatch.setattr("gpt1_hf.data.corpus.read_pieces", lambda *source: read.append(source) or [(0, "the lady")])
     main([*train, str(tmp_path / "hub"), "--corpus_revision", "abc", "--data_dir", "data"])
-    assert read == [(str(corpus), "train", "data", "abc", "documents")]
+    assert read == [(str(corpus), "train", "data", "abc", "documents", "text", None)]
 
 
 def test_generation_is_repeatable_and_reads_like_text(base_model, capsys):

@@ -119,7 +119,7 @@ def test_tables_of_one_corpus_must_be_alike(tmp_path):
 
 def test_the_line_of_a_damaged_table_is_named(tmp_path):
     (tmp_path / "x.tsv").write_text("id\tbody\n1\ta\n2\n")
-    with pytest.raises(GPT1Error, match="x.tsv: line 3 has 1 cell, "):
+    with pytest.raises(GPT1Error, match="x.tsv: line 3 has 1 cell, but the header has 2"):
         documents(tmp_path / "x.tsv", column="body")
 
 
