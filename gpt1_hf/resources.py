@@ -44,6 +44,20 @@ def find_recipe(name: str) -> Path:
     raise UsageError(f"there is no recipe {name!r}: give the path of a YAML file, or a name from `gpt1 recipes ls`")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice; YAML would keep the last one silently."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            own = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if own in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add(own)
+        return node
+
+
 def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
     """
     Read a recipe, found by [`find_recipe`].
@@ -52,11 +66,11 @@ def read_yaml(name: str) -> tuple[Path, dict[str, Any]]:
         `tuple`: its path and its content.
 
     Raises:
-        UsageError: if the file does not exist, or is not a mapping in valid YAML.
+        UsageError: if the file does not exist, is not a mapping in valid YAML, or gives a key twice.
     """
     file = find_recipe(name)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader) or {}
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{file} is not valid YAML: {reason}") from error

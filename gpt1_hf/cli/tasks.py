@@ -59,7 +59,8 @@ def show_task(name: str, data_dir: str | None):
     print((describe(task) if task.built_in else Path(name).read_text(encoding="utf-8")).rstrip())
     if not task.is_complete:
         resolved = task.resolved(data_dir or default_data_dir())
-        print(f"\n# Inferred from the training rows:\n{describe_inferred(task, resolved)}", end="")
+        if inferred := describe_inferred(task, resolved):
+            print(f"\n# Inferred from the training rows:\n{inferred}", end="")
 
 
 def write_task(

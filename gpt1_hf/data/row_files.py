@@ -269,8 +269,28 @@ def _check_header(path: Path, header: list[str], separator: str):
 def _is_quoted(path: Path, separator: str) -> bool:
     """
     Whether quotation marks around a cell are not part of it, as in spreadsheets. Most data sets in TSV have no
-    quoting: some cell then begins with a quotation mark and does not end with one.
+    quoting: some cell then begins with a quotation mark and does not end with one, though every line is a row.
     """
+    return not _has_a_stray_quote(path, separator) or _is_whole_only_if_quoted(path, separator)
+
+
+def _is_whole_only_if_quoted(path: Path, separator: str) -> bool:
+    """Whether all rows have the header's number of cells if cells may span lines, and only then."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = (line.rstrip("\r\n") for line in file)
+        n_cells = next(filter(None, lines), "").count(separator)
+        if all(line.count(separator) == n_cells for line in lines if line):
+            return False
+        file.seek(0)
+        try:
+            rows = csv.reader(file, delimiter=separator, strict=True)
+            return all(len(row) == n_cells + 1 for row in rows if row)
+        except csv.Error:
+            return False
+
+
+def _has_a_stray_quote(path: Path, separator: str) -> bool:
+    """Whether a cell begins with a quotation mark and does not end with one."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         n_cells = file.readline().count(separator)
         for line in file:
@@ -279,5 +299,5 @@ def _is_quoted(path: Path, separator: str) -> bool:
             for cell in line.rstrip("\r\n").split(separator):
                 inner = cell[1:-1].replace('""', "")
                 if cell.startswith('"') and (len(cell) < 2 or cell[-1] != '"' or '"' in inner):
-                    return False
-    return True
+                    return True
+    return False

@@ -29,6 +29,8 @@ from .task import Task
 
 FOLDER = Path(__file__).parent
 TEMPLATE = ASSETS / "task.yaml"
+# Names of training files that say nothing about the data.
+UNTELLING = r"train(ing)?(-\d+.*)?|data(set)?"
 
 
 def _text(value: Any) -> str:
@@ -225,6 +227,11 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         raise UsageError(f"{where}: the key dataset (a Hub id) or train_file is missing")
     if "validation" in files and "validation_share" in found:
         raise UsageError(f"{where}: give either validation_file or validation_share, not both")
+    if "validation" in files and Path(files["validation"]).resolve() == Path(files["train"]).resolve():
+        raise UsageError(
+            f"{where}: train_file and validation_file are the same file: leave out validation_file, and a share of "
+            "the rows is held out"
+        )
     for key in ("config", "revision", "other_configs"):
         if files and key in found:
             raise UsageError(f"{where}: {key} is for a dataset on the Hub, not for files")
@@ -250,7 +257,8 @@ def _check_columns(found: dict[str, Any], where: str):
     if needed is None:
         return
     given = found.get("columns")
-    columns = {name: name for name in needed if not given or name not in OPTIONAL_COLUMNS} | (given or {})
+    names_texts = any(name in (given or {}) for name in needed if name != "choices")
+    columns = {name: name for name in needed if not names_texts or name not in OPTIONAL_COLUMNS} | (given or {})
     for name in columns:
         if name not in needed:
             raise UsageError(
@@ -265,6 +273,10 @@ def _check_columns(found: dict[str, Any], where: str):
     if "idx" in own:
         raise UsageError(f"{where}: a column named idx numbers the rows: give the column another name")
     found["columns"] = columns
+    if "question" in columns and "question" not in (given or {}):  # the file need not have one
+        without = {name: value for name, value in columns.items() if name != "question"}
+        without["label"] = found.get("label_column", "label")
+        found["other_layouts"] = (*found.get("other_layouts", ()), without)
 
 
 def _check_labels(found: dict[str, Any], where: str):
@@ -321,8 +333,8 @@ def task_from_files(
 
     Args:
         train_file (`str` or `Path`):
-            Training rows: `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`. Its name without the ending is the task's
-            id.
+            Training rows: `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`. The task's id is its name without the
+            ending or, if that says nothing, as in `reviews/train.csv`, the name of its folder.
         validation_file (`str` or `Path`, *optional*):
             Validation rows; without it, a share of the training rows is held out.
         input_format (`str`, *optional*, defaults to `"classification"`):
@@ -369,10 +381,17 @@ def task_from_files(
     content = {**files, "input_format": input_format, "label_column": label_column, **settings}
     if columns:
         content["columns"] = columns
-    name = Path(train_file).stem
+    return make_task(id_of_file(train_file), content, Path(train_file).name, Path.cwd())
+
+
+def id_of_file(train_file: str | Path) -> str:
+    """Id of the task on a training file: its name or, if every data set may have a file of that name, its folder's."""
+    path = Path(train_file).expanduser().absolute()
+    folder = path.resolve().parent.name if re.fullmatch(UNTELLING, path.stem, re.IGNORECASE) else ""
+    name = folder or path.stem
     if (FOLDER / f"{name}.yaml").is_file():  # a built-in task's id
-        name = Path(train_file).name.replace(".", "_")
-    return make_task(name, content, Path(train_file).name, Path.cwd())
+        name = f"{name}_{path.name}".replace(".", "_") if folder else path.name.replace(".", "_")
+    return name
 
 
 def describe(task: Task, folder: str | Path | None = None) -> str:

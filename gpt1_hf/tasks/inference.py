@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
@@ -79,7 +80,8 @@ def _summary(task: TaskSpec, column: str) -> str:
         limits = "" if low == -math.inf else f" from {low:g} to {high:g}"
         said = [f"scores{limits}, in column {column!r}"]
     else:
-        shown = ", ".join(task.label_names[:MOST_SHOWN]) + (", ..." if len(task.label_names) > MOST_SHOWN else "")
+        names = [name if re.fullmatch(r"[^,;\n]{1,40}", name) else repr(name[:40]) for name in task.label_names]
+        shown = ", ".join(names[:MOST_SHOWN]) + (", ..." if len(names) > MOST_SHOWN else "")
         kind = {"multiple": "labels, several a row", "tags": "tags, one a word"}.get(task.labels or "", "labels")
         said = [f"{len(task.label_names)} {kind}, in column {column!r}: {shown}"]
     said.append(f"metric {task.metric}")

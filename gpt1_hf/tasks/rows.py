@@ -310,6 +310,9 @@ def check_one_type(rows: Dataset, column: str, place: Place):
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
+    if place.file and place.file.lower().endswith(".jsonl"):  # where the reader has turned "1" into 1
+        with Path(place.file).open(encoding="utf-8-sig") as file:
+            values = [json.loads(line).get(column) for line in file if line.strip()]
     first = next((JSON_TYPES[type(value)] for value in values if value is not None), None)
     for index, value in enumerate(values):
         if value is None or value != value:

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
 from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
+from ..tasks.definition import id_of_file
 
 
 logger = logging.get_logger(__name__)
@@ -339,7 +340,7 @@ class FinetuneArguments(GPT1TrainingArguments):
     def _task_name(self) -> str:
         """Name of the task in the default `output_dir`."""
         if self.train_file:
-            return Path(self.train_file).stem
+            return id_of_file(self.train_file)
         task = str(self.task)
         return Path(task).stem if task.endswith((".yaml", ".yml")) else task
 
