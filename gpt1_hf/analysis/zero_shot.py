@@ -283,7 +283,8 @@ class ZeroShotArguments:
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
     task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2; or a YAML file."})
     split: str | None = field(
-        default=None, metadata={"help": "Split to score. Default: validation; for dpr, which has none, train."}
+        default=None,
+        metadata={"help": "Split to score. Default: validation; train for dpr, which has no validation split."},
     )
     sample: bool = field(default=False, metadata={"help": "Score the small labelled sample in the package."})
     data_dir: str | None = field(

@@ -20,7 +20,7 @@ def main(argv: list[str]):
     show = actions.add_parser("show", help="Print a task's YAML, and what its training rows add to it.")
     show.add_argument("task", help="Task id, or a YAML file.")
     show.add_argument("--data_dir", help="Folder with local copies, laid out as on the Hub. Default: GPT1_DATA_DIR.")
-    new = actions.add_parser("new", help="Write a task's YAML from a look at its training file.")
+    new = actions.add_parser("new", help="Write a task's YAML, guessed from its training file.")
     new.add_argument("file", help="YAML file to write, such as reviews.yaml. Its name is the task's id.")
     new.add_argument("--train_file", required=True, help="Training rows: .csv, .tsv, .jsonl, .json or .parquet.")
     new.add_argument("--validation_file", help="Validation rows. Default: a tenth of the training rows is held out.")

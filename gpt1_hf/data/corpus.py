@@ -12,7 +12,8 @@ from datasets import IterableDataset
 
 from ..errors import GPT1Error, MissingSplitError
 from ..settings import nearest
-from .loading import LOAD_ERRORS, ROW_FILES, local_copy, open_dataset, split_files, stream_tables, unreadable
+from .loading import LOAD_ERRORS, local_copy, open_dataset, split_files, unreadable
+from .row_files import ROW_FILES, stream_tables
 
 
 TEXT = ".txt"

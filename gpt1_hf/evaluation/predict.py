@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.loading import open_config
 from ..console import no_bars, note
-from ..data.loading import ROW_FILES, open_file, reading_bars
+from ..data.loading import reading_bars
+from ..data.row_files import ROW_FILES, open_file
 from ..errors import GPT1Error, UsageError
 from ..files import check_writable, replacing, writing
 from ..settings import NO_LIMIT, check_ranges, nearest

@@ -12,8 +12,8 @@ from ..evaluation.metrics import score
 from ..evaluation.results import RESULTS, Result, write_results
 from ..tasks import load_task
 from ..training.arguments import FinetuneArguments
-from ..training.exact_resume import remove_checkpoints
 from ..training.finetune import finetune_once
+from ..training.manifest import remove_checkpoints
 from ..training.run_folder import RunFolder, finetuning_facts
 from .generation import generate
 

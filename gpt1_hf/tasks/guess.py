@@ -1,4 +1,4 @@
-"""A first guess at a task from a look at its training file, for what `gpt1 tasks new` is not told."""
+"""A first guess at a task from its training file, for the settings that `gpt1 tasks new` was not given."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from ..data.loading import open_file, reading_bars
+from ..data.loading import reading_bars
+from ..data.row_files import open_file
 from ..errors import GPT1Error
 from .definition import task_from_files
 from .inference import MANY_LABELS

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..console import note
-from ..data.loading import check_file, reading_bars
+from ..data.loading import reading_bars
+from ..data.row_files import check_file
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from .rows import (
     Layout,

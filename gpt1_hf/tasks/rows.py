@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
-from ..data.loading import json_rows, line_of_row, local_copy, open_dataset, open_file, reading_bars
+from ..data.loading import local_copy, open_dataset, reading_bars
+from ..data.row_files import json_rows, line_of_row, open_file
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..resources import SAMPLES
 from .spec import FORMAT_COLUMNS, Columns, TaskSpec

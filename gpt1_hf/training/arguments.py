@@ -162,7 +162,8 @@ class GPT1TrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Hide NaN and infinite losses instead of ending the run. Waits for the device at every update."
+            "help": "Leave NaN and infinite losses out of the logged mean. Of no use here: such a loss ends the run. "
+            "Waits for the device at every update."
         },
     )
 

@@ -41,7 +41,8 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task, task_from_files
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
-from .exact_resume import resume_point, save_beside_weights, save_full_model
+from .exact_resume import save_beside_weights, save_full_model
+from .manifest import resume_point
 from .publishing import push_run
 from .run_folder import RunFolder, finetuning_facts
 from .trainer import GPT1Trainer

@@ -35,8 +35,9 @@ from ..hub.card import base_name, write_pretraining_card
 from ..resources import model_path
 from ..training_record import check_tokenizer, tokenizer_digest
 from .arguments import PretrainArguments, check_metric
-from .exact_resume import read_manifest, resume_point, save_beside_weights, save_full_model
+from .exact_resume import save_beside_weights, save_full_model
 from .loss_plot import plot_losses
+from .manifest import read_manifest, resume_point
 from .publishing import push_run
 from .run_folder import RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory

@@ -4,7 +4,7 @@ The folder holds, in the order in which a run writes them:
 
 - `run.lock`, locked while a run uses the folder;
 - `plan_run.json`, if a plan started the run;
-- `checkpoint-<update>/manifest.json`, see `exact_resume.py`;
+- `checkpoint-<update>/manifest.json`, see `manifest.py`;
 - `trained.json`, from when the model is saved until it is scored, described by a card and pushed;
 - `settings.json` (fine-tuning) or `run.json` (pre-training), and then `results.json`. A run is finished when the
   folder has both and the settings are those of the run.

@@ -21,8 +21,9 @@ from ..evaluation.perplexity import perplexity
 from ..processing_gpt1 import GPT1Processor
 from .arguments import check_metric, drop_missing_precision
 from .cpu_kernels import speed_up
-from .exact_resume import ResumableTrainer, checkpoints
+from .exact_resume import ResumableTrainer
 from .layerwise_lr import decay_by_layer
+from .manifest import checkpoints
 from .progress import LogLines, TrainingBar
 
 

@@ -23,8 +23,8 @@ from gpt1_hf.analysis.plan.plan import Plan, carry_out
 from gpt1_hf.cli import main
 from gpt1_hf.resources import SAMPLES
 from gpt1_hf.tasks import all_tasks
-from gpt1_hf.training import exact_resume, run_folder
-from gpt1_hf.training.exact_resume import last_complete_checkpoint
+from gpt1_hf.training import manifest, run_folder
+from gpt1_hf.training.manifest import last_complete_checkpoint
 from gpt1_hf.training.run_folder import PLAN_RECORD, lock
 
 
@@ -143,7 +143,7 @@ def test_a_run_killed_while_saving_equals_the_uninterrupted_one(argv, uninterrup
     ]
     for number, (trap, left) in enumerate(steps):
         assert run_in_child(argv(tmp_path), trap) == -KILL, number
-        assert sorted(map(exact_resume.update_of, exact_resume.checkpoints(tmp_path))) == left, number
+        assert sorted(map(manifest.update_of, manifest.checkpoints(tmp_path))) == left, number
         assert not (tmp_path / "results.json").exists()
     assert run_in_child(argv(tmp_path)) == 0
     assert_same_run(tmp_path, uninterrupted)

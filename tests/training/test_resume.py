@@ -18,7 +18,7 @@ import gpt1_hf.training.pretrain
 from gpt1_hf import GPT1Trainer
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.training.exact_resume import MANIFEST, find_damage, last_complete_checkpoint, rotate, write_manifest
+from gpt1_hf.training.manifest import MANIFEST, find_damage, last_complete_checkpoint, rotate, write_manifest
 from gpt1_hf.training.run_folder import PRETRAINING_SETTINGS
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gpt1_hf.resources import recipes_dir
-from gpt1_hf.training.exact_resume import find_damage, last_complete_checkpoint
+from gpt1_hf.training.manifest import find_damage, last_complete_checkpoint
 
 
 pytestmark = pytest.mark.slow

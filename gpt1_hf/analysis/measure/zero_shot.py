@@ -33,8 +33,8 @@ class Arguments:
     run: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a pre-training run. The final model is scored, and the checkpoints of "
-            "--checkpoints_per_decade or, without them, the folders whose names end in -UPDATES."
+            "help": "Folder of a pre-training run. Its final model is scored, and so are its checkpoints: those that "
+            "--checkpoints_per_decade kept or, without them, the folders whose names end in -UPDATES."
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})

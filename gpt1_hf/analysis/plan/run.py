@@ -27,8 +27,8 @@ from ...files import write_json
 from ...settings import default_data_dir, nearest
 from ...tasks import Task, describe, load_task
 from ...training.arguments import FinetuneArguments, PretrainArguments
-from ...training.exact_resume import remove_checkpoints
 from ...training.finetune import finetune
+from ...training.manifest import remove_checkpoints
 from ...training.pretrain import pretrain
 from ...training.run_folder import LEFT_OUT_OF_PLAN_HASH, PLAN_RECORD, clear, files_digest, lock, read_plan_record
 

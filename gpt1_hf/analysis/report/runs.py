@@ -9,7 +9,7 @@ from typing import Any
 
 from ...evaluation.results import RESULTS, Result
 from ...tasks import all_tasks
-from ...training.exact_resume import checkpoints
+from ...training.manifest import checkpoints
 from ...training.run_folder import PLAN_RECORD, read_plan_record
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Value
 
-from gpt1_hf.data.loading import line_of_row, open_file
+from gpt1_hf.data.row_files import line_of_row, open_file
 from gpt1_hf.errors import GPT1Error
 
 
