@@ -75,7 +75,31 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
         raise unreadable(str(path), error) from error
     if separator and len(rows) != n_rows:  # pandas leaves it out, and the rows after it would change places
         raise GPT1Error(f"{path}: a line holds nothing but spaces: remove it, or put it into quotation marks")
-    return rows
+    return _with_texts_as_strings(rows, path)
+
+
+def _with_texts_as_strings(rows: Dataset, path: Path) -> Dataset:
+    """Restore dates, which the JSON reader parses, as they stand in the file; and strings in the form of Polars."""
+    types = {name: str(rows.features.arrow_schema.field(name).type) for name in rows.column_names}
+    for name in [name for name, kind in types.items() if kind == "string_view"]:
+        column = rows.with_format("arrow")[:][name].cast(pa.large_string())
+        rows = rows.remove_columns(name).add_column(name, column.combine_chunks())
+    dates = [name for name, kind in types.items() if "timestamp" in kind or "date" in kind]
+    if dates and path.suffix.lower() in (".json", ".jsonl"):
+        raw = json_rows(path)
+        for name in dates:
+            rows = rows.remove_columns(name).add_column(name, [row.get(name) for row in raw])
+    return rows.select_columns([*types])
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file, without any conversion. They are all in memory."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
+    return found if isinstance(found, list) else [found]
 
 
 @contextmanager

@@ -338,7 +338,8 @@ class Reader:
         self.name = "standard input" if self.is_stream else self.path.name
         self.is_text = self.is_stream or self.path.suffix.lower() == TEXT
         if self.is_text:
-            self.layout: Columns = {name: name for name in task.columns}
+            has_question = "question" in next(iter(task.other_layouts), task.columns)  # in training
+            self.layout: Columns = {name: name for name in task.columns if name != "question" or has_question}
             return
         with reading_bars():
             self.rows = open_file(self.path)

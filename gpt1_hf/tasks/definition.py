@@ -227,11 +227,6 @@ def make_task(task_id: str, content: Mapping[str, Any], where: str, folder: Path
         raise UsageError(f"{where}: the key dataset (a Hub id) or train_file is missing")
     if "validation" in files and "validation_share" in found:
         raise UsageError(f"{where}: give either validation_file or validation_share, not both")
-    if "validation" in files and Path(files["validation"]).resolve() == Path(files["train"]).resolve():
-        raise UsageError(
-            f"{where}: train_file and validation_file are the same file: leave out validation_file, and a share of "
-            "the rows is held out"
-        )
     for key in ("config", "revision", "other_configs"):
         if files and key in found:
             raise UsageError(f"{where}: {key} is for a dataset on the Hub, not for files")

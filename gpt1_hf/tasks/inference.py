@@ -65,6 +65,8 @@ def _resolve(task: T, data_dir: str | None) -> T:
     if len(rows) < 2:
         raise GPT1Error(f"{place} has one row, too few to train on")
     layout = find_layout(task, rows, place)
+    if "question" in task.columns and "question" not in layout.columns:
+        task = replace(task, columns=layout.columns, other_layouts=())
     task = _with_metric(_with_labels(task, rows.select_columns(layout.names), layout, place), place)
     if not task.splits:
         task = _with_splits(task, data_dir)

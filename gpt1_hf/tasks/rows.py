@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
 from ..data.loading import local_copy, open_dataset, reading_bars
-from ..data.row_files import line_of_row, open_file
+from ..data.row_files import json_rows, line_of_row, open_file
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..resources import SAMPLES
 from .spec import FORMAT_COLUMNS, Columns, TaskSpec
@@ -310,9 +310,8 @@ def check_one_type(rows: Dataset, column: str, place: Place):
     if short_type(rows.features[column]) != "json":
         return
     values = rows[column][:]
-    if place.file and place.file.lower().endswith(".jsonl"):  # where the reader has turned "1" into 1
-        with Path(place.file).open(encoding="utf-8-sig") as file:
-            values = [json.loads(line).get(column) for line in file if line.strip()]
+    if place.file and not place.file.lower().endswith(".parquet"):  # where the reader has turned "1" into 1
+        values = [row.get(column) for row in json_rows(Path(place.file))]
     first = next((JSON_TYPES[type(value)] for value in values if value is not None), None)
     for index, value in enumerate(values):
         if value is None or value != value:

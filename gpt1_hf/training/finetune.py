@@ -163,6 +163,9 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         rows = {"train": parts["train"], "validation": parts["test"]}
     else:
         rows.update(load_scored(task, args.data_dir, args.sample))
+        for split in ("validation", "test"):
+            if split in task.files and Path(task.files[split]).resolve() == Path(task.files["train"]).resolve():
+                logger.warning(f"task {task.id}: the {split} file is the training file: its score is of learnt rows")
     if task.labels in ("classes", "scores") and any(map(task.is_hidden, set(rows["train"]["label"][:]))):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1): use data with labels")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):

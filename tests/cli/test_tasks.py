@@ -56,6 +56,13 @@ def test_an_own_task_is_shown_with_what_is_inferred(tmp_path, capsys):
     assert yaml.safe_load(out) == {**yaml.safe_load(text), **inferred}
 
 
+def test_a_complete_task_is_shown_without_an_empty_list_of_inferences(tmp_path, capsys):
+    assert new(tmp_path, write_csv(tmp_path / "train.csv"), "--label_column", "stars") == 0
+    capsys.readouterr()
+    assert main(["tasks", "show", str(tmp_path / "mine.yaml")]) == 0
+    assert "Inferred" not in capsys.readouterr().out
+
+
 def test_a_task_whose_file_is_missing_is_an_error_of_one_sentence(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("train_file: train.csv\ninput_format: classification\n")
     assert main(["tasks", "show", str(tmp_path / "mine.yaml")]) == 1
@@ -91,7 +98,8 @@ def test_flags_win_over_guesses(tmp_path, capsys):
     rows = [(f"Film {n} is better.", f"Film {n}", f"Good {n} it is, I think.", n % 2, n / 4) for n in range(20)]
     write_csv(tmp_path / "train.csv", rows, ("a", "b", "c", "label", "score"))
     flags = "--text_column b a --label_column score --input_format similarity --metric spearman".split()
-    assert new(tmp_path, tmp_path / "train.csv", *flags, "--validation_file", str(tmp_path / "train.csv")) == 0
+    dev = write_csv(tmp_path / "dev.csv", rows, ("a", "b", "c", "label", "score"))
+    assert new(tmp_path, tmp_path / "train.csv", *flags, "--validation_file", str(dev)) == 0
     assert "guessed" not in capsys.readouterr().err
     task = load_task(str(tmp_path / "mine.yaml"))
     assert (task.input_format, task.columns) == ("similarity", {"text_a": "b", "text_b": "a"})

@@ -1,5 +1,6 @@
 """A user's file of rows: what is read, and one-sentence errors that name the line."""
 
+import csv
 import json
 
 import pyarrow as pa
@@ -56,6 +57,16 @@ def test_a_tsv_without_quoting_keeps_its_quotation_marks(tmp_path):
     assert open_file(tmp_path / "x.tsv")["text"][:] == ['"No," he said.', 'It is 5" long.', '"']
 
 
+@pytest.mark.parametrize("kind", ["tsv", "csv"])
+def test_a_quoted_tsv_may_have_cells_of_several_lines_with_quotation_marks_in_them(tmp_path, kind):
+    rows = [["label", "text"], ["a", 'He said "no",\nand left.'], ["b", '"Why?"\n\n"So."'], ["c", "It rains."]]
+    with (tmp_path / f"x.{kind}").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(rows)
+    found = open_file(tmp_path / f"x.{kind}")
+    assert [[row["label"], row["text"]] for row in found] == rows[1:]
+    assert line_of_row(tmp_path / f"x.{kind}", 2) == 7
+
+
 @pytest.mark.parametrize("mark", [";", "\t", "|"])
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_a_csv_file_may_separate_cells_by_another_mark(tmp_path, mark, quote):
@@ -84,6 +95,22 @@ def test_blank_lines_and_windows_line_ends_are_accepted(tmp_path):
 def test_an_index_without_a_name_is_a_column(tmp_path):
     (tmp_path / "x.csv").write_text(",text\n0,a\n1,b\n")
     assert open_file(tmp_path / "x.csv").column_names == ["Unnamed: 0", "text"]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_dates_in_json_are_strings_as_they_stand(tmp_path, kind):
+    rows = [{"day": "2020-01-01", "list": ["2020-01-02T03:04:05"], "text": "a"}, {"day": "2021-01-01", "list": []}]
+    lines = json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / f"x.{kind}").write_text(lines)
+    assert open_file(tmp_path / f"x.{kind}").to_list() == [rows[0], {**rows[1], "text": None}]
+
+
+def test_strings_as_polars_writes_them_are_text(tmp_path):
+    views = pa.table({"text": pa.array(["a", None, "b"], pa.string_view()), "label": [1, 2, 3]})
+    pq.write_table(views, tmp_path / "x.parquet")
+    rows = open_file(tmp_path / "x.parquet")
+    assert rows["text"][:] == ["a", None, "b"] and rows.column_names == ["text", "label"]
+    assert rows.features["text"] == Value("large_string")
 
 
 def test_a_file_that_changes_is_read_again(tmp_path):

@@ -236,6 +236,7 @@ def test_csv_has_a_column_for_each_score(model_of, tmp_path):
         ("cola", {"text": TEXTS}),
         ("snli", {"premise": TEXTS, "hypothesis": TEXTS[::-1]}),
         ("race", {"document": TEXTS, "question": ["", *TEXTS[:4]], "choices": [["a", "b c", "d", "e"]] * 5}),
+        ("story_cloze", {"document": TEXTS, "choices": [["a", "b c"]] * 5}),  # a task without questions
     ],
 )
 def test_a_line_is_a_text_a_pair_or_a_question(task_id, columns, model_of, tmp_path, monkeypatch, capsys):

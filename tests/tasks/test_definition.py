@@ -18,6 +18,7 @@ from gpt1_hf.tasks import (
 )
 from gpt1_hf.tasks.definition import FOLDER, KEYS, TEMPLATE, make_task
 from gpt1_hf.tasks.spec import FORMAT_COLUMNS, LABEL_METRICS
+from gpt1_hf.training.arguments import FinetuneArguments
 
 
 OWN = {"train_file": "train.csv", "input_format": "classification", "columns": {"text": "review"}}
@@ -89,6 +90,12 @@ class TestOwn:
         assert (tags.labels, tags.metric) == ("tags", "accuracy")
         assert load_task(write(tmp_path, labels="multiple")).metric == "f1_micro"
         assert load_task(write(tmp_path)).labels is None
+
+    @pytest.mark.parametrize("twice", ["train_file: a.csv\ntrain_file: b.csv\n", "columns: {text: a, text: b}\n"])
+    def test_a_key_that_is_given_twice_is_refused(self, tmp_path, twice):
+        (tmp_path / "mine.yaml").write_text(twice)
+        with pytest.raises(UsageError, match="mine.yaml is not valid YAML: the key '[a-z_]+' is given twice"):
+            load_task(str(tmp_path / "mine.yaml"))
 
     @pytest.mark.parametrize(
         ("key", "near"),
@@ -242,5 +249,12 @@ class TestFromFiles:
         with pytest.raises(UsageError, match="input_format must be one of"):
             task_from_files("a.csv", input_format="pairs")
 
+    @pytest.mark.parametrize("name", ["train.csv", "Training.tsv", "data.jsonl", "train-00000-of-00001.parquet"])
+    def test_a_file_whose_name_says_nothing_has_the_id_of_its_folder(self, name):
+        assert task_from_files(f"data/reviews/{name}").id == "reviews"
+        assert task_from_files(f"snli/{name}").id == f"snli_{name}".replace(".", "_")  # a built-in task's id
+        assert FinetuneArguments(train_file=f"reviews/{name}", use_cpu=True).output_dir == "runs/reviews"
+
     def test_a_file_with_the_name_of_a_built_in_task_has_another_id(self):
         assert task_from_files("data/cola.csv").id == "cola_csv"
+        assert FinetuneArguments(train_file="cola.csv", use_cpu=True).output_dir == "runs/cola_csv"

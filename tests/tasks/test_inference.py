@@ -55,8 +55,9 @@ class TestLabels:
         assert (resolved.labels, resolved.metric) == ("classes", "accuracy")
         assert resolved.label_names == ("bad", "good", "so-so")
         assert task.resolved() is resolved and resolved.resolved() is resolved
-        line = "task train: 3 labels, in column 'label': bad, good, so-so; metric accuracy; 10% of the training rows "
-        assert capsys.readouterr().err.splitlines()[-1] == line + "are held out for validation"
+        found = "3 labels, in column 'label': bad, good, so-so; metric accuracy"
+        line = f"task {tmp_path.name}: {found}; 10% of the training rows are held out for validation"
+        assert capsys.readouterr().err.splitlines()[-1] == line
 
     @pytest.mark.parametrize("stars", [(10, 9, 1), ("10", "9", "1")])
     def test_numbers_are_classes_in_order_of_size(self, tmp_path, stars):
@@ -99,7 +100,7 @@ class TestLabels:
 
     def test_lists_in_csv_are_written_as_json_or_python(self, tmp_path):
         rows = [("a", '["x", "y"]'), ("b", "['y']"), ("c", "[]")]
-        task = from_rows(tmp_path, rows, labels="multiple", validation_file=tmp_path / "train.csv")
+        task = from_rows(tmp_path, rows, labels="multiple", validation_file=write_csv(tmp_path / "dev.csv", rows))
         assert task.load("train")["label"][:] == [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
         message = message_of(from_rows(tmp_path, [*rows, ("d", "x; y")], labels="multiple"))
         assert """train.csv: line 5, column 'label': 'x; y' is not a list, such as ["a", "b"]""" == message
@@ -141,6 +142,13 @@ class TestLabels:
         assert len(task.load("train")) + len(task.load("validation")) == 20
         named = from_rows(tmp_path, rows, label_names=["-1", "0", "1"])
         assert {*named.load("train")["label"][:]} == {0, 1, 2}
+
+    def test_a_label_with_a_comma_a_line_end_or_many_characters_is_shown_on_one_line(self, tmp_path, capsys):
+        labels = ["a, b", "c\nd", "x" * 99]
+        task = from_rows(tmp_path, [(f"Film {n}", labels[n % 3]) for n in range(30)]).resolved()
+        assert task.label_names == tuple(labels)
+        shown = f"3 labels, in column 'label': 'a, b', 'c\\nd', '{'x' * 40}'; metric"
+        assert shown in capsys.readouterr().err.splitlines()[-1]
 
     def test_a_changed_file_is_inspected_again(self, tmp_path):
         assert from_rows(tmp_path, REVIEWS).resolved().label_names == ("bad", "good", "so-so")
@@ -198,6 +206,17 @@ class TestChoices:
         assert """may count from 0 or from 1: give label_names: ["0", "1"] or ["1", "2"]""" in message
         assert from_rows(tmp_path, rows, **settings, label_names=[1, 2]).load("train")["label"][0] == 0
 
+    @pytest.mark.parametrize("column", ["choices", ["x", "y"]])
+    def test_a_file_without_questions_is_read(self, tmp_path, column):
+        row = {"document": "It rains.", "choices": ["Dry.", "Wet."], "x": "Dry.", "y": "Wet."}
+        rows = [{**row, "label": label} for label in "ABAB"]
+        settings = {"input_format": "multiple_choice", "choices_columns": column, "validation_share": 0.5}
+        task = from_rows(tmp_path, rows, **settings)
+        assert task.load("train")["question"][:] == ["", ""]
+        assert "question" not in task.resolved().columns
+        rows = [{**row, "question": "Why?"} for row in rows]
+        assert from_rows(tmp_path, rows, **settings).load("train")["question"][:] == ["Why?", "Why?"]
+
 
 class TestColumns:
     def test_own_names_may_be_those_of_other_roles(self, tmp_path):
@@ -227,7 +246,7 @@ class TestSplits:
         assert train["idx"][:] == sorted(train["idx"][:])
         assert from_rows(tmp_path, rows, validation_share=0.2).load("validation").to_list() == validation.to_list()
         assert (task.splits, task.scored_splits) == (("train", "validation"), ("validation",))
-        with pytest.raises(UsageError, match="task train has no split 'test'"):
+        with pytest.raises(UsageError, match="has no split 'test'"):
             task.load("test")
 
     def test_a_class_of_one_row_stays_in_the_training_rows(self, tmp_path):
@@ -338,6 +357,14 @@ class TestBadInput:
     def test_of_tags(self, tmp_path, row, message):
         task = from_rows(tmp_path, [*TAGGED, row], input_format="token_classification")
         assert message_of(task).startswith(f"train.jsonl: {message}")
+
+    def test_dates_are_labels(self, tmp_path):
+        rows = [{"text": "a", "label": f"2020-01-0{1 + n % 2}"} for n in range(10)]
+        assert from_rows(tmp_path, rows).resolved().label_names == ("2020-01-01", "2020-01-02")
+
+    def test_numbers_with_and_without_quotation_marks_in_json_lines(self, tmp_path):
+        task = from_rows(tmp_path, [{"text": "a", "label": label} for label in ("0", "1", "0", 1, "0")])
+        assert "train.jsonl: line 4, column 'label': 1 is a number, but the rows before hold text" in message_of(task)
 
     def test_a_label_of_the_validation_file_only(self, tmp_path):
         validation = write_csv(tmp_path / "dev.csv", [*REVIEWS[:5], ("a", "great")])

@@ -269,6 +269,13 @@ def test_a_file_that_changed_since_training_is_named(base_model, place, caplog):
         assert f"the rows of validation ({file}) are not those that model" in caplog.text
 
 
+def test_a_validation_file_that_is_the_training_file_is_warned_of(base_model, place, caplog):
+    Path("link.csv").symlink_to("reviews.csv")
+    flags = "--train_file reviews.csv --validation_file link.csv --text_column review --label_column stars"
+    assert main(f"finetune {flags} --model {base_model} {FAST}".split()) == 0
+    assert "task reviews: the validation file is the training file" in caplog.text
+
+
 def test_a_model_of_another_kind_of_labels_is_refused(base_model, place, capsys):
     assert main(f"finetune --task own_topics.yaml --model {base_model} {FAST}".split()) == 0
     write_csv(Path("single.csv"), [{"text": "the lady", "label": star} for star in STARS * 8])

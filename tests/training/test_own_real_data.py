@@ -1,4 +1,4 @@
-"""Real data sets in their publishers' own layouts as a user's data: every command, from the YAML file to the answers."""
+"""Real data sets in their own layouts as a user's data: every command, from the YAML file to the answers."""
 
 import csv
 import json
@@ -55,7 +55,11 @@ def run_all(base_model: str, flags: str, kind: str, **keys) -> list[dict]:
     assert [row["value"] for row in first] == [row["value"] for row in again]
     argv = ["predict", "--model", "runs/own", "--input", f"own_validation.{kind}", "--output", "answers.jsonl"]
     assert main(argv) == 0
-    predictions, answers, names = read("again/predictions.jsonl"), read("answers.jsonl"), load_task("own.yaml").label_names
+    predictions, answers, names = (
+        read("again/predictions.jsonl"),
+        read("answers.jsonl"),
+        load_task("own.yaml").label_names,
+    )
     assert len(answers) == len(predictions) == N_VALIDATION
     for answer, row in zip(answers, predictions, strict=True):
         if not names:
