@@ -36,22 +36,28 @@ PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python",
 
 # Start of a command -> arguments that make it small and offline. They follow its own arguments and override them. The
 # longest matching start counts.
-FINETUNE = "--sample --max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --disable_tqdm true"
+SHORT = "--max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --disable_tqdm true"
+FINETUNE = f"--sample {SHORT}"
 SMALL = {
     "accelerate launch": f"{FINETUNE} --use_cpu true",
     "gpt1 analyze ablations": "--tokens_per_second 100",
     "gpt1 convert": "",
     "gpt1 evaluate --model gpt1-tiny --text_file": "",
     "gpt1 evaluate": "--sample",
+    "gpt1 evaluate --task films.yaml": "",
     "gpt1 export": "",
     "gpt1 finetune": FINETUNE,
     "gpt1 finetune --task all": f"{FINETUNE} --seeds 1",
+    "gpt1 finetune --task films.yaml": SHORT,
+    "gpt1 finetune --train_file": SHORT,
     "gpt1 generate": "--max_new_tokens 3",
+    "gpt1 predict": "",
     "gpt1 pretrain": "--max_steps 2 --disable_tqdm true",
     "gpt1 push": "",
     "gpt1 recipes": "",
     "gpt1 report": "",
     "gpt1 space --output_dir": "",
+    "gpt1 tasks": "",
     "gpt1 tokenizer": "",
     "gpt1 zero-shot": "--sample",
     "python recipes/scale.py": "--tasks 2 --corpus my_texts --tokenizer gpt1-tiny --output_dir runs/scale",
@@ -77,6 +83,7 @@ CALLS = {
     "export": "gpt1_hf.checkpoints.export.export",
     "finetune": "gpt1_hf.training.finetune.finetune",
     "generate": "gpt1_hf.inside.generation.generate",
+    "predict": "gpt1_hf.evaluation.predict.predict_file",
     "pretrain": "gpt1_hf.training.pretrain.pretrain",
     "push": "gpt1_hf.hub.push.push",
     "quantize": "gpt1_hf.evaluation.quantization_cost.quantize_and_score",
@@ -84,6 +91,7 @@ CALLS = {
     "report": "gpt1_hf.analysis.report.report.report",
     "space": "gpt1_hf.inside.space.serve",
     "submit": "gpt1_hf.evaluation.glue_submission.submit",
+    "tasks": "gpt1_hf.cli.tasks.listing",
     "tokenizer": "gpt1_hf.data.corpus.read_pieces",
     "zero-shot": "gpt1_hf.analysis.zero_shot.zero_shot",
 }
@@ -93,6 +101,8 @@ CALLS_BY_ARGUMENTS = {
     "analyze zero-shot": "gpt1_hf.analysis.measure.zero_shot.measure",
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.inside.space.write_space",
+    "tasks new": "gpt1_hf.cli.tasks.write_task",
+    "tasks show": "gpt1_hf.cli.tasks.show_task",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",
 }
 # Makes the shell print the commands of a script instead of running them. It joins lines, expands variables and loops,
@@ -178,6 +188,9 @@ def place(tmp_path_factory, hub, base_model) -> Path:
     text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 50
     for name in ("my_texts/one.txt", "my_texts/two.txt", "my_text.txt"):
         (folder / name).write_text(text, encoding="utf-8")
+    rows = [f"Film {number} is a film that I remember well.,{number % 5 + 1}" for number in range(40)]
+    for name in ("reviews.csv", "new.csv"):
+        (folder / name).write_text("\n".join(["review,stars", *rows]), encoding="utf-8")
     (folder / "recipes").symlink_to(recipes_dir())
     original = tmp_path_factory.mktemp("hub") / "openai-gpt"
     convert(base_model, str(original), "openai-gpt")
