@@ -22,6 +22,15 @@ from .loading import BUILDERS, LOAD_ERRORS, unreadable
 
 # Ending of a user's file of rows -> separator of its cells; JSON and Parquet have none.
 ROW_FILES = {".csv": ",", ".tsv": "\t", ".json": None, ".jsonl": None, ".parquet": None}
+# Type of a JSON value -> its name in errors.
+JSON_TYPES = {
+    str: "text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 
@@ -72,7 +81,16 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
     except LOAD_ERRORS as error:
         if kind == ".jsonl":
             _check_json_lines(path)
-        raise unreadable(str(path), error) from error
+        if kind in (".json", ".jsonl"):
+            rows = _read_json(path, error)
+        elif kind == ".parquet" and (texts := _view_columns(pq.read_schema(path))):
+            table = pq.read_table(path)  # `datasets` 4 cannot read these
+            for name in texts:
+                position = table.schema.get_field_index(name)
+                table = table.set_column(position, name, table[name].cast(pa.large_string()))
+            rows = Dataset(table)
+        else:
+            raise unreadable(str(path), error) from error
     if separator and len(rows) != n_rows:  # pandas leaves it out, and the rows after it would change places
         raise GPT1Error(f"{path}: a line holds nothing but spaces: remove it, or put it into quotation marks")
     return _with_texts_as_strings(rows, path)
@@ -81,7 +99,7 @@ def _open_file(path: Path, mtime_ns: int, size: int) -> Dataset:
 def _with_texts_as_strings(rows: Dataset, path: Path) -> Dataset:
     """Restore dates, which the JSON reader parses, as they stand in the file; and strings in the form of Polars."""
     types = {name: str(rows.features.arrow_schema.field(name).type) for name in rows.column_names}
-    for name in [name for name, kind in types.items() if kind == "string_view"]:
+    for name in _view_columns(rows.features.arrow_schema):
         column = rows.with_format("arrow")[:][name].cast(pa.large_string())
         rows = rows.remove_columns(name).add_column(name, column.combine_chunks())
     dates = [name for name, kind in types.items() if "timestamp" in kind or "date" in kind]
@@ -90,6 +108,36 @@ def _with_texts_as_strings(rows: Dataset, path: Path) -> Dataset:
         for name in dates:
             rows = rows.remove_columns(name).add_column(name, [row.get(name) for row in raw])
     return rows.select_columns([*types])
+
+
+def _view_columns(schema: pa.Schema) -> list[str]:
+    """Columns of strings in the form of Polars."""
+    return [field.name for field in schema if str(field.type) == "string_view"]
+
+
+def _read_json(path: Path, error: Exception) -> Dataset:
+    """Read what `datasets` 4 cannot: JSON after a byte order mark, and values of several types, which are an error."""
+    try:
+        rows = json_rows(path)
+    except ValueError:
+        raise unreadable(str(path), error) from error
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise unreadable(str(path), error) from error
+    for column in dict.fromkeys(name for row in rows for name in row):
+        first = None
+        for index, value in enumerate(row.get(column) for row in rows):
+            if value is None or value != value:  # NaN
+                rows[index] = {**rows[index], column: None}
+                continue
+            first = first or JSON_TYPES[type(value)]
+            if JSON_TYPES[type(value)] != first:
+                line = line_of_row(path, index)
+                row = f"row {index + 1} (counted from 1)" if line is None else f"line {line}"
+                raise GPT1Error(
+                    f"{path.name}: {row}, column {column!r}: {value!r} is {JSON_TYPES[type(value)]}, but the rows "
+                    f"before hold {first}: give the column one type"
+                ) from error
+    return Dataset.from_list(rows)
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:

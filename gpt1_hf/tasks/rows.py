@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
 from ..data.loading import local_copy, open_dataset, reading_bars
-from ..data.row_files import json_rows, line_of_row, open_file
+from ..data.row_files import JSON_TYPES, json_rows, line_of_row, open_file
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..resources import SAMPLES
 from .spec import FORMAT_COLUMNS, Columns, TaskSpec
@@ -28,14 +28,6 @@ logger = logging.getLogger(__name__)
 
 # Types of columns that can hold neither classes nor scores.
 NO_LABELS = ("binary", "large_binary", "date", "time", "duration", "decimal")
-JSON_TYPES = {
-    str: "text",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-}
 # Every run with a task holds out the same rows, whatever its own seed is.
 HELD_OUT_SEED = 42
 
