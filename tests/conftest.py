@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import json
 import random
 import shutil
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +26,10 @@ from helpers.hub_server import HubServer
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Tokenizer
 from gpt1_hf.evaluation import results
 
+
+# A shell's background jobs ignore Ctrl-C, and so would the runs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `test_properties.py` runs a few fixed cases, or GPT1_TEST_CASES random ones.
 CASES = int(os.environ.get("GPT1_TEST_CASES", 0))
