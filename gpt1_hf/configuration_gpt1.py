@@ -122,8 +122,7 @@ class GPT1Config(GPT1FamilyConfig):
         max_position_embeddings (`int`, *optional*, defaults to 512):
             Context length in tokens.
         position_embedding_type (`str`, *optional*, defaults to `"learned"`):
-            `"learned"` (as in the paper) or, for ablations, `"sinusoidal"` (waves of amplitude `initializer_range`) or
-            `"none"`.
+            `"learned"` (as in the paper) or, for ablations, `"sinusoidal"` or `"none"`.
         hidden_act (`str`, *optional*, defaults to `"gelu_pytorch_tanh"`):
             Activation of the feed-forward layers; `gelu_pytorch_tanh` is the tanh approximation that GPT-1 uses.
         embd_pdrop (`float`, *optional*, defaults to 0.1):
@@ -138,6 +137,10 @@ class GPT1Config(GPT1FamilyConfig):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the normal distribution that weights are drawn from.
+        position_initializer_range (`float`, *optional*, defaults to `initializer_range`):
+            Standard deviation of the initial position vectors, or amplitude of the sinusoidal ones. The paper has one
+            scale for all weights. A small model whose weights are larger needs smaller positions: at the scale of the
+            tokens they drown them.
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 turns it off.
         regression_bins (`int`, *optional*):
@@ -192,6 +195,7 @@ class GPT1Config(GPT1FamilyConfig):
     num_attention_heads: int = 12
     intermediate_size: int | None = None
     position_embedding_type: Literal["learned", "sinusoidal", "none"] = "learned"
+    position_initializer_range: float | int | None = None
     hidden_act: str = "gelu_pytorch_tanh"
     attn_pdrop: float | int = 0.1
     layer_norm_epsilon: float = 1e-5
@@ -203,6 +207,8 @@ class GPT1Config(GPT1FamilyConfig):
         super().__post_init__(**kwargs)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.position_initializer_range is None:
+            self.position_initializer_range = self.initializer_range
 
     def validate_architecture(self):
         """Part of `@strict`'s validation: rejects sizes that contradict each other."""

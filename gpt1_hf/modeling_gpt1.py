@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers import Chunk, GenerationMixin, WeightConverter
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -211,6 +212,10 @@ class GPT1Block(GradientCheckpointingLayer):
         return self.ln_2(hidden_states + self.dropout(self.mlp(hidden_states)))
 
 
+class PositionEmbedding(nn.Embedding):
+    """Vectors of the positions. They have an initial scale of their own (`position_initializer_range`)."""
+
+
 class GPT1PreTrainedModel(GPT1FamilyPreTrainedModel):
     """Features of every GPT-1 class, and the layout in which they save weights."""
 
@@ -226,6 +231,13 @@ class GPT1PreTrainedModel(GPT1FamilyPreTrainedModel):
     # OpenAIGPT stored its causal mask as a buffer of each layer.
     _keys_to_ignore_on_load_unexpected = [r"attn\.bias$"]
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, PositionEmbedding):
+            init.normal_(module.weight, std=self.config.position_initializer_range)
+        else:
+            super()._init_weights(module)
+
     def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
         """As `PreTrainedModel.save_pretrained`, but in this file's layout even after loading another one."""
         super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
@@ -238,7 +250,7 @@ class GPT1Model(GPT1PreTrainedModel):
         super().__init__(config)
         self.tokens_embed = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.position_embedding_type == "learned":
-            self.positions_embed = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.positions_embed = PositionEmbedding(config.max_position_embeddings, config.hidden_size)
         self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(GPT1Block(config, layer_idx) for layer_idx in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
@@ -332,7 +344,7 @@ class GPT1Model(GPT1PreTrainedModel):
         elif is_first_rank and self.config.position_embedding_type == "sinusoidal":
             # Vaswani et al. scale the token embeddings up to a standard deviation of 1, with waves of amplitude 1.
             # Here the waves are scaled down instead, because the embeddings are also the output layer.
-            hidden_states = hidden_states + self.config.initializer_range * sinusoidal_positions(
+            hidden_states = hidden_states + self.config.position_initializer_range * sinusoidal_positions(
                 position_ids, self.config.hidden_size, hidden_states.dtype
             )
         hidden_states = self.drop(hidden_states)

@@ -37,11 +37,12 @@ SETTINGS = (
     "max_grad_norm",
     "dropout",
     "initializer_range",
+    "position_initializer_range",
     "bf16",
     "seed",
 )
 FINETUNE_SETTINGS = (
-    *SETTINGS[:-3],
+    *SETTINGS[:-4],
     "classifier_dropout",
     "num_train_epochs",
     "max_train_examples",

@@ -32,7 +32,7 @@ RANGES = {
     **dict.fromkeys(("gradient_accumulation_steps", "seeds", "max_train_examples", "lora_r"), (1, NO_LIMIT)),
     **dict.fromkeys(("hidden_size", "num_attention_heads", "lstm_size"), (1, NO_LIMIT)),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "neftune_noise_alpha"), (0.0, NO_LIMIT)),
-    **dict.fromkeys(("lm_coef", "initializer_range"), (0.0, NO_LIMIT)),
+    **dict.fromkeys(("lm_coef", "initializer_range", "position_initializer_range"), (0.0, NO_LIMIT)),
     **dict.fromkeys(("num_hidden_layers", "checkpoints_per_decade"), (0, NO_LIMIT)),
     "num_train_epochs": (POSITIVE, NO_LIMIT),
     "max_steps": (-1, NO_LIMIT),
@@ -434,6 +434,13 @@ class PretrainArguments(GPT1TrainingArguments):
     )
     initializer_range: float = field(
         default=0.02, metadata={"help": "Standard deviation of the initial weights (§4.1: 0.02)."}
+    )
+    position_initializer_range: float | None = field(
+        default=None,
+        metadata={
+            "help": "Standard deviation of the initial position vectors, or amplitude of the sinusoidal ones. "
+            "Default: initializer_range, as in the paper."
+        },
     )
     save_dtype: str = field(
         default="float32", metadata={"help": "Type of the saved weights.", "choices": ["float32", "bfloat16"]}

@@ -62,6 +62,7 @@ ARCHITECTURE_SETTINGS = (
     "max_position_embeddings",
     "position_embedding_type",
     "initializer_range",
+    "position_initializer_range",
 )
 
 
@@ -340,6 +341,7 @@ def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> P
     return GPT1Config(
         num_attention_heads=args.num_attention_heads,
         position_embedding_type=args.position_embedding_type,
+        position_initializer_range=args.position_initializer_range,
         attn_pdrop=args.dropout,
         **sizes,
     )
