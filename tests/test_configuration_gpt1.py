@@ -141,6 +141,7 @@ def test_config_json_keeps_every_value(tmp_path):
         classifier_dropout=0.3,
         layer_norm_epsilon=1e-6,
         initializer_range=0.0,
+        position_initializer_range=0.5,
         lm_coef=0.0,
         use_cache=False,
         pad_token_id=0,

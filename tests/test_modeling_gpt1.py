@@ -324,7 +324,7 @@ def test_packed_rows_equal_separate_sequences(attention):
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
 @pytest.mark.parametrize("given", [False, True])
 def test_position_embeddings_are_those_of_the_formula(kind, given):
-    model, ids = tiny_lm(position_embedding_type=kind), random_ids(2, 7)
+    model, ids = tiny_lm(position_embedding_type=kind, position_initializer_range=0.3), random_ids(2, 7)
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 2, 3, 23] if given else [0, 1, 2, 3, 4, 5, 6]])
     base = model.transformer
     assert any("positions_embed" in name for name in model.state_dict()) == (kind == "learned")
@@ -338,7 +338,7 @@ def test_position_embeddings_are_those_of_the_formula(kind, given):
             if kind == "sinusoidal":
                 angles = [position / 10000 ** (2 * (i // 2) / HIDDEN) for i in range(HIDDEN)]
                 waves = [math.cos(angle) if i % 2 else math.sin(angle) for i, angle in enumerate(angles)]
-                expected = expected + model.config.initializer_range * torch.tensor(waves)
+                expected = expected + 0.3 * torch.tensor(waves)
             assert_close(states[row, step], expected, **CLOSE)
 
 

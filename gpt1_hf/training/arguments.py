@@ -371,6 +371,13 @@ class PretrainArguments(GPT1TrainingArguments):
             "help": "Held-out text. Default: the corpus's own validation files, else the last 5 %% of its tokens."
         },
     )
+    held_out_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "To choose settings: hold out this share of the training tokens, the last ones, and score on them "
+            "instead of the validation text."
+        },
+    )
     max_validation_tokens: int | None = field(
         default=None,
         metadata={"help": "Score only this many tokens from the start of the held-out text. Default: all."},

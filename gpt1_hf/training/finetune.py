@@ -44,7 +44,7 @@ from .arguments import FinetuneArguments, check_metric
 from .exact_resume import save_beside_weights, save_full_model
 from .manifest import resume_point
 from .publishing import push_run
-from .run_folder import RunFolder, finetuning_facts
+from .run_folder import HELD_OUT_SPLIT, RunFolder, finetuning_facts
 from .trainer import GPT1Trainer
 
 
@@ -52,8 +52,6 @@ logger = logging.getLogger(__name__)
 
 # Seed of the random rows of `max_train_examples`, which are the same for every run.
 SUBSET_SEED = 0
-# Name of the training rows that settings are chosen on.
-HELD_OUT_SPLIT = "held-out train"
 
 
 def finetune(args: FinetuneArguments, resume: bool = False) -> list[Result]:

@@ -39,7 +39,7 @@ from .exact_resume import save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .manifest import read_manifest, resume_point
 from .publishing import push_run
-from .run_folder import RunFolder, files_digest, resumes, stream_digest
+from .run_folder import HELD_OUT_SPLIT, RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token
 from .trainer import GPT1Trainer
@@ -93,6 +93,10 @@ def pretrain(
     """
     if not args.corpus or not (args.tokenizer or args.model):
         raise UsageError("pre-training needs --corpus (text) and --tokenizer (see `gpt1 tokenizer train`) or --model")
+    if not 0 <= args.held_out_share < 1:
+        raise UsageError(f"held_out_share must be at least 0 and below 1, not {args.held_out_share}")
+    if args.held_out_share and args.validation_corpus:
+        raise UsageError("give held_out_share or validation_corpus, not both: each says which text is scored")
     if args.spans not in SPANS:
         raise UsageError(f"unknown kind of spans {args.spans!r}; choose one of {', '.join(SPANS)}")
     if args.architecture not in ARCHITECTURES:
@@ -217,7 +221,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
         }
     common = {
         "task": "language_modeling",
-        "split": "validation",
+        "split": HELD_OUT_SPLIT if args.held_out_share else "validation",
         "n_examples": score.n_documents,
         "model": args.output_dir,
         "seed": args.seed,
@@ -358,17 +362,24 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
     with args.main_process_first(desc="tokenizing"):
         train = stream(args.corpus, args.corpus_split, "train", args.corpus_config)
         has_own = has_split(args.corpus, "validation", args.data_dir, args.corpus_config)
-        if args.validation_corpus and args.validation_corpus != args.corpus:
+        if args.held_out_share:
+            train, validation = hold_out(train, args.held_out_share)
+        elif args.validation_corpus and args.validation_corpus != args.corpus:
             split = "validation" if has_split(args.validation_corpus, "validation", args.data_dir) else "train"
             validation = stream(args.validation_corpus, split, "validation")
         elif args.validation_corpus or (has_own and args.corpus_split != "validation"):
             validation = stream(args.corpus, "validation", "validation", args.corpus_config)
         else:
-            cut = int(len(train) * (1 - HELD_OUT_SHARE))
-            train, validation = train.part(0, cut), train.part(cut, len(train))
+            train, validation = hold_out(train, HELD_OUT_SHARE)
     if args.max_validation_tokens is not None:
         validation = validation.part(0, args.max_validation_tokens)
     return train, validation
+
+
+def hold_out(stream: TokenStream, share: float) -> tuple[TokenStream, TokenStream]:
+    """Split off the last tokens of a stream."""
+    cut = int(len(stream) * (1 - share))
+    return stream.part(0, cut), stream.part(cut, len(stream))
 
 
 __all__ = ["pretrain"]

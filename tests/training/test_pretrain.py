@@ -167,6 +167,34 @@ def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
     assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
 
 
+def test_settings_are_chosen_on_training_text(corpus, base_model, tmp_path):
+    validation = tmp_path / "validation.txt"
+    validation.write_text("Another text.", encoding="utf-8")
+    train, whole = (
+        token_streams(arguments(corpus, base_model, tmp_path, **changes), AutoTokenizer.from_pretrained(base_model))
+        for changes in ({"held_out_share": 0.25}, {"validation_corpus": str(validation)})
+    )
+    assert np.array_equal(np.concatenate([train[0].tokens, train[1].tokens]), whole[0].tokens)
+    assert len(train[1]) == math.ceil(len(whole[0]) / 4)
+    results = pretrain(arguments(corpus, base_model, tmp_path, held_out_share=0.25, max_steps=1))
+    assert {result.split for result in results} == {"held-out train"}
+    with pytest.raises(GPT1Error, match="held_out_share or validation_corpus, not both"):
+        pretrain(arguments(corpus, base_model, tmp_path, held_out_share=0.25, validation_corpus=str(validation)))
+    with pytest.raises(GPT1Error, match="held_out_share must be at least 0 and below 1, not 1"):
+        pretrain(arguments(corpus, base_model, tmp_path, held_out_share=1.0))
+
+
+@pytest.mark.parametrize("given", [None, 0.006, 0.0])
+def test_positions_have_a_scale_of_their_own(given, corpus, base_model, tmp_path):
+    sizes = {"initializer_range": 0.06, "position_initializer_range": given, "max_position_embeddings": 256}
+    args = arguments(corpus, base_model, tmp_path, hidden_size=64, **sizes)
+    config = new_config(args, AutoTokenizer.from_pretrained(base_model))
+    model = GPT1ForCausalLM(config).transformer
+    assert config.position_initializer_range == (0.06 if given is None else given)
+    assert model.positions_embed.weight.std() == pytest.approx(config.position_initializer_range, rel=0.03)
+    assert model.tokens_embed.weight.std() == pytest.approx(0.06, rel=0.03)
+
+
 def test_the_card_describes_the_run(corpus, base_model, tmp_path):
     results = pretrain(arguments(corpus, base_model, tmp_path))
     card = (tmp_path / "run" / "README.md").read_text()
