@@ -191,8 +191,8 @@ def test_positions_have_a_scale_of_their_own(given, corpus, base_model, tmp_path
     config = new_config(args, AutoTokenizer.from_pretrained(base_model))
     model = GPT1ForCausalLM(config).transformer
     assert config.position_initializer_range == (0.06 if given is None else given)
-    assert model.positions_embed.weight.std() == pytest.approx(config.position_initializer_range, rel=0.03)
-    assert model.tokens_embed.weight.std() == pytest.approx(0.06, rel=0.03)
+    assert model.positions_embed.weight.std().item() == pytest.approx(config.position_initializer_range, rel=0.03)
+    assert model.tokens_embed.weight.std().item() == pytest.approx(0.06, rel=0.03)
 
 
 def test_the_card_describes_the_run(corpus, base_model, tmp_path):
