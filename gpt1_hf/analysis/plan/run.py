@@ -97,6 +97,11 @@ class Run:
             return "to do"
         return record["state"]
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed because its loss became NaN or infinite."""
+        return self.state == "failed" and read_plan_record(self.folder).get("diverged", False)
+
     def check(self):
         """
         Parse the flags as the command line would.
@@ -168,7 +173,9 @@ class Run:
             with interruptible(self.name, "the same command resumes it"):
                 function(self.arguments())
         except RUN_ERRORS as error:
-            write_json(self.folder / PLAN_RECORD, {**record, "state": "failed", "error": " ".join(str(error).split())})
+            record |= {"state": "failed", "error": " ".join(str(error).split())}
+            record["diverged"] = isinstance(error, FloatingPointError)
+            write_json(self.folder / PLAN_RECORD, record)
             raise
         seconds = round(time.perf_counter() - begin, 1)
         write_json(self.folder / PLAN_RECORD, {**record, "state": "finished", "seconds": seconds})
