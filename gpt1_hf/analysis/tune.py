@@ -1,6 +1,6 @@
 """Tune each arm of a plan on the same grid and budget, scored on training rows that are held out."""
 
-import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,9 @@ def write_choice(plan: Plan, trials: Sequence[Trial], command: str):
     (table,) = content.tables
     text = tabulate(table.rows, headers=table.headers, disable_numparse=True)
     warnings = at_the_edge(chosen, tuning)
-    about = [f"Written by `{command}`. {table.note}", "", text, *([""] if warnings else []), *warnings]
-    write_tuned(folder / TUNED, chosen, tuning, plan.identity(), "\n".join(about))
+    about = textwrap.wrap(f"Written by `{command}`. {table.note}", 100)
+    about += ["", *text.splitlines(), *([""] if warnings else []), *warnings]
+    write_tuned(folder / TUNED, chosen, tuning, plan.identity(), about)
     print(text)
     for warning in warnings:
         note(f"warning: {warning}")
@@ -115,8 +116,6 @@ def results_of(trials: Sequence[Trial]) -> dict[tuple[str, int, str], list[Resul
             results = [as_result(row) for row in read_rows(trial.run.folder / RESULTS)]
             main = [result for result in results if result.metric == results[0].metric]
             found.setdefault(key, []).extend([r for r in main if r.split == HELD_OUT_SPLIT] or main)
-            if not all(math.isfinite(result.value) for result in main):
-                raise GPT1Error(f"{trial.run.folder / RESULTS} has a score that is not a number: remove the folder")
     return found
 
 

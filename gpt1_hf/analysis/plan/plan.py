@@ -21,7 +21,7 @@ from ...settings import nearest
 from ...tasks import load_task
 from .checks import check_text, mapping, whole_number
 from .run import KINDS, RUN_ERRORS, Run
-from .tuning import TUNED, TUNING_FOLDER, Trial, Tuned, Tuning, identify, read_tuned
+from .tuning import TUNED, TUNING_FOLDER, Trial, Tuned, Tuning, check_share, identify, read_tuned
 from .workers import Worker
 
 
@@ -163,17 +163,17 @@ class Plan:
             raise UsageError(
                 "the plan has no key 'tune': add one, such as `tune: {learning_rate: [1.0e-4, 5.0e-4], tasks: [sst2]}`"
             )
-        # The number of seeds is that of the tuning.
-        overrides = {key: value for key, value in self.overrides.get("finetune", {}).items() if key != "seeds"}
+        # The tuning has its own number of seeds.
+        overrides = {
+            key: own for key, own in self.overrides.get("finetune", {}).items() if key not in ("seed", "seeds")
+        }
         if given := [key for key in self.tune.grid if key in overrides]:
             raise UsageError(
-                f"--finetune.{given[0]} is a setting that the plan tunes: leave it out, or give --untuned"
+                f"--finetune.{given[0]} is a setting that the plan tunes: leave it out, or run the plan with --untuned"
             )
         for variant, own in self.variants.items():
             if given := [key for key in self.tune.grid if isinstance(own.get(key), list)]:
-                raise UsageError(
-                    f"the variant {variant} compares values of {given[0]}, which the plan cannot tune too"
-                )
+                raise UsageError(f"the variant {variant} compares values of {given[0]}: it cannot be tuned as well")
         models = self._models(overrides)
         trials = []
         tasks = {task: {**settings, "seeds": self.tune.seeds} for task, settings in self.tune.tasks.items()}
@@ -183,6 +183,7 @@ class Plan:
                 values = [f"{key}-{value}" for key, value in combination.items()]
                 name = "/".join([TUNING_FOLDER, task, variant, *labels, *values, f"seed-{seed}"])
                 own_settings, folder = settings | combination, Path(self.output_dir) / name
+                check_share(own_settings["held_out_share"])
                 run = Run("finetune", name, own_settings, folder, variant, model)
                 trials.append(Trial(run, "/".join([variant, *labels]), task, number))
         for run in (*models.values(), *(trial.run for trial in trials)):

@@ -21,7 +21,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from ...console import interruptible
-from ...errors import UsageError
+from ...errors import GPT1Error, UsageError
 from ...evaluation.results import RESULTS
 from ...files import write_json
 from ...settings import default_data_dir, nearest
@@ -128,8 +128,18 @@ class Run:
             raise UsageError(f"{self.name}: `gpt1 {self.kind}` has no setting {unknown!r}{nearest(unknown, names)}")
 
     def arguments(self) -> PretrainArguments | FinetuneArguments:
-        """Its settings, as the command line would read them."""
-        (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
+        """
+        Its settings, as the command line would read them.
+
+        Raises:
+            UsageError: if a setting does not accept its value.
+        """
+        try:
+            (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
+        except GPT1Error:
+            raise
+        except ValueError as error:  # from transformers' own checks
+            raise UsageError(f"{self.name}: {error}") from error
         return arguments
 
     def explain(self, error: Exception) -> str:

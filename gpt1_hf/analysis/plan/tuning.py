@@ -19,6 +19,7 @@ from ...evaluation.seeds import mean
 from ...files import write_text
 from ...resources import read_yaml
 from ...settings import NO_LIMIT, check_ranges, nearest
+from ...training.arguments import RANGES
 from .checks import mapping, whole_number
 from .run import KINDS, Run, parser
 
@@ -76,8 +77,7 @@ class Tuning:
         if per not in PER:
             raise UsageError(f"{where}: 'per' must be arm or task, not {per!r}")
         share, seeds = content.pop("held_out_share", cls.held_out_share), content.pop("seeds", cls.seeds)
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise UsageError(f"{where}: 'held_out_share' must be above 0 and below 1, not {share!r}")
+        check_share(share)
         seeds = whole_number("seeds", seeds)
         check_ranges({"seeds": seeds}, {"seeds": (1, NO_LIMIT)})
         listed = content.pop("tasks", None) or list(plan_tasks)
@@ -88,6 +88,9 @@ class Tuning:
         if not content:
             raise UsageError(f"{where} needs a setting and its values, such as `learning_rate: [1.0e-4, 5.0e-4]`")
         grid = {setting: _values(where, setting, values) for setting, values in content.items()}
+        for task, settings in own.items():
+            if same := [key for key in settings if key in (*grid, "seed", "seeds")]:
+                raise UsageError(f"{where}: {same[0]} is the same for all tasks: remove it from the task {task}")
         return cls(grid, tasks, float(share), seeds, per)
 
     @property
@@ -96,9 +99,15 @@ class Tuning:
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
+def check_share(share: Any):
+    """Raise unless a share of the training rows is held out: a run would be scored on the validation split."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise UsageError(f"the held_out_share of a tuning run must be above 0 and below 1, not {share!r}")
+
+
 def _values(where: str, setting: str, values: Any) -> list[Any]:
     """The values of a setting, with the type that `gpt1 finetune` would read."""
-    known = [field.name for field in fields(KINDS["finetune"][0]) if field.name not in NOT_TUNED]
+    known = [field.name for field in fields(KINDS["finetune"][0]) if field.init and field.name not in NOT_TUNED]
     if setting not in known:
         reason = "says what is compared" if setting in NOT_TUNED else "is no setting of `gpt1 finetune`"
         hint = "" if setting in NOT_TUNED else nearest(setting, [*known, "tasks", "held_out_share", "seeds", "per"])
@@ -112,7 +121,8 @@ def _values(where: str, setting: str, values: Any) -> list[Any]:
             read, _ = parser("finetune").parse_known_args([f"--{setting}", word])
         except ArgumentError as error:
             raise UsageError(f"{where}: {error}") from error
-        typed.append(getattr(read, setting))
+        typed.append(getattr(getattr(read, setting), "value", getattr(read, setting)))
+        check_ranges({setting: typed[-1]}, RANGES)
     if twice := [value for value in typed if typed.count(value) > 1]:
         raise UsageError(f"{where}: {setting!r} has the value {twice[0]} twice")
     return typed
@@ -219,7 +229,9 @@ def identify(tuning: Tuning, arms: Iterable[str], digest: str) -> dict[str, Any]
     }
 
 
-def write_tuned(path: Path, chosen: dict[str, dict[str, int]], tuning: Tuning, identity: dict[str, Any], about: str):
+def write_tuned(
+    path: Path, chosen: dict[str, dict[str, int]], tuning: Tuning, identity: dict[str, Any], about: list[str]
+):
     """
     Write `tuned.yaml`.
 
@@ -232,8 +244,8 @@ def write_tuned(path: Path, chosen: dict[str, dict[str, int]], tuning: Tuning, i
             The plan's key `tune`.
         identity (`dict`):
             Output of [`identify`].
-        about (`str`):
-            What the comment at the top says, such as the table of scores.
+        about (`list[str]`):
+            Lines of the comment at the top, such as the table of scores.
     """
     settings = {
         arm: {task: tuning.combinations[number] for task, number in by_task.items()}
@@ -241,7 +253,7 @@ def write_tuned(path: Path, chosen: dict[str, dict[str, int]], tuning: Tuning, i
         else tuning.combinations[next(iter(by_task.values()))]
         for arm, by_task in chosen.items()
     }
-    comment = "\n".join(f"# {line}".rstrip() for line in about.splitlines())
+    comment = "\n".join(f"# {line}".rstrip() for line in about)
     content = yaml.safe_dump({"chosen": settings, "holds_for": identity}, sort_keys=False, default_flow_style=None)
     write_text(path, f"{comment}\n\n{content}")
 

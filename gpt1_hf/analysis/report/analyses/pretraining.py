@@ -1,4 +1,4 @@
-"""Pre-training (Tables 2 to 4): a pre-trained model beside the same model from scratch, on the paper's twelve tasks."""
+"""Pre-training (Tables 2 to 4): a pre-trained model beside the same model from scratch, on all twelve tasks."""
 
 from ..paper_tables import section
 

@@ -9,8 +9,8 @@ from ..sections import Section, Table
 
 
 NOTE = (
-    "The main metric on training rows that are held out, never on the validation split; mean ± standard deviation over "
-    "seeds (number of seeds). Every arm has the same grid, rows and number of seeds. "
+    "The main metric on training rows that are held out, never on the validation split; mean ± standard deviation "
+    "over seeds (number of seeds). Every arm has the same grid and number of seeds. "
 )
 CHOICE = {
     "arm": "Each arm uses the values with the best mean over the tasks.",
@@ -19,13 +19,14 @@ CHOICE = {
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
-    """For each plan that was tuned, the score of each arm with each value."""
+    """For each plan that was tuned, the score of each arm with each value; empty if there is none."""
     tables = []
     for run in runs:
         results = [result for result in run.results if "tuning" in result.details]
         if results:
-            tables.append(table(f"Tuning in {run.name}", results))
-    return Section("Tuning", tables, note="" if tables else "not run")
+            folder = run.name.rpartition("/")[0]  # without `tune`
+            tables.append(table(f"Tuning of {folder}" if folder else "Scores on held-out rows", results))
+    return Section("Tuning", tables)
 
 
 def table(title: str, results: Sequence[Result]) -> Table:
