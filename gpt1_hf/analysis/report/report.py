@@ -94,11 +94,11 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
     summary += [f"Scored on a part of the split: {', '.join(partial)}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
-    sections = [paper_tables.section(runs), own_tables.section(runs)]
+    own = own_tables.section(runs)
+    sections = [paper_tables.section(runs), *([own] if own.tables else [])]
     sections += [part.section(runs) for part in found if part.section is not paper_tables.section]
     sections += [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
     commands = [(run.name, run.plan["command"]) for run in runs if "command" in run.plan]
-    sections = [part for part in sections if not part.is_empty]
     return Report(title, " ".join(summary), sections, commands)
 
 

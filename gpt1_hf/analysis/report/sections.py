@@ -38,11 +38,6 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     note: str = ""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing under the heading."""
-        return not (self.tables or self.figures or self.note)
-
     def markdown(self, folder: str = "figures") -> str:
         """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""
         parts = [f"## {escape(self.title)}", escape(self.note), *(table.markdown() for table in self.tables)]

@@ -19,14 +19,14 @@ CHOICE = {
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
-    """For each plan that was tuned, the score of each arm with each value; empty if there is none."""
+    """For each plan that was tuned, the score of each arm with each value."""
     tables = []
     for run in runs:
         results = [result for result in run.results if "tuning" in result.details]
         if results:
             folder = run.name.rpartition("/")[0]  # without `tune`
             tables.append(table(f"Tuning of {folder}" if folder else "Scores on held-out rows", results))
-    return Section("Tuning", tables)
+    return Section("Tuning", tables, note="" if tables else "not run")
 
 
 def table(title: str, results: Sequence[Result]) -> Table:
