@@ -153,7 +153,7 @@ def test_a_choice_for_another_plan_is_refused(chosen, write_tuned_plan, changes,
     path = chosen()
     tuned = Plan.read(path).tuned("gpt1 analyze tune")
     assert tuned.settings("full", "cola") == {"learning_rate": 1e-1}
-    with pytest.raises(GPT1Error, match=f"was chosen for another plan: its {differs} differ; run `again`"):
+    with pytest.raises(GPT1Error, match=rf"was chosen for another plan \(different: {differs}\): run `again` again"):
         Plan.read(write_tuned_plan(**changes)).tuned("again")
 
 
@@ -334,7 +334,7 @@ def test_a_loss_that_diverges_counts_as_the_worst(write_tuned_plan, tmp_path, ca
     # The settings on the command line belong to the budget.
     assert analyze("ablations", write_tuned_plan(tune=tune), *settings, "--dry_run", "--tokens_per_second", "9") == 0
     assert analyze("ablations", write_tuned_plan(tune=tune)) == 1
-    assert "its settings of the runs differ" in capsys.readouterr().err
+    assert "(different: settings of the runs)" in capsys.readouterr().err
     hopeless = write_tuned_plan(tune={**tune, "learning_rate": [1e18]})
     assert analyze("tune", hopeless, *settings) == 1
     assert "no combination of the grid has a score for the arm full on sst2" in capsys.readouterr().err

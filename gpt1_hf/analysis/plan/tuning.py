@@ -285,8 +285,8 @@ def read_tuned(path: Path, tuning: Tuning, identity: dict[str, Any], command: st
     found, chosen = mapping(file, content, "holds_for"), mapping(file, content, "chosen")
     if other := [key for key in identity if found.get(key) != identity[key]]:
         raise GPT1Error(
-            f"{path} was chosen for another plan: its {other[0].replace('_', ' ')} differ; run `{command}` again, or "
-            "give --untuned to use the settings in the plan"
+            f"{path} was chosen for another plan (different: {other[0].replace('_', ' ')}): run `{command}` again, "
+            "with the same --finetune and --pretrain settings, or give --untuned to use the settings in the plan"
         )
     tuned = Tuned()
     for arm in identity["arms"]:
