@@ -98,6 +98,7 @@ CALLS = {
 # Start of a command whose arguments select another function -> that function.
 CALLS_BY_ARGUMENTS = {
     "analyze context-length": "gpt1_hf.analysis.measure.context_length.measure",
+    "analyze tune": "gpt1_hf.analysis.tune.tune",
     "analyze zero-shot": "gpt1_hf.analysis.measure.zero_shot.measure",
     "finetune --task all": "gpt1_hf.training.finetune_all.finetune_all",
     "space --output_dir": "gpt1_hf.inside.space.write_space",

@@ -1,5 +1,6 @@
 """Run a plan, and write the tables and figures of its analysis."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from ..console import note
 from ..errors import GPT1Error
 from .plan.cost import estimate, format_plan, format_runs
 from .plan.plan import Plan, carry_out, share
+from .plan.run import Run
+from .plan.tuning import TUNED
 from .plan.workers import Worker
 from .report.runs import CollectedRun, collect
 from .report.sections import Section, write_section
@@ -24,6 +27,7 @@ def run_plan(
     dry_run: bool = False,
     tokens_per_second: float | None = None,
     shard: str | None = None,
+    untuned: bool = False,
 ):
     """
     Run the unfinished runs of a plan, and write its `analysis.md` and `figures/`.
@@ -41,20 +45,20 @@ def run_plan(
             Training rate for the cost. Default: measured.
         shard (`str`, *optional*):
             `i/n`, to do one of n parts.
+        untuned (`bool`, *optional*, defaults to `False`):
+            Whether to use the plan's own settings, instead of those that its key `tune` chose.
 
     Raises:
-        GPT1Error: if the plan is wrong, or some of its runs are not finished.
+        GPT1Error: if the plan is wrong, its settings are not tuned yet, or some of its runs are not finished.
     """
     plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
-    runs = plan.runs()
+    tuned = None if untuned or plan.tune is None else plan.tuned(tune_command(config, output_dir))
+    runs = plan.runs(tuned)
     worker = Worker.join(shard)
+    if tuned is not None and worker.is_first:
+        note(f"{', '.join(plan.tune.grid)} of each arm: from {plan.output_dir}/{TUNED}")
     if dry_run:
-        if worker.is_first:
-            disable_progress_bars()  # reading the data would print them between the lines
-            mine = share(runs, worker)
-            print(format_runs(mine), flush=True)  # at once: the estimate takes its time
-            print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
-        worker.wait_for_all()
+        print_cost(runs, worker, tokens_per_second)
         return
     unfinished = carry_out(runs, worker)
     worker.wait_for_all()
@@ -62,3 +66,20 @@ def run_plan(
         note(f"written to {write_section(section(collect(plan.output_dir)), plan.output_dir)}")
     if unfinished:
         raise GPT1Error(f"{len(unfinished)} runs are not finished: {', '.join(unfinished)}")
+
+
+def print_cost(runs: Sequence[Run], worker: Worker, tokens_per_second: float | None):
+    """Print the runs of a process and their estimated cost, in its shard's first process."""
+    if worker.is_first:
+        disable_progress_bars()  # reading the data would print them between the lines
+        mine = share(runs, worker)
+        print(format_runs(mine), flush=True)  # at once: the estimate takes its time
+        print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
+    worker.wait_for_all()
+
+
+def tune_command(config: str, output_dir: str | None = None) -> str:
+    """The command that tunes a plan."""
+    return shlex.join(
+        ["gpt1", "analyze", "tune", "--config", config, *(("--output_dir", output_dir) if output_dir else ())]
+    )

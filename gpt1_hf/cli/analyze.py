@@ -16,6 +16,8 @@ from .flags import Parser, check, read_constant, read_fields
 ANALYSES = PACKAGE / "analysis" / "report" / "analyses"
 # Analyses with a file of the same name here score models. The others are plans of training runs.
 MEASURED = PACKAGE / "analysis" / "measure"
+# The analysis that runs the tuning of another one's plan.
+TUNE = "tune"
 
 
 def main(argv: list[str]):
@@ -65,12 +67,27 @@ def plan(action: str, help_line: str, argv: list[str]):
         epilog="Any setting of `gpt1 finetune` or `gpt1 pretrain` can be given for all runs of that kind: "
         "--finetune.num_train_epochs 1 --pretrain.max_steps 100.",
     )
-    parser.add_argument(
-        "--config",
-        default=f"analysis/{name}",
-        help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{name}",
-    )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Task ids or YAML files, instead of the plan's.")
+    if action == TUNE:
+        parser.add_argument(
+            "--config",
+            required=True,
+            help="YAML of a plan with the key tune, or name of a shipped recipe, such as analysis/pretraining_small.",
+        )
+        parser.add_argument("--tasks", nargs="+", metavar="TASK", help="Do only the runs of these tuning tasks.")
+    else:
+        parser.add_argument(
+            "--config",
+            default=f"analysis/{name}",
+            help=f"YAML of the plan, or name of a shipped recipe. Default: analysis/{name}",
+        )
+        parser.add_argument(
+            "--tasks", nargs="+", metavar="TASK", help="Task ids or YAML files, instead of the plan's."
+        )
+        parser.add_argument(
+            "--untuned",
+            action="store_true",
+            help="Use the plan's own settings, instead of those that `gpt1 analyze tune` chose.",
+        )
     parser.add_argument("--output_dir", help="Where runs, tables and figures go, instead of the plan's folder.")
     parser.add_argument("--models_dir", help="Where the pre-training runs go, instead of the plan's folder.")
     parser.add_argument("--dry_run", action="store_true", help="Print the plan and its estimated cost, and stop.")
@@ -84,19 +101,15 @@ def plan(action: str, help_line: str, argv: list[str]):
     overrides = read_overrides(rest, parser.flags())
     check_ranges(args, {"tokens_per_second": (POSITIVE, 1e18)})
 
-    from ..analysis.run_plan import run_plan
+    settings = {key: value for key, value in vars(args).items() if key != "quiet"} | {"overrides": overrides}
+    if action == TUNE:
+        from ..analysis.tune import tune
 
-    run_plan(
-        import_module(f"gpt1_hf.analysis.report.analyses.{name}").section,
-        config=args.config,
-        tasks=args.tasks,
-        output_dir=args.output_dir,
-        models_dir=args.models_dir,
-        overrides=overrides,
-        dry_run=args.dry_run,
-        tokens_per_second=args.tokens_per_second,
-        shard=args.shard,
-    )
+        tune(**settings)
+    else:
+        from ..analysis.run_plan import run_plan
+
+        run_plan(import_module(f"gpt1_hf.analysis.report.analyses.{name}").section, **settings)
 
 
 def read_overrides(rest: list[str], others: Iterable[str] = ()) -> dict[str, dict[str, object]]:

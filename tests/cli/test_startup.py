@@ -77,6 +77,7 @@ WRONG = [
     "analyze",
     "analyze nothing",
     "analyze zero-shot",
+    "analyze tune",
     "analyze context-length --lengths x",
     "analyze ablations --finetune.seeed 1",
     "analyze ablations --tokens_per_second 0",

@@ -121,6 +121,9 @@ def _finetuning(run: Run) -> tuple[float, Update]:
     except GPT1Error as error:
         MISSING[source] = str(error)
         raise
+    if args.held_out_share:
+        n_evaluated = math.ceil(args.held_out_share * n_train)
+        n_train -= n_evaluated
     n_train = min(n_train, args.max_train_examples or n_train)
     if args.score_train:
         n_evaluated += n_train

@@ -3,9 +3,10 @@
 Each run is done once. A plan can be interrupted, and shared among processes and machines.
 """
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from ...errors import UsageError
 from ...resources import read_yaml
 from ...settings import nearest
 from ...tasks import load_task
+from .checks import check_text, mapping, whole_number
 from .run import KINDS, RUN_ERRORS, Run
+from .tuning import TUNED, TUNING_FOLDER, Trial, Tuned, Tuning, check_share, identify, read_tuned
 from .workers import Worker
 
 
@@ -34,7 +37,7 @@ class Plan:
 
     The keys below `pretrain`, `models`, `finetune`, `tasks` and `variants` are settings of `gpt1 pretrain` and
     `gpt1 finetune`. A later source overrides an earlier one. For a model: its recipe, `pretrain`, its own keys. For a
-    fine-tuning run: `finetune`, its task's keys, its variant's keys.
+    fine-tuning run: `finetune`, its task's keys, its variant's keys, its arm's tuned settings.
 
     Args:
         output_dir (`str`):
@@ -53,6 +56,8 @@ class Plan:
             Settings of all pre-training runs.
         models (`dict[str, dict]`):
             Pre-training runs: name -> `config` (a recipe) and other settings.
+        tune ([`Tuning`], *optional*):
+            Settings that each arm chooses for itself. An arm is a variant with one value of each of its lists.
         overrides (`dict[str, dict]`):
             `pretrain` and `finetune` -> settings from the command line, which override all others.
     """
@@ -64,6 +69,7 @@ class Plan:
     finetune: dict[str, Any] | None = None
     pretrain: dict[str, Any] | None = None
     models: dict[str, dict[str, Any]] | None = None
+    tune: Tuning | None = None
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -98,55 +104,133 @@ class Plan:
                 raise UsageError(f"{file}: unknown key {key!r}{nearest(key, known)}")
         content["output_dir"] = output_dir or content.get("output_dir")
         content["models_dir"] = models_dir or content.get("models_dir", cls.models_dir)
+        if "tune" in content:
+            own_tasks = mapping(file, content, "tasks")
+            content["tune"] = Tuning.read(file, mapping(file, content, "tune"), own_tasks)
         if tasks:
-            content["tasks"] = {task: _mapping(file, content, "tasks").get(task) for task in tasks}
+            content["tasks"] = {task: mapping(file, content, "tasks").get(task) for task in tasks}
         for key in ("output_dir", "tasks", "variants"):
             if not content.get(key):
                 raise UsageError(f"{file}: the key {key!r} is missing, which a plan needs")
         for key in ("tasks", "variants", "models"):
-            content[key] = {name: settings or {} for name, settings in _mapping(file, content, key).items()}
+            content[key] = {name: settings or {} for name, settings in mapping(file, content, key).items()}
             for name in content[key]:
-                _mapping(file, content[key], name)
+                mapping(file, content[key], name)
         for key in ("finetune", "pretrain"):
-            content[key] = _mapping(file, content, key)
+            content[key] = mapping(file, content, key)
         for key in ("output_dir", "models_dir"):
-            _check_text(file, key, content[key])
+            check_text(file, key, content[key])
         for settings in content["models"].values():
             if "config" in settings:
-                _check_text(file, "config", settings["config"])
+                check_text(file, "config", settings["config"])
         return cls(**content, overrides=overrides or {})
 
-    def runs(self) -> list[Run]:
+    def runs(self, tuned: Tuned | None = None) -> list[Run]:
         """
         All runs, in the order in which they are done: models first, then task by task, seed by seed, variant by
         variant.
 
+        Args:
+            tuned ([`Tuned`], *optional*):
+                Settings of each arm. Default: those of the plan.
+
         Raises:
             UsageError: if a task, a recipe or a setting is unknown.
+            GPT1Error: if `tuned` has no settings for a task.
         """
-        finetune_overrides = self.overrides.get("finetune", {})
-        models = self._models(finetune_overrides)
+        overrides = self.overrides.get("finetune", {})
+        models = self._models(overrides)
         runs = list(models.values())
-        names = {task: load_task(task).id for task in self.tasks}
-        for task, task_settings in self.tasks.items():
+        for task, seed, variant, labels, settings, model in self._expand(self.tasks, models, overrides):
+            if tuned is not None:
+                settings |= tuned.settings("/".join([variant, *labels]), task)
+            name = "/".join(["finetune", task, variant, *labels, f"seed-{seed}"])
+            runs.append(Run("finetune", name, settings, Path(self.output_dir) / name, variant, model))
+        for run in runs:
+            run.check()
+        return runs
+
+    def tuning_runs(self) -> tuple[list[Run], list[Trial]]:
+        """
+        The runs that choose the settings of the key `tune`: those of the models, and then a [`Trial`] for each task,
+        seed, arm and combination of the grid, in `<output_dir>/tune`.
+
+        Raises:
+            UsageError: if the plan has no such key, a task, a recipe or a setting is unknown, or a tuned setting has
+                another value on the command line or in a variant's list.
+        """
+        if self.tune is None:
+            raise UsageError(
+                "the plan has no key 'tune': add one, such as `tune: {learning_rate: [1.0e-4, 5.0e-4], tasks: [sst2]}`"
+            )
+        # The tuning has its own number of seeds.
+        overrides = {
+            key: own for key, own in self.overrides.get("finetune", {}).items() if key not in ("seed", "seeds")
+        }
+        if given := [key for key in self.tune.grid if key in overrides]:
+            raise UsageError(
+                f"--finetune.{given[0]} is a setting that the plan tunes: leave it out, or run the plan with --untuned"
+            )
+        for variant, own in self.variants.items():
+            if given := [key for key in self.tune.grid if isinstance(own.get(key), list)]:
+                raise UsageError(f"the variant {variant} compares values of {given[0]}: it cannot be tuned as well")
+        models = self._models(overrides)
+        trials = []
+        tasks = {task: {**settings, "seeds": self.tune.seeds} for task, settings in self.tune.tasks.items()}
+        for task, seed, variant, labels, settings, model in self._expand(tasks, models, overrides):
+            settings.pop("score_train", None)
+            for number, combination in enumerate(self.tune.combinations):
+                values = [f"{key}-{value}" for key, value in combination.items()]
+                name = "/".join([TUNING_FOLDER, task, variant, *labels, *values, f"seed-{seed}"])
+                own_settings, folder = settings | combination, Path(self.output_dir) / name
+                check_share(own_settings["held_out_share"])
+                run = Run("finetune", name, own_settings, folder, variant, model)
+                trials.append(Trial(run, "/".join([variant, *labels]), task, number))
+        for run in (*models.values(), *(trial.run for trial in trials)):
+            run.check()
+        return list(models.values()), trials
+
+    def identity(self) -> dict[str, Any]:
+        """What its `tuned.yaml` holds for, see [`identify`]."""
+        _, trials = self.tuning_runs()
+        hashes = sorted(f"{trial.run.name} {trial.run.hash}" for trial in trials)
+        digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+        return identify(self.tune, [trial.arm for trial in trials], digest)
+
+    def tuned(self, command: str) -> Tuned:
+        """
+        Read its `tuned.yaml`.
+
+        Args:
+            command (`str`):
+                The command that writes the file, for errors.
+
+        Raises:
+            GPT1Error: if the file does not exist, or was chosen for another plan.
+            UsageError: see [`Plan.tuning_runs`].
+        """
+        return read_tuned(Path(self.output_dir) / TUNED, self.tune, self.identity(), command)
+
+    def _expand(
+        self, tasks: dict[str, dict[str, Any]], models: dict[str, Run], overrides: dict[str, Any]
+    ) -> Iterator[tuple[str, int, str, list[str], dict[str, Any], Run | None]]:
+        """Of each fine-tuning run: task id, seed, variant, labels of its lists, settings, and the run of its model."""
+        names = {task: load_task(task).id for task in tasks}
+        for task, task_settings in tasks.items():
             if same := [other for other in names if other != task and names[other] == names[task]]:
                 raise UsageError(f"the tasks {task} and {same[0]} have the same id: give one file another name")
-            common = {"task": task, **self.finetune, **task_settings, **finetune_overrides}
-            n_seeds = _whole_number("seeds", common.pop("seeds", 1))
-            first = _whole_number("seed", common.pop("seed", FIRST_SEED))
+            common = {"task": task, **self.finetune, **task_settings, **overrides}
+            n_seeds = whole_number("seeds", common.pop("seeds", 1))
+            first = whole_number("seed", common.pop("seed", FIRST_SEED))
             for seed in range(first, first + n_seeds):
                 for variant, variant_settings in self.variants.items():
-                    settings = {**common, **variant_settings, **finetune_overrides, "seed": seed}
+                    settings = {**common, **variant_settings, **overrides, "seed": seed}
                     settings.pop("seeds", None)
                     model = models.get(settings.get("model"))
                     if model is not None:
                         settings["model"] = str(model.folder)
                     for labels, chosen in expand_lists(settings, variant_settings, model):
-                        name = "/".join(["finetune", names[task], variant, *labels, f"seed-{seed}"])
-                        runs.append(Run("finetune", name, chosen, Path(self.output_dir) / name, variant, model))
-        for run in runs:
-            run.check()
-        return runs
+                        yield names[task], seed, variant, labels, chosen, model
 
     def _models(self, finetune_overrides: dict[str, Any]) -> dict[str, Run]:
         """The pre-training runs of the models that a variant uses."""
@@ -164,27 +248,6 @@ class Plan:
                 folder = Path(self.models_dir) / name
                 models[name] = Run("pretrain", f"pretrain/{name}", settings, folder, variant=name)
         return models
-
-
-def _check_text(where: str | Path, key: str, value: Any):
-    if not isinstance(value, str):
-        raise UsageError(f"{where}: {key!r} must be a name, not a {type(value).__name__}")
-
-
-def _whole_number(name: str, value: Any) -> int:
-    if not str(value).isdecimal():
-        raise UsageError(f"{name!r} must be a whole number, not {value!r}")
-    return int(value)
-
-
-def _mapping(where: str | Path, content: dict[str, Any], key: str) -> dict[str, Any]:
-    value = content.get(key) or {}
-    if not isinstance(value, dict):
-        raise UsageError(f"{where}: {key!r} must be a mapping of `key: value` lines, not a {type(value).__name__}")
-    for name in value:
-        if not isinstance(name, str):
-            raise UsageError(f"{where}: {name!r} below {key!r} is not a word: write it in quotes")
-    return value
 
 
 def expand_lists(
@@ -210,7 +273,7 @@ def expand_lists(
             n_layers = open_config(settings.get("model", "gpt1-tiny")).num_hidden_layers
         else:
             config = GPT1LSTMConfig if model.settings.get("architecture") == "lstm" else GPT1Config
-            n_layers = _whole_number(
+            n_layers = whole_number(
                 "num_hidden_layers", model.settings.get("num_hidden_layers", config().num_hidden_layers)
             )
         settings["transfer_layers"] = list(range(n_layers + 1))
@@ -233,7 +296,7 @@ def share(runs: Sequence[Run], worker: Worker) -> list[Run]:
     return [run for run, number in numbered(runs) if worker.owns(number)]
 
 
-def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, str]:
+def carry_out(runs: Sequence[Run], worker: Worker | None = None, may_diverge: bool = False) -> dict[str, str]:
     """
     Do the runs of a plan that are not finished yet. A run that fails does not stop the others.
 
@@ -242,6 +305,8 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
             All runs of the plan.
         worker ([`Worker`], *optional*):
             This process among those that share the plan; by default it does all.
+        may_diverge (`bool`, *optional*, defaults to `False`):
+            Whether a run whose loss diverged counts as done.
 
     Returns:
         Name of each of this process's runs that is not finished -> the reason.
@@ -256,6 +321,8 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
             worker.wait_for(run.needs.name, numbers[run.needs.name])
         if run.state == "finished":
             note(f"{where}: finished earlier")
+        elif may_diverge and run.diverged:
+            note(f"{where}: its loss diverged earlier")
         elif run.needs is not None and run.needs.state != "finished":
             unfinished[run.name] = f"its model, {run.needs.name}, is not finished"
         else:
@@ -263,8 +330,11 @@ def carry_out(runs: Sequence[Run], worker: Worker | None = None) -> dict[str, st
             try:
                 run.do()
             except RUN_ERRORS as error:
-                logger.error(f"{run.name} failed", exc_info=error)
-                unfinished[run.name] = run.explain(error)
+                if may_diverge and run.diverged:
+                    note(f"{where}: {error}")
+                else:
+                    logger.error(f"{run.name} failed", exc_info=error)
+                    unfinished[run.name] = run.explain(error)
         worker.announce(run.name)
     if unfinished:
         note(f"{len(unfinished)} of {len(mine)} runs are not finished; the same command resumes them:")

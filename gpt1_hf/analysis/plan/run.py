@@ -21,7 +21,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from ...console import interruptible
-from ...errors import UsageError
+from ...errors import GPT1Error, UsageError
 from ...evaluation.results import RESULTS
 from ...files import write_json
 from ...settings import default_data_dir, nearest
@@ -97,6 +97,11 @@ class Run:
             return "to do"
         return record["state"]
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed because its loss became NaN or infinite."""
+        return self.state == "failed" and read_plan_record(self.folder).get("diverged", False)
+
     def check(self):
         """
         Parse the flags as the command line would.
@@ -123,8 +128,18 @@ class Run:
             raise UsageError(f"{self.name}: `gpt1 {self.kind}` has no setting {unknown!r}{nearest(unknown, names)}")
 
     def arguments(self) -> PretrainArguments | FinetuneArguments:
-        """Its settings, as the command line would read them."""
-        (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
+        """
+        Its settings, as the command line would read them.
+
+        Raises:
+            UsageError: if a setting does not accept its value.
+        """
+        try:
+            (arguments,) = parser(self.kind).parse_args_into_dataclasses(self.flags, look_for_args_file=False)
+        except GPT1Error:
+            raise
+        except ValueError as error:  # from transformers' own checks
+            raise UsageError(f"{self.name}: {error}") from error
         return arguments
 
     def explain(self, error: Exception) -> str:
@@ -168,7 +183,9 @@ class Run:
             with interruptible(self.name, "the same command resumes it"):
                 function(self.arguments())
         except RUN_ERRORS as error:
-            write_json(self.folder / PLAN_RECORD, {**record, "state": "failed", "error": " ".join(str(error).split())})
+            record |= {"state": "failed", "error": " ".join(str(error).split())}
+            record["diverged"] = isinstance(error, FloatingPointError)
+            write_json(self.folder / PLAN_RECORD, record)
             raise
         seconds = round(time.perf_counter() - begin, 1)
         write_json(self.folder / PLAN_RECORD, {**record, "state": "finished", "seconds": seconds})

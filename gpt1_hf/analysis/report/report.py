@@ -15,7 +15,7 @@ from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
 from . import analyses, own_tables, paper_tables
-from .runs import CollectedRun, collect
+from .runs import CollectedRun, collect, is_held_out
 from .sections import Section, Table, escape, write_figures
 
 
@@ -95,7 +95,8 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Scored on a part of the split: {', '.join(partial)}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
     own = own_tables.section(runs)
-    sections = [paper_tables.section(runs), *([own] if own.tables else []), *(part.section(runs) for part in found)]
+    sections = [paper_tables.section(runs), *([own] if own.tables else [])]
+    sections += [part.section(runs) for part in found if part.section is not paper_tables.section]
     sections += [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
     commands = [(run.name, run.plan["command"]) for run in runs if "command" in run.plan]
     return Report(title, " ".join(summary), sections, commands)
@@ -138,7 +139,7 @@ def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
     """Loss curves of fine-tuning: a figure for each task, with one seed of each setting."""
     tasks: dict[str, dict[str, Series]] = {}
     for run in runs:
-        if run.results and "from_scratch" in run.results[0].details and run.losses:
+        if run.results and "from_scratch" in run.results[0].details and run.losses and not is_held_out(run.results[0]):
             task, parent = run.results[0].task, run.name.rsplit("/seed-", 1)[0]
             label = parent.removeprefix("finetune/").removeprefix(f"{task}/")
             tasks.setdefault(task, {}).setdefault(label, Series(label, run.losses))

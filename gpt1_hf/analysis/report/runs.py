@@ -9,6 +9,7 @@ from typing import Any
 
 from ...evaluation.results import RESULTS, Result
 from ...tasks import all_tasks
+from ...training.finetune import HELD_OUT_SPLIT
 from ...training.manifest import checkpoints
 from ...training.run_folder import PLAN_RECORD, read_plan_record
 
@@ -125,6 +126,11 @@ def has_main_metric(run: CollectedRun, result: Result) -> bool:
     task = all_tasks().get(result.task)
     first = next(other.metric for other in run.results if other.task == result.task)
     return result.metric == (task.metric if task else first)
+
+
+def is_held_out(result: Result) -> bool:
+    """Whether a result is on training rows that were held out to choose settings, as in `gpt1 analyze tune`."""
+    return str(result.split).startswith(HELD_OUT_SPLIT)
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ....evaluation.seeds import mean, mean_and_deviation
 from ....figures import Figure, Series
-from ..runs import CollectedRun, has_main_metric
+from ..runs import CollectedRun, has_main_metric, is_held_out
 from ..sections import Section, Table
 
 
@@ -17,7 +17,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     values: dict[tuple[str, str], dict[int, list[float]]] = {}
     for run in runs:
         for result in run.results:
-            n_layers = result.details.get("transfer_layers")
+            n_layers = None if is_held_out(result) else result.details.get("transfer_layers")
             if n_layers is not None and run.variant != "embeddings_only" and has_main_metric(run, result):
                 values.setdefault((result.task, result.split), {}).setdefault(n_layers, []).append(result.value)
     counts = sorted({n_layers for by_count in values.values() for n_layers in by_count})

@@ -1,0 +1,62 @@
+"""Tune each arm of a plan (`--config PLAN.yaml`) on the same grid, scored on training rows that are held out."""
+
+from collections.abc import Sequence
+
+from ....evaluation.results import Result
+from ....evaluation.seeds import mean, mean_and_deviation
+from ..runs import CollectedRun
+from ..sections import Section, Table
+
+
+NOTE = (
+    "The main metric on training rows that are held out, never on the validation split; mean ± standard deviation "
+    "over seeds (number of seeds). Every arm has the same grid and number of seeds. "
+)
+CHOICE = {
+    "arm": "Each arm uses the values with the best mean over the tasks.",
+    "task": "Each arm uses the best values on each task.",
+}
+
+
+def section(runs: Sequence[CollectedRun]) -> Section:
+    """For each plan that was tuned, the score of each arm with each value."""
+    tables = []
+    for run in runs:
+        results = [result for result in run.results if "tuning" in result.details]
+        if results:
+            folder = run.name.rpartition("/")[0]  # without `tune`
+            tables.append(table(f"Tuning of {folder}" if folder else "Scores on held-out rows", results))
+    return Section("Tuning", tables, note="" if tables else "not run")
+
+
+def table(title: str, results: Sequence[Result]) -> Table:
+    """Table of the scores of one plan's tuning."""
+    per = results[0].details["tuning"]["per"]
+    settings = list(results[0].details["tuning"]["values"])
+    tasks = list(dict.fromkeys(result.task for result in results))
+    # (arm, values) -> task -> result, or `None` if the loss diverged
+    found: dict[tuple, dict[str, Result | None]] = {}
+    for result in results:
+        facts = result.details["tuning"]
+        found.setdefault((facts["arm"], *facts["values"].values()), {})[result.task] = result
+        for lost in facts.get("diverged", ()):
+            found.setdefault((facts["arm"], *lost["values"].values()), {})[lost["task"]] = None
+            tasks += [lost["task"]] if lost["task"] not in tasks else []
+    arms = list(dict.fromkeys(arm for arm, *_ in found))
+    rows = []
+    for (arm, *values), by_task in sorted(found.items(), key=lambda item: (arms.index(item[0][0]), *item[0][1:])):
+        shown = {task: result for task in tasks if (result := by_task.get(task)) is not None}
+        cells = [cell(shown[task], per) if task in shown else "diverged" for task in tasks]
+        if per == "arm":
+            is_chosen = any(result.details["tuning"]["chosen"] for result in shown.values())
+            means = mean([mean(result.details["tuning"]["scores"]) for result in shown.values()])
+            cells.append("–" if len(shown) < len(tasks) else f"{means:.1f}{', chosen' if is_chosen else ''}")
+        rows.append([arm, *(f"{value:g}" if isinstance(value, float) else str(value) for value in values), *cells])
+    headers = ["arm", *(name.replace("_", " ") for name in settings), *tasks, *(["mean"] if per == "arm" else [])]
+    return Table(title, headers, rows, NOTE + CHOICE[per])
+
+
+def cell(result: Result, per: str) -> str:
+    """The score of an arm on a task."""
+    facts = result.details["tuning"]
+    return mean_and_deviation(facts["scores"]) + (", chosen" if per == "task" and facts["chosen"] else "")
