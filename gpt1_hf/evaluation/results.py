@@ -78,6 +78,12 @@ def part_of_text(details: dict[str, Any]) -> str:
     return f"only {n_scored:,} characters" if details.get("partial") and isinstance(n_scored, int) else ""
 
 
+def interval_text(result: Result, decimals: int = 2) -> str | None:
+    """The interval of a result, such as `48.20 to 53.10`; `None` if it has none."""
+    ends = result.details.get("interval")
+    return None if ends is None else " to ".join(f"{end:.{decimals}f}" for end in ends)
+
+
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
     """Write `results.json` to a folder and return its path."""
     path = Path(output_dir) / RESULTS
@@ -94,6 +100,7 @@ def format_results(results: Sequence[Result]) -> str:
         "before": [result.prior for result in results],
         "paper": [result.paper for result in results],
         "value": [result.value for result in results],
+        "95 % interval": [interval_text(result) for result in results],
         "examples": [result.rows for result in results],
         "seed": [result.seed for result in results],
     }
