@@ -135,7 +135,10 @@ def _plot(figure: Figure, axes: "Axes"):
         axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=label)
         if any(series.band):
             low, high = zip(*(ends or (math.nan, math.nan) for ends in series.band), strict=True)
-            axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)  # see-through on light and dark
+            if len(x) == 1:  # a band would have no width
+                axes.vlines(x, low, high, color=color, linewidth=1.6)
+            else:  # see-through on light and dark
+                axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
     if figure.level is not None:
         label, height = figure.level
         axes.axhline(height, color=axes.xaxis.label.get_color(), linestyle=":", linewidth=1.2, label=label)

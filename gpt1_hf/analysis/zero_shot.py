@@ -288,8 +288,8 @@ def split_name(name: str) -> tuple[str, str | None]:
         return str(name), None
     subsets = load_task(own).subsets
     if subset not in subsets:
-        choice = f"choose one of {', '.join(f'{own}:{known}' for known in subsets)}" if subsets else f"give {own}"
-        raise UsageError(f"task {own} has no subset {subset!r}{nearest(subset, subsets)}: {choice}")
+        known = f"choose one of {', '.join(subsets)}" if subsets else f"give {own}"
+        raise UsageError(f"task {own} has no subset {subset!r}{nearest(subset, subsets) or '; ' + known}")
     return own, subset
 
 

@@ -89,8 +89,9 @@ def measure(args: Arguments) -> list[Result]:
     Scores of an earlier call with the same settings are kept, so that a run can be followed while it trains.
 
     Returns:
-        list of [`Result`], with `updates` and `architecture` in their details and, after a run's first checkpoint,
-        `change`: the difference from that checkpoint, with its interval. Also in `<output_dir>/results.json`.
+        list of [`Result`], with `run`, `updates` and `architecture` in their details. After a run's first checkpoint,
+        they also have `change`, the difference from that one with its interval. `<output_dir>/results.json` holds the
+        same.
 
     Raises:
         GPT1Error: if a run has no checkpoints or a task has no heuristic.
@@ -127,7 +128,7 @@ def measure(args: Arguments) -> list[Result]:
             task = named_task(name).resolved(args.data_dir)
             since, first = firsts.setdefault((architecture, name), (updates, predictions))
             for result in found:
-                details = {**result.details, "architecture": architecture, "updates": updates}
+                details = {**result.details, "architecture": architecture, "run": run, "updates": updates}
                 if updates > since:
                     details["change"] = {"since": since, **change(result, task, first, predictions)}
                 results.append(replace(result, details=details))

@@ -76,7 +76,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     for curve in curves:  # the same task of the same run, on other rows or in another window
         if sum((other.task, other.label) == (curve.task, curve.label) for other in curves) > 1:
             curve.label += f" ({curve.last.rows} rows, {curve.last.details.get('window')} tokens)"
-    own = [curve for curve in curves if curve.own and "interval" in curve.last.details]
+    own = [curve for curve in curves if max(curve.own, default=0) > 0 and "interval" in curve.last.details]
     figures = [paper_figure(curves), *(task_figure(task, own) for task in dict.fromkeys(curve.task for curve in own))]
     rows = [cells(curve) for curve in curves]
     missing = [["cola, sst2, race, dpr", "not run", *[""] * (len(HEADERS) - 2)]]
@@ -187,7 +187,7 @@ def verdict(last: Result) -> str:
 
 def run_of(result: Result) -> str:
     """Folder of the pre-training run of a checkpoint."""
-    return CHECKPOINT.sub("", str(result.model)) or str(result.model)
+    return str(result.details.get("run") or CHECKPOINT.sub("", str(result.model)) or result.model).rstrip("/")
 
 
 def updates(result: Result) -> float:
