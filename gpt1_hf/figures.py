@@ -42,18 +42,24 @@ STYLE = {
 
 @dataclass
 class Series:
-    """A line through points (x, y), sorted by x. `color` is an index into `COLORS`; by default the line's own."""
+    """
+    A line through points (x, y), sorted by x. `color` is an index into `COLORS`; by default the line's own. `band` has
+    the low and the high end of an error band for each point, or `None` for a point without one.
+    """
 
     label: str
     points: list[tuple[float, float]]
     dashed: bool = False
     color: int | None = None
+    band: list[tuple[float, float] | None] = field(default_factory=list)
 
 
 @dataclass
 class Figure:
-    """A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points'
-    values. `perplexities` labels the right side with the exponential of y."""
+    """
+    A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values. `perplexities`
+    labels the right side with the exponential of y. `level` is the label and the height of a dotted horizontal line.
+    """
 
     name: str
     title: str
@@ -64,6 +70,7 @@ class Figure:
     log_x: bool = False
     few_x: bool = False
     perplexities: bool = False
+    level: tuple[str, float] | None = None
 
     def __post_init__(self):
         self.name = re.sub(r"[^\w.-]+", "-", self.name)  # names come from results.json, which may hold anything
@@ -126,6 +133,15 @@ def _plot(figure: Figure, axes: "Axes"):
         line = "--" if series.dashed else "-"
         label = "\n".join(textwrap.wrap(series.label, 36))  # names can be paths, of any length
         axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=label)
+        if any(series.band):
+            low, high = zip(*(ends or (math.nan, math.nan) for ends in series.band), strict=True)
+            if len(x) == 1:  # a band would have no width
+                axes.vlines(x, low, high, color=color, linewidth=1.6)
+            else:  # see-through on light and dark
+                axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
+    if figure.level is not None:
+        label, height = figure.level
+        axes.axhline(height, color=axes.xaxis.label.get_color(), linestyle=":", linewidth=1.2, label=label)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     if figure.log_x:
         axes.set_xscale("log")

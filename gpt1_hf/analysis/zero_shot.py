@@ -35,11 +35,12 @@ from ..checkpoints.loading import compute_device, open_causal_lm, open_tokenizer
 from ..console import note
 from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
+from ..evaluation.bootstrap import RESAMPLES, chance, score_interval
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
 from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
-from ..settings import NO_LIMIT, check_ranges, default_data_dir
+from ..settings import NO_LIMIT, check_ranges, default_data_dir, nearest
 from ..tasks import Task, load_task
 from ..training_record import check_tokenizer, rows_digest
 
@@ -275,13 +276,40 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float
     return float((scores[best] + scores[best + 1]) / 2), 100 * float(correlation[best])
 
 
+def split_name(name: str) -> tuple[str, str | None]:
+    """
+    A task's id or file, and a subset of it: `race:middle` has the subset `middle`, and `race` none.
+
+    Raises:
+        UsageError: if the task has no such subset.
+    """
+    own, colon, subset = str(name).rpartition(":")
+    if not colon or name.endswith((".yaml", ".yml")):  # the colon may be part of a path
+        return str(name), None
+    subsets = load_task(own).subsets
+    if subset not in subsets:
+        known = f"choose one of {', '.join(subsets)}" if subsets else f"give {own}"
+        raise UsageError(f"task {own} has no subset {subset!r}{nearest(subset, subsets) or '; ' + known}")
+    return own, subset
+
+
+def named_task(name: str) -> Task:
+    """The task of a name that may end in a subset, see [`split_name`]; not resolved."""
+    return load_task(split_name(name)[0])
+
+
 @dataclass
 class ZeroShotArguments:
     """A language model, and a task that it was not trained for."""
 
     model: str = field(default="gpt1-tiny", metadata={"help": "Language model: folder, Hub id, or gpt1-tiny."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if the model's folder has none."})
-    task: str | None = field(default=None, metadata={"help": "Task id: cola, dpr, race, sst2; or a YAML file."})
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": "Task id: cola, dpr, race, sst2; or a YAML file. Append a subset to score it alone: race:middle."
+        },
+    )
     split: str | None = field(
         default=None,
         metadata={"help": "Split to score. Default: validation; train for dpr, which has no validation split."},
@@ -310,7 +338,9 @@ class ZeroShotArguments:
         if self.output_dir is None:
             sample = "sample" if self.sample else None
             parts = (self.tokenizer, self.split, sample)
-            self.output_dir = default_folder("zero_shot", self.task and Path(self.task).stem, self.model, *parts)
+            name, subset = split_name(self.task) if self.task else (None, None)
+            parts = (*parts, subset)
+            self.output_dir = default_folder("zero_shot", name and Path(name).stem, self.model, *parts)
         check_ranges(self, {"max_examples": (1, NO_LIMIT), "max_length": (2, NO_LIMIT), "batch_size": (1, NO_LIMIT)})
 
 
@@ -320,14 +350,15 @@ def zero_shot(args: ZeroShotArguments) -> list[Result]:
 
     Returns:
         list of [`Result`]: for the split and each of its subsets, the task's metric and, for the tasks of Figure 2,
-        the same on that figure's scale. Empty if the labels are hidden.
+        the same on that figure's scale, each with its interval (see [`with_intervals`]). Empty if the labels are
+        hidden.
 
     Raises:
         GPT1Error: if the task has no heuristic, or the model or the data are missing.
     """
     if not args.task:
         raise UsageError(f"zero-shot needs --task, one of {', '.join(HEURISTICS)}, or a YAML file")
-    task = load_task(args.task).resolved(args.data_dir)
+    task = named_task(args.task).resolved(args.data_dir)
     heuristic_of(task)
     check_writable(args.output_dir)
     scorer = open_scorer(args)
@@ -351,15 +382,17 @@ def open_scorer(args: ZeroShotArguments) -> Scorer:
 
 def scored_rows(args: ZeroShotArguments) -> tuple[str, Dataset]:
     """Name of the split to score, and its rows."""
-    task = load_task(args.task).resolved(args.data_dir)
+    name, subset = split_name(args.task)
+    task = load_task(name).resolved(args.data_dir)
     split = args.split or ("validation" if args.sample else heuristic_of(task).split)
+    split = f"{split}_{subset}" if subset else split
     rows = task.load(split, args.data_dir, args.sample)
     return split, rows.select(evenly_spaced(len(rows), args.max_examples))
 
 
 def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[str, list[dict[str, Any]]]]:
     """Score a split of a task. Returns its results, and its predictions as `gpt1 evaluate` writes them."""
-    task = load_task(args.task).resolved(args.data_dir)
+    task = named_task(args.task).resolved(args.data_dir)
     heuristic = heuristic_of(task)
     split, rows = scored_rows(args)
     answers = heuristic.answer(scorer, rows)
@@ -409,7 +442,55 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
             results.append(result)
             continue
         scale = {"random_guess": heuristic.random_guess, "best_supervised": best, "source": heuristic.source}
-        relative = round((result.value - heuristic.random_guess) / (best - heuristic.random_guess), 4)
         result = replace(result, details={**result.details, **scale})
+        relative = round(on_scale(result.value, result.details), 4)
         results += [result, replace(result, metric=RELATIVE, value=relative)]
-    return results, {split: predictions}
+    return with_intervals(results, task, predictions), {split: predictions}
+
+
+def on_scale(value: float, details: dict[str, Any]) -> float:
+    """A score in percent on Figure 2's scale, whose ends are in the details of its result."""
+    low, high = details["random_guess"], details["best_supervised"]
+    return (value - low) / (high - low)
+
+
+def with_intervals(results: Sequence[Result], task: Task, predictions: Sequence[dict[str, Any]]) -> list[Result]:
+    """
+    Add to the details of results: `interval`, the 95 % interval by a bootstrap over the rows; `resamples`, the number
+    of its resamples; and `chance`, the score of a random choice or of the best constant answer.
+
+    Args:
+        results (list of [`Result`]):
+            Results of [`answer`].
+        task ([`Task`]):
+            Task, resolved.
+        predictions (list of `dict`):
+            Predictions of the rows that were scored.
+    """
+    n_choices = len(task.label_names) if "choices" in task.columns else None
+    found = []
+    for result in results:
+        metric, (labels, chosen) = metric_of(result, task), answers_of(result, task, predictions)
+        numbers = [*score_interval(metric, chosen, labels), chance(metric, labels, n_choices)]
+        low, high, base = (rounded(number, result) for number in numbers)
+        details = {"interval": [low, high], "resamples": RESAMPLES, "chance": base}
+        found.append(replace(result, details={**result.details, **details}))
+    return found
+
+
+def metric_of(result: Result, task: Task) -> str:
+    """The metric that a result is in, or on whose scale it is."""
+    return task.metric if result.metric == RELATIVE else result.metric
+
+
+def answers_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and predicted classes of the rows that a result is about: all, or those of its subset."""
+    _, _, subset = result.split.partition("_")
+    rows = [row for row in predictions if subset not in task.subsets or row.get("subset", subset) == subset]
+    labels, chosen = (np.array([row[column] for row in rows]) for column in ("label", "prediction"))
+    return labels, chosen
+
+
+def rounded(percent: float, result: Result) -> float:
+    """A score in percent as `results.json` has it; on Figure 2's scale, if the result is."""
+    return round(on_scale(percent, result.details), 4) if result.metric == RELATIVE else round(percent, 2)

@@ -1,6 +1,7 @@
 """`gpt1 evaluate`: score a fine-tuned model on a task, or a language model on text."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -144,16 +145,26 @@ def compute_results(args: EvaluateArguments) -> list[Result]:
 
 
 def _evaluate_text(args: EvaluateArguments) -> list[Result]:
-    from ..data.corpus import read_documents, text_files
+    from ..data.corpus import corpus_path, read_documents, text_files
     from ..data.token_stream import encode_blocks
 
     if args.split and text_files(args.text_file, args.data_dir, args.corpus_config):
         raise UsageError(f"{args.text_file} is plain text and has no splits: drop --split")
     split = args.split or "validation"
-    texts = read_documents(args.text_file, split, args.data_dir, args.corpus_column, args.corpus_config)
+    sizes = []  # of the documents that were read, in characters
+
+    def read() -> Iterator[str]:
+        for text in read_documents(args.text_file, split, args.data_dir, args.corpus_column, args.corpus_config):
+            sizes.append(len(text))
+            yield text
+
+    texts = read()
     documents = first_characters(texts, args.max_characters)
     if not documents:
         raise GPT1Error(f"{args.text_file} is empty: give a file that contains text")
+    is_local = corpus_path(args.text_file, args.data_dir, args.corpus_config).exists()
+    if is_local:  # a text on the Hub may be too long to read for its size
+        deque(texts, maxlen=0)
     n_documents = len(documents)
     documents = [documents[index] for index in evenly_spaced(n_documents, args.max_examples)]
     overlap = {"overlap": in_corpus(args.train_text, documents, args.data_dir)} if args.check_overlap else {}
@@ -165,6 +176,11 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     )
     text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
     details = {"text": args.text_file, "window": window, "stride": args.stride or window - 1}
+    details |= {"scored_tokens": text_score.n_text_tokens, "scored_characters": text_score.n_chars}
+    if is_local:
+        details["text_characters"] = sum(sizes)
+    if text_score.n_chars < sum(sizes):
+        details["partial"] = True
     if text_score.n_documents != n_documents:
         details["rows_of_split"] = n_documents
     if args.max_characters is not None:

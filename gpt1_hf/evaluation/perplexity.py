@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,6 +36,7 @@ class TextScore:
 
     nats: float = 0.0  # negative log-likelihood of the scored tokens
     n_tokens: int = 0  # scored: all but the first of each document
+    n_text_tokens: int = 0  # of the text: with the first of each document
     n_chars: int = 0  # of the raw text
     n_documents: int = 0
 
@@ -47,6 +49,29 @@ class TextScore:
     def bits_per_character(self) -> float:
         """Bits per character of raw text. It is comparable between tokenizers that discard the same, such as case."""
         return self.nats / math.log(2) / self.n_chars
+
+
+def text_details(score: TextScore, n_tokens: int, n_documents: int) -> dict[str, Any]:
+    """
+    The held-out text behind a score, for `details` of a [`Result`].
+
+    Args:
+        score ([`TextScore`]):
+            Score on the text, or on a part of it.
+        n_tokens, n_documents (`int`):
+            Size of the whole text.
+
+    Returns:
+        `dict`: `scored_tokens` and `scored_documents`, `validation_tokens` and `validation_documents` of the whole
+        text and, only if a part was scored, `partial`, which is `True`.
+    """
+    sizes = {
+        "scored_tokens": score.n_text_tokens,
+        "scored_documents": score.n_documents,
+        "validation_tokens": n_tokens,
+        "validation_documents": n_documents,
+    }
+    return sizes | ({"partial": True} if score.n_text_tokens < n_tokens else {})
 
 
 def score_documents(
@@ -100,6 +125,7 @@ def score_documents(
         for ids, n_chars in documents:
             score.n_chars += n_chars
             score.n_documents += 1
+            score.n_text_tokens += len(ids)
             for start in range(1, len(ids), stride):
                 end = min(start + stride, len(ids))
                 batch.append((ids[max(0, end - window) : end], end - start))

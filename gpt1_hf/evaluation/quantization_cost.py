@@ -51,6 +51,9 @@ def quantize_and_score(
 
 def format_comparison(results: list[Result]) -> str:
     """Table of the changes by quantization."""
-    rows = [(r.task, r.split, r.metric, r.details["before"], r.value, r.value - r.details["before"]) for r in results]
-    headers = ("task", "split", "metric", "before", "int8", "change")
-    return tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".4f", "+.4f"))
+    rows = [
+        (r.task, r.split, r.rows, r.metric, r.details["before"], r.value, r.value - r.details["before"])
+        for r in results
+    ]
+    headers = ("task", "split", "rows", "metric", "before", "int8", "change")
+    return tabulate(rows, headers=headers, floatfmt=("", "", "", "", ".4f", ".4f", "+.4f"))

@@ -37,7 +37,8 @@ class Result:
             Seed of the run that produced the model.
         details (`dict`):
             Further facts about the run. `not_run` lists the splits that the data lacked. `rows_of_split` is the size
-            of the complete split if only a part of it was scored.
+            of the complete split if only a part of it was scored. `partial` is `True` if only a part of a text was
+            scored.
         prior (`float`, *optional*):
             Best number before the paper, if the paper names one.
     """
@@ -55,12 +56,32 @@ class Result:
 
     @property
     def rows(self) -> str:
-        """The number of rows as text, with a mark if they are a sample or a part of the split."""
+        """The number of rows as text, with a mark if they are a sample, or a part of the split or of the text."""
         n = f"{self.n_examples:,}" if isinstance(self.n_examples, int) else str(self.n_examples)
         if self.details.get("sample"):
             return f"{n} (sample)"
         whole = self.details.get("rows_of_split")
-        return n if whole is None else f"{n} of {whole:,}" if isinstance(whole, int) else f"{n} of {whole}"
+        n = n if whole is None else f"{n} of {whole:,}" if isinstance(whole, int) else f"{n} of {whole}"
+        return f"{n} ({part_of_text(self.details)})" if self.details.get("partial") else n
+
+
+def part_of_text(details: dict[str, Any]) -> str:
+    """
+    How much of a text was scored, such as `100,000 of 1,234,567 tokens`, or `all 1,234,567 tokens`. Empty if `details`
+    do not say it.
+    """
+    for unit, whole in (("tokens", "validation_tokens"), ("characters", "text_characters")):
+        n_scored, n_whole = details.get(f"scored_{unit}"), details.get(whole)
+        if isinstance(n_scored, int) and isinstance(n_whole, int):
+            return f"{n_scored:,} of {n_whole:,} {unit}" if n_scored < n_whole else f"all {n_whole:,} {unit}"
+    n_scored = details.get("scored_characters")
+    return f"only {n_scored:,} characters" if details.get("partial") and isinstance(n_scored, int) else ""
+
+
+def interval_text(result: Result, decimals: int = 2) -> str | None:
+    """The interval of a result, such as `48.20 to 53.10`; `None` if it has none."""
+    ends = result.details.get("interval")
+    return None if ends is None else " to ".join(f"{end:.{decimals}f}" for end in ends)
 
 
 def write_results(output_dir: str | Path, results: Sequence[Result]) -> Path:
@@ -79,6 +100,7 @@ def format_results(results: Sequence[Result]) -> str:
         "before": [result.prior for result in results],
         "paper": [result.paper for result in results],
         "value": [result.value for result in results],
+        "95 % interval": [interval_text(result) for result in results],
         "examples": [result.rows for result in results],
         "seed": [result.seed for result in results],
     }

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, TrainingArguments
 from ..checkpoints.loading import open_config
 from ..checkpoints.lora import adapter_base
 from ..data.loading import local_copy
-from ..evaluation.results import Result
+from ..evaluation.results import Result, part_of_text
 from ..evaluation.seeds import with_spread
 from ..resources import model_path
 from ..tasks import Task
@@ -107,6 +107,8 @@ def write_pretraining_card(
     on_hub = not is_local and "/" in args.corpus and is_repo_name(args.corpus)
     corpus = args.corpus if on_hub else Path(args.corpus).name
     base, base_on_hub = base_name(args.model) if args.model else (None, False)
+    # A perplexity on a part of the held-out text cannot be compared with one on all of it.
+    scored = {"part": part_of_text(details)} if details.get("partial") else {}
     evaluations = [
         EvalResult(
             task_type="text-generation",
@@ -115,7 +117,7 @@ def write_pretraining_card(
             dataset_config=args.corpus_config,
             dataset_split=plain(result.split),
             dataset_revision=args.corpus_revision if on_hub else None,
-            dataset_args={"documents": result.n_examples},
+            dataset_args={"documents": result.n_examples, **scored},
             metric_type=result.metric,
             metric_name=result.metric.replace("_", " "),
             metric_value=result.value,
@@ -148,6 +150,7 @@ def write_pretraining_card(
         corpus_config=args.corpus_config,
         revision=args.corpus_revision if on_hub else None,
         details=details,
+        scored_part=part_of_text(details),
         settings=shown_settings(args, SETTINGS),
         results=results,
         environment=environment(details["device"], details.get("processes", 1)),

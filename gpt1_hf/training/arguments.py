@@ -27,7 +27,8 @@ logger = logging.get_logger(__name__)
 RANGES = {
     **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
     **dict.fromkeys(("label_smoothing_factor", "dropout", "classifier_dropout", "lora_dropout"), (0.0, 1.0)),
-    **dict.fromkeys(("max_length", "max_validation_tokens", "max_position_embeddings"), (2, NO_LIMIT)),
+    **dict.fromkeys(("max_length", "max_position_embeddings"), (2, NO_LIMIT)),
+    **dict.fromkeys(("max_validation_tokens", "max_trajectory_tokens"), (2, NO_LIMIT)),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, NO_LIMIT)),
     **dict.fromkeys(("gradient_accumulation_steps", "seeds", "max_train_examples", "lora_r"), (1, NO_LIMIT)),
     **dict.fromkeys(("hidden_size", "num_attention_heads", "lstm_size"), (1, NO_LIMIT)),
@@ -380,7 +381,10 @@ class PretrainArguments(GPT1TrainingArguments):
     )
     max_validation_tokens: int | None = field(
         default=None,
-        metadata={"help": "Score only this many tokens from the start of the held-out text. Default: all."},
+        metadata={
+            "help": "Score only this many tokens from the start of the held-out text. Default: all. Perplexities on a "
+            "part are marked as partial, and cannot be compared with those on all of it."
+        },
     )
     corpus_revision: str | None = field(default=None, metadata={"help": "Revision of a corpus on the Hub."})
     corpus_rows: str = field(
@@ -471,6 +475,13 @@ class PretrainArguments(GPT1TrainingArguments):
         metadata={
             "help": "Save the weights at this many log-spaced updates per decade, and at the first and last, in "
             "<output_dir>/trajectory, and their held-out perplexities in trajectory.jsonl. 0: never."
+        },
+    )
+    max_trajectory_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Score the trajectory on only this many tokens from the start of the held-out text, to save time. "
+            "The finished model is scored on all of it. Default: all."
         },
     )
 

@@ -27,7 +27,7 @@ from ..data.corpus import fingerprint, has_split, read_pieces
 from ..data.spans import ConsecutiveSpans, RandomSpans
 from ..data.token_stream import TokenStream, build_token_stream
 from ..errors import GPT1Error, UsageError
-from ..evaluation.perplexity import TextScore, score_documents
+from ..evaluation.perplexity import TextScore, score_documents, text_details
 from ..evaluation.results import Result, format_results
 from ..files import writing
 from ..hardware import device_name, training_dtype
@@ -131,7 +131,8 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     config: PreTrainedConfig
     train_stream: TokenStream
-    validation_stream: TokenStream
+    held_out: TokenStream  # the whole held-out text
+    validation_stream: TokenStream  # what is scored of it: all, unless `max_validation_tokens` asks for less
     checkpoint: str | None  # to resume from
 
     @property
@@ -152,11 +153,12 @@ def prepare(run: RunFolder) -> Prepared:
     # Earlier versions recorded another digest, as `tokenizer`. It is not compared: the streams' digests are enough.
     facts["tokenizer digest"] = tokenizer_digest(tokenizer)
     checkpoint = resume_point(args, run.training)  # before the corpus is read, which may take long
-    train_stream, validation_stream = token_streams(args, tokenizer)
+    train_stream, held_out = token_streams(args, tokenizer)
+    validation_stream = first_tokens(held_out, args.max_validation_tokens)
     facts |= {"corpus": stream_digest(train_stream), "validation corpus": stream_digest(validation_stream)}
     if checkpoint is not None and (manifest := read_manifest(checkpoint)) is not None:
         run.training.check(manifest["settings"], checkpoint)
-    return Prepared(run, tokenizer, config, train_stream, validation_stream, checkpoint)
+    return Prepared(run, tokenizer, config, train_stream, held_out, validation_stream, checkpoint)
 
 
 def train(
@@ -174,9 +176,9 @@ def train(
     trainer.identity, trainer.how_to_resume = run.training, run.how_to_resume
     throughput = watch_throughput(trainer, span)
     if args.checkpoints_per_decade:
-        trainer.add_callback(
-            Trajectory(trainer, prepared.tokenizer, prepared.validation_stream, throughput.tokens_per_update, evaluate)
-        )
+        scored = first_tokens(prepared.validation_stream, args.max_trajectory_tokens)
+        streams = (scored, prepared.held_out)
+        trainer.add_callback(Trajectory(trainer, prepared.tokenizer, *streams, throughput.tokens_per_update, evaluate))
     trained = trainer.train(prepared.checkpoint)
 
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -219,6 +221,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
             "perplexity_after": round(score.perplexity, 3),
             "bits_per_character_before": round(before.bits_per_character, 4),
         }
+    details |= text_details(score, len(prepared.held_out), len(prepared.held_out.document_ends))
     common = {
         "task": "language_modeling",
         "split": HELD_OUT_SPLIT if args.held_out_share else "validation",
@@ -236,7 +239,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
         with writing(run.path, run.how_to_score):
             write_pretraining_card(run.path, args, prepared.config, results)
             log = TrainerState.load_from_json(str(run.path / TRAINER_STATE_NAME)).log_history
-            plot_losses(log, read_trajectory(run.path), score.perplexity, run.path / "loss.png")
+            plot_losses(log, read_trajectory(run.path), score.perplexity, run.path / "loss.png", details)
         run.finish(results)
         run.close()
         print(format_results(results))
@@ -247,7 +250,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
 
 
 def score_held_out(prepared: Prepared, model: PreTrainedModel) -> TextScore:
-    """Score a model on the run's held-out text."""
+    """Score a model on the run's held-out text, or on the part of it that `max_validation_tokens` allows."""
     window, batch_size = prepared.config.max_position_embeddings, prepared.args.per_device_eval_batch_size
     return score_documents(model, prepared.validation_stream.documents(), window, batch_size=batch_size)
 
@@ -352,7 +355,9 @@ def new_config(args: PretrainArguments, tokenizer: PreTrainedTokenizerBase) -> P
 
 
 def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, TokenStream]:
-    """Training and validation streams of a run. The main process builds missing ones while the others wait."""
+    """
+    Training text and whole held-out text of a run. The main process builds missing streams while the others wait.
+    """
     folder = Path(args.tokens_dir or Path(args.output_dir) / "tokens")
 
     def stream(corpus: str, split: str, name: str, config: str | None = None) -> TokenStream:
@@ -371,8 +376,6 @@ def token_streams(args: PretrainArguments, tokenizer) -> tuple[TokenStream, Toke
             validation = stream(args.corpus, "validation", "validation", args.corpus_config)
         else:
             train, validation = hold_out(train, HELD_OUT_SHARE)
-    if args.max_validation_tokens is not None:
-        validation = validation.part(0, args.max_validation_tokens)
     return train, validation
 
 
@@ -380,6 +383,11 @@ def hold_out(stream: TokenStream, share: float) -> tuple[TokenStream, TokenStrea
     """Split off the last tokens of a stream."""
     cut = int(len(stream) * (1 - share))
     return stream.part(0, cut), stream.part(cut, len(stream))
+
+
+def first_tokens(stream: TokenStream, n: int | None) -> TokenStream:
+    """The first `n` tokens of a stream; all of it if `n` is `None`."""
+    return stream if n is None else stream.part(0, n)
 
 
 __all__ = ["pretrain"]

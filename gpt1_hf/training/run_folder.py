@@ -69,7 +69,7 @@ NEUTRAL = (
 # 3. Training resumes from a checkpoint if only these differ. They change how work is distributed, evaluated and saved,
 #    so they may change results, but not what is learned. Data are compared by content, not by location.
 NEUTRAL_IN_TRAINING = (
-    f"{NEUTRAL}|corpus.*|validation_corpus|data_dir|tokenizer|save_.*|checkpoints_per_decade|eval_.*|"
+    f"{NEUTRAL}|corpus.*|validation_corpus|data_dir|tokenizer|save_.*|checkpoints_per_decade|max_trajectory_tokens|eval_.*|"
     "do_(train|eval|predict)|per_device_.*|gradient_accumulation_steps|batch_eval_metrics|(bf|fp)16_full_eval|"
     "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
     "greater_is_better|debug|restore_callback_states.*|enable_jit_checkpoint|use_c.*|tf32|torch_.*|(use_)?liger_.*|"

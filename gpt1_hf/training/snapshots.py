@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ..data.token_stream import TokenStream
-from ..evaluation.perplexity import score_documents
+from ..evaluation.perplexity import score_documents, text_details
 from ..files import replacing, write_text, writing
 from .exact_resume import save_full_model
 from .trainer import GPT1Trainer
@@ -52,8 +52,8 @@ class Trajectory(TrainerCallback):
 
     The folders, `<output_dir>/trajectory/update-<number>`, load with `from_pretrained`. Training cannot resume from
     them, as they lack the optimizer, and `save_total_limit` does not delete them. The measurements are the rows
-    of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`, and the numbers that
-    `evaluate` returns. This callback does not change training.
+    of `<output_dir>/trajectory.jsonl`: `update`, `tokens`, `perplexity`, `bits_per_character`, the size of the scored
+    text (see [`text_details`]), and the numbers that `evaluate` returns. This callback does not change training.
 
     Args:
         trainer ([`GPT1Trainer`]):
@@ -61,7 +61,9 @@ class Trajectory(TrainerCallback):
         tokenizer (`PreTrainedTokenizerBase`):
             Saved beside the weights.
         validation_stream ([`TokenStream`]):
-            Held-out text.
+            Held-out text to score, or a part of it.
+        held_out ([`TokenStream`]):
+            The whole held-out text, whose size is recorded.
         tokens_per_update (`int`):
             Tokens per update, over all processes.
         evaluate (`Callable`, *optional*):
@@ -73,12 +75,14 @@ class Trajectory(TrainerCallback):
         trainer: GPT1Trainer,
         tokenizer: PreTrainedTokenizerBase,
         validation_stream: TokenStream,
+        held_out: TokenStream,
         tokens_per_update: int,
         evaluate: Callable[[PreTrainedModel, int], dict[str, Any]] | None = None,
     ):
         self.trainer = trainer
         self.tokenizer = tokenizer
         self.validation_stream = validation_stream
+        self.held_out = held_out
         self.tokens_per_update = tokens_per_update
         self.evaluate = evaluate
         self.updates: set[int] = set()
@@ -123,4 +127,5 @@ class Trajectory(TrainerCallback):
         )
         extra = self.evaluate(model, update) if self.evaluate is not None else {}
         model.train(was_training)
-        return {"perplexity": score.perplexity, "bits_per_character": score.bits_per_character, **extra}
+        measured = {"perplexity": score.perplexity, "bits_per_character": score.bits_per_character}
+        return {**measured, **text_details(score, len(self.held_out), len(self.held_out.document_ends)), **extra}

@@ -18,6 +18,7 @@ from gpt1_hf.analysis import zero_shot as module
 from gpt1_hf.analysis.zero_shot import (
     HEURISTICS,
     Scorer,
+    ZeroShotArguments,
     best_threshold,
     evenly_spaced,
     score_answers,
@@ -28,6 +29,7 @@ from gpt1_hf.analysis.zero_shot import (
 )
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation.bootstrap import score_interval
 from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
@@ -328,6 +330,27 @@ class TestCommand:
         )
         assert (own["split"], own["value"], own["n_examples"]) == ("validation_middle", 25.0, 4)
         assert relative["value"] == 0.0 and relative["details"]["best_supervised"] == 62.9
+
+    def test_one_subset(self, base_model, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        whole = self.run("--task", "race", "--sample", "--model", base_model, "--output_dir", tmp_path / "whole")
+        part = self.run("--task", "race:middle", "--sample", "--model", base_model, "--output_dir", tmp_path / "part")
+        assert {row["split"] for row in part} == {"validation_middle"}
+        values = {(row["split"], row["metric"]): (row["value"], row["details"]["interval"]) for row in whole}
+        for row in part:
+            assert values[row["split"], row["metric"]] == (row["value"], row["details"]["interval"])
+        folders = [ZeroShotArguments(task=task, model="m").output_dir for task in ("race", "race:middle")]
+        assert folders[0] != folders[1] and ":" not in folders[1]
+
+    def test_the_interval_is_printed_and_recorded(self, base_model, tmp_path, capsys):
+        own, relative = self.run("--task", "sst2", "--sample", "--model", base_model, "--output_dir", tmp_path)
+        rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+        labels, predictions = (np.array([row[name] for row in rows]) for name in ("label", "prediction"))
+        low, high = own["details"]["interval"]
+        assert (low, high) == pytest.approx(score_interval("accuracy", predictions, labels), abs=0.005)
+        assert own["details"]["chance"] == pytest.approx(100 * max(labels.mean(), 1 - labels.mean()), abs=0.005)
+        assert relative["details"]["interval"] == pytest.approx([(low - 50) / 43.2, (high - 50) / 43.2], abs=1e-3)
+        assert f"{low:.2f} to {high:.2f}" in capsys.readouterr().out
 
     def test_dpr(self, base_model, tmp_path):
         rows = [{"sentence": "The lady saw the captain and she wept.", "pronoun": "she"}] * 4

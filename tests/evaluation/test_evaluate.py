@@ -90,3 +90,44 @@ def test_a_language_model_is_not_scored_as_a_classifier(base_model, tmp_path):
     for task in ("cola", "race", "mrpc", "stsb"):
         with pytest.raises(GPT1Error, match="fine-tune it first|was not fine-tuned for"):
             evaluate(EvaluateArguments(model=base_model, task=task, sample=True, output_dir=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("more", "scored", "partial"),
+    [
+        ({}, 26, None),
+        ({"max_characters": 26}, 26, None),
+        ({"max_characters": 99}, 26, None),
+        ({"max_characters": 20}, 20, True),
+        ({"max_characters": 14}, 14, True),  # the whole first document
+        ({"max_examples": 1}, 14, True),
+    ],
+)
+def test_a_part_of_a_text_is_marked(more, scored, partial, base_model, tmp_path):
+    rows = tmp_path / "text.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("the old ladies", "wept loudly.")))
+    settings = {"text_file": str(rows), "model": base_model, "output_dir": str(tmp_path / "out"), **more}
+    for result in evaluate(EvaluateArguments(**settings)):
+        details = result.details
+        assert (details["scored_characters"], details["text_characters"], details.get("partial")) == (
+            scored,
+            26,
+            partial,
+        )
+        assert details["scored_tokens"] > 1
+        assert result.rows.endswith(f"({scored} of 26 characters)") == bool(partial)
+
+
+def test_the_size_of_a_text_on_the_hub_is_not_counted(base_model, tmp_path, monkeypatch):
+    def read(*_):
+        yield "the old ladies"
+        yield "wept loudly."
+        yield "and smiled."
+        raise AssertionError("it reads on")
+
+    monkeypatch.setattr("gpt1_hf.data.corpus.read_documents", read)
+    settings = {"text_file": "someone/text", "model": base_model, "output_dir": str(tmp_path / "out")}
+    for n, partial in ((20, True), (14, True)):
+        (result, _) = evaluate(EvaluateArguments(max_characters=n, **settings))
+        assert (result.details.get("text_characters"), result.details.get("partial")) == (None, partial)
+        assert result.rows.endswith(f"(only {n} characters)")

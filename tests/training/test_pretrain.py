@@ -10,14 +10,17 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Trainer
+from gpt1_hf.checkpoints.loading import open_causal_lm
 from gpt1_hf.cli import main
 from gpt1_hf.cli.parser import parse
 from gpt1_hf.data.spans import RandomSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation.perplexity import score_documents
 from gpt1_hf.resources import recipes_dir
 from gpt1_hf.training.arguments import PretrainArguments
 from gpt1_hf.training.pretrain import new_config, pretrain, token_streams
+from gpt1_hf.training.snapshots import read_trajectory
 
 
 @pytest.fixture
@@ -159,12 +162,31 @@ def test_a_cut_document_divides_its_characters():
 
 def test_a_part_of_the_held_out_text_is_scored(corpus, base_model, tmp_path):
     args = arguments(corpus, base_model, tmp_path, max_validation_tokens=10)
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    train, held_out = token_streams(args, tokenizer)
-    args.max_validation_tokens = None
-    same_train, whole = token_streams(args, tokenizer)
-    assert len(train) == len(same_train) and len(held_out) == 10 < len(whole)
-    assert held_out.tokens.tolist() == whole.tokens[:10].tolist()
+    _, whole = token_streams(args, AutoTokenizer.from_pretrained(base_model))
+    results = pretrain(args)
+    expected = score_documents(open_causal_lm(args.output_dir), whole.part(0, 10).documents(), 32)
+    assert results[0].value == pytest.approx(expected.perplexity, abs=1e-3)
+    for result in results:
+        found = {name: result.details[name] for name in ("scored_tokens", "validation_tokens", "partial")}
+        assert found == {"scored_tokens": 10, "validation_tokens": len(whole), "partial": True}
+        assert result.rows == f"1 (10 of {len(whole):,} tokens)"
+    assert f"**only 10 of {len(whole):,} tokens**" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_the_whole_held_out_text_is_scored_by_default(corpus, base_model, tmp_path):
+    args = arguments(corpus, base_model, tmp_path, checkpoints_per_decade=1, max_trajectory_tokens=10)
+    _, whole = token_streams(args, AutoTokenizer.from_pretrained(base_model))
+    details = pretrain(args)[0].details
+    assert details["scored_tokens"] == details["validation_tokens"] == len(whole)
+    assert details["scored_documents"] == details["validation_documents"] == len(whole.document_ends)
+    assert "partial" not in details and "**only" not in (tmp_path / "run" / "README.md").read_text()
+    rows = read_trajectory(tmp_path / "run")
+    assert {(row["scored_tokens"], row["validation_tokens"], row["partial"]) for row in rows} == {
+        (10, len(whole), True)
+    }
+    # The setting does not change what is learned or scored: the run counts as finished without it.
+    args.max_trajectory_tokens = None
+    assert pretrain(args)[0].details == details
 
 
 def test_settings_are_chosen_on_training_text(corpus, base_model, tmp_path):

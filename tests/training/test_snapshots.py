@@ -113,6 +113,30 @@ def test_missing_matplotlib_is_reported_in_one_sentence(tmp_path, monkeypatch, c
     assert not (tmp_path / "loss.png").exists()
 
 
+def test_a_curve_on_a_part_of_the_text_does_not_join_the_score_on_all_of_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("gpt1_hf.training.loss_plot.write_png", lambda figure, path: drawn.append(figure))
+    log = [{"step": 1, "loss": 2.0}, {"step": 10, "loss": 1.0}]
+    part = {"scored_tokens": 100, "validation_tokens": 1000, "partial": True}
+    whole = {"scored_tokens": 1000, "validation_tokens": 1000}
+
+    def lines(known, details):
+        rows = [{"update": update, "perplexity": math.e, **known} for update in (1, 10)]
+        plot_losses(log, rows, math.e**2, tmp_path / "loss.png", details)
+        return {line.label: line.points for line in drawn[-1].series if line.dashed}
+
+    end = "held out, in documents (perplexity 7.389 at the end)"
+    for known, details in (({}, None), ({}, whole), (whole, whole)):
+        assert lines(known, details) == {end: [(1, 1.0), (10, 2.0)]}
+    assert lines(part, whole) == {
+        end: [(10, 2.0)],
+        "held out, in documents on 100 of 1,000 tokens": [(1, 1.0), (10, 1.0)],
+    }
+    assert lines(part, part) == {
+        "held out, in documents (perplexity 7.389 on 100 of 1,000 tokens at the end)": [(1, 1.0), (10, 2.0)]
+    }
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_held_out_loss_does_not_depend_on_the_batch_size(config, tmp_path, batch_size):
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 7 * 16 + 5, dtype=np.uint16)

@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -11,19 +13,36 @@ from ...checkpoints.loading import open_config
 from ...configuration_gpt1_lstm import GPT1LSTMConfig
 from ...console import note
 from ...errors import GPT1Error, UsageError
-from ...evaluation.results import Result, write_results
+from ...evaluation.bootstrap import paired_difference
+from ...evaluation.results import Result, interval_text, write_results
 from ...evaluation.task_scores import write_predictions
 from ...settings import default_data_dir
-from ...tasks import load_task
+from ...tasks import Task
 from ...training.snapshots import FOLDER
 from ...training_record import rows_digest
-from ..report.analyses.zero_shot import section
+from ..report.analyses.zero_shot import asked_for, curve_name, section
 from ..report.runs import CollectedRun
 from ..report.sections import write_section
-from ..zero_shot import HEURISTICS, RELATIVE, Scorer, ZeroShotArguments, answer, heuristic_of, open_scorer, scored_rows
+from ..zero_shot import (
+    HEURISTICS,
+    RELATIVE,
+    Scorer,
+    ZeroShotArguments,
+    answer,
+    answers_of,
+    heuristic_of,
+    metric_of,
+    named_task,
+    open_scorer,
+    scored_rows,
+    split_name,
+    with_intervals,
+)
 
 
 REQUIRED = [("run", "lstm_run")]
+
+Predictions = Sequence[dict[str, Any]]  # of the rows of a split, as `predictions.jsonl` has them
 
 
 @dataclass
@@ -38,7 +57,10 @@ class Arguments:
         },
     )
     lstm_run: str | None = field(default=None, metadata={"help": "Folder of an LSTM's run, drawn dashed."})
-    tasks: list[str] = field(default_factory=lambda: list(HEURISTICS), metadata={"help": "Task ids or YAML files."})
+    tasks: list[str] = field(
+        default_factory=lambda: list(HEURISTICS),
+        metadata={"help": "Task ids or YAML files. Append a subset to score it alone: race:middle."},
+    )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer. Default: the checkpoint's or, if it has none, the run's."}
     )
@@ -67,7 +89,9 @@ def measure(args: Arguments) -> list[Result]:
     Scores of an earlier call with the same settings are kept, so that a run can be followed while it trains.
 
     Returns:
-        list of [`Result`], with `updates` and `architecture` in their details; also in `<output_dir>/results.json`.
+        list of [`Result`], with `run`, `updates` and `architecture` in their details. After a run's first checkpoint,
+        they also have `change`, the difference from that one with its interval. `<output_dir>/results.json` holds the
+        same.
 
     Raises:
         GPT1Error: if a run has no checkpoints or a task has no heuristic.
@@ -76,7 +100,7 @@ def measure(args: Arguments) -> list[Result]:
     if not runs:
         raise UsageError("analyze zero-shot needs --run, the folder of a pre-training run")
     for task in args.tasks:
-        heuristic_of(load_task(task).resolved(args.data_dir))
+        heuristic_of(named_task(task).resolved(args.data_dir))
     points = [(architecture_of(run), run, updates, folder) for run in runs for updates, folder in checkpoints(run)]
     architectures = {architecture for architecture, *_ in points}
     if len(architectures) < len(runs):
@@ -85,7 +109,8 @@ def measure(args: Arguments) -> list[Result]:
             "as --run and an LSTM's as --lstm_run"
         )
 
-    results = []
+    results: list[Result] = []
+    firsts: dict[tuple[str, str], tuple[int, Predictions]] = {}  # of each run and task
     for architecture, run, updates, folder in points:
         note(f"{architecture}, {updates:,} updates: {folder}")
         has_tokenizer = (folder / "tokenizer.json").is_file()
@@ -99,9 +124,14 @@ def measure(args: Arguments) -> list[Result]:
             batch_size=args.batch_size,
         )
         own_dir = Path(args.output_dir) / "checkpoints" / f"{architecture}-{updates}"
-        for result in score_checkpoint(common, args.tasks, own_dir):
-            details = {**result.details, "architecture": architecture, "updates": updates}
-            results.append(replace(result, details=details))
+        for name, (found, predictions) in score_checkpoint(common, args.tasks, own_dir).items():
+            task = named_task(name).resolved(args.data_dir)
+            since, first = firsts.setdefault((architecture, name), (updates, predictions))
+            for result in found:
+                details = {**result.details, "architecture": architecture, "run": run, "updates": updates}
+                if updates > since:
+                    details["change"] = {"since": since, **change(result, task, first, predictions)}
+                results.append(replace(result, details=details))
     print(table(results))
     write_results(args.output_dir, results)
     path = write_section(section([CollectedRun("zero-shot", results)]), args.output_dir)
@@ -149,26 +179,35 @@ def has_weights(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors"))
 
 
-def score_checkpoint(common: ZeroShotArguments, tasks: list[str], output_dir: Path) -> list[Result]:
-    """Score a checkpoint on tasks. Earlier scores with the same settings are read back."""
-    results: list[Result] = []
+def score_checkpoint(
+    common: ZeroShotArguments, tasks: list[str], output_dir: Path
+) -> dict[str, tuple[list[Result], Predictions]]:
+    """
+    Score a checkpoint on tasks. Earlier scores with the same settings are read back.
+
+    Returns:
+        `dict`: name of the task -> its results and predictions.
+    """
+    found: dict[str, tuple[list[Result], Predictions]] = {}
     scorer: Scorer | None = None
     for task in tasks:
-        args = replace(common, task=task, output_dir=str(output_dir / load_task(task).id))
-        known = earlier_results(args)
+        folder = "-".join(filter(None, (named_task(task).id, split_name(task)[1])))
+        args = replace(common, task=task, output_dir=str(output_dir / folder))
+        known = earlier_scores(args)
         if known is None:
             scorer = scorer or open_scorer(args)
-            known, predictions = answer(scorer, args)
+            results, predictions = answer(scorer, args)
             write_predictions(args.output_dir, predictions)
-            write_results(args.output_dir, known)
-        results += known
-    return results
+            write_results(args.output_dir, results)
+            known = results, *predictions.values()
+        found[task] = known
+    return found
 
 
-def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
-    """Earlier results with the same settings, unless the checkpoint is newer."""
-    path = Path(args.output_dir) / "results.json"
-    if not path.is_file():
+def earlier_scores(args: ZeroShotArguments) -> tuple[list[Result], Predictions] | None:
+    """Earlier results with the same settings, and their predictions, unless the checkpoint is newer."""
+    path, answered = Path(args.output_dir) / "results.json", Path(args.output_dir) / "predictions.jsonl"
+    if not path.is_file() or not answered.is_file():
         return None
     if path.stat().st_mtime < max(file.stat().st_mtime for file in Path(args.model).glob("model*.safetensors")):
         return None
@@ -177,16 +216,34 @@ def earlier_results(args: ZeroShotArguments) -> list[Result] | None:
         "sample": args.sample,
         "max_examples": args.max_examples,
         "max_length": args.max_length,
-        "task_version": load_task(args.task).version,
+        "task_version": named_task(args.task).version,
         "rows_digest": rows_digest(scored_rows(args)[1]),
     }
     is_same = all(result.model == args.model and wanted.items() <= result.details.items() for result in results)
-    return results if results and is_same else None
+    if not results or not is_same:
+        return None
+    predictions = [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+    # Earlier versions wrote results without intervals.
+    return with_intervals(results, named_task(args.task).resolved(args.data_dir), predictions), predictions
+
+
+def change(result: Result, task: Task, first: Predictions, last: Predictions) -> dict[str, Any]:
+    """
+    Difference of a result from that of the first checkpoint on the same rows: `value`, and `interval` by a paired
+    bootstrap.
+    """
+    labels, before = answers_of(result, task, first)
+    _, after = answers_of(result, task, last)
+    value, ends = paired_difference(metric_of(result, task), before, after, labels)
+    if result.metric == RELATIVE:
+        width = result.details["best_supervised"] - result.details["random_guess"]
+        return {"value": round(value / width, 4), "interval": [round(end / width, 4) for end in ends]}
+    return {"value": round(value, 2), "interval": [round(end, 2) for end in ends]}
 
 
 def curves(results: list[Result], relative: bool = False) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """
-    Task and architecture -> (updates, value), in the order of training.
+    Task (see [`curve_name`]) and architecture -> (updates, value), in the order of training.
 
     Args:
         results (list of [`Result`]):
@@ -195,33 +252,27 @@ def curves(results: list[Result], relative: bool = False) -> dict[tuple[str, str
             Whether the values are relative performance, instead of the task's own metric.
 
     Returns:
-        `dict`. For a task with subsets, the whole split counts, or the first subset if the data lack one.
+        `dict`. For a task that was scored as a whole and in subsets, the whole counts.
     """
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for result in results:
+    for result in asked_for(results):
         if (result.metric == RELATIVE) == relative:
-            curve = found.setdefault((result.task, result.details["architecture"]), {})
+            curve = found.setdefault((curve_name(result), result.details["architecture"]), {})
             curve.setdefault(result.details["updates"], result.value)
     return {key: sorted(curve.items()) for key, curve in found.items()}
 
 
 def table(results: list[Result]) -> str:
-    """A row for each checkpoint: every task's metric, and its relative performance in brackets."""
-    own, relative = curves(results), curves(results, relative=True)
-    tasks = list(dict.fromkeys(task for task, _ in own))
-    rows = []
-    for architecture in dict.fromkeys(architecture for _, architecture in own):
-        values = {task: dict(own.get((task, architecture), ())) for task in tasks}
-        scaled = {task: dict(relative.get((task, architecture), ())) for task in tasks}
-        for updates in sorted({n for curve in values.values() for n in curve}):
-            cells = [
-                f"{values[task][updates]:.2f}"
-                + (f" ({scaled[task][updates]:+.2f})" if updates in scaled[task] else "")
-                if updates in values[task]
-                else "–"
-                for task in tasks
-            ]
-            rows.append((architecture, f"{updates:,}", *cells))
-    return tabulate(
-        rows, headers=("architecture", "updates", *tasks), colalign=("left", *["right"] * (len(tasks) + 1))
-    )
+    """A row for each checkpoint: every task's metric with its interval."""
+    own = [result for result in asked_for(results) if result.metric != RELATIVE]
+    tasks = list(dict.fromkeys(curve_name(result) for result in own))
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for result in own:
+        row = cells.setdefault((result.details["architecture"], result.details["updates"]), {})
+        row.setdefault(curve_name(result), f"{result.value:.1f} ({interval_text(result, 1)})")
+    rows = [
+        (architecture, f"{updates:,}", *(row.get(task, "–") for task in tasks))
+        for (architecture, updates), row in cells.items()
+    ]
+    headers = ("architecture", "updates", *tasks)
+    return tabulate(rows, headers=headers, colalign=("left", *["right"] * (len(tasks) + 1)))

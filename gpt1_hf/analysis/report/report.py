@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from ...errors import GPT1Error
-from ...evaluation.results import Result
+from ...evaluation.results import Result, part_of_text
 from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
@@ -88,11 +88,16 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     results = [result for run in runs for result in run.results]
     devices = sorted({str(result.details["device"]) for result in results if "device" in result.details})
     versions = sorted({f"{name} {number}" for run in runs for name, number in run.plan.get("versions", {}).items()})
-    partial = sorted({f"{r.task} {r.split} ({r.rows} rows)" for r in results if r.details.get("rows_of_split")})
+    partial = {f"{r.task} {r.split} ({r.rows} rows)" for r in results if r.details.get("rows_of_split")}
+    partial |= {
+        f"{r.task} {r.split} ({part_of_text(r.details)})"
+        for r in results
+        if r.details.get("partial") and not r.details.get("rows_of_split")
+    }
     summary = [f"{len(runs)} runs: {', '.join(counts)}."]
     summary += [f"Hardware: {'; '.join(devices)}."] if devices else []
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
-    summary += [f"Scored on a part of the split: {', '.join(partial)}."] if partial else []
+    summary += [f"Scored on a part of the split: {', '.join(sorted(partial))}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
     own = own_tables.section(runs)
     sections = [paper_tables.section(runs), *([own] if own.tables else [])]
@@ -118,6 +123,7 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
             "tokens": f"{details['tokens_seen'] / 1e6:.2f} M",
             "updates": f"{details.get('updates', 0):,}",
             "held-out perplexity": f"{values['perplexity']:.2f}" if "perplexity" in values else "–",
+            "on": scored_text(run),
             "bits per character": f"{values['bits_per_character']:.3f}" if "bits_per_character" in values else "–",
             "minutes": f"{details.get('train_seconds', 0) / 60:.1f}",
             "tokens/s": f"{details.get('tokens_per_second', 0):,}",
@@ -133,6 +139,13 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
     )
     axes = ("pre-training updates", "training loss, nats per token")
     return Section("Pre-training", [table], [Figure("pretraining_loss", "Training loss of the models", *axes, series)])
+
+
+def scored_text(run: CollectedRun) -> str:
+    """How much of the held-out text a run's perplexity is of. Earlier versions left it to the settings."""
+    limit = run.plan.get("settings", {}).get("max_validation_tokens")
+    at_most = f"the first {limit:,} tokens" if isinstance(limit, int) else "–"
+    return part_of_text(run.results[0].details) or at_most
 
 
 def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
@@ -180,13 +193,19 @@ def settings_text(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
+def value_text(result: Result) -> str:
+    """A result in a few words."""
+    part = f" on {part_of_text(result.details)}" if result.details.get("partial") else ""
+    return f"{result.task} {result.split} {result.metric} {result.value:g}{part}"
+
+
 def all_runs(runs: Sequence[CollectedRun]) -> Section:
     """Every run with its settings, time and hardware."""
     rows = []
     for run in runs:
         details = run.results[0].details if run.results else {}
         seconds = run.plan.get("seconds") or details.get("train_seconds")
-        values = ", ".join(f"{r.task} {r.split} {r.metric} {r.value:g}" for r in run.results[:6])
+        values = ", ".join(value_text(result) for result in run.results[:6])
         rows.append(
             [
                 run.name,

@@ -4,6 +4,7 @@ import html.parser
 import json
 import math
 import re
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -18,7 +19,7 @@ from gpt1_hf.cli import main
 from gpt1_hf.cli.analyze import analyses
 from gpt1_hf.errors import GPT1Error
 from gpt1_hf.evaluation.task_scores import task_results
-from gpt1_hf.figures import Figure, Series, draw, standalone
+from gpt1_hf.figures import Figure, Series, draw, standalone, write_png
 from gpt1_hf.tasks import all_tasks, load_task
 from gpt1_hf.training.finetune_all import comparison
 
@@ -337,6 +338,55 @@ def test_plots_take_their_colours_from_the_page():
     alone = standalone(svg)
     assert alone.startswith("<?xml") and "prefers-color-scheme" in alone
     assert Figure("f", "t", "x", "y").is_empty
+
+
+def test_bands_and_a_level_are_drawn_around_the_lines(tmp_path):
+    pytest.importorskip("matplotlib")
+    points, band = [(1, 1), (2, 3), (4, 2)], [(0, 2), None, (1, 3)]
+    plain = Figure("f", "title", "x", "y", [Series("a", points)])
+    svg = draw(replace(plain, series=[Series("a", points, band=[(0, 2), (2, 4), (1, 3)])], level=("chance", 1.5)))
+    assert svg.count("opacity: 0.16") == 1 and draw(plain).count("opacity: 0.16") == 0
+    assert ">chance</text>" in svg and "var(--ink" in svg.partition(">chance<")[0].rpartition("stroke-dasharray")[2]
+    # A point without an interval leaves a gap, and a single point has a line instead of a band.
+    assert "opacity: 0.16" in draw(replace(plain, series=[Series("a", points[::2], band=band[::2])]))
+    assert draw(replace(plain, series=[Series("a", points, band=band)]))
+    single = replace(plain, series=[Series("a", [(1, 1)], band=[(0, 2)])])
+    assert "LineCollection" in draw(single)
+    for name, figure in (("plain", plain), ("band", replace(plain, series=[Series("a", points, band=[(0, 4)] * 3)]))):
+        write_png(figure, tmp_path / f"{name}.png")
+    assert (tmp_path / "band.png").read_bytes() != (tmp_path / "plain.png").read_bytes()
+
+
+def language_model(name: str, runs, plan=None, **details):
+    found = row("language_modeling", 50.0, metric="perplexity", tokens_seen=1000, updates=10, **details)
+    del found["details"]["from_scratch"]
+    write_run(runs / name, [found], plan)
+
+
+def test_a_partial_held_out_text_is_marked_in_every_table(tmp_path):
+    part = {"scored_tokens": 100_000, "validation_tokens": 1_234_567, "partial": True}
+    language_model("part", tmp_path, **part)
+    language_model("whole", tmp_path, scored_tokens=1_234_567, validation_tokens=1_234_567)
+    plan = {"hash": "0", "state": "finished", "variant": "full", "settings": {"max_validation_tokens": 100_000}}
+    language_model("earlier", tmp_path, plan)
+    evaluated = {"scored_characters": 900, "text_characters": 5000, "partial": True}
+    for name, more in (("evaluated", {}), ("length", {"context_length": 64})):
+        result = row("language_modeling", 50.0, metric="perplexity", **evaluated, **more)
+        del result["details"]["from_scratch"]
+        write_run(tmp_path / name, [result])
+    content = build(collect(tmp_path), "runs")
+    tables = {table.title: table for section in content.sections for table in section.tables}
+    assert {name: cells(tables["Pre-training"], name)["on"] for name in ("part", "whole", "earlier")} == {
+        "part": "100,000 of 1,234,567 tokens",
+        "whole": "all 1,234,567 tokens",
+        "earlier": "the first 100,000 tokens",
+    }
+    assert cells(tables["Evaluations"], "evaluated")["rows"] == "50 (900 of 5,000 characters)"
+    assert "perplexity 50 on 100,000 of 1,234,567 tokens" in cells(tables["Runs"], "part")["results"]
+    assert "on" not in cells(tables["Runs"], "whole")["results"].split()
+    (line,) = (table.rows[0][0] for name, table in tables.items() if name.startswith("By context length"))
+    assert "(on 900 of 5,000 characters)" in line
+    assert "100,000 of 1,234,567 tokens" in content.summary
 
 
 def test_without_matplotlib_the_tables_stay(tmp_path, monkeypatch, caplog):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ....evaluation.results import part_of_text
 from ....figures import Figure, Series
 from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
@@ -14,7 +15,8 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     curves: dict[str, dict[str, dict[int, float]]] = {}  # metric -> line -> length -> value
     for result in results:
         if result.metric != "bits_per_character":  # the same curve as the perplexity's
-            line = f"{result.task} {result.split}, {names[str(result.model)]}"
+            part = f" (on {part_of_text(result.details)})" if result.details.get("partial") else ""
+            line = f"{result.task} {result.split}{part}, {names[str(result.model)]}"
             points = curves.setdefault(result.metric, {}).setdefault(line, {})
             points[result.details["context_length"]] = result.value
     lengths = sorted({length for lines in curves.values() for line in lines.values() for length in line})
