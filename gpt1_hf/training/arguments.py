@@ -176,14 +176,14 @@ class GPT1TrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Rows in a batch of one device. With a global_batch_size it only changes memory and speed. "
-            "Default: global_batch_size over devices and gradient_accumulation_steps."
+            "Default: global_batch_size / (devices × gradient_accumulation_steps)."
         },
     )
     gradient_accumulation_steps: int | None = field(
         default=None,
         metadata={
-            "help": "Batches per update of each device. Default: global_batch_size over devices and "
-            "per_device_train_batch_size, or 1."
+            "help": "Batches per update of each device. Default: global_batch_size / (devices × "
+            "per_device_train_batch_size), or 1."
         },
     )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per evaluation batch and device."})
