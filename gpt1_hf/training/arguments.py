@@ -224,7 +224,7 @@ class GPT1TrainingArguments(TrainingArguments):
         # TrainingArguments expects a GPU for bf16; autocast also supports it on a CPU, and recipes run on both.
         if not torch.accelerator.is_available():
             # Without it, accelerate would not join several launched processes: each would train alone.
-            is_one_of_several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+            is_one_of_several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
             self.use_cpu = self.use_cpu or self.bf16 or is_one_of_several
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         # By default, pushing a model with trackio's curves beside it would publish them in a Space of their own.
@@ -246,8 +246,8 @@ class GPT1TrainingArguments(TrainingArguments):
 
     @property
     def device(self) -> torch.device:
-        # Its first use, in `TrainingArguments.__post_init__`, joins the processes. Only then is their number known,
-        # and what follows there, such as DeepSpeed's settings, needs the sizes.
+        # `TrainingArguments.__post_init__` reads it to join the processes. Only then is their number known, and a later
+        # step there, DeepSpeed's, needs the sizes.
         device = super().device
         if self.given_batch_sizes is None:
             sizes = (self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps)

@@ -64,7 +64,8 @@ LEFT_OUT_OF_PLAN_HASH = (
 NEUTRAL = (
     "train_file|validation_file|input_format|text_column|label_column|choices_column|"
     "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|tokens_dir|project|push_to_hub|hub_.*|report_to|"
-    "global_batch_size|resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
+    "global_batch_size|"
+    "resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
 )
 # 3. Training resumes from a checkpoint if only these differ. They change how work is distributed, evaluated and saved,
 #    so they may change results, but not what is learned. Data are compared by content, not by location.
