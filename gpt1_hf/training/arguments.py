@@ -246,8 +246,8 @@ class GPT1TrainingArguments(TrainingArguments):
 
     @property
     def device(self) -> torch.device:
-        # `TrainingArguments.__post_init__` reads it to join the processes. Only then is their number known, and a later
-        # step there, DeepSpeed's, needs the sizes.
+        # `TrainingArguments.__post_init__` reads it to join the processes. Only then is their number known.
+        # A later step there, DeepSpeed's, needs the sizes.
         device = super().device
         if self.given_batch_sizes is None:
             sizes = (self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps)
