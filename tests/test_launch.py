@@ -107,7 +107,8 @@ def test_every_pretraining_recipe_on_two_machines(base_model, texts, tmp_path):
     corpus, script = tmp_path / "corpus.txt", tmp_path / "every.py"
     corpus.write_text("\n\n".join(texts), encoding="utf-8")
     script.write_text(EVERY_PRETRAINING_RECIPE)
-    recipes = sorted(path.stem for path in (recipes_dir() / "pretrain").glob("*.yaml"))
+    # Not `continue`, whose model decides the sizes: it is in the next test.
+    recipes = sorted({path.stem for path in (recipes_dir() / "pretrain").glob("*.yaml")} - {"continue"})
     settings = f"--corpus {corpus} --tokenizer {base_model} --hidden_size 16 --num_hidden_layers 1 --max_steps 2"
     settings += " --num_attention_heads 2 --max_position_embeddings 32 --global_batch_size 4"
     settings += " --warmup_steps 1 --save_strategy no --use_cpu true --disable_tqdm true"
