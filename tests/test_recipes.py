@@ -50,7 +50,7 @@ def test_every_task_has_a_recipe_with_the_papers_values():
         for number in (task.paper, task.prior, *(number for pair in task.subsets.values() for number in pair)):
             assert number is None or str(number) in text.split("\n\n")[0], number
         defaults = FinetuneArguments(task=task_id)
-        for key in ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "warmup_steps", "lm_coef"):
+        for key in ("learning_rate", "global_batch_size", "num_train_epochs", "warmup_steps", "lm_coef"):
             assert getattr(args, key) == getattr(defaults, key), key
 
 

@@ -28,6 +28,7 @@ from .upload import is_repo_name
 
 # Settings that a card shows.
 SETTINGS = (
+    "global_batch_size",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "learning_rate",

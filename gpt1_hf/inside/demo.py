@@ -55,7 +55,7 @@ def demo(output_dir: str, seed: int = 42) -> list[Result]:
             learning_rate=5e-4,
             num_train_epochs=6,
             warmup_steps=0.1,
-            per_device_train_batch_size=16,
+            global_batch_size=16,
             logging_strategy="no",
             resume_from_checkpoint="true",
         )

@@ -19,6 +19,7 @@ from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
 from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
 from ..tasks.definition import id_of_file
+from .batch_sizes import derive_batch_sizes, n_separate_batches
 
 
 logger = logging.get_logger(__name__)
@@ -30,6 +31,7 @@ RANGES = {
     **dict.fromkeys(("max_length", "max_position_embeddings"), (2, NO_LIMIT)),
     **dict.fromkeys(("max_validation_tokens", "max_trajectory_tokens"), (2, NO_LIMIT)),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, NO_LIMIT)),
+    "global_batch_size": (1, NO_LIMIT),
     **dict.fromkeys(("gradient_accumulation_steps", "seeds", "max_train_examples", "lora_r"), (1, NO_LIMIT)),
     **dict.fromkeys(("hidden_size", "num_attention_heads", "lstm_size"), (1, NO_LIMIT)),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "neftune_noise_alpha"), (0.0, NO_LIMIT)),
@@ -46,7 +48,7 @@ REFUSED: dict[str, tuple[Callable[[TrainingArguments], Any], str]] = {
     "auto_find_batch_size": (
         lambda args: args.auto_find_batch_size,
         "would restart training from partly trained weights with fewer rows in an update: set "
-        "per_device_train_batch_size and gradient_accumulation_steps instead",
+        "per_device_train_batch_size instead, and global_batch_size, which keeps the rows of an update",
     ),
     "batch_eval_metrics": (
         lambda args: args.batch_eval_metrics,
@@ -136,12 +138,55 @@ def drop_missing_precision(args: TrainingArguments):
             logger.warning_once(f"this CPU has no {name} matrix instructions: the run uses fp32")
 
 
+def use_one_gpu(args: TrainingArguments):
+    """
+    Use one of a single process's several GPUs, with a warning. By default transformers uses torch's DataParallel,
+    which does not add up loss terms.
+    """
+    if args.n_gpu > 1:
+        logger.warning("several GPUs and one process: one GPU is used; `accelerate launch` uses them all")
+        args._n_gpu = 1
+        if isinstance(args, GPT1TrainingArguments):
+            args.set_batch_sizes()
+
+
 @dataclass(repr=False)  # the base class's repr hides tokens
 class GPT1TrainingArguments(TrainingArguments):
-    """transformers' `TrainingArguments` with the paper's fine-tuning values as defaults."""
+    """
+    transformers' `TrainingArguments` with the paper's fine-tuning values as defaults.
 
+    `global_batch_size` keeps the rows of an update the same on any number of devices:
+    `per_device_train_batch_size` and `gradient_accumulation_steps` follow from it, see [`derive_batch_sizes`]. After
+    `__init__`, all three are numbers.
+    """
+
+    # Class attributes, not fields.
+    default_batch_size = 32  # of the paper (§4.1)
+    has_gpt1_trainer = False  # whether only [`GPT1Trainer`] uses these settings
+    given_batch_sizes = None  # `global_batch_size` and the other two as given
+
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows per update, over all devices. Default: 32 (§4.1), or the product of devices, "
+            "per_device_train_batch_size and gradient_accumulation_steps if one of these settings is given."
+        },
+    )
     learning_rate: float = field(default=6.25e-5, metadata={"help": "Peak learning rate of AdamW (§4.1: 6.25e-5)."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per update and device (§4.1: 32)."})
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows in a batch of one device. With a global_batch_size it only changes memory and speed. "
+            "Default: global_batch_size / (devices × gradient_accumulation_steps)."
+        },
+    )
+    gradient_accumulation_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Batches per update of each device. Default: global_batch_size / (devices × "
+            "per_device_train_batch_size), or 1."
+        },
+    )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per evaluation batch and device."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Passes over the training rows (§4.1: 3)."})
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up (§4.1: linear)."})
@@ -179,7 +224,9 @@ class GPT1TrainingArguments(TrainingArguments):
         drop_missing_precision(self)
         # TrainingArguments expects a GPU for bf16; autocast also supports it on a CPU, and recipes run on both.
         if not torch.accelerator.is_available():
-            self.use_cpu = self.use_cpu or self.bf16
+            # Without it, accelerate would not join several launched processes: each would train alone.
+            is_one_of_several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+            self.use_cpu = self.use_cpu or self.bf16 or is_one_of_several
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
         # By default, pushing a model with trackio's curves beside it would publish them in a Space of their own.
         self.trackio_static_space_id = self.trackio_static_space_id or False
@@ -198,10 +245,33 @@ class GPT1TrainingArguments(TrainingArguments):
             if tracker not in get_available_reporting_integrations():
                 raise GPT1Error(f"report_to: {tracker} is not installed; pip install {tracker}, or report_to none")
 
+    @property
+    def device(self) -> torch.device:
+        # `TrainingArguments.__post_init__` reads it to join the processes. Only then is their number known.
+        # A later step there, DeepSpeed's, needs the sizes.
+        device = super().device
+        if self.given_batch_sizes is None:
+            sizes = (self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps)
+            self.given_batch_sizes = sizes
+            if (self.accelerator_config.gradient_accumulation_kwargs or {}).get("num_steps"):
+                raise UsageError("accelerator_config: num_steps is not supported: set gradient_accumulation_steps")
+            if self.has_gpt1_trainer:
+                use_one_gpu(self)
+            self.set_batch_sizes()
+        return device
+
+    def set_batch_sizes(self):
+        """Set the sizes of an update that were not given, for the devices in use."""
+        n_devices = n_separate_batches(self) * max(1, self.n_gpu)
+        sizes = derive_batch_sizes(*self.given_batch_sizes, n_devices, self.default_batch_size)
+        self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = sizes
+
 
 @dataclass(repr=False)  # the base class's repr hides tokens
 class FinetuneArguments(GPT1TrainingArguments):
     """One fine-tuning run, or one per seed."""
+
+    has_gpt1_trainer = True
 
     task: str | None = field(
         default=None, metadata={"help": "Task id, such as cola or sst2; or all; or a YAML file that describes a task."}
@@ -351,6 +421,9 @@ class FinetuneArguments(GPT1TrainingArguments):
 class PretrainArguments(GPT1TrainingArguments):
     """One pre-training run: language modelling of running text."""
 
+    default_batch_size = 64  # of the paper (§4.1)
+    has_gpt1_trainer = True
+
     corpus: str | None = field(
         default=None,
         metadata={
@@ -457,7 +530,13 @@ class PretrainArguments(GPT1TrainingArguments):
         default="float32", metadata={"help": "Type of the saved weights.", "choices": ["float32", "bfloat16"]}
     )
     learning_rate: float = field(default=2.5e-4, metadata={"help": "Peak learning rate of AdamW (§4.1: 2.5e-4)."})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Spans per update and device (§4.1: 64)."})
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Spans per update, over all devices. Default: 64 (§4.1), or the product of devices, "
+            "per_device_train_batch_size and gradient_accumulation_steps if one of these settings is given."
+        },
+    )
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Spans per evaluation batch and device."})
     num_train_epochs: float = field(default=100.0, metadata={"help": "Passes over the corpus (§4.1: 100)."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})

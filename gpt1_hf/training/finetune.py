@@ -41,6 +41,7 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task, task_from_files
 from ..training_record import rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
+from .batch_sizes import rows_per_update
 from .exact_resume import save_beside_weights, save_full_model
 from .manifest import resume_point
 from .publishing import push_run
@@ -169,7 +170,7 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
         rows["train"] = rows["train"].shuffle(seed=SUBSET_SEED).select(range(args.max_train_examples))
 
-    n_rows, update = len(rows["train"]), args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    n_rows, update = len(rows["train"]), rows_per_update(args)
     if args.dataloader_drop_last and n_rows < args.train_batch_size * args.world_size:
         raise GPT1Error(
             f"{n_rows} training rows are fewer than one batch, and dataloader_drop_last drops them all: lower "
@@ -281,7 +282,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
         "n_train_examples": len(prepared.rows["train"]),
         "learning_rate": args.learning_rate,
         "epochs": args.num_train_epochs if args.max_steps < 1 else round(trainer.state.epoch, 2),
-        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "batch_size": rows_per_update(args),
         "lm_coef": args.lm_coef,
         "peft": args.peft,
         "n_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),

@@ -35,6 +35,7 @@ from ..hub.card import base_name, write_pretraining_card
 from ..resources import model_path
 from ..training_record import check_tokenizer, tokenizer_digest
 from .arguments import PretrainArguments, check_metric
+from .batch_sizes import rows_per_update
 from .exact_resume import save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .manifest import read_manifest, resume_point
@@ -259,7 +260,7 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     """Measure the speed of training, and show it in the progress bar, if any."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dtype = training_dtype(args.bf16, args.fp16, args.device)
-    tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
+    tokens_per_update = rows_per_update(args) * span
     peak = matmul_peak(dtype, args.device) * args.world_size
     throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)
     bars = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ProgressCallback)]

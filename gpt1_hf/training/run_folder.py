@@ -35,6 +35,7 @@ from ..evaluation.results import RESULTS, Result, write_results
 from ..files import check_writable, write_json, writing
 from ..resources import model_path
 from ..tasks import Task
+from .batch_sizes import rows_per_update
 
 
 logger = logging.getLogger(__name__)
@@ -61,9 +62,11 @@ LEFT_OUT_OF_PLAN_HASH = (
     "resume_from_checkpoint",
 )
 # 2. A finished run is not repeated if only these differ. What `train_file` holds is in [`finetuning_facts`].
+#    `global_batch_size` is the product of compared settings.
 NEUTRAL = (
     "train_file|validation_file|input_format|text_column|label_column|choices_column|"
     "disable_tqdm|local_rank|log_.*|logging_.*|output_dir|tokens_dir|project|push_to_hub|hub_.*|report_to|"
+    "global_batch_size|"
     "resume_from_checkpoint|run_name|save_only_model|save_total_limit|seeds|trackio_.*|dataloader_(?!drop_last).*"
 )
 # 3. Training resumes from a checkpoint if only these differ. They change how work is distributed, evaluated and saved,
@@ -121,7 +124,9 @@ class Identity:
 
     @functools.cached_property
     def _defaults(self) -> dict[str, Any]:
-        args = type(self.args)(output_dir=self.args.output_dir, use_cpu=self.args.use_cpu)
+        # Every run has a batch size; the default may not fit the number of processes.
+        common = {"use_cpu": self.args.use_cpu, "per_device_train_batch_size": 1}
+        args = type(self.args)(output_dir=self.args.output_dir, **common)
         return as_json(self._settings_of(args))
 
     def is_same(self, name: str, earlier: dict[str, Any]) -> bool:
@@ -161,8 +166,7 @@ def as_json(content: dict[str, Any]) -> dict[str, Any]:
 
 def training_identity(args: TrainingArguments) -> Identity:
     """Identity of what a run learns, regardless of how it is scored. Every checkpoint's manifest records it."""
-    rows_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update})
+    return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update(args)})
 
 
 @dataclass

@@ -19,7 +19,8 @@ from ..data.spans import RandomSpans, Spans
 from ..errors import UsageError
 from ..evaluation.perplexity import perplexity
 from ..processing_gpt1 import GPT1Processor
-from .arguments import check_metric, drop_missing_precision
+from .arguments import check_metric, drop_missing_precision, use_one_gpu
+from .batch_sizes import rows_per_update
 from .cpu_kernels import speed_up
 from .exact_resume import ResumableTrainer
 from .layerwise_lr import decay_by_layer
@@ -68,10 +69,8 @@ class GPT1Trainer(ResumableTrainer):
             data_collator = GPT1DataCollator(processor)
         if isinstance(kwargs.get("eval_dataset"), Spans) and kwargs.get("compute_metrics") is None:
             kwargs["compute_metrics"] = mean_loss
-        if args is not None and args.n_gpu > 1:  # torch's DataParallel, which does not add up loss terms
-            logger.warning("several GPUs and one process: one GPU is used; `accelerate launch` uses them all")
-            args._n_gpu = 1
         if args is not None:
+            use_one_gpu(args)
             drop_missing_precision(args)
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
@@ -139,9 +138,8 @@ class GPT1Trainer(ResumableTrainer):
         if isinstance(dataset, RandomSpans):
             return RandomSampler(dataset, replacement=True, num_samples=dataset.spans_per_epoch)
         if self.args.train_sampling_strategy == "group_by_length" and isinstance(dataset, Dataset):
-            update_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return LengthGroupedSampler(row_lengths(dataset["input_ids"]), update_size, seed)
+            return LengthGroupedSampler(row_lengths(dataset["input_ids"]), rows_per_update(self.args), seed)
         return super()._get_train_sampler(train_dataset)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:

@@ -28,6 +28,7 @@ from ...hardware import training_dtype
 from ...processing_gpt1 import GPT1Processor
 from ...tasks import load_task
 from ...training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
+from ...training.batch_sizes import rows_per_update
 from ...training.cpu_kernels import speed_up
 from ...training.pretrain import new_config, with_model
 from ...training.throughput import operations_per_token, seconds
@@ -96,7 +97,7 @@ def _pretraining(run: Run) -> tuple[float, Update]:
     rows = args.per_device_train_batch_size
     folder = Path(args.tokens_dir or run.folder / "tokens")
     if args.max_steps > 0:
-        tokens = args.max_steps * rows * args.gradient_accumulation_steps * length
+        tokens = args.max_steps * rows_per_update(args) * length
     elif (folder / "train").is_dir():
         tokens = args.num_train_epochs * len(TokenStream.load(folder / "train"))
     else:

@@ -76,6 +76,10 @@ class Run:
     def hash(self) -> str:
         """Identifies the run: its settings, and those of the run it needs."""
         content = {key: str(value) for key, value in self.settings.items() if key not in LEFT_OUT_OF_PLAN_HASH}
+        if not content.keys() & {"per_device_train_batch_size", "gradient_accumulation_steps"}:
+            # Runs of a plan train in one process, so both settings say the same. Recipes used to have the second.
+            if total := content.pop("global_batch_size", None):
+                content["per_device_train_batch_size"] = total
         if self.kind == "finetune":
             task = load_task(self.settings["task"])
             content["task_version"] = str(task.version)
