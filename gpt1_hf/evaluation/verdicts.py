@@ -1,6 +1,6 @@
 """The rule by which one way of training counts as better than another, and averages over tasks.
 
-The rule is stated here only. It pairs the runs of two arms by their seeds.
+It pairs the runs of two arms by their seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from .seeds import mean
 LEVEL = 0.05
 MIN_SEEDS = 3
 RULE = (
-    f"Verdicts: a paired t-test over the seeds that both arms have, two-sided, at {LEVEL:.0%}. Yes: significantly "
-    f"better. No: significantly worse. Open: neither, or fewer than {MIN_SEEDS} seeds. For several tasks, a seed counts "
-    "by its average over the tasks that both arms have."
+    f"Verdicts: a paired t-test over the seeds that both arms have, two-sided, at {100 * LEVEL:g} %. Yes: "
+    f"significantly better. No: significantly worse. Open: neither, or fewer than {MIN_SEEDS} seeds. For several "
+    "tasks, a seed counts by its average over the tasks compared."
 )
 
 BySeed = Mapping[int | None, float]  # seed -> value

@@ -123,10 +123,6 @@ class Identity:
         args = type(self.args)(output_dir=self.args.output_dir, use_cpu=self.args.use_cpu)
         return as_json(self._settings_of(args))
 
-    def default(self, name: str) -> Any:
-        """Default value of a setting."""
-        return self._defaults.get(name)
-
     def is_same(self, name: str, earlier: dict[str, Any]) -> bool:
         """Whether a setting or fact is the same in another run's content."""
         is_fact = name not in {field.name for field in fields(self.args)}
@@ -170,28 +166,30 @@ def training_identity(args: TrainingArguments) -> Identity:
 
 def model_settings(args: TrainingArguments) -> dict[str, Any]:
     """
-    Settings that a trained model depends on, for the details of its results: the package's own and those with other
-    defaults than transformers', and any other that differs from its default. `precision` stands for `bf16` and `fp16`.
-    Task, model and seed are fields of a result; its details have the epochs and the rows of an update, too.
+    Settings that a trained model depends on, for the details of its results: those that this package defines, and any
+    other that differs from its default. `training_precision` stands for `bf16` and `fp16`. Left out are those that a
+    result has elsewhere: task, model, seed, epochs and rows of an update.
     """
     identity = training_identity(args)
     classes = type(args).__mro__
     own = {name for one in classes[: classes.index(TrainingArguments)] for name in inspect.get_annotations(one)}
+    # Read from the fields: new arguments would reset the state of the Trainer's processes.
+    defaults = as_json({field.name: field.default for field in fields(args)})
     left_out = {"task", "model", "seed", "rows per update", "num_train_epochs", "bf16", "fp16", "length_column_name"}
     settings = {
         name: value
         for name, value in identity.content.items()
         if name not in left_out
-        and (name in own or value != identity.default(name))
+        and (name in own or value != defaults.get(name))
         and (args.peft or not name.startswith("lora_"))
     }
     if args.load_best_model_at_end:  # then it depends on when and how checkpoints are compared
         names = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
         settings |= as_json({name: getattr(args, name) for name in names})
-    return {**settings, "precision": precision(args)}
+    return {**settings, "training_precision": training_precision(args)}
 
 
-def precision(args: TrainingArguments) -> str:
+def training_precision(args: TrainingArguments) -> str:
     """Number format that a run trains in: `fp32`, or `bf16 autocast` or `fp16 autocast` with weights in fp32."""
     chosen = next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
     chosen = chosen or getattr(args, "mixed_precision", None)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...evaluation.verdicts import RULE
 from ...figures import Figure, draw, standalone
 from ...files import write_text
+
+
+# Start of the header of each column of verdicts.
+VERDICT = "verdict"
 
 
 @dataclass
@@ -37,6 +42,11 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     note: str = ""
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Whether a table has a column of verdicts, which needs the rule."""
+        return any(VERDICT in header for table in self.tables if table.rows for header in table.headers)
 
     def markdown(self, folder: str = "figures") -> str:
         """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""
@@ -72,6 +82,7 @@ def write_figures(sections: Sequence[Section], folder: Path):
 def write_section(section: Section, folder: str | Path) -> Path:
     """Write a section as `analysis.md`, with its figures beside it."""
     path = Path(folder) / "analysis.md"
-    write_text(path, section.markdown() + "\n")
+    parts = [section.markdown(), escape(RULE)] if section.has_verdicts else [section.markdown()]
+    write_text(path, "\n\n".join(parts) + "\n")
     write_figures([section], path.parent / "figures")
     return path
