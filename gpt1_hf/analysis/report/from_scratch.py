@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from ...evaluation.verdicts import mean_and_error, mean_over_tasks, verdict, verdict_over_tasks
 from .groups import UNKNOWN, Group, constant_text, differences, grouped, missing_seeds, sentences
 from .runs import CollectedRun, has_main_metric, scores, short_names
-from .sections import VERDICT, Section, Table, signed
+from .sections import DIFFERENCES, VERDICT, Section, Table, signed
 
 
 # What may differ between the arms.
@@ -13,12 +13,12 @@ ARM = ("from_scratch", "learning_rate", "base_weights", "plan", "variant")
 NOTE = (
     "The arms differ only in their weights before fine-tuning and in the learning rate, which each may tune. Of an "
     "arm's rates those with the most seeds are shown. Mean ± standard deviation over seeds (number of seeds); an "
-    "average has its standard error, over the seeds that every task has. Constant answer: one answer for every row. The "
-    "verdict says whether pre-training helps."
+    "average has its standard error, over the seeds that every task has. Constant answer: one answer for every row. "
+    "The verdict says whether pre-training helps."
 )
 HEADERS = [
     *("task", "split", "model", "pre-trained", "its rate", "from scratch", "its rate", "difference", VERDICT),
-    *("constant answer", "settings that differ"),
+    *("constant answer", DIFFERENCES),
 ]
 
 Pair = tuple[Group, Group]  # pre-trained, from scratch
@@ -56,7 +56,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         return Section("Pre-trained against from scratch", [])
     shown = [group for pair in pairs for group in pair]
     note = sentences(NOTE, missing_seeds(shown, runs, lambda run: run.folder in {g.run.folder for g in shown}))
-    return Section("Pre-trained against from scratch", [Table("The value of pre-training", HEADERS, rows, note)])
+    return Section("Pre-trained against from scratch", [Table.of("The value of pre-training", HEADERS, rows, note)])
 
 
 def pairs_of(groups: Sequence[Group]) -> list[Pair]:

@@ -16,8 +16,8 @@ NOTE = (
     "else held-out stories). The paper's QNLI is version 1, today's data are version 2. Prior is the best number "
     "before the paper in the same table. Constant answer: one answer for every row that ours were scored on; for "
     "multiple choice, a random guess. Ours: mean ± standard deviation over seeds (number of seeds), with the number "
-    "of training rows. Where a model was fine-tuned with several settings, those with the most training rows are shown, "
-    "and among these those with the most seeds."
+    "of training rows. Where a model was fine-tuned with several settings, those with the most training rows are "
+    "shown, and among these those with the most seeds."
 )
 
 

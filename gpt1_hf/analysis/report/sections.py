@@ -12,8 +12,8 @@ from ...figures import Figure, draw, standalone
 from ...files import write_text
 
 
-# Start of the header of each column of verdicts.
-VERDICT = "verdict"
+# Start of the header of each column of verdicts, and the header of the settings that tell rows apart.
+VERDICT, DIFFERENCES = "verdict", "settings that differ"
 
 
 @dataclass
@@ -24,6 +24,13 @@ class Table:
     headers: list[str]
     rows: list[list[str]]
     note: str = ""
+
+    @classmethod
+    def of(cls, title: str, headers: list[str], rows: list[list[str]], note: str = "") -> "Table":
+        """A table without its last column if that is empty."""
+        if not any(row[-1] for row in rows):
+            headers, rows = headers[:-1], [row[:-1] for row in rows]
+        return cls(title, headers, rows, note)
 
     def markdown(self) -> str:
         """As GitHub's Markdown."""

@@ -83,7 +83,7 @@ def table(runs: Sequence[CollectedRun], plan: str) -> Table:
         "differs from full in",
     ]
     note = sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in ABLATIONS))
-    return Table(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note)
+    return Table.of(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note)
 
 
 def arms_of(variant: str, groups: Sequence[Group]) -> list[tuple[str, Arm]]:

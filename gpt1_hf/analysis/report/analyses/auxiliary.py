@@ -10,7 +10,7 @@ from ....evaluation.verdicts import verdict
 from ....figures import Figure, Series
 from ..groups import Group, constant_text, differences, grouped, missing_seeds, sentences
 from ..runs import CollectedRun, has_main_metric, scores
-from ..sections import VERDICT, Section, Table, signed
+from ..sections import DIFFERENCES, VERDICT, Section, Table, signed
 
 
 VARIANTS = ("with_auxiliary", "without_auxiliary")
@@ -38,9 +38,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
             difference, answer = with_it.mean - without.mean, verdict(with_it.values, without.values)
             lines.setdefault(", ".join(filter(None, [task, text])), []).append((n_rows, difference))
         cells = [group.text if group else "not run" for group in (with_it, without)]
-        rows.append(
-            [task, f"{n_rows:,}", *cells, signed(difference), answer or "open", constant_text(any_of(pair)), text]
-        )
+        rows.append([task, f"{n_rows:,}", *cells, signed(difference), answer, constant_text(any_of(pair)), text])
     figure = Figure(
         "auxiliary",
         "Gain from the auxiliary objective, by the number of training rows",
@@ -52,9 +50,9 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         caption="Above 0 the auxiliary objective helps.",
     )
     headers = ["task", "training rows", "with", "without", "difference", VERDICT, "constant answer"]
-    table = Table(
+    table = Table.of(
         "With and without the auxiliary objective",
-        [*headers, "settings that differ"],
+        [*headers, DIFFERENCES],
         rows or [["mnli, qqp, qnli", "1,000 / 3,000 / 9,000", "not run", "not run", "", "", "", ""]],
         sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in VARIANTS)),
     )

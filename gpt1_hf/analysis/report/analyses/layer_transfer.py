@@ -10,7 +10,7 @@ from ....evaluation.verdicts import verdict
 from ....figures import Figure, Series
 from ..groups import Group, constant_text, differences, grouped, missing_seeds, sentences
 from ..runs import CollectedRun, has_main_metric
-from ..sections import VERDICT, Section, Table
+from ..sections import DIFFERENCES, VERDICT, Section, Table
 
 
 NOTE = (
@@ -58,10 +58,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         few_x=True,
         caption="Solid: evaluation sets; dashed: training rows. At 0 only the embeddings are pre-trained.",
     )
-    table = Table(
+    table = Table.of(
         "Accuracy by the number of pre-trained blocks",
-        ["task", "split", *map(str, counts), "constant answer", VERDICT, "settings that differ"],
-        rows or [["mnli, race", *["not run"] * 4]],
+        ["task", "split", *map(str, counts), "constant answer", VERDICT, DIFFERENCES],
+        rows or [["mnli, race", *["not run"] * 3, ""]],
         sentences(NOTE, missing_seeds(groups, runs, lambda run: "transfer_layers" in run.plan.get("settings", {}))),
     )
     return Section("Layer transfer", [table], [figure])
