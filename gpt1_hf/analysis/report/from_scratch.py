@@ -52,11 +52,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     for (model, text), tasks in by_model.items():
         if len(tasks) > 1 and all(len(own) == 1 for own in tasks.values()):
             rows.append(average_row(model, text, {task: own[0] for task, own in tasks.items()}))
-    if not rows:
-        return Section("Pre-trained against from scratch", [])
     shown = [group for pair in pairs for group in pair]
     note = sentences(NOTE, missing_seeds(shown, runs, lambda run: run.folder in {g.run.folder for g in shown}))
-    return Section("Pre-trained against from scratch", [Table.of("The value of pre-training", HEADERS, rows, note)])
+    tables = [Table.of("The value of pre-training", HEADERS, rows, note)] if rows else []
+    return Section("Pre-trained against from scratch", tables, has_verdicts=bool(rows))
 
 
 def pairs_of(groups: Sequence[Group]) -> list[Pair]:

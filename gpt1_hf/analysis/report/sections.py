@@ -12,7 +12,7 @@ from ...figures import Figure, draw, standalone
 from ...files import write_text
 
 
-# Start of the header of each column of verdicts, and the header of the settings that tell rows apart.
+# Start of the header of a column of verdicts over seeds, and the header of the settings that tell rows apart.
 VERDICT, DIFFERENCES = "verdict", "settings that differ"
 
 
@@ -43,17 +43,13 @@ class Table:
 
 @dataclass
 class Section:
-    """Tables and figures under one heading; the note comes first."""
+    """Tables and figures under one heading; the note comes first. Verdicts over seeds need their rule beside them."""
 
     title: str
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     note: str = ""
-
-    @property
-    def has_verdicts(self) -> bool:
-        """Whether a table has a column of verdicts, which needs the rule."""
-        return any(VERDICT in header for table in self.tables if table.rows for header in table.headers)
+    has_verdicts: bool = False
 
     def markdown(self, folder: str = "figures") -> str:
         """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""

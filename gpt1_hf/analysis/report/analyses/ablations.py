@@ -32,7 +32,8 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     plans = sorted({run.plan_folder for run in own if run.results}) or [""]
     tables = [table([run for run in own if run.plan_folder == plan], plan if len(plans) > 1 else "") for plan in plans]
     is_run = any(run.results for run in own)
-    return Section("Ablations", tables, note=__doc__.split("\n\n")[1] if is_run else "not run")
+    note = __doc__.split("\n\n")[1] if is_run else "not run"
+    return Section("Ablations", tables, note=note, has_verdicts=is_run)
 
 
 def table(runs: Sequence[CollectedRun], plan: str) -> Table:

@@ -56,7 +56,9 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         rows or [["mnli, qqp, qnli", "1,000 / 3,000 / 9,000", "not run", "not run", "", "", "", ""]],
         sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in VARIANTS)),
     )
-    return Section("The auxiliary objective and the size of the data", [table], [figure] if rows else [])
+    return Section(
+        "The auxiliary objective and the size of the data", [table], [figure] if rows else [], has_verdicts=bool(rows)
+    )
 
 
 def place(group: Group) -> tuple[str, int]:

@@ -64,7 +64,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         rows or [["mnli, race", *["not run"] * 3, ""]],
         sentences(NOTE, missing_seeds(groups, runs, lambda run: "transfer_layers" in run.plan.get("settings", {}))),
     )
-    return Section("Layer transfer", [table], [figure])
+    return Section("Layer transfer", [table], [figure], has_verdicts=bool(curves))
 
 
 def first(curve: dict[int, Group]) -> Group:
