@@ -6,6 +6,7 @@ from statistics import fmean
 
 from ..errors import GPT1Error
 from .results import Result
+from .verdicts import average_over_tasks, standard_error
 
 
 # Column of Table 5 -> the (subset, metric) pairs whose mean it shows.
@@ -46,7 +47,8 @@ def glue_averages(results: Sequence[Result], split: str = "validation") -> list[
 
     Returns:
         list of [`Result`]: `table_5_mean`, the mean of the eight columns of the paper's Table 5, and
-        `leaderboard_mean`, the mean of the leaderboard's nine tasks. An average that lacks a task is left out.
+        `leaderboard_mean`, the mean of the leaderboard's nine tasks. An average that lacks a task is left out. If all
+        tasks have several seeds, its details have the `standard_error` over the averages of the `seeds` in common.
 
     Raises:
         GPT1Error: if the results belong to several models.
@@ -54,23 +56,37 @@ def glue_averages(results: Sequence[Result], split: str = "validation") -> list[
     models = sorted({result.model for result in results})
     if len(models) > 1:
         raise GPT1Error(f"a GLUE average needs results of one model, not of several: {', '.join(models)}")
-    values, n_rows = defaultdict(list), {}
+    values: dict[tuple[str, str, str], dict[int | None, float]] = defaultdict(dict)
+    constants: dict[tuple[str, str, str], float | None] = {}
+    n_rows = {}
     for result in results:
         whole, _, subset = result.split.partition("_")
         if whole == split:
-            values[result.task, subset, result.metric].append(result.value)
+            part = result.task, subset, result.metric
+            values[part][result.seed] = result.value
+            constants[part] = result.details.get("constant_answer")
             n_rows[result.task, subset] = result.n_examples, result.details.get("rows_of_split", result.n_examples)
     averages = []
     for name, (columns, paper, prior) in AVERAGES.items():
         needed = {(task, *part) for task, parts in columns.items() for part in parts}
         if not needed <= values.keys():
             continue
-        means = {task: fmean(fmean(values[task, *part]) for part in parts) for task, parts in columns.items()}
+        means = {task: fmean(fmean(values[task, *part].values()) for part in parts) for task, parts in columns.items()}
         scored_parts = {(task, subset) for task, subset, _ in needed}
         n_examples, n_whole = (sum(counts) for counts in zip(*(n_rows[part] for part in scored_parts), strict=True))
         details = {"tasks": {task: round(mean, 2) for task, mean in means.items()}}
         if n_whole != n_examples:
             details["rows_of_split"] = n_whole
+        by_task = {
+            task: average_over_tasks({str(part): values[task, *part] for part in parts})
+            for task, parts in columns.items()
+        }
+        by_seed = average_over_tasks(by_task)
+        if (error := standard_error(list(by_seed.values()))) is not None:
+            details |= {"standard_error": round(error, 2), "seeds": list(by_seed)}
+        known = [[constants[task, *part] for part in parts] for task, parts in columns.items()]
+        if all(constant is not None for parts in known for constant in parts):
+            details["constant_answer"] = round(fmean(map(fmean, known)), 2)
         averages.append(
             Result(
                 task="glue",

@@ -103,3 +103,29 @@ def compute(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
 def score(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     """[`compute`] in percent: 100 is perfect, as the paper prints it."""
     return 100 * compute(metric, predictions, labels)
+
+
+def constant_answer(metric: str, labels: np.ndarray) -> float:
+    """
+    The highest score that one answer for every row can reach, in percent.
+
+    Args:
+        metric (`str`):
+            A key of `METRICS`.
+        labels (`np.ndarray` of shape `(n,)`, or `(n, classes)` for `f1_micro`):
+            True classes or scores.
+
+    Returns:
+        `float`: the share of the most frequent class for accuracy; for F1, the value if every row is class 1; for
+        micro F1, that of the best set of labels; 0 for correlations.
+    """
+    labels = np.asarray(labels)
+    if metric == "accuracy":
+        return 100 * float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    if metric == "f1":
+        return 100 * float(f1_score(labels, np.ones_like(labels), zero_division=0))
+    if metric == "f1_micro":  # the best set of k labels has the k most frequent ones
+        found = np.sort(labels.sum(0))[::-1].cumsum()
+        answered = len(labels) * np.arange(1, labels.shape[1] + 1)
+        return 100 * float((2 * found / (answered + labels.sum())).max())
+    return 0.0

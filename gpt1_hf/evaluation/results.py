@@ -38,7 +38,7 @@ class Result:
         details (`dict`):
             Further facts about the run. `not_run` lists the splits that the data lacked. `rows_of_split` is the size
             of the complete split if only a part of it was scored. `partial` is `True` if only a part of a text was
-            scored.
+            scored. `constant_answer` is the score of one answer for every row, such as the most frequent class.
         prior (`float`, *optional*):
             Best number before the paper, if the paper names one.
     """
@@ -99,6 +99,7 @@ def format_results(results: Sequence[Result]) -> str:
         "metric": [result.metric for result in results],
         "before": [result.prior for result in results],
         "paper": [result.paper for result in results],
+        "constant": [result.details.get("constant_answer") for result in results],
         "value": [result.value for result in results],
         "95 % interval": [interval_text(result) for result in results],
         "examples": [result.rows for result in results],

@@ -31,7 +31,7 @@ from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task
 from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
-from .metrics import score
+from .metrics import constant_answer, score
 from .results import Result
 
 
@@ -387,9 +387,9 @@ def task_results(
         seed (`int`, *optional*):
             Seed that the model was trained with.
         details (`dict`):
-            Details of the results. Two are added: `not_run`, the names of the splits that the data lacked (if a subset
-            is missing, the whole split counts as not run), and `rows_of_split`, the size of the complete split if only
-            a part of it was scored.
+            Details of the results. Three are added: `not_run`, the names of the splits that the data lacked (if a
+            subset is missing, the whole split counts as not run), `rows_of_split`, the size of the complete split if
+            only a part of it was scored, and `constant_answer`, the score of one answer for every row.
 
     Returns:
         list of [`Result`]; empty if the split's labels are hidden.
@@ -423,6 +423,7 @@ def task_results(
                 own_details["n_words_cut"] = n_cut
         for metric in (task.metric, *task.other_metrics):
             is_main = metric == task.metric
+            constant = constant_score(task, metric, chosen, labels)
             results.append(
                 Result(
                     task=task.id,
@@ -433,11 +434,21 @@ def task_results(
                     paper=paper if is_main else None,
                     model=model,
                     seed=seed,
-                    details=own_details,
+                    details={**own_details, "constant_answer": constant},
                     prior=prior if is_main else None,
                 )
             )
     return results
+
+
+def constant_score(task: Task, metric: str, rows: list[dict[str, Any]], labels: np.ndarray) -> float:
+    """
+    Score of one answer for every row, see [`constant_answer`]. The place of a choice says nothing about it, so for
+    multiple choice this is the share of one choice among a row's.
+    """
+    if task.input_format == "multiple_choice" and metric == "accuracy" and "scores" in rows[0]:
+        return round(100 * float(np.mean([1 / len(row["scores"]) for row in rows])), 2)
+    return round(constant_answer(metric, labels), 2)
 
 
 def _values(task: Task, rows: list[dict[str, Any]], column: str) -> np.ndarray:

@@ -45,7 +45,7 @@ from .batch_sizes import rows_per_update
 from .exact_resume import save_beside_weights, save_full_model
 from .manifest import resume_point
 from .publishing import push_run
-from .run_folder import HELD_OUT_SPLIT, RunFolder, finetuning_facts
+from .run_folder import HELD_OUT_SPLIT, RunFolder, finetuning_facts, model_settings
 from .trainer import GPT1Trainer
 
 
@@ -276,6 +276,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
     trainer.identity, trainer.how_to_resume = run.training, run.how_to_resume
     trained = trainer.train(resume_from_checkpoint=resume_point(args, run.training))
     details = {
+        **model_settings(args),
         "from_scratch": args.from_scratch,
         "transfer_layers": args.transfer_layers,
         "sample": args.sample,
@@ -285,6 +286,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
         "batch_size": rows_per_update(args),
         "lm_coef": args.lm_coef,
         "peft": args.peft,
+        "base_weights": None if args.from_scratch else run.results.content.get("weights"),
         "n_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "checkpoint": "best on validation" if args.load_best_model_at_end else "last epoch",
         "train_loss": round(trained.training_loss, 4),

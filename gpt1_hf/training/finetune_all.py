@@ -92,22 +92,28 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
         `str`.
     """
     lines = {}
+    has_constants = any("constant_answer" in result.details for result in results)
     for result in results:
         found = result.details.get("over_seeds")
         ours = found["median"] if found else result.value
         spread = f"{found['min']:.1f} to {found['max']:.1f}" if found else ""
         n_seeds = len(found["seeds"]) if found else 1
         lines[result.task, result.split, result.metric] = (
-            *(result.task, result.split, result.metric, result.prior, result.paper, ours, spread, n_seeds),
+            *(result.task, result.split, result.metric, result.prior, result.paper),
+            *([result.details.get("constant_answer")] if has_constants else []),
+            *(ours, spread, n_seeds),
             result.rows,
         )
-    headers = ("task", "split", "metric", "before", "paper", "ours", "range", "seeds", "examples")
+    constant = ["constant"] if has_constants else []
+    headers = ("task", "split", "metric", "before", "paper", *constant, "ours", "range", "seeds", "examples")
     table = tabulate(list(lines.values()), headers=headers, floatfmt=".1f", missingval="–", tablefmt=style)
     absent = {
         **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},
         **not_run,
     }
     notes = ["The paper's numbers, and the best before it, are on hidden test sets; ours are on the split shown."]
+    if has_constants:
+        notes.append("Constant: the score of one answer for every row; for multiple choice, of a random guess.")
     if any("over_seeds" in result.details for result in results):
         notes.append("For several seeds: the median, and the lowest to the highest.")
     notes += [f"not run: {name}: {reason}" for name, reason in absent.items()]

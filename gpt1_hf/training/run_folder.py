@@ -12,6 +12,7 @@ The folder holds, in the order in which a run writes them:
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -77,7 +78,7 @@ NEUTRAL_IN_TRAINING = (
     "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
     "greater_is_better|debug|restore_callback_states.*|enable_jit_checkpoint|use_c.*|tf32|torch_.*|(use_)?liger_.*|"
     "(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|"
-    "auto_find_batch_size"
+    "auto_find_batch_size|score_train"
 )
 
 
@@ -167,6 +168,38 @@ def as_json(content: dict[str, Any]) -> dict[str, Any]:
 def training_identity(args: TrainingArguments) -> Identity:
     """Identity of what a run learns, regardless of how it is scored. Every checkpoint's manifest records it."""
     return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update(args)})
+
+
+def model_settings(args: TrainingArguments) -> dict[str, Any]:
+    """
+    Settings that a trained model depends on, for the details of its results: those that this package defines, and any
+    other that differs from its default. `training_precision` stands for `bf16` and `fp16`. Left out are those that a
+    result has elsewhere: task, model, seed, epochs and rows of an update.
+    """
+    identity = training_identity(args)
+    classes = type(args).__mro__
+    own = {name for one in classes[: classes.index(TrainingArguments)] for name in inspect.get_annotations(one)}
+    # Read from the fields: new arguments would reset the state of the Trainer's processes.
+    defaults = as_json({field.name: field.default for field in fields(args)})
+    left_out = {"task", "model", "seed", "rows per update", "num_train_epochs", "bf16", "fp16", "length_column_name"}
+    settings = {
+        name: value
+        for name, value in identity.content.items()
+        if name not in left_out
+        and (name in own or value != defaults.get(name))
+        and (args.peft or not name.startswith("lora_"))
+    }
+    if args.load_best_model_at_end:  # then it depends on when and how checkpoints are compared
+        names = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
+        settings |= as_json({name: getattr(args, name) for name in names})
+    return {**settings, "training_precision": training_precision(args)}
+
+
+def training_precision(args: TrainingArguments) -> str:
+    """Number format that a run trains in: `fp32`, or `bf16 autocast` or `fp16 autocast` with weights in fp32."""
+    chosen = next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
+    chosen = chosen or getattr(args, "mixed_precision", None)
+    return "fp32" if chosen in (None, "no") else f"{chosen} autocast"
 
 
 @dataclass

@@ -72,3 +72,17 @@ def test_two_models_are_not_averaged():
     other = Result("rte", "validation", "accuracy", 50.0, 10, None, "other", 0, {})
     with pytest.raises(GPT1Error, match="one model, not of several: m, other"):
         glue_averages([*table(TABLE_5[74.7]), other])
+
+
+def test_an_average_has_its_standard_error_over_common_seeds():
+    values = TABLE_5[74.7]
+    shifted = [[value + shift for value in values] for shift in (0.0, 2.0, 4.0)]
+    results = [Result(**{**vars(r), "seed": seed}) for seed, own in enumerate(shifted) for r in table(own)]
+    (average,) = glue_averages([*results, result("rte", "accuracy", 99.0, seed=7)])
+    assert average.details["standard_error"] == pytest.approx(2 / 3**0.5, abs=0.01)
+    assert average.details["seeds"] == [0, 1, 2]
+    (single,) = glue_averages(table(values))
+    assert "standard_error" not in single.details and "constant_answer" not in single.details
+    for one in results:
+        one.details["constant_answer"] = 50.0
+    assert glue_averages(results)[0].details["constant_answer"] == 50.0

@@ -1,5 +1,6 @@
 """The metrics, compared with scikit-learn, scipy and calculations by hand."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpt1_hf.evaluation.metrics import (
     METRICS,
     accuracy,
     compute,
+    constant_answer,
     f1,
     f1_micro,
     matthews_correlation,
@@ -18,6 +20,8 @@ from gpt1_hf.evaluation.metrics import (
     score,
     spearman,
 )
+from gpt1_hf.evaluation.task_scores import task_results
+from gpt1_hf.tasks import load_task
 
 
 CORRELATIONS = ("pearson", "spearman")
@@ -159,3 +163,30 @@ def test_unequal_lengths_and_empty_input_are_errors(metric):
     for predictions, labels in (([0, 1], [0, 1, 1]), ([], [])):
         with pytest.raises(ValueError, match=f"{metric} needs as many predictions as labels"):
             compute(metric, predictions, labels)
+
+
+def test_the_constant_answer_is_the_best_one():
+    """Compared with the metric itself on every constant answer."""
+    generator = np.random.default_rng(0)
+    for classes in (2, 3):
+        labels = generator.integers(0, classes, 37)
+        answers = [np.full_like(labels, one) for one in range(classes)]
+        for metric in ("accuracy", "matthews_correlation", *(["f1"] if classes == 2 else [])):
+            assert constant_answer(metric, labels) == pytest.approx(max(score(metric, one, labels) for one in answers))
+    labels = (generator.random((23, 4)) < [0.7, 0.4, 0.5, 0.05]).astype(int)
+    answers = [np.tile(one, (23, 1)) for one in itertools.product((0, 1), repeat=4)]
+    best = max(score("f1_micro", one, labels) for one in answers)
+    assert constant_answer("f1_micro", labels) == pytest.approx(best)
+    assert constant_answer("pearson", generator.random(9)) == constant_answer("spearman", generator.random(9)) == 0
+    assert constant_answer("f1", np.zeros(5, int)) == 0
+
+
+def test_results_record_the_constant_answer():
+    rows = [{"label": label, "prediction": 0} for label in (0, 1, 1, 1)]
+    (mcc,) = task_results(load_task("cola"), "validation", rows, "m", 1, {"sample": True})
+    f1, accuracy = task_results(load_task("mrpc"), "validation", rows, "m", 1, {"sample": True})
+    found = [result.details["constant_answer"] for result in (mcc, f1, accuracy)]
+    assert found == [0.0, 85.71, 75.0]
+    choices = [{**row, "scores": [0.2, 0.3, 0.5]} for row in rows]
+    (accuracy,) = task_results(load_task("story_cloze"), "validation", choices, "m", 1, {"sample": True})
+    assert accuracy.details["constant_answer"] == 33.33

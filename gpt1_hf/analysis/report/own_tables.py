@@ -3,37 +3,49 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...evaluation.results import Result
-from ...evaluation.seeds import mean_and_deviation
 from ...tasks import all_tasks
-from .paper_tables import SETTINGS, model_name
+from .groups import constant_text, differing, grouped, missing_seeds, sentences, shown
+from .paper_tables import model_name
 from .runs import CollectedRun, scores, short_names
 from .sections import Section, Table
 
 
-# Settings of the paper's tables, and what keeps a run out of them.
-OWN_SETTINGS = (*SETTINGS, "transfer_layers", "peft")
+# Settings that each row names. Others are named where they differ.
+OWN_SETTINGS = (
+    "n_train_examples",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "lm_coef",
+    "checkpoint",
+    "transfer_layers",
+    "peft",
+)
 NOTE = (
-    "Mean ± standard deviation over seeds (number of seeds), in percent. Each row has runs with equal settings: "
-    f"{', '.join(name.replace('_', ' ') for name in OWN_SETTINGS)}."
+    "Mean ± standard deviation over seeds (number of seeds), in percent. Each row has runs with equal settings, and "
+    "names the most important ones and those that differ. Constant answer: one answer for every row."
 )
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Table of the data sets that the package has no task for; no table if there are none."""
-    ours = [result for _, result in scores(runs) if result.task not in all_tasks()]
-    names = short_names(str(result.model) for result in ours)
-    groups: dict[tuple, list[Result]] = {}
-    for result in ours:
-        model = model_name(replace(result, model=names[str(result.model)]))
-        settings = tuple(result.details.get(name) for name in OWN_SETTINGS)
-        groups.setdefault((result.task, result.split, result.metric, model, result.rows, settings), []).append(result)
+    groups = grouped((run, result) for run, result in scores(runs) if result.task not in all_tasks())
+    names = short_names(str(group.result.model) for group in groups)
+    named_elsewhere = ("model", "from_scratch", "sample", "scored")
     rows = []
-    for (task, split, metric, model, n_scored, settings), found in groups.items():
-        values = mean_and_deviation([result.value for result in found])
-        shown = dict(zip(OWN_SETTINGS, settings, strict=True))
-        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items() if value is not None)
-        rows.append([task, split, metric.replace("_", " "), model, values, n_scored, text])
+    for group in groups:
+        model = model_name(replace(group.result, model=names[str(group.result.model)]))
+        alike = [other for other in groups if (other.task, other.split) == (group.task, group.split)]
+        settings = dict.fromkeys([*OWN_SETTINGS, *differing(alike, named_elsewhere)])
+        text = ", ".join(
+            shown(name, group.settings[name]) for name in settings if group.settings.get(name) not in (None, "")
+        )
+        cells = [group.task, group.split, group.metric.replace("_", " "), model, group.text, group.result.rows]
+        rows.append([*cells, text])
+        constant = [*cells[:3], "constant answer", constant_text(group), group.result.rows, ""]
+        if group.constant is not None and constant not in rows:
+            rows.append(constant)
     rows.sort(key=lambda row: row[0])  # a task's splits and metrics stay in their order
     headers = ["data set", "split", "metric", "model", "ours", "rows scored", "settings"]
-    return Section("Other data sets", [Table("Own data", headers, rows, NOTE)] if rows else [])
+    note = sentences(NOTE, missing_seeds(groups, runs, lambda run: run.folder in {g.run.folder for g in groups}))
+    return Section("Other data sets", [Table("Own data", headers, rows, note)] if rows else [])

@@ -1,7 +1,7 @@
 """One page on all runs below a folder: the paper's tables and figures beside ours, losses, settings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -11,18 +11,20 @@ import jinja2
 
 from ...errors import GPT1Error
 from ...evaluation.results import Result, part_of_text
+from ...evaluation.verdicts import RULE
 from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
-from . import analyses, own_tables, paper_tables
+from ...training.arguments import FinetuneArguments
+from . import analyses, from_scratch, own_tables, paper_tables
+from .groups import MEASURED
+from .own_tables import OWN_SETTINGS
 from .runs import CollectedRun, collect, is_held_out
 from .sections import Section, Table, escape, write_figures
 
 
-# Details of a result that are measurements, not settings.
-MEASURED = ("train_loss", "train_seconds", "device", "tokens_per_second", "share_of_peak", "rows_of_split", "overlap")
 # Details that identify data and tokenizer.
-DIGESTS = ("tokenizer", "rows_digest", "train_rows_digest")
+DIGESTS = ("tokenizer", "rows_digest", "train_rows_digest", "base_weights")
 
 
 @dataclass
@@ -99,9 +101,10 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
     summary += [f"Scored on a part of the split: {', '.join(sorted(partial))}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
-    own = own_tables.section(runs)
-    sections = [paper_tables.section(runs), *([own] if own.tables else [])]
-    sections += [part.section(runs) for part in found if part.section is not paper_tables.section]
+    optional = [section for section in (from_scratch.section(runs), own_tables.section(runs)) if section.tables]
+    sections = [paper_tables.section(runs), *optional, *(part.section(runs) for part in found)]
+    if any(section.has_verdicts for section in sections):
+        sections.append(Section("Verdicts", note=RULE))
     sections += [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
     commands = [(run.name, run.plan["command"]) for run in runs if "command" in run.plan]
     return Report(title, " ".join(summary), sections, commands)
@@ -189,7 +192,8 @@ def result_cells(result: Result) -> list[str]:
 
 def settings_text(settings: dict[str, Any]) -> str:
     """Settings in one cell, without measurements and digests."""
-    shown = {key: value for key, value in settings.items() if key not in (*MEASURED, *DIGESTS) and value is not None}
+    hidden = {*MEASURED, *DIGESTS} - {"not_run", "n_words", "n_words_cut", "n_trained_parameters"}
+    shown = {key: value for key, value in settings.items() if key not in hidden and value is not None}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
@@ -200,7 +204,14 @@ def value_text(result: Result) -> str:
 
 
 def all_runs(runs: Sequence[CollectedRun]) -> Section:
-    """Every run with its settings, time and hardware."""
+    """
+    Every run with its settings, time and hardware. Of a fine-tuned model's many settings, those that a table names and
+    those that differ among the runs are shown.
+    """
+    fine_tuned = [run.results[0].details for run in runs if run.results and "from_scratch" in run.results[0].details]
+    names = {name for details in fine_tuned for name in details}
+    alike = {name for name in names if len({str(details.get(name)) for details in fine_tuned}) == 1}
+    left_out = alike & {field.name for field in fields(FinetuneArguments)} - {*OWN_SETTINGS, "from_scratch", "sample"}
     rows = []
     for run in runs:
         details = run.results[0].details if run.results else {}
@@ -211,7 +222,7 @@ def all_runs(runs: Sequence[CollectedRun]) -> Section:
                 run.name,
                 run.plan.get("state", "finished") + (f": {run.plan['error']}" if "error" in run.plan else ""),
                 values + (", …" if len(run.results) > 6 else ""),
-                settings_text(run.plan.get("settings", details)),
+                settings_text(run.plan.get("settings", {k: v for k, v in details.items() if k not in left_out})),
                 f"{seconds / 60:.1f}" if seconds else "–",
                 str(details.get("device", "")),
             ]

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -39,30 +42,57 @@ class CollectedRun:
         return "no_auxiliary" if details.get("lm_coef") == 0 else "full"
 
     @property
+    def folder(self) -> str:
+        """Folder of the run and of the same run with other seeds, below the folder that was searched."""
+        return re.sub(r"(^|/)seed-\d+$", "", self.name)
+
+    @property
+    def plan_folder(self) -> str:
+        """Folder of the run's plan, below the folder that was searched; empty if that is it or there is no plan."""
+        return plan_folder(self.name, self.plan)
+
+    @property
     def losses(self) -> list[tuple[float, float]]:
         """Update and training loss, of each update that was logged."""
         return [(entry["step"], entry["loss"]) for entry in self.log if "loss" in entry and "step" in entry]
 
 
+def plan_folder(place: str, plan: dict[str, Any]) -> str:
+    """Folder of the plan of a run at a place below the folder that was searched, see [`CollectedRun.plan_folder`]."""
+    name = str(plan.get("name", ""))
+    return place.removesuffix(name).rstrip("/") if name and f"/{place}".endswith(f"/{name}") else ""
+
+
 def collect(folder: str | Path) -> list[CollectedRun]:
     """
-    Read all runs below a folder, sorted by name. The `results.json` of a run over several seeds or parts repeats the
-    results of the folders below it: these are read once.
+    Read all runs below a folder, sorted by name. Results that are found again are read once: the `results.json` of a
+    run over several seeds or parts repeats those of the folders below it, and a run may have been copied.
     """
     folder = Path(folder)
     places = {path.parent for name in (RESULTS, PLAN_RECORD) for path in folder.rglob(name)}
-    runs, seen = [], set()
-    for place in sorted(places, key=lambda place: (-len(place.parts), place)):
-        results = []
-        for row in read_rows(place / RESULTS):
-            details = {name: value for name, value in (row.get("details") or {}).items() if name != "over_seeds"}
-            key = json.dumps({**row, "details": details}, sort_keys=True)
+    plans = {place: read_plan_record(place) for place in places}
+    names = {place: place.relative_to(folder).as_posix() for place in places}
+    sizes = Counter(plan_folder(names[place], plan) for place, plan in plans.items() if plan)
+
+    def order(place: Path) -> tuple:
+        """The lowest folders first; of copies, the one among the most runs of its plan."""
+        depth = -len(place.parts) if any(place in other.parents for other in places) else -math.inf
+        return depth, -sizes[plan_folder(names[place], plans[place])], place
+
+    runs, seen = [], {}
+    for place in sorted(places, key=order):
+        rows, results = read_rows(place / RESULTS), []
+        for row in rows:
+            details = row.get("details") or {}
+            own = {name: value for name, value in details.items() if name != "over_seeds"}
+            key = json.dumps({**row, "details": own}, sort_keys=True)
             if key not in seen:
-                results.append(as_result(row))
-            seen.add(key)
-        plan = read_plan_record(place)
-        if results or plan:
-            runs.append(CollectedRun(place.relative_to(folder).as_posix(), results, plan, read_log(place)))
+                seen[key] = as_result(row)
+                results.append(seen[key])
+            if failed := (details.get("over_seeds") or {}).get("failed_seeds"):
+                seen[key].details["failed_seeds"] = failed
+        if results or (plans[place] and not rows):
+            runs.append(CollectedRun(names[place], results, plans[place], read_log(place)))
     return sorted(runs, key=lambda run: run.name)
 
 

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ...evaluation.verdicts import RULE
 from ...figures import Figure, draw, standalone
 from ...files import write_text
+
+
+# Start of the header of a column of verdicts over seeds, and the header of the settings that tell rows apart.
+VERDICT, DIFFERENCES = "verdict", "settings that differ"
 
 
 @dataclass
@@ -19,6 +24,13 @@ class Table:
     headers: list[str]
     rows: list[list[str]]
     note: str = ""
+
+    @classmethod
+    def of(cls, title: str, headers: list[str], rows: list[list[str]], note: str = "") -> "Table":
+        """A table without its last column if that is empty."""
+        if not any(row[-1] for row in rows):
+            headers, rows = headers[:-1], [row[:-1] for row in rows]
+        return cls(title, headers, rows, note)
 
     def markdown(self) -> str:
         """As GitHub's Markdown."""
@@ -31,12 +43,13 @@ class Table:
 
 @dataclass
 class Section:
-    """Tables and figures under one heading; the note comes first."""
+    """Tables and figures under one heading; the note comes first. Verdicts over seeds need their rule beside them."""
 
     title: str
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     note: str = ""
+    has_verdicts: bool = False
 
     def markdown(self, folder: str = "figures") -> str:
         """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""
@@ -72,6 +85,7 @@ def write_figures(sections: Sequence[Section], folder: Path):
 def write_section(section: Section, folder: str | Path) -> Path:
     """Write a section as `analysis.md`, with its figures beside it."""
     path = Path(folder) / "analysis.md"
-    write_text(path, section.markdown() + "\n")
+    parts = [section.markdown(), escape(RULE)] if section.has_verdicts else [section.markdown()]
+    write_text(path, "\n\n".join(parts) + "\n")
     write_figures([section], path.parent / "figures")
     return path

@@ -5,36 +5,51 @@ layers the head sees only the embedding and the position of the extract token, s
 class. With only the embeddings transferred, the leftmost point of Figure 2, the layers start from random weights.
 """
 
-import math
 from collections.abc import Sequence
 
-from ....evaluation.seeds import mean, mean_and_deviation
+from ....evaluation.seeds import mean
+from ....evaluation.verdicts import mean_and_error, mean_over_tasks, verdict_over_tasks
 from ....tasks import all_tasks
+from ..groups import UNKNOWN, Group, constant_text, differing, grouped, missing_seeds, sentences, shown
 from ..paper import ABLATIONS, TABLE_5
 from ..runs import CollectedRun, has_main_metric, scores
-from ..sections import Section, Table, signed
+from ..sections import VERDICT, Section, Table, signed
 
 
 NOTE = (
     "Ours: validation sets, mean ± standard deviation over seeds (number of seeds). Avg of 8 is the mean of the eight "
     "columns, not the leaderboard's overall score. The next column is the mean over the tasks that all our variants "
-    "were run on, also for the paper's rows; “to full” is its difference to the first variant. Claimed: a secondary "
-    "source gives this difference; the paper does not."
+    "were run on, also for the paper's rows; “to full” is its difference to the first variant. An average has its "
+    "standard error, over the seeds that every task has. Claimed: a secondary source gives this difference; the "
+    "paper does not. Constant answer: one answer for every row. The verdict says whether the full model is better."
 )
+Arm = dict[str, Group]  # task -> the runs of a row
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
-    """Table 5: for each variant, the paper's row and ours."""
-    own_tasks = sorted({r.task for run, r in scores(runs) if run.plan and is_ablation(run)} - {*all_tasks()})
+    """Table 5, one for each plan: for each variant, the paper's row and ours."""
+    own = [run for run in runs if is_ablation(run)]
+    plans = sorted({run.plan_folder for run in own if run.results}) or [""]
+    tables = [table([run for run in own if run.plan_folder == plan], plan if len(plans) > 1 else "") for plan in plans]
+    is_run = any(run.results for run in own)
+    note = __doc__.split("\n\n")[1] if is_run else "not run"
+    return Section("Ablations", tables, note=note, has_verdicts=is_run)
+
+
+def table(runs: Sequence[CollectedRun], plan: str) -> Table:
+    """Table 5 of one plan's runs."""
+    own_tasks = sorted({result.task for _, result in scores(runs)} - {*all_tasks()})
     columns = [*TABLE_5, *own_tasks]
-    values = {variant: task_values(runs, variant, columns) for variant in ABLATIONS}
+    found = [(run, r) for run, r in scores(runs) if r.task in columns and has_main_metric(run, r)]
+    groups = grouped(found, join_parts=True)
+    arms = {variant: arms_of(variant, groups) for variant in ABLATIONS}
     # Averages are comparable only over the same tasks: those that every variant with a result has.
-    present = [ours for ours in values.values() if any(ours.values())]
-    common = [task for task in columns if present and all(ours[task] for ours in present)]
+    present = [arm for of_variant in arms.values() for _, arm in of_variant if arm]
+    common = [task for task in columns if present and all(task in arm for arm in present)]
     if set(common) & set(TABLE_5):
         common = [task for task in common if task in TABLE_5]  # the paper's rows have no others
-    full = average(values["full"], common)
-    rows = []
+    _, full = arms["full"][0]
+    rows = [constant_row([group for arm in present for group in arm.values()], columns, common)]
     for variant, row in ABLATIONS.items():
         paper = row.by_task
         if paper or row.claimed is not None:
@@ -45,39 +60,81 @@ def section(runs: Sequence[CollectedRun]) -> Section:
                 difference = mean([paper[task] - ABLATIONS["full"].by_task[task] for task in common])
             cells = [decimal(paper.get(task), "–") for task in columns]
             averages = decimal(row.average, "–"), decimal(on_common, "–")
-            rows.append([row.title, "paper" if paper else "claimed", *averages, signed(difference), *cells])
-        ours = average(values[variant], common)
-        difference = ours - full if variant != "full" and ours is not None and full is not None else None
-        averages = decimal(average(values[variant], TABLE_5), "not run"), decimal(ours, "not run")
-        cells = [mean_and_deviation(values[variant][task]) for task in columns]
-        rows.append([row.title, "ours", *averages, signed(difference), *cells])
+            source = "paper" if paper else "claimed"
+            rows.append([row.title, source, *averages, signed(difference), "", *cells, ""])
+        for number, (text, arm) in enumerate(arms[variant]):
+            title = f"{row.title} ({text})" if text else row.title
+            values = {task: group.values for task, group in arm.items()}
+            averages = mean_and_error(values, TABLE_5), mean_and_error(values, common)
+            cells = [arm[task].text if task in arm else "not run" for task in columns]
+            compared = "", "", ""
+            if arm and full and (variant != "full" or number):
+                same = {} if variant == "full" else dict(arms["full"])
+                compared = against(arm, same.get(text, full), common)
+            rows.append([title, "ours", *averages, *compared[:2], *cells, compared[2]])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
-    return Section(
-        "Ablations",
-        [Table("Table 5: ablations", ["variant", "", "avg of 8", common_name, "to full", *columns], rows, NOTE)],
-        note=__doc__.split("\n\n")[1] if present else "not run",
-    )
+    headers = [
+        "variant",
+        "",
+        "avg of 8",
+        common_name,
+        "to full",
+        f"{VERDICT}: full is better",
+        *columns,
+        "differs from full in",
+    ]
+    note = sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in ABLATIONS))
+    return Table.of(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note)
 
 
-def task_values(runs: Sequence[CollectedRun], variant: str, tasks: Sequence[str]) -> dict[str, list[float]]:
-    """Task -> a variant's values, one for each seed. MultiNLI's two sets count as one: their mean."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for run, result in scores(runs):
-        if run.plan and run.variant == variant and is_ablation(run) and result.task in tasks:
-            if has_main_metric(run, result):
-                found.setdefault((result.task, run.name), []).append(result.value)
-    return {task: [mean(values) for (own, _), values in found.items() if own == task] for task in tasks}
+def arms_of(variant: str, groups: Sequence[Group]) -> list[tuple[str, Arm]]:
+    """
+    The rows of a variant, each with the settings that tell it from the others: one row, unless a task was run with
+    several settings. The row with the most seeds comes first.
+    """
+    own = [group for group in groups if group.settings["variant"] == variant]
+    by_task: dict[str, list[Group]] = {}
+    for group in own:
+        by_task.setdefault(group.task, []).append(group)
+    names = list(dict.fromkeys(name for alike in by_task.values() for name in differing(alike)))
+    rows: dict[str, Arm] = {}
+    for group in own:
+        text = ", ".join(shown(name, group.settings.get(name, UNKNOWN)) for name in names)
+        rows.setdefault(text, {})[group.task] = group
+    ordered = sorted(rows.items(), key=lambda row: -sum(len(group.values) for group in row[1].values()))
+    return ordered or [("", {})]
+
+
+def against(arm: Arm, full: Arm, tasks: Sequence[str]) -> tuple[str, str, str]:
+    """Difference to the full model over tasks, the verdict, and the settings that differ."""
+    values, reference = ({task: group.values for task, group in one.items()} for one in (arm, full))
+    ours, theirs = mean_over_tasks(values, tasks), mean_over_tasks(reference, tasks)
+    difference = None if ours is None or theirs is None else ours - theirs
+    both = [task for task in arm if task in full]
+    names = dict.fromkeys(name for task in both for name in differing([arm[task], full[task]], ("variant",)))
+    texts = []
+    for name in names:
+        found = {str(arm[task].settings.get(name, UNKNOWN)) for task in both}
+        texts.append(shown(name, found.pop()) if len(found) == 1 else name.replace("_", " "))
+    answer = verdict_over_tasks(reference, values, tasks) if difference is not None else "open"
+    return signed(difference), answer, ", ".join(texts)
+
+
+def constant_row(groups: Sequence[Group], columns: Sequence[str], common: Sequence[str]) -> list[str]:
+    """The row of the constant answer."""
+    known = {group.task: group for group in reversed(groups)}
+    cells = [constant_text(known[task]) if task in known else "–" for task in columns]
+
+    def average(tasks: Sequence[str]) -> str:
+        values = [known[task].constant for task in tasks if task in known and known[task].constant is not None]
+        return f"{mean(values):.1f}" if values and len(values) == len(tasks) else "–"
+
+    return ["constant answer", "", average(TABLE_5), average(common), "", "", *cells, ""]
 
 
 def is_ablation(run: CollectedRun) -> bool:
-    """Whether a plan's run belongs to the table: the runs of a plan that sweeps a setting have longer names."""
-    return len(run.plan["name"].split("/")) == 4
-
-
-def average(values: dict[str, list[float]], tasks: Sequence[str]) -> float | None:
-    """Mean over tasks of the means over seeds; `None` if a task has no value."""
-    means = [mean(values[task]) for task in tasks]
-    return mean(means) if means and not any(map(math.isnan, means)) else None
+    """Whether a run belongs to the table. The runs of a plan that sweeps a setting have longer names."""
+    return bool(run.plan) and run.variant in ABLATIONS and len(run.plan.get("name", "").split("/")) == 4
 
 
 def decimal(value: float | None, missing: str) -> str:

@@ -4,48 +4,68 @@ The paper finds that it helps on the larger data sets (MultiNLI, QQP, QNLI) and 
 tasks are cut to different sizes, so that nothing else differs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from ....evaluation.seeds import mean, mean_and_deviation
+from ....evaluation.verdicts import verdict
 from ....figures import Figure, Series
+from ..groups import Group, constant_text, differences, grouped, missing_seeds, sentences
 from ..runs import CollectedRun, has_main_metric, scores
-from ..sections import Section, Table, signed
+from ..sections import DIFFERENCES, VERDICT, Section, Table, signed
 
 
 VARIANTS = ("with_auxiliary", "without_auxiliary")
+NOTE = (
+    "The task's own metric on validation sets; mean ± standard deviation over seeds (number of seeds). The verdict "
+    "says whether the objective helps."
+)
 
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Score of each task with and without the objective, by the number of training rows."""
-    # (task, training rows) -> variant -> run -> values: one, or MultiNLI's two
-    values: dict[tuple[str, int], dict[str, dict[str, list[float]]]] = {}
-    for run, result in scores(runs):
-        if run.variant in VARIANTS and has_main_metric(run, result):
-            variants = values.setdefault((result.task, result.details["n_train_examples"]), {})
-            variants.setdefault(run.variant, {}).setdefault(run.name, []).append(result.value)
+    found = [(run, result) for run, result in scores(runs) if run.variant in VARIANTS and has_main_metric(run, result)]
+    groups = grouped(found, join_parts=True)
+    pairs: dict[Hashable, dict[str, Group]] = {}
+    for group in groups:
+        pairs.setdefault(group.key("variant", "lm_coef"), {})[group.settings["variant"]] = group
+    ordered = sorted(pairs.values(), key=lambda pair: place(any_of(pair)))
+    texts = differences([any_of(pair) for pair in ordered], place, ("variant", "lm_coef"))
     rows, lines = [], {}
-    for (task, n_rows), variants in sorted(values.items()):
-        with_it, without = ([mean(one) for one in variants.get(variant, {}).values()] for variant in VARIANTS)
-        difference = mean(with_it) - mean(without) if with_it and without else None
-        if difference is not None:
-            lines.setdefault(task, []).append((n_rows, difference))
-        rows.append(
-            [task, f"{n_rows:,}", mean_and_deviation(with_it), mean_and_deviation(without), signed(difference)]
-        )
+    for pair, text in zip(ordered, texts, strict=True):
+        task, n_rows = place(any_of(pair))
+        with_it, without = (pair.get(variant) for variant in VARIANTS)
+        difference, answer = None, ""
+        if with_it and without:
+            difference, answer = with_it.mean - without.mean, verdict(with_it.values, without.values)
+            lines.setdefault(", ".join(filter(None, [task, text])), []).append((n_rows, difference))
+        cells = [group.text if group else "not run" for group in (with_it, without)]
+        rows.append([task, f"{n_rows:,}", *cells, signed(difference), answer, constant_text(any_of(pair)), text])
     figure = Figure(
         "auxiliary",
         "Gain from the auxiliary objective, by the number of training rows",
         "training rows",
         "score with − score without",
-        [Series(task, points) for task, points in lines.items()],
+        [Series(label, points) for label, points in lines.items()],
         log_x=True,
         few_x=True,
         caption="Above 0 the auxiliary objective helps.",
     )
-    table = Table(
+    headers = ["task", "training rows", "with", "without", "difference", VERDICT, "constant answer"]
+    table = Table.of(
         "With and without the auxiliary objective",
-        ["task", "training rows", "with", "without", "difference"],
-        rows or [["mnli, qqp, qnli", "1,000 / 3,000 / 9,000", "not run", "not run", ""]],
-        "The task's own metric on validation sets; mean ± standard deviation over seeds (number of seeds).",
+        [*headers, DIFFERENCES],
+        rows or [["mnli, qqp, qnli", "1,000 / 3,000 / 9,000", "not run", "not run", "", "", "", ""]],
+        sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in VARIANTS)),
     )
-    return Section("The auxiliary objective and the size of the data", [table], [figure] if rows else [])
+    return Section(
+        "The auxiliary objective and the size of the data", [table], [figure] if rows else [], has_verdicts=bool(rows)
+    )
+
+
+def place(group: Group) -> tuple[str, int]:
+    """Task and number of training rows."""
+    return group.task, group.settings["n_train_examples"]
+
+
+def any_of(pair: dict[str, Group]) -> Group:
+    """Either of a pair."""
+    return next(iter(pair.values()))

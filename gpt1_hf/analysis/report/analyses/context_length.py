@@ -1,27 +1,49 @@
 """The value of context: perplexity on text, and a fine-tuned model's accuracy, at several context lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ....evaluation.results import part_of_text
 from ....figures import Figure, Series
+from ..groups import Group, constant_text, differences, grouped
 from ..runs import CollectedRun, short_names
 from ..sections import Section, Table
 
 
+# Settings that follow from the length.
+OF_LENGTH = ("context_length", "window", "stride", "max_length")
+
+
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Table and figures of each metric by context length."""
-    results = [result for run in runs for result in run.results if result.details.get("context_length") is not None]
-    names = short_names(str(result.model) for result in results)
+    groups = grouped(
+        (run, result)
+        for run in runs
+        for result in run.results
+        if result.details.get("context_length") is not None
+        and result.metric != "bits_per_character"  # the same curve as the perplexity's
+    )
+    names = short_names(group.settings["model"] for group in groups)
+    found: dict[Hashable, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.key(*OF_LENGTH), []).append(group)
+    firsts = [own[0] for own in found.values()]
+    texts = differences(firsts, lambda g: (g.task, g.split, g.metric, g.settings["model"]), OF_LENGTH)
     curves: dict[str, dict[str, dict[int, float]]] = {}  # metric -> line -> length -> value
-    for result in results:
-        if result.metric != "bits_per_character":  # the same curve as the perplexity's
-            part = f" (on {part_of_text(result.details)})" if result.details.get("partial") else ""
-            line = f"{result.task} {result.split}{part}, {names[str(result.model)]}"
-            points = curves.setdefault(result.metric, {}).setdefault(line, {})
-            points[result.details["context_length"]] = result.value
+    constants: dict[tuple[str, str], str] = {}
+    for own, text in zip(found.values(), texts, strict=True):
+        task, split, metric, model = own[0].task, own[0].split, own[0].metric, names[own[0].settings["model"]]
+        details = next(iter(own[0].results.values())).details
+        part = f"(on {part_of_text(details)})" if details.get("partial") else ""
+        line = ", ".join(filter(None, [" ".join(filter(None, [task, split, part])), model, text]))
+        curves.setdefault(metric, {})[line] = {group.settings["context_length"]: group.mean for group in own}
+        constants[metric, line] = "–" if metric == "perplexity" else constant_text(own[0])
     lengths = sorted({length for lines in curves.values() for line in lines.values() for length in line})
     rows = [
-        [name, metric, *(f"{line[length]:.2f}" if length in line else "not run" for length in lengths)]
+        [
+            *(name, metric),
+            *(f"{line[length]:.2f}" if length in line else "not run" for length in lengths),
+            constants[metric, name],
+        ]
         for metric, lines in curves.items()
         for name, line in lines.items()
     ]
@@ -37,5 +59,5 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         )
         for metric, lines in curves.items()
     ]
-    table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths)], rows)
+    table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths), "constant answer"], rows)
     return Section("Context length", [table] if rows else [], figures, note="" if rows else "not run")

@@ -104,12 +104,29 @@ def test_the_curve_shows_means_over_seeds():
             row = Result("sst2", split, "accuracy", value, 10, 91.3, "m", seed, details)
             runs.append(CollectedRun(f"{n_layers}-{split}-{seed}", [row]))
     (table,), (figure,) = layer_transfer.section(runs).tables, layer_transfer.section(runs).figures
-    assert table.headers == ["task", "split", "0", "2"]
+    assert table.headers == ["task", "split", "0", "2", "constant answer", "verdict"]
     assert table.rows == [
-        ["sst2", "train", "90.0", "not run"],
-        ["sst2", "validation", "55.0 ± 7.1 (2)", "70.0"],
+        ["sst2", "train", "90.0", "not run", "unknown", ""],
+        ["sst2", "validation", "55.0 ± 7.1 (2)", "70.0", "unknown", "2: open"],
     ]
     assert [(line.label, line.points, line.dashed) for line in figure.series] == [
         ("sst2 train", [(0, 90)], True),
         ("sst2 validation", [(0, 55), (2, 70)], False),
+    ]
+
+
+def test_models_rows_and_rates_have_curves_of_their_own_with_verdicts():
+    runs = []
+    for model, rate, shift in (("a", 1e-4, 0), ("b", 1e-4, 10), ("a", 2e-4, 20)):
+        for n_layers, values in ((0, (50, 51, 52)), (1, (61, 63, 62)), (2, (60, 65, 61))):
+            for seed, value in enumerate(values):
+                details = {"transfer_layers": n_layers, "from_scratch": False, "learning_rate": rate}
+                details |= {"constant_answer": 50.9, "train_loss": value}
+                row = Result("sst2", "validation", "accuracy", value + shift, 10, 91.3, model, seed, details)
+                runs.append(CollectedRun(f"{model}-{rate}-{n_layers}-{seed}", [row]))
+    (table,) = layer_transfer.section(runs).tables
+    assert table.headers[-3:] == ["constant answer", "verdict", "settings that differ"]
+    assert [(row[2], *row[-3:]) for row in table.rows] == [
+        (f"{mean} ± 1.0 (3)", "50.9", "1: yes, 2: open", f"model {model}, learning rate {rate}")
+        for mean, model, rate in ((51.0, "a", 0.0001), (61.0, "b", 0.0001), (71.0, "a", 0.0002))
     ]

@@ -1,0 +1,101 @@
+"""Pre-trained against from scratch, for runs that have both arms. Each arm may have a learning rate of its own."""
+
+from collections.abc import Hashable, Sequence
+
+from ...evaluation.verdicts import mean_and_error, mean_over_tasks, verdict, verdict_over_tasks
+from .groups import UNKNOWN, Group, constant_text, differences, grouped, missing_seeds, sentences
+from .runs import CollectedRun, has_main_metric, scores, short_names
+from .sections import DIFFERENCES, VERDICT, Section, Table, signed
+
+
+# What may differ between the arms.
+ARM = ("from_scratch", "learning_rate", "base_weights", "plan", "variant")
+NOTE = (
+    "The arms differ only in their weights before fine-tuning and in the learning rate, which each may tune. Of an "
+    "arm's rates those with the most seeds are shown. Mean ± standard deviation over seeds (number of seeds); an "
+    "average has its standard error, over the seeds that every task has. Constant answer: one answer for every row. "
+    "The verdict says whether pre-training helps."
+)
+HEADERS = [
+    *("task", "split", "model", "pre-trained", "its rate", "from scratch", "its rate", "difference", VERDICT),
+    *("constant answer", DIFFERENCES),
+]
+
+Pair = tuple[Group, Group]  # pre-trained, from scratch
+
+
+def section(runs: Sequence[CollectedRun]) -> Section:
+    """Table of the pairs and, for each model, of their averages over tasks; no table if there are none."""
+    found = [
+        (run, result)
+        for run, result in scores(runs)
+        if result.details.get("transfer_layers") is None and has_main_metric(run, result)
+    ]
+    groups = grouped(found, join_parts=True)
+    pairs = pairs_of(groups)
+    names = short_names(str(group.settings["model"]) for pair in pairs for group in pair)
+    pairs.sort(key=lambda pair: (names[pair[0].settings["model"]], pair[0].task, pair[0].split))
+    own = [pretrained for pretrained, _ in pairs]
+    texts = differences(
+        own, lambda group: (group.task, group.split, group.settings["model"]), ("learning_rate", "variant")
+    )
+    rows = []
+    by_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    for (pretrained, scratch), text in zip(pairs, texts, strict=True):
+        model = names[pretrained.settings["model"]]
+        by_model.setdefault((model, text), {}).setdefault(pretrained.task, []).append((pretrained, scratch))
+        arms = [cell for arm in (pretrained, scratch) for cell in (arm.text, rate(arm))]
+        difference = signed(pretrained.mean - scratch.mean)
+        answer = verdict(pretrained.values, scratch.values)
+        constant = constant_text(pretrained)
+        rows.append([pretrained.task, pretrained.split, model, *arms, difference, answer, constant, text])
+    for (model, text), tasks in by_model.items():
+        if len(tasks) > 1 and all(len(own) == 1 for own in tasks.values()):
+            rows.append(average_row(model, text, {task: own[0] for task, own in tasks.items()}))
+    shown = [group for pair in pairs for group in pair]
+    note = sentences(NOTE, missing_seeds(shown, runs, lambda run: run.folder in {g.run.folder for g in shown}))
+    tables = [Table.of("The value of pre-training", HEADERS, rows, note)] if rows else []
+    return Section("Pre-trained against from scratch", tables, has_verdicts=bool(rows))
+
+
+def pairs_of(groups: Sequence[Group]) -> list[Pair]:
+    """Pre-trained runs and those from scratch with the same settings. Arms of the same plan go together."""
+    arms: dict[Hashable, dict[bool, list[Group]]] = {}
+    for group in groups:
+        is_scratch = bool(group.settings["from_scratch"])
+        arms.setdefault(group.key(*ARM), {}).setdefault(is_scratch, []).append(group)
+    pairs = []
+    for both in arms.values():
+        if len(both) == 2:
+            plans = [{group.plan for group in both[is_scratch]} for is_scratch in (False, True)]
+            shared = plans[0] & plans[1]
+            for plan in sorted(shared) or [None]:
+                own = [[g for g in both[arm] if plan in (None, g.plan)] for arm in (False, True)]
+                pairs += [(ours, scratch) for ours in most_seeds(own[0]) for scratch in most_seeds(own[1])]
+    return pairs
+
+
+def most_seeds(groups: Sequence[Group]) -> list[Group]:
+    """The groups with the most seeds."""
+    most = max(len(group.values) for group in groups)
+    return [group for group in groups if len(group.values) == most]
+
+
+def average_row(model: str, text: str, tasks: dict[str, Pair]) -> list[str]:
+    """The row of a model's averages over tasks."""
+    pretrained, scratch = ({task: pair[arm].values for task, pair in tasks.items()} for arm in (0, 1))
+    names = list(tasks)
+    means = [mean_over_tasks(values, names) for values in (pretrained, scratch)]
+    rates = [", ".join(dict.fromkeys(rate(pair[arm]) for pair in tasks.values())) for arm in (0, 1)]
+    constants = [pair[0].constant for pair in tasks.values()]
+    constant = f"{sum(constants) / len(constants):.1f}" if None not in constants else "–"
+    return [
+        *(f"average of {len(names)}", "", model, mean_and_error(pretrained, names), rates[0]),
+        *(mean_and_error(scratch, names), rates[1], signed(means[0] - means[1])),
+        *(verdict_over_tasks(pretrained, scratch, names), constant, text),
+    ]
+
+
+def rate(group: Group) -> str:
+    """The learning rate as a cell."""
+    return f"{group.settings.get('learning_rate', UNKNOWN)}"
