@@ -28,6 +28,7 @@ from ..data.spans import ConsecutiveSpans, RandomSpans
 from ..data.token_stream import TokenStream, build_token_stream
 from ..errors import GPT1Error, UsageError
 from ..evaluation.perplexity import TextScore, score_documents
+from ..evaluation.precision import precision_of
 from ..evaluation.results import Result, format_results
 from ..files import writing
 from ..hardware import device_name, training_dtype
@@ -214,6 +215,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
             "perplexity_after": round(score.perplexity, 3),
             "bits_per_character_before": round(before.bits_per_character, 4),
         }
+    details |= {"precision": precision_of(model)}
     common = {
         "task": "language_modeling",
         "split": "validation",
