@@ -137,7 +137,8 @@ class GPT1Config(GPT1FamilyConfig):
         layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the normal distribution that weights are drawn from.
+            Standard deviation of the normal distribution that weights are drawn from. Fine-tuning draws a new head,
+            and the embeddings of new special tokens, with it too.
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 turns it off.
         regression_bins (`int`, *optional*):

@@ -102,8 +102,9 @@ class GPT1Processor(ProcessorMixin):
     The processor's tokenizer is a copy of the one passed in, with the start, delimiter and extract tokens added. Its
     template follows the format, so that the saved tokenizer alone makes the same sequences in a plain
     `pipeline("text-classification")`. The model needs
-    `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for the new tokens. If the tokenizer has
-    no padding token, the copy pads with `<unk>`. If it has no `model_max_length`, the copy uses GPT-1's 512.
+    `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for the new tokens, which draws their
+    embeddings like its other weights, N(0, `initializer_range`). If the tokenizer has no padding token, the copy pads
+    with `<unk>`. If it has no `model_max_length`, the copy uses GPT-1's 512.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):

@@ -34,8 +34,10 @@ def full_precision(model: nn.Module) -> Iterator[None]:
         model (`nn.Module`):
             Model, or a wrapper of it, such as DDP's or that of `torch.compile`.
     """
-    wrapped = [module for module in model.modules() if "_original_forward" in vars(module)]  # by accelerate
-    devices = {weight.device.type for weight in model.parameters()} - {"meta"}
+    is_module = isinstance(model, nn.Module)  # and not some other callable
+    modules, weights = (model.modules(), model.parameters()) if is_module else ((), ())
+    wrapped = [module for module in modules if "_original_forward" in vars(module)]  # by accelerate
+    devices = {weight.device.type for weight in weights} - {"meta"}
     with ExitStack() as stack:
         for module in wrapped:
             stack.callback(vars(module).__setitem__, "forward", module.forward)

@@ -42,7 +42,7 @@ from .manifest import read_manifest, resume_point
 from .publishing import push_run
 from .run_folder import RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
-from .throughput import Throughput, matmul_peak, operations_per_token
+from .throughput import Throughput, matmul_peak, operations_per_token, product_shapes
 from .trainer import GPT1Trainer
 
 
@@ -254,8 +254,12 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size * span
-    peak = matmul_peak(dtype, args.device) * args.world_size
-    throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)
+    shapes = product_shapes(model.config, args.train_batch_size * span, args.device)
+    throughput = Throughput(
+        tokens_per_update,
+        operations_per_token(model, span),
+        lambda repeats: matmul_peak(dtype, args.device, shapes, repeats),
+    )
     bars = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ProgressCallback)]
     throughput.progress = bars[0] if bars else None
     trainer.add_callback(throughput)
