@@ -20,8 +20,8 @@ from gpt1_hf.training.finetune import finetune
 
 RANGES = (0.02, 0.06, 0.3)  # the paper's, gpt1-tiny's, and another
 HEADS = (AutoModelForSequenceClassification, AutoModelForMultipleChoice, AutoModelForTokenClassification)
-SIZES = {"hidden_size": 256, "num_hidden_layers": 2, "max_position_embeddings": 64, "pad_token_id": 0}
-CLOSE = {"rel": 0.2}
+SIZES = {"hidden_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 64, "pad_token_id": 0}
+CLOSE = {"rel": 0.25}
 
 
 @pytest.fixture(params=["gpt1", "gpt1_lstm"])
@@ -56,10 +56,7 @@ def new_rows(model) -> torch.Tensor:
 def test_the_library_draws_heads_and_rows_at_the_models_scale(initializer_range, make_base):
     base = make_base(initializer_range)
     for head in HEADS:
-        if "lstm" in open_config(base).model_type and head is AutoModelForTokenClassification:
-            model = head.from_config(open_config(base, num_labels=3))
-        else:
-            model = head.from_pretrained(base, num_labels=3)
+        model = head.from_pretrained(base, num_labels=3)
         assert scale(model.classifier.weight.detach()) == pytest.approx(initializer_range, **CLOSE)
         assert (model.classifier.bias == 0).all()
         model.resize_token_embeddings(163, mean_resizing=False)
@@ -77,15 +74,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("initializer_range", (0.06, 0.3))
 @pytest.mark.parametrize("case", CASES)
-def test_fine_tuning_starts_from_the_models_scale(case, initializer_range, make_base, tmp_path):
-    settings, task = CASES[case]
+def test_fine_tuning_starts_from_the_models_scale(case, make_base, tmp_path):
+    (settings, task), initializer_range = CASES[case], 0.06
     base = make_base(initializer_range)
     is_lstm = open_config(base).model_type == "gpt1_lstm"
     if settings.get("peft") and (is_lstm or importlib.util.find_spec("peft") is None):
         pytest.skip("LoRA needs PEFT and a GPT-1")
-    frozen = {"max_steps": 1, "learning_rate": 0.0, "max_train_examples": 4}
+    frozen = {"max_steps": 1, "learning_rate": 0.0, "max_train_examples": 4, "max_length": 16}
     finetune(finetune_arguments(base, tmp_path, task=task, **frozen, **settings))
     run = str(tmp_path / "run")
     head = AutoModelForMultipleChoice if task == "story_cloze" else AutoModelForSequenceClassification
@@ -105,7 +101,7 @@ def test_fine_tuning_starts_from_the_models_scale(case, initializer_range, make_
 @pytest.mark.parametrize("task", ["cola", "mnli", "stsb", "story_cloze"])  # as many labels as sst2, others, one
 def test_an_earlier_head_is_replaced_and_earlier_rows_stay(task, make_base, tmp_path):
     base, first = make_base(0.06), str(tmp_path / "first")
-    frozen = {"max_steps": 1, "learning_rate": 0.0, "max_train_examples": 4}
+    frozen = {"max_steps": 1, "learning_rate": 0.0, "max_train_examples": 4, "max_length": 16}
     finetune(finetune_arguments(base, tmp_path, task="sst2", output_dir=first, **frozen))
     earlier = AutoModelForSequenceClassification.from_pretrained(first)
     randomize(earlier).save_pretrained(first)
