@@ -136,7 +136,8 @@ class GPT1Config(GPT1FamilyConfig):
         layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
             Epsilon of the layer norms.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the normal distribution that weights are drawn from.
+            Standard deviation of the normal distribution that weights are drawn from. Fine-tuning draws a new head,
+            and the embeddings of new special tokens, with it too.
         position_initializer_range (`float`, *optional*, defaults to `initializer_range`):
             Standard deviation of the initial position vectors, or amplitude of the sinusoidal ones. The paper has one
             scale for all weights. A small model whose weights are larger needs smaller positions: at the scale of the

@@ -41,7 +41,8 @@ class GPT1LSTMConfig(GPT1FamilyConfig):
             Dropout on the extract token's state before a task head.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the normal distribution that weights are drawn from. Biases are 0, those of the
-            forget gates 1 (Jozefowicz et al., 2015).
+            forget gates 1 (Jozefowicz et al., 2015). Fine-tuning draws a new head, and the embeddings of new special
+            tokens, with it too.
         lm_coef (`float`, *optional*, defaults to 0.5):
             Weight λ of the auxiliary language-model loss in the task heads (paper eq. 5); 0 turns it off.
         regression_bins (`int`, *optional*):

@@ -68,15 +68,20 @@ def truncate_pair(first: list[int], second: list[int], budget: int) -> tuple[lis
 
 
 def truncate_question(
-    document: list[int], question: list[int], answer: list[int], budget: int
-) -> tuple[list[int], list[int], list[int]]:
+    document: list[int], question: list[int], choices: Sequence[list[int]], budget: int
+) -> tuple[list[int], list[int], list[list[int]]]:
     """
-    Cut the token lists of a choice until they fit into `budget` tokens: first the end of the document, then the start
-    of the question, then the end of the answer. At least one token of each remains.
+    Cut the token lists of a question until document, question and each choice fit into `budget` tokens: first the end
+    of the document, then the start of the question, then the end of a choice. At least one token of each remains.
+
+    The longest choice decides on document and question, so that all choices have the same context. The released code
+    also reads a story equally far for both of its endings (`transform_roc` of openai/finetune-transformer-lm).
     """
-    document = document[: max(1, budget - len(question) - len(answer))]
-    question = question[-max(1, budget - len(document) - len(answer)) :]
-    return document, question, answer[: budget - len(document) - len(question)]
+    longest = max(map(len, choices))
+    document = document[: max(1, budget - len(question) - longest)]
+    question = question[-max(1, budget - len(document) - longest) :]
+    rest = budget - len(document) - len(question)
+    return document, question, [choice[:rest] for choice in choices]
 
 
 class GPT1Processor(ProcessorMixin):
@@ -97,8 +102,9 @@ class GPT1Processor(ProcessorMixin):
     The processor's tokenizer is a copy of the one passed in, with the start, delimiter and extract tokens added. Its
     template follows the format, so that the saved tokenizer alone makes the same sequences in a plain
     `pipeline("text-classification")`. The model needs
-    `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for the new tokens. If the tokenizer has
-    no padding token, the copy pads with `<unk>`. If it has no `model_max_length`, the copy uses GPT-1's 512.
+    `resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)` for the new tokens, which draws their
+    embeddings like its other weights, N(0, `initializer_range`). If the tokenizer has no padding token, the copy pads
+    with `<unk>`. If it has no `model_max_length`, the copy uses GPT-1's 512.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -178,8 +184,9 @@ class GPT1Processor(ProcessorMixin):
             max_length (`int`, *optional*):
                 Longest sequence in tokens, special tokens included; defaults to the tokenizer's `model_max_length`. In
                 a pair, the longer text is cut, equally in both orders. In multiple choice, the end of the document is
-                cut first, then the start of the question, then the end of the answer. The special tokens and at least
-                one token of each text remain.
+                cut first, then the start of the question, then the end of a choice. All choices of a row keep the same
+                part of document and question, which fits the longest of them. The special tokens and at least one
+                token of each text remain.
             padding (`bool` or `str`, *optional*, defaults to `False`):
                 As in the tokenizer's own call.
             return_tensors (`str`, *optional*):
@@ -340,8 +347,9 @@ class GPT1Processor(ProcessorMixin):
             middle = delimiter if question and self.question_delimiter else []
             budget = max_length - len(start + middle + delimiter + extract)
             is_cut = len(document) + len(question) + max(map(len, choices)) > budget
-            parts = [truncate_question(document, question, choice, budget) for choice in choices]
-            return [[*start, *d, *middle, *q, *delimiter, *a, *extract] for d, q, a in parts], is_cut
+            document, question, choices = truncate_question(document, question, choices, budget)
+            context = [*start, *document, *middle, *question, *delimiter]
+            return [[*context, *choice, *extract] for choice in choices], is_cut
         if self.input_format in ("classification", "token_classification"):
             budget = max_length - 2
             ids = row[0] if self.input_format == "classification" else [token for word in row[0] for token in word]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN_BATCH_SIZE = 16  # of models without a record
 # A text that tokenizers clean up, split and lower-case differently.
 ODD_TEXT = "“Don’t—it’s  5 o’clock…” said Mr. O'Grey:\n\ncafé #3 (A_b) \U0001f600 cannot U.S."
 
@@ -107,4 +108,20 @@ def row_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return trained_on(config).get("max_length") or min(config.max_position_embeddings, tokenizer.model_max_length)
 
 
-__all__ = ["check_rows", "check_tokenizer", "row_length", "rows_digest", "tokenizer_digest", "trained_on"]
+def scored_batch_size(config: PreTrainedConfig) -> int:
+    """
+    Rows in a forward pass when the model was scored after its training, or 16 if unknown. With the same batches,
+    scores are the same to the last digit.
+    """
+    return trained_on(config).get("eval_batch_size") or UNKNOWN_BATCH_SIZE
+
+
+__all__ = [
+    "check_rows",
+    "check_tokenizer",
+    "row_length",
+    "rows_digest",
+    "scored_batch_size",
+    "tokenizer_digest",
+    "trained_on",
+]

@@ -8,7 +8,7 @@ import pytest
 from helpers.data import WORDS
 from transformers import AutoProcessor
 
-from gpt1_hf import GPT1Processor
+from gpt1_hf import GPT1DataCollator, GPT1Processor
 from gpt1_hf.processing_gpt1 import truncate_question
 
 
@@ -151,50 +151,71 @@ def test_multiple_choice_cuts_document_question_answer_in_this_order(tokenizer, 
         max_length = rng.randint(7, 64)
         row = {"document": document, "question": question, "choices": choices}
         encoding = processor([row], max_length=max_length, return_truncated=True)
-        any_cut = False
+        longest = max(len(ids(choice)) for choice in choices)
+        contexts = []
         for sequence, choice in zip(encoding["input_ids"][0], choices, strict=True):
             d, q, a = ids(document), ids(question), ids(choice)
             parts = between(sequence)
             has_delimiter = bool(q) and delimiter
             assert len(parts) == 3 if has_delimiter else len(parts) == 2
-            n_special = len(parts) + 1
-            whole = len(d) + len(q) + len(a) + n_special
-            assert len(sequence) == min(whole, max_length)
-            any_cut = any_cut or whole > max_length
+            room = max_length - len(parts) - 1
             if has_delimiter:
                 kept_d, kept_q, kept_a = parts
             else:  # the question's share follows from the rule below; here only that the parts are in place
-                room = max_length - n_special
-                n_d = min(len(d), max(1, room - len(q) - len(a))) if d else 0
+                n_d = min(len(d), max(1, room - len(q) - longest)) if d else 0
                 kept_d, kept_q, kept_a = parts[0][:n_d], parts[0][n_d:], parts[1]
+            contexts.append((kept_d, kept_q))
+            assert len(kept_d) + len(kept_q) + min(longest, room - len(kept_d) - len(kept_q)) == min(
+                len(d) + len(q) + longest, room
+            )
             assert kept_d == d[: len(kept_d)] and bool(kept_d) == bool(d)
             assert kept_q == q[len(q) - len(kept_q) :] and bool(kept_q) == bool(q)
-            assert kept_a == a[: len(kept_a)] and kept_a
+            assert kept_a == a[: room - len(kept_d) - len(kept_q)] and kept_a
             if len(kept_q) < len(q):
                 assert len(kept_d) <= 1
             if len(kept_a) < len(a):
                 assert len(kept_d) <= 1 and len(kept_q) <= 1
-        assert encoding["truncated"] == [any_cut]
+        assert all(context == contexts[0] for context in contexts)
+        assert encoding["truncated"] == [len(d) + len(q) + longest > room]
 
 
 @pytest.mark.parametrize(
     ("lengths", "budget", "kept"),
     [
-        ((10, 3, 2), 15, (10, 3, 2)),
-        ((10, 3, 2), 8, (3, 3, 2)),
-        ((10, 3, 2), 5, (1, 2, 2)),
-        ((10, 3, 5), 6, (1, 1, 4)),
-        ((10, 3, 5), 3, (1, 1, 1)),
-        ((0, 3, 5), 3, (0, 1, 2)),
-        ((4, 0, 5), 3, (1, 0, 2)),
-        ((0, 0, 5), 3, (0, 0, 3)),
+        ((10, 3, 2, 1), 15, (10, 3, 2, 1)),
+        ((10, 3, 2, 1), 8, (3, 3, 2, 1)),
+        ((10, 3, 1, 4), 8, (1, 3, 1, 4)),
+        ((10, 3, 2, 2), 5, (1, 2, 2, 2)),
+        ((10, 3, 5, 1), 6, (1, 1, 4, 1)),
+        ((10, 3, 1, 5), 3, (1, 1, 1, 1)),
+        ((0, 3, 5, 2), 3, (0, 1, 2, 2)),
+        ((4, 0, 5, 1), 3, (1, 0, 2, 1)),
+        ((0, 0, 5, 4), 3, (0, 0, 3, 3)),
     ],
 )
-def test_a_choice_is_cut_to(lengths, budget, kept):
-    document, question, answer = (list(range(100 * k, 100 * k + length)) for k, length in enumerate(lengths))
-    n_document, n_question, n_answer = kept
-    expected = (document[:n_document], question[lengths[1] - n_question :], answer[:n_answer])
-    assert truncate_question(document, question, answer, budget) == expected
+def test_a_question_with_two_choices_is_cut_to(lengths, budget, kept):
+    document, question, *choices = (list(range(100 * k, 100 * k + length)) for k, length in enumerate(lengths))
+    n_document, n_question, *n_choices = kept
+    context = document[:n_document], question[lengths[1] - n_question :]
+    expected = [choice[:n] for choice, n in zip(choices, n_choices, strict=True)]
+    assert truncate_question(document, question, choices, budget) == (*context, expected)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("question", ["", "the"])
+def test_choices_of_unequal_length_share_the_whole_context(multiple_choice, side, question):
+    """A short choice does not read more of the document than a long one, and the collator holds the document once."""
+    multiple_choice.tokenizer.padding_side = side
+    row = {"document": " ".join(WORDS * 9), "question": question, "choices": ["a", " ".join(WORDS[:6]), "the she"]}
+    encoded = multiple_choice([row, row], max_length=32, return_truncated=True)
+    assert encoded["truncated"] == [True, True]
+    contexts = [between(sequence)[:-1] for sequence in encoded["input_ids"][0]]
+    assert contexts[0] == contexts[1] == contexts[2]
+    assert max(map(len, encoded["input_ids"][0])) == 32
+    rows = [{"input_ids": ids} for ids in encoded["input_ids"]]
+    starts = GPT1DataCollator(multiple_choice)(rows)["branch_starts"]
+    n_context = 2 + sum(map(len, contexts[0])) + bool(question)
+    assert starts[0, 0] >= n_context  # in the joined row, the first choice begins after all of the context
 
 
 @pytest.mark.parametrize(("input_format", "least"), [("similarity", 5), ("multiple_choice", 7)])

@@ -37,6 +37,7 @@ from ..data.loading import evenly_spaced
 from ..errors import GPT1Error, UsageError
 from ..evaluation.bootstrap import RESAMPLES, chance, score_interval
 from ..evaluation.log_probs import choice_log_probs, token_log_probs
+from ..evaluation.precision import precision_of
 from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.task_scores import task_results, write_predictions
 from ..files import check_writable, default_folder
@@ -428,6 +429,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
         "predicted": {str(k): chosen.count(k) for k in sorted(set(chosen))},
         "truncated": n_cut,
         "window": scorer.window,
+        "precision": precision_of(scorer.model),
         "sample": args.sample,
         "max_examples": args.max_examples,
         "max_length": args.max_length,

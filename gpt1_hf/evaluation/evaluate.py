@@ -17,13 +17,23 @@ from ..errors import GPT1Error, UsageError
 from ..files import check_writable, default_folder
 from ..settings import NO_LIMIT, check_ranges, default_data_dir
 from ..tasks import Task, load_task
-from ..training_record import check_rows, check_tokenizer, row_length, rows_digest, trained_on
+from ..training_record import (
+    check_rows,
+    check_tokenizer,
+    row_length,
+    rows_digest,
+    scored_batch_size,
+    trained_on,
+)
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
+from .precision import precision_of
 from .results import Result, format_results, write_results
 from .task_scores import (
+    HELD_OUT_SPLIT,
     check_supervised,
     encode_rows,
+    hold_out,
     load_scored,
     open_fine_tuned,
     predict,
@@ -99,7 +109,13 @@ class EvaluateArguments:
             "help": "Training text of the language model, for --check_overlap, in any form that --text_file takes."
         },
     )
-    batch_size: int = field(default=16, metadata={"help": "Number of rows or windows in a forward pass."})
+    batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of rows or windows in a forward pass. Default: that of the scoring after fine-tuning, so "
+            "that the scores are rounded alike, or 16."
+        },
+    )
     output_dir: str | None = field(
         default=None,
         metadata={
@@ -174,13 +190,15 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
     encoded = (
         (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents
     )
-    text_score = score_documents(model, encoded, window, args.stride, args.batch_size)
+    batch_size = args.batch_size or scored_batch_size(model.config)
+    text_score = score_documents(model, encoded, window, args.stride, batch_size)
     details = {"text": args.text_file, "window": window, "stride": args.stride or window - 1}
     details |= {"scored_tokens": text_score.n_text_tokens, "scored_characters": text_score.n_chars}
     if is_local:
         details["text_characters"] = sum(sizes)
     if text_score.n_chars < sum(sizes):
         details["partial"] = True
+    details["precision"] = precision_of(model)
     if text_score.n_documents != n_documents:
         details["rows_of_split"] = n_documents
     if args.max_characters is not None:
@@ -218,7 +236,7 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     task = resolve_for_model(task, open_config(args.model), args.data_dir)
     model, processor = open_fine_tuned(args.model, task)
     record = trained_on(model.config)
-    rows = load_scored(task, args.data_dir, args.sample, args.split)
+    rows = scored_rows(args, task, record)
     rows = {split: part.select(evenly_spaced(len(part), args.max_examples)) for split, part in rows.items()}
     digests = {split: rows_digest(part) for split, part in rows.items()}
     if not args.max_examples and record.get("sample") == args.sample:
@@ -226,12 +244,12 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
         check_rows(record, digests, args.model, {**task.files, **held_out})
     max_length = args.max_length or row_length(model.config, processor.tokenizer)
     encoded = {split: encode_rows(part, processor, max_length) for split, part in rows.items()}
-    predictions = {
-        split: predict(model, processor, task, rows[split], encoded[split], args.batch_size) for split in rows
-    }
+    batch_size = args.batch_size or scored_batch_size(model.config)
+    predictions = {split: predict(model, processor, task, rows[split], encoded[split], batch_size) for split in rows}
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
-    details = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
+    details: dict[str, Any] = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
+    details["precision"] = precision_of(model)
     if "tokenizer" in record:
         details["tokenizer"] = record["tokenizer"]
     if "task" in record:
@@ -246,6 +264,24 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
             scored = _check_overlap(args, task, split, rows[split], answered, scored)
         results += scored
     return results
+
+
+def scored_rows(args: EvaluateArguments, task: Task, record: dict[str, Any]) -> dict[str, Dataset]:
+    """
+    Split -> rows to score. The split `held-out train` is the share of the training rows that the model's fine-tuning
+    held out.
+
+    Raises:
+        UsageError: if that share is asked for, and the fine-tuning held nothing out.
+    """
+    if args.split != HELD_OUT_SPLIT:
+        return load_scored(task, args.data_dir, args.sample, args.split)
+    if "held_out_share" not in record:
+        raise UsageError(
+            f"model {args.model!r} was not fine-tuned with a held_out_share: give --split validation, or leave it out"
+        )
+    train = task.load("train", args.data_dir, args.sample)
+    return {HELD_OUT_SPLIT: hold_out(train, record["held_out_share"])[1]}
 
 
 def _check_overlap(

@@ -1,6 +1,7 @@
 """Log-probabilities of tokens under a causal language model, each given all tokens before it in its sequence.
 
-Sequences are batched by similar length. The result does not depend on the batches or their padding.
+Sequences are batched by similar length. Apart from rounding, the result does not depend on the batches or their
+padding. The model runs in the type of its weights, without autocast.
 """
 
 import inspect
@@ -14,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from ..console import no_bars
 from ..modeling_gpt1_heads import CACHE
+from .precision import full_precision
 
 
 # Logits that are converted to fp32 at once: 64 MiB for any vocabulary.
@@ -155,11 +157,10 @@ def _pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torc
 
 def _logits_at(model, where: torch.Tensor, inputs: dict[str, Any]) -> tuple[torch.Tensor, Cache | None]:
     """Logits `(n, vocab)` at the positions that a mask of shape `(batch, seq)` selects, row by row, and the cache."""
-    if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
-        outputs = model(**inputs, logits_to_keep=where)
-        return outputs.logits, outputs.get(CACHE)
-    outputs = model(**inputs)
-    return outputs.logits[where], outputs.get(CACHE)
+    selects = "logits_to_keep" in inspect.signature(type(model).forward).parameters
+    with full_precision(model):
+        outputs = model(**inputs, logits_to_keep=where) if selects else model(**inputs)
+    return outputs.logits if selects else outputs.logits[where], outputs.get(CACHE)
 
 
 def _log_probs_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

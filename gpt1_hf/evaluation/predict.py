@@ -27,7 +27,7 @@ from ..settings import NO_LIMIT, check_ranges, nearest
 from ..tasks import Task, all_tasks
 from ..tasks.rows import Place, parse_list
 from ..tasks.spec import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
-from ..training_record import row_length, trained_on
+from ..training_record import row_length, scored_batch_size, trained_on
 from .task_scores import label_kind, open_fine_tuned, predict
 
 
@@ -70,7 +70,13 @@ class PredictArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Maximum length of a row in tokens. Default: that of the training."}
     )
-    batch_size: int = field(default=16, metadata={"help": "Number of rows in a forward pass."})
+    batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of rows in a forward pass. Default: that of `gpt1 evaluate`, which is that of the scoring "
+            "after fine-tuning, or 16."
+        },
+    )
 
     def __post_init__(self):
         check_ranges(self, RANGES)
@@ -200,7 +206,8 @@ class Predictor:
         self.args = args
         self.task = task_of_model(str(args.model))
         # Whole batches: those of `gpt1 evaluate`, so that the scores are rounded alike.
-        self.reader = Reader(args, self.task, max(1, ROWS_AT_ONCE // args.batch_size) * args.batch_size)
+        self.batch_size = args.batch_size or scored_batch_size(open_config(str(args.model)))
+        self.reader = Reader(args, self.task, max(1, ROWS_AT_ONCE // self.batch_size) * self.batch_size)
         self.n_rows = None if self.reader.is_stream else sum(len(part.ids) for part in self.reader)
         self.model, self.processor = open_fine_tuned(str(args.model), self.task)
         self.max_length = args.max_length or row_length(self.model.config, self.processor.tokenizer)
@@ -243,7 +250,7 @@ class Predictor:
                             self.task,
                             Dataset.from_dict(unlabelled),
                             Dataset.from_dict(dict(encoded)),
-                            args.batch_size,
+                            self.batch_size,
                         )
                     )
                 yield [

@@ -32,11 +32,13 @@ from ..tasks import Task
 from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
 from .metrics import constant_answer, score
+from .precision import full_precision
 from .results import Result
 
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT_SPLIT = "held-out train"  # the rows of `held_out_share`
 NO_ANSWER = -1  # prediction for a word that was cut off; no label has this id
 
 
@@ -182,6 +184,15 @@ def load_scored(
     return rows
 
 
+def hold_out(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """
+    Split training rows into those to train on and a share to score. The last rows are held out, not random ones:
+    neighbouring rows often share a source or a premise, which would leak.
+    """
+    parts = rows.train_test_split(share, shuffle=False)
+    return parts["train"], parts["test"]
+
+
 def encode_rows(rows: Dataset, processor: GPT1Processor, max_length: int) -> Dataset:
     """
     Turn rows in canonical columns into `input_ids`, `attention_mask`, `label` and `truncated`.
@@ -276,7 +287,11 @@ def row_logits(
     """
     Logits of each row of [`encode_rows`], in fp64. Several processes share the rows, and each process returns all.
 
-    This does not use `Trainer.predict`, whose output depends on a dozen training settings.
+    The model runs in the type of its weights, fp32 for models that this package opens, without autocast. This does not
+    use `Trainer.predict`, whose output depends on a dozen training settings. Rows of the same batches get the same
+    logits to the last bit. In other batches (another `batch_size`, or other processes) the libraries may add up the
+    same numbers in another order, which changes the last digits of a logit: a prediction changes only where two
+    classes are that close.
 
     Args:
         model (`PreTrainedModel`):
@@ -299,7 +314,9 @@ def row_logits(
     with PartialState().split_between_processes(columns) as share:
         for rows in DataLoader(share, batch_size, collate_fn=list):
             batch = collator(rows)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float().cpu()
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            with full_precision(model):
+                logits = model(**inputs).logits.float().cpu()
             if has_words:
                 starts = batch["attention_mask"].argmax(-1).tolist()  # of padding on the left
                 found += [

@@ -21,14 +21,17 @@ from ..data.batching import IGNORED
 from ..data.loading import local_copy
 from ..errors import GPT1Error, UsageError
 from ..evaluation.metrics import score
+from ..evaluation.precision import precision_of
 from ..evaluation.results import Result, format_results, write_results
 from ..evaluation.seeds import summary, with_spread
 from ..evaluation.task_scores import (
+    HELD_OUT_SPLIT,
     auto_class,
     check_supervised,
     config_changes,
     decide,
     encode_rows,
+    hold_out,
     load_scored,
     predict,
     task_results,
@@ -157,9 +160,8 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         raise UsageError(f"held_out_share must be at least 0 and below 1, not {args.held_out_share}")
     rows = {"train": task.load("train", args.data_dir, args.sample)}
     if args.held_out_share:
-        # The last rows, not random ones: neighbouring rows often share a source or a premise, which would leak.
-        parts = rows["train"].train_test_split(args.held_out_share, shuffle=False)
-        rows = {"train": parts["train"], "validation": parts["test"]}
+        train, held_out = hold_out(rows["train"], args.held_out_share)
+        rows = {"train": train, "validation": held_out}
     else:
         rows.update(load_scored(task, args.data_dir, args.sample))
         for split in ("validation", "test"):
@@ -237,7 +239,10 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
         "scored": {HELD_OUT_SPLIT: digests["validation"]} if args.held_out_share else digests,
         "max_length": args.max_length,
         "seed": args.seed,
+        "eval_batch_size": args.per_device_eval_batch_size,
     }
+    if args.held_out_share:
+        record["held_out_share"] = args.held_out_share
     if not task.built_in:
         record |= {"label_kind": task.labels, "label_ids": task.label_ids, "columns": task.columns}
     run.training.content |= {"training rows": train_digest, "tokenizer": tokenizer_id}
@@ -301,7 +306,13 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
 
 
 def model_to_train(prepared: Prepared) -> PreTrainedModel:
-    """The model to train, wholly, partly or not pre-trained, with a new head and embeddings of the special tokens."""
+    """
+    The model to train, wholly, partly or not pre-trained, with a new head and embeddings of the special tokens.
+
+    New weights are drawn at the scale of the model's own pre-training, N(0, `initializer_range`). That is the paper's
+    N(0, 0.02) for the paper's model, and 0.06 for gpt1-tiny. It holds for a head, the rows of special tokens, and
+    blocks that are not kept. Rows of special tokens that the model was already fine-tuned with are kept.
+    """
     args, config, tokenizer = prepared.args, prepared.config, prepared.processor.tokenizer
     model_class = auto_class(prepared.task)
     if args.from_scratch:
@@ -314,7 +325,7 @@ def model_to_train(prepared: Prepared) -> PreTrainedModel:
                 model.classifier.bias.zero_()
     if args.transfer_layers is not None:
         keep_layers(model, args.transfer_layers)
-    # New rows are drawn like any other weight, N(0, 0.02), not from the mean of the old ones.
+    # New rows are drawn like any other weight, not around the mean of the old ones, the library's default.
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if args.peft:
         model = add_lora(model, tokenizer, args.model, args.lora_r, args.lora_alpha, args.lora_dropout)
@@ -351,6 +362,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
         predictions = {HELD_OUT_SPLIT: predictions["validation"]}
     else:
         details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
+    details = {**details, "precision": precision_of(model)}
     results = []
     for split, found in predictions.items():
         own_details = {**details, "rows_digest": scored[split]}

@@ -28,6 +28,7 @@ from ..data.spans import ConsecutiveSpans, RandomSpans
 from ..data.token_stream import TokenStream, build_token_stream
 from ..errors import GPT1Error, UsageError
 from ..evaluation.perplexity import TextScore, score_documents, text_details
+from ..evaluation.precision import precision_of
 from ..evaluation.results import Result, format_results
 from ..files import writing
 from ..hardware import device_name, training_dtype
@@ -42,7 +43,7 @@ from .manifest import read_manifest, resume_point
 from .publishing import push_run
 from .run_folder import HELD_OUT_SPLIT, RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
-from .throughput import Throughput, matmul_peak, operations_per_token
+from .throughput import Throughput, matmul_peak, operations_per_token, product_shapes
 from .trainer import GPT1Trainer
 
 
@@ -223,6 +224,7 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
             "bits_per_character_before": round(before.bits_per_character, 4),
         }
     details |= text_details(score, len(prepared.held_out), len(prepared.held_out.document_ends))
+    details["precision"] = precision_of(model)
     common = {
         "task": "language_modeling",
         "split": HELD_OUT_SPLIT if args.held_out_share else "validation",
@@ -261,8 +263,12 @@ def watch_throughput(trainer: GPT1Trainer, span: int) -> Throughput:
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dtype = training_dtype(args.bf16, args.fp16, args.device)
     tokens_per_update = rows_per_update(args) * span
-    peak = matmul_peak(dtype, args.device) * args.world_size
-    throughput = Throughput(tokens_per_update, operations_per_token(model, span), peak)
+    shapes = product_shapes(model.config, args.train_batch_size * span, args.device)
+    throughput = Throughput(
+        tokens_per_update,
+        operations_per_token(model, span),
+        lambda repeats: matmul_peak(dtype, args.device, shapes, repeats),
+    )
     bars = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ProgressCallback)]
     throughput.progress = bars[0] if bars else None
     trainer.add_callback(throughput)

@@ -115,7 +115,10 @@ class Trajectory(TrainerCallback):
                 write_text(Path(args.output_dir) / ROWS, lines)
 
     def _measure(self, args, update: int) -> dict[str, Any]:
-        """Held-out perplexity, measured as for the finished model, and the numbers of `evaluate`."""
+        """
+        Held-out perplexity, in fp32 as for the finished model, and the numbers of `evaluate`. (With a `save_dtype` of
+        bfloat16, the weights in the folder are rounded, and those measured here are not.)
+        """
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training = model.training
         score = score_documents(

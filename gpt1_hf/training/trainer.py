@@ -18,6 +18,7 @@ from ..data.batching import GPT1DataCollator, LengthGroupedSampler, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import UsageError
 from ..evaluation.perplexity import perplexity
+from ..evaluation.precision import full_precision
 from ..processing_gpt1 import GPT1Processor
 from .arguments import check_metric, drop_missing_precision, use_one_gpu
 from .batch_sizes import rows_per_update
@@ -57,6 +58,9 @@ class GPT1Trainer(ResumableTrainer):
     - With `group_by_length`, the training rows of an update have similar lengths, and the order of updates is random.
       Evaluation keeps the order of its rows.
     - A loss that is NaN or infinite ends the run before it is logged or saved. A jump of the loss gives a warning.
+    - An evaluation during training, which may choose the best checkpoint, computes in fp32 like the final score: the
+      weights are fp32, and autocast and TF32 are off meanwhile, on a CPU and on a GPU. `bf16_full_eval` and
+      `fp16_full_eval` have no effect. (FSDP's own mixed precision stays.)
     - `label_smoothing_factor` smooths the task's labels, or the next tokens, but not the auxiliary loss, and not in
       evaluation.
     - Logs, and one progress bar per run, go to standard error.
@@ -72,6 +76,9 @@ class GPT1Trainer(ResumableTrainer):
         if args is not None:
             use_one_gpu(args)
             drop_missing_precision(args)
+            if args.bf16_full_eval or args.fp16_full_eval:
+                logger.warning("scores are computed in fp32: bf16_full_eval and fp16_full_eval have no effect")
+                args.bf16_full_eval = args.fp16_full_eval = False
         super().__init__(model, args, data_collator, *positional, **kwargs)
         if self.args.report_to and self.args.run_name is None:
             # One name for training, scoring and resuming; trackio would make up a new one each time.
@@ -172,13 +179,14 @@ class GPT1Trainer(ResumableTrainer):
         if "start" not in inputs:
             smoothing, self._label_smoothing = self._label_smoothing, 0.0  # only training is smoothed
             try:
-                return super().prediction_step(model, inputs, *args, **kwargs)
+                with full_precision(model):
+                    return super().prediction_step(model, inputs, *args, **kwargs)
             finally:
                 self._label_smoothing = smoothing
         # Spans are scored one by one. With several processes, the last batch is filled up with repeated rows, so its
         # mean would depend on the number of processes.
         labels = inputs["labels"].to(self.args.device)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), full_precision(model):
             logits = model(input_ids=inputs["input_ids"].to(self.args.device)).logits
         losses = torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="none"

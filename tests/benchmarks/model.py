@@ -6,9 +6,9 @@ All models run in turn, round after round, in one process. The script prints the
 ours. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512 tokens. `classify` is an update on
 a batch of short sequences of different lengths. `generate` is greedy decoding. Our model trains as in `GPT1Trainer`:
 without materialising logits and, on a CPU, with `cpu_kernels.py`. The share of peak is relative to the fastest matrix
-product measured here; it counts 6 operations per weight and token, plus those of attention. Peak memory is that of
-training updates in a separate process. Weights are random. bf16 means autocast over fp32 weights in training, and bf16
-weights in generation.
+product measured before, between and after the rounds, or to training if that is faster. It counts 6 operations per
+weight and token, plus those of attention. Peak memory is that of training updates in a separate process. Weights are
+random. bf16 means autocast over fp32 weights in training, and bf16 weights in generation.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -32,7 +33,7 @@ from transformers import (
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
 from gpt1_hf.hardware import device_name
 from gpt1_hf.training.cpu_kernels import speed_up
-from gpt1_hf.training.throughput import matmul_peak, seconds
+from gpt1_hf.training.throughput import matmul_peak, product_shapes, seconds
 
 
 CONTENDERS = ("ours", "OpenAIGPT", "GPT-2")
@@ -134,20 +135,31 @@ def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: s
 
 
 def compare(
-    title: str, steps: dict[str, tuple[Callable, int]], rounds: int, device: str, peak=None, task="", memory=None
-):
-    """Run the models in turn and print a row for each."""
+    title: str,
+    steps: dict[str, tuple[Callable, int]],
+    rounds: int,
+    device: str,
+    measure_peak: Callable[[], float] | None = None,
+    task="",
+    memory=None,
+) -> float:
+    """Run the models in turn and print a row for each. Returns the peak, if it is measured."""
     times = {name: [] for name in steps}
+    peaks = [measure_peak()] if measure_peak else [0.0]
     for _ in range(rounds):
         for name, (step, _) in steps.items():
             times[name].append(seconds(step, torch.device(device)))
+        peaks += [measure_peak()] if measure_peak else []
     median = {name: statistics.median(values) for name, values in times.items()}
+    reached = {name: training_operations(task, n_tokens) / median[name] for name, (_, n_tokens) in steps.items()}
+    peak = max(*peaks, *reached.values())
     for name, (_, n_tokens) in steps.items():
-        share = f"{100 * training_operations(task, n_tokens) / median[name] / peak:.0f} %" if peak else "–"
+        share = f"{100 * reached[name] / peak:.0f} %" if measure_peak else "–"
         gib = f"{memory[name]:.1f}" if memory else "–"
         ratio = median[name] / median["ours"]
         row = [title, name, f"{n_tokens / median[name]:,.0f}", f"{ratio:.2f}", share, gib]
         print("| " + " | ".join(row) + " |", flush=True)
+    return peak
 
 
 def main():
@@ -170,7 +182,8 @@ def main():
     print("|---|---|---|---|---|---|")
     for dtype_name in args.dtype:
         dtype = DTYPES[dtype_name]
-        peak = matmul_peak(dtype, torch.device(device)) if {"train", "classify"} & set(args.what) else None
+        shapes = product_shapes(GPT1Config(vocab_size=VOCAB, hidden_size=WIDTH), rows * SPAN, torch.device(device))
+        measure_peak, peak = partial(matmul_peak, dtype, torch.device(device), shapes), 0.0
         for task, batch_size in (("train", rows), ("classify", 32)):
             if task in args.what:
                 settings = (task, dtype_name, args.dropout, batch_size, device)
@@ -178,7 +191,7 @@ def main():
                 settings = (task, dtype, args.dropout, batch_size, device, args.compile)
                 steps = {name: update(name, *settings) for name in CONTENDERS}
                 title = f"{task}, {batch_size} × {SPAN if task == 'train' else '8–48'}, {dtype_name}"
-                compare(title, steps, args.rounds, device, peak, task, memory)
+                peak = max(peak, compare(title, steps, args.rounds, device, measure_peak, task, memory))
                 del steps
         for new_tokens, batch_size in product(args.new_tokens, (1, 8)) if "generate" in args.what else ():
             steps = {name: generation(name, dtype, batch_size, new_tokens, device) for name in CONTENDERS}

@@ -128,7 +128,7 @@ def test_plain_pipeline_agrees_with_the_predictions(base_model, tmp_path):
 
 
 def test_new_embeddings_are_drawn_like_any_weight(base_model, tmp_path):
-    """The three special tokens start from N(0, 0.02), not from the mean of the old rows, and are trained."""
+    """The three special tokens start from N(0, initializer_range), not from the mean of the old rows."""
     finetune(arguments(base_model, tmp_path, task="sst2", num_train_epochs=0.01, learning_rate=0.0))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     rows = model.transformer.tokens_embed.weight.detach()

@@ -331,7 +331,7 @@ def test_built_in_tasks_keep_their_records(base_model, tmp_path, monkeypatch):
     record = trained_on(AutoModelForSequenceClassification.from_pretrained("run").config)
     assert set(record) == {
         *("task", "task_version", "input_format", "labels", "tokenizer", "dataset", "revision", "sample", "rows"),
-        *("rows_digest", "scored", "max_length", "seed"),
+        *("rows_digest", "scored", "max_length", "seed", "eval_batch_size"),
     }
     settings = read("run", "settings.json")
     own = {"train_file", "validation_file", "input_format", "text_column", "label_column", "choices_column"}

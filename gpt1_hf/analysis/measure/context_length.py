@@ -43,7 +43,9 @@ class Arguments:
         default_factory=default_data_dir,
         metadata={"help": "Folder with local copies of data sets, laid out as on the Hub. Default: GPT1_DATA_DIR."},
     )
-    batch_size: int = field(default=16, metadata={"help": "Rows or windows per forward pass."})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Rows or windows per forward pass. Default: that of `gpt1 evaluate`."}
+    )
     output_dir: str = field(
         default="runs/analysis/context_length",
         metadata={"help": "Where results.json, analysis.md and its figures are written."},
