@@ -11,7 +11,7 @@ from ..console import note
 from ..errors import GPT1Error, UsageError
 from ..evaluation.results import RESULTS, Result, write_results
 from ..evaluation.seeds import mean
-from ..training.finetune import HELD_OUT_SPLIT
+from ..evaluation.task_scores import HELD_OUT_SPLIT
 from .plan.plan import Plan, carry_out
 from .plan.tuning import TUNED, TUNING_FOLDER, Trial, Tuning, at_the_edge, choose, write_tuned
 from .plan.workers import Worker

@@ -48,7 +48,7 @@ from .batch_sizes import rows_per_update
 from .exact_resume import save_beside_weights, save_full_model
 from .manifest import resume_point
 from .publishing import push_run
-from .run_folder import HELD_OUT_SPLIT, RunFolder, finetuning_facts, model_settings
+from .run_folder import RunFolder, finetuning_facts, model_settings
 from .trainer import GPT1Trainer
 
 

@@ -30,6 +30,7 @@ from ..errors import GPT1Error, UsageError
 from ..evaluation.perplexity import TextScore, score_documents, text_details
 from ..evaluation.precision import precision_of
 from ..evaluation.results import Result, format_results
+from ..evaluation.task_scores import HELD_OUT_SPLIT
 from ..files import writing
 from ..hardware import device_name, training_dtype
 from ..hub.card import base_name, write_pretraining_card
@@ -41,7 +42,7 @@ from .exact_resume import save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .manifest import read_manifest, resume_point
 from .publishing import push_run
-from .run_folder import HELD_OUT_SPLIT, RunFolder, files_digest, resumes, stream_digest
+from .run_folder import RunFolder, files_digest, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token, product_shapes
 from .trainer import GPT1Trainer

@@ -45,8 +45,6 @@ LOCK = "run.lock"
 TRAINED = "trained.json"
 FINETUNING_SETTINGS, PRETRAINING_SETTINGS = "settings.json", "run.json"
 PLAN_RECORD = "plan_run.json"
-# Name of the part of the training data that settings are chosen on (`held_out_share`).
-HELD_OUT_SPLIT = "held-out train"
 # Seconds to wait for a lock. The data loaders of a killed run inherit its lock, and end within five.
 LOCK_TIMEOUT = 10
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.results import RESULTS, Result
+from ...evaluation.task_scores import HELD_OUT_SPLIT
 from ...tasks import all_tasks
-from ...training.finetune import HELD_OUT_SPLIT
 from ...training.manifest import checkpoints
 from ...training.run_folder import PLAN_RECORD, read_plan_record
 
