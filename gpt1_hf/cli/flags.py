@@ -132,7 +132,7 @@ def settings_parser(fields: dict[str, "Field"], command: str, description: str, 
         description,
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]",
         argument_default=argparse.SUPPRESS,
-        epilog=f"--help-all also lists {len(inherited)} options of transformers' TrainingArguments. They work here too."
+        epilog=f"--help-all also lists {len(inherited)} options of transformers' TrainingArguments, which all work."
         if inherited and not show_all
         else None,
     )
