@@ -317,7 +317,8 @@ def read_constant(reference: str) -> Any:
     """
     module, _, name = reference.rpartition(".")
     for statement in parse_module(module).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+        target = getattr(statement, "target", None) or next(iter(getattr(statement, "targets", [])), None)
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and ast.unparse(target) == name:
             value = statement.value
             return [literal(key) for key in value.keys] if isinstance(value, ast.Dict) else literal(value)
     raise LookupError(f"there is no constant {name} in {module}")
