@@ -21,7 +21,8 @@ def main(argv: list[str]):
     )
     parser.add_argument(
         "--output",
-        help="An .html file, a .png file (needs matplotlib), or a folder for both. Default: runs/show/<model>/show.html.",
+        help="An .html file, a .png file (needs matplotlib), or a folder for both. Default: "
+        "runs/show/<model>/show.html.",
     )
     parser.add_argument(
         "--input_format",

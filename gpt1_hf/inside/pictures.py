@@ -26,7 +26,7 @@ WIDTH = 11.0  # inches
 COLUMNS = 110  # characters in a line of tokens
 LINE = 0.27  # inches from line to line of tokens
 LETTER = 11  # points
-HEAD = (1.15, 5.0)  # smallest and largest side of a heatmap in inches
+HEAD = (1.1, 2.0, 5.0)  # smallest side of a heatmap in inches, the side that fills the width, and the largest
 SMALLEST_LABEL = 5  # points
 GREY = "#59636e"
 # A token in a picture: text, colour of its box or `None`, and whether it is one of the special tokens.
@@ -69,7 +69,7 @@ def draw(view: View, parts: Sequence[str] | None = None) -> "Figure":
 
     chosen = [part for part in parts or PARTS if getattr(view, part)]
     if not chosen:
-        raise GPT1Error(f"there is nothing to draw: {'; '.join(note for note in view.notes.values() if note)}")
+        raise GPT1Error(f"there is nothing to draw. {' '.join(note for note in view.notes.values() if note)}".strip())
     style = {name: ON_WHITE.get(value, value) for name, value in STYLE.items()}
     with rc_context(style):
         sizes = [PARTS[part][0](view) for part in chosen]
@@ -190,8 +190,8 @@ def _draw_formats(area: "SubFigure", view: View):
 def _head_side(attention: Attention) -> float:
     """Side of a heatmap in inches."""
     n_tokens, n_heads = len(attention.tokens), len(attention.heads)
-    smallest, largest = HEAD
-    return max(smallest, min(largest, 0.16 * n_tokens, (WIDTH + 3) / n_heads))
+    smallest, usual, largest = HEAD
+    return max(smallest, min(usual, (WIDTH - 2) / n_heads), min(largest, 0.16 * n_tokens, (WIDTH + 3) / n_heads))
 
 
 def _label_size(attention: Attention) -> float | None:
@@ -226,7 +226,7 @@ def _draw_attention(area: "SubFigure", view: View):
     if len(view.attention) > 1:
         notes.append(f"Of {len(view.attention)} sequences, {attention.title} is drawn.")
     if attention.is_cut:
-        notes.append(f"{attention.note.capitalize()}.")
+        notes.append(attention.note)
     if size is None:
         notes.append("Fewer --layers, --heads or --max_tokens leave room for the tokens.")
     area.text(0.25 / width, 1 - 0.3 / height, "Attention", size=13, va="center")

@@ -57,7 +57,7 @@ class Attention:
     def note(self) -> str:
         """Says which tokens are shown, if not all are."""
         n_last = len(self.positions) // 2
-        shown = f"the first {len(self.positions) - n_last} and the last {n_last} of {self.n_tokens} tokens are shown"
+        shown = f"The first {len(self.positions) - n_last} and the last {n_last} of {self.n_tokens} tokens are shown."
         return shown if self.is_cut else ""
 
 
@@ -131,7 +131,7 @@ def _look_at_text(model: str, texts: Sequence[str], input_format: str | None, ch
     if input_format is not None:
         row = row_of_texts(input_format, texts)
         formats, is_cut = format_row(GPT1Processor(open_tokenizer(model), input_format), row)
-        notes["formats"] = "the row was longer than the context and was cut" * is_cut
+        notes["formats"] = "The row was longer than the context and was cut." * is_cut
     explorer = Explorer(model)
     text = " ".join(text for text in texts if text)
     tokens = explorer.read(text, N_ALTERNATIVES)
@@ -162,8 +162,8 @@ def _look_at_row(
     max_length = row_length(model.config, processor.tokenizer)
     formats, is_cut = format_row(processor, row_of_texts(own, texts), max_length)
     notes = {
-        "probabilities": "a fine-tuned model answers and predicts no tokens: give a language model for them",
-        "formats": "the row was longer than the model reads and was cut" * is_cut,
+        "probabilities": "A fine-tuned model answers and predicts no tokens: give a language model to see probabilities.",
+        "formats": "The row was longer than the model reads and was cut." * is_cut,
     }
     attention = []
     if has_attention(model):
@@ -221,7 +221,7 @@ def _summary(model: PreTrainedModel, window: int) -> str:
 
 
 def _no_attention(model: PreTrainedModel) -> str:
-    return f"a {type(model).__name__} has no attention: it reads a text token by token, through its state"
+    return f"A {type(model).__name__} has no attention: it reads a text token by token, through its state."
 
 
 __all__ = ["Attention", "View", "look"]
