@@ -162,7 +162,7 @@ def _look_at_row(
     max_length = row_length(model.config, processor.tokenizer)
     formats, is_cut = format_row(processor, row_of_texts(own, texts), max_length)
     notes = {
-        "probabilities": "A fine-tuned model answers and predicts no tokens: give a language model to see probabilities.",
+        "probabilities": "A fine-tuned model predicts no tokens: give a language model to see probabilities.",
         "formats": "The row was longer than the model reads and was cut." * is_cut,
     }
     attention = []

@@ -265,7 +265,6 @@ def test_without_matplotlib_a_page_is_still_written(base_model, tmp_path, monkey
     ("words", "message"),
     [
         (["--text", " "], "the text is empty"),
-        (["--text", "\u200b"], "no character that the tokenizer keeps|the text is empty"),
         (["--text", "a " * 600], "tokens long"),
         (["--text", "a" * 20_001], "20,001 characters long"),
         (["--text", "a", "--model", "no/where/x"], "cannot load"),
