@@ -4,6 +4,27 @@ BIN := .venv/bin
 # TESTS: the tests to run, by default all; JOBS: the number of processes. Example: make test TESTS=tests/cli JOBS=4
 TESTS ?=
 JOBS ?= 2
+# Tests that depend on the version of transformers: make test-lowest TESTS='$(VERSION_TESTS)'
+VERSION_TESTS := \
+	tests/checkpoints/test_lora.py \
+	tests/data/test_batching.py \
+	tests/test_caches_and_padding.py \
+	tests/test_modeling_gpt1.py \
+	tests/test_modeling_gpt1_heads.py \
+	tests/test_modeling_gpt1_hooks.py \
+	tests/test_modeling_gpt1_lstm.py \
+	tests/test_peft_defaults.py \
+	tests/test_pipelines.py \
+	tests/test_remote_code.py \
+	tests/test_shared_prefix.py \
+	tests/test_tokenization_gpt1.py \
+	tests/test_vllm_contract.py \
+	tests/training/test_arguments_table.py \
+	tests/training/test_finetune.py \
+	tests/training/test_pretrain.py \
+	tests/training/test_private_hooks.py \
+	tests/training/test_smoothing.py \
+	tests/training/test_trainer.py
 
 .PHONY: demo test test-lowest test-newest test-versions lint clean
 

@@ -1,5 +1,6 @@
 """The wheel and the source distribution are built, installed in an empty environment, and used."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 
 
@@ -53,8 +55,43 @@ def test_the_wheel_contains_the_files_that_the_package_reads(built):
     shipped = {path for path in recipes if ROOT / "recipes" / "results" not in path.parents}
     assert {ROOT / name.removeprefix("gpt1_hf/") for name in names if name.startswith("gpt1_hf/recipes/")} == shipped
     assert not [name for name in names if name.startswith("tests/")]
+    assert {"gpt1_hf/py.typed", "gpt1_hf/assets/gpt1-tiny/model.safetensors", "gpt1_hf/tasks/cola.yaml"} <= {*names}
+    assert [name for name in names if name.endswith("/licenses/LICENSE")]
+    tops = {name.split("/")[0] for name in names}
+    assert len(tops) == 2 and "gpt1_hf" in tops  # and its metadata
+    assert not [name for name in names if name.endswith((".parquet", ".csv", ".pyc"))]
+    assert wheel.stat().st_size < 60e6
+
+
+@pytest.mark.slow
+def test_the_source_distribution_contains_the_project(built):
+    sdist, _ = built
     with tarfile.open(sdist) as archive:
-        assert any(name.endswith("/tests/conftest.py") for name in archive.getnames())
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("LICENSE", "CITATION.cff", "CHANGELOG.md", "Makefile", "README.md", "constraints.txt", "PKG-INFO"):
+        assert name in names
+    assert {"tests/conftest.py", "tests/test_distribution.py", "recipes/finetune/cola.yaml"} <= names
+    assert not [name for name in names if name.startswith((".venv", ".git/", "runs/", "dist/"))]
+
+
+@pytest.mark.slow
+def test_pypi_accepts_the_metadata(built):
+    """What `twine check --strict` and PyPI check; of the README, that it is Markdown and not empty."""
+    sdist, wheel = built
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
+    in_wheel = zipfile.ZipFile(wheel).read(name)
+    with tarfile.open(sdist) as archive:
+        in_sdist = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO").read()
+    assert in_wheel == in_sdist
+    metadata = Metadata.from_email(in_wheel, validate=True)
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (ROOT / "README.md").read_text(encoding="utf-8")
+    assert metadata.license_expression == "MIT" and metadata.license_files == ["LICENSE"]
+    assert metadata.project_urls and len(metadata.summary) <= 512 and "\n" not in metadata.summary
+    classifiers = pytest.importorskip("trove_classifiers").classifiers
+    assert {*metadata.classifiers} <= classifiers
+    if importlib.util.find_spec("twine"):
+        run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..resources import read_yaml
+from ..resources import PACKAGE, read_yaml
 from ..settings import nearest
+from .groups import GROUPS
 
 
 # Name that a package re-exports -> module and name of its definition.
@@ -100,11 +101,8 @@ def check(
         UsageError: if a flag or a key of the YAML file is unknown, or a required setting is missing.
         SystemExit: from argparse, with status 0 after the help, and 2 if the value of a flag is missing or wrong.
     """
-    parser = Parser(command, description, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--config", help="YAML file or name of a shipped recipe. Flags override its values.")
     fields = read_fields(reference)
-    for field in fields.values():
-        field.add_to(parser)
+    parser = settings_parser(fields, command, description, "--help_all" in split_at_end_of_flags(argv)[0])
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != ""}
     if "config" in args:
@@ -120,6 +118,46 @@ def check(
     return args
 
 
+def settings_parser(fields: dict[str, "Field"], command: str, description: str, show_all: bool = False) -> Parser:
+    """
+    Parser of a command whose flags are the fields of a dataclass.
+
+    The help shows the fields of this package and those in [`GROUPS`](groups.py). It shows the other fields, which are
+    inherited from transformers' `TrainingArguments`, only with `show_all`. The parser always accepts them.
+    """
+    listed = [name for names in GROUPS.values() for name in names]
+    inherited = [name for name, field in fields.items() if not field.is_own and name not in listed]
+    parser = Parser(
+        command,
+        description,
+        usage="%(prog)s [--config FILE] [--OPTION VALUE ...]",
+        argument_default=argparse.SUPPRESS,
+        epilog=f"--help-all also lists {len(inherited)} options of transformers' TrainingArguments, which all work."
+        if inherited and not show_all
+        else None,
+    )
+    parser.add_argument("--config", help="YAML file or name of a shipped recipe. Flags override its values.")
+    about_all = "Also show the inherited options and exit." if inherited else argparse.SUPPRESS
+    parser.add_argument("--help-all", action="help", help=about_all)
+    parser.add_argument("--help_all", action="help", help=argparse.SUPPRESS)  # as `with_underscores` writes it
+    if not inherited:
+        for field in fields.values():
+            field.add_to(parser)
+        return parser
+    for title, names in GROUPS.items():
+        if shown := [name for name in names if name in fields]:
+            group = parser.add_argument_group(title)
+            for name in shown:
+                fields[name].add_to(group)
+    for name, field in fields.items():
+        if field.is_own and name not in listed:
+            field.add_to(parser)
+    group = parser.add_argument_group("inherited from transformers' TrainingArguments") if show_all else parser
+    for name in inherited:
+        fields[name].add_to(group, shown=show_all)
+    return parser
+
+
 @dataclass(frozen=True)
 class Field:
     """A field of a dataclass, as a flag."""
@@ -130,6 +168,7 @@ class Field:
     help: str | None
     choices: tuple[str, ...] | None
     nargs: str | None
+    is_own: bool  # whether a class of this package defines it, and not one of transformers
 
     @property
     def is_switch(self) -> bool:
@@ -137,14 +176,18 @@ class Field:
         has_switch = self.default is not None or self.nargs == "?"
         return self.kind == "bool" or (self.kind == "bool | None" and has_switch)
 
-    def add_to(self, parser: argparse.ArgumentParser):
-        """Add the flag to a parser, and `--no_<name>` for a boolean that is true by default."""
+    def add_to(self, parser: argparse._ActionsContainer, shown: bool = True):
+        """
+        Add the flag to a parser or a group of one, and `--no_<name>` for a boolean that is true by default. The help
+        leaves it out unless `shown`.
+        """
         text = self.help or ""
         if self.default is not COMPUTED and self.default is not None:
             text += f" (default: {str(self.default).replace('%', '%%')})"
         nargs = "?" if self.is_switch else "+" if self.kind.startswith("list") else self.nargs
         convert = {"int": int, "float": float, "bool": check_boolean, "bool | None": check_boolean}.get(self.kind)
-        keywords = {"nargs": nargs, "type": convert, "choices": self.choices, "help": text}
+        keywords = {"nargs": nargs, "type": convert, "choices": self.choices}
+        keywords["help"] = text if shown else argparse.SUPPRESS
         if self.is_switch:
             keywords |= {"const": True, "metavar": "true|false"}
         if self.choices:
@@ -198,7 +241,9 @@ def read_field(name: str, statement: ast.AnnAssign, module: str, tree: ast.Modul
         choices = enum_values(resolve_class(kind, module, tree)) or choices
     choices = tuple(choices) if isinstance(choices, list | tuple) else None
     text = metadata.get("help")
-    return Field(name, kind, default, text if isinstance(text, str) else None, choices, metadata.get("nargs"))
+    text = text if isinstance(text, str) else None
+    is_own = module.split(".")[0] == PACKAGE.name
+    return Field(name, kind, default, text, choices, metadata.get("nargs"), is_own)
 
 
 def kind_of(annotation: ast.expr) -> str:
@@ -272,7 +317,8 @@ def read_constant(reference: str) -> Any:
     """
     module, _, name = reference.rpartition(".")
     for statement in parse_module(module).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+        target = getattr(statement, "target", None) or next(iter(getattr(statement, "targets", [])), None)
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and ast.unparse(target) == name:
             value = statement.value
             return [literal(key) for key in value.keys] if isinstance(value, ast.Dict) else literal(value)
     raise LookupError(f"there is no constant {name} in {module}")

@@ -8,7 +8,6 @@ import math
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from unicodedata import category
 
 import numpy as np
 import torch
@@ -30,16 +29,13 @@ from ..analysis.zero_shot import (
 )
 from ..checkpoints.loading import open_config, open_model, open_processor
 from ..errors import GPT1Error
-from ..evaluation.log_probs import token_log_probs
 from ..processing_gpt1 import GPT1Processor
-from ..tokenization_gpt1 import END_OF_WORD
 from .generation import sample
+from .tokens import token_text, token_texts
 
 
 MAX_CHARACTERS = 20_000  # of a text: many times the model's context
 MAX_ANSWERS = 10
-# Unicode categories without a visible shape: controls, writing directions, unassigned, private.
-INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -136,20 +132,12 @@ class Explorer:
         tokenizer, lm = self.scorer.tokenizer, self.scorer.model
         prompt = self._checked(prompt, "the prompt")
         output = sample(tokenizer, lm, prompt, max_new_tokens, temperature, top_p, seed, output_logits=True)
-        logits = torch.cat(output.logits)  # (new tokens, vocab)
-        ids = output.sequences[0]
-        texts = self._texts(ids.tolist())
-        tokens = [Token(text) for text in texts[: -len(logits)]]
-        new = zip(texts[-len(logits) :], ids[-len(logits) :].tolist(), logits.float().softmax(-1), strict=True)
-        for text, token, probabilities in new:
-            values, best = probabilities.topk(3)
-            alternatives = zip(map(self._text, best.tolist()), values.tolist(), strict=True)
-            tokens.append(Token(text, probabilities[token].item(), tuple(alternatives)))
-        return tokens
+        return self._tokens(output.sequences[0].tolist(), torch.cat(output.logits))
 
-    def read(self, text: str) -> list[Token]:
+    def read(self, text: str, n_alternatives: int = 3) -> list[Token]:
         """
-        A text's tokens with their probabilities, given all tokens before them. The first token has none.
+        A text's tokens with their probabilities, given all tokens before them, and the most probable ones in their
+        place. The first token has none.
 
         Raises:
             GPT1Error: if the text is empty, or longer than the model's context.
@@ -159,11 +147,23 @@ class Explorer:
             raise GPT1Error(
                 f"the text is {len(ids)} tokens long, and the model reads {self.scorer.window}: shorten it"
             )
-        (log_probs,) = token_log_probs(self.scorer.model, [ids], [max(0, len(ids) - 1)])
-        return [
-            Token(text, math.exp(log_prob) if index else None)
-            for index, (text, log_prob) in enumerate(zip(self._texts(ids), [0.0, *log_probs.tolist()], strict=False))
-        ]
+        model = self.scorer.model.eval()
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, :-1]
+        return self._tokens(ids, logits, n_alternatives)
+
+    def _tokens(self, ids: list[int], logits: torch.Tensor, n_alternatives: int = 3) -> list[Token]:
+        """Tokens of a sequence; `logits` `(predicted, vocab)` are those of its last tokens."""
+        tokenizer = self.scorer.tokenizer
+        texts = token_texts(tokenizer, ids)
+        n_given = len(ids) - len(logits)
+        tokens = [Token(text) for text in texts[:n_given]]
+        predicted = zip(texts[n_given:], ids[n_given:], logits.float().softmax(-1), strict=True)
+        for text, token, probabilities in predicted:
+            values, best = probabilities.topk(n_alternatives)
+            spelled = [token_text(tokenizer, other) for other in best.tolist()]
+            tokens.append(Token(text, probabilities[token].item(), tuple(zip(spelled, values.tolist(), strict=True))))
+        return tokens
 
     def compare_sentences(self, sentences: list[str]) -> Comparison:
         """CoLA's heuristic: the more acceptable sentence has the higher mean log-probability of its tokens."""
@@ -279,29 +279,6 @@ class Explorer:
         if not 2 <= len(texts) <= MAX_ANSWERS:
             raise GPT1Error(f"give 2 to {MAX_ANSWERS} {name}s, not {len(texts)}")
         return [self._checked(text, f"{name} {index}").strip() for index, text in enumerate(texts, 1)]
-
-    def _texts(self, ids: list[int]) -> list[str]:
-        """Each token's piece of the decoded text."""
-        text, texts, start = self.scorer.tokenizer.decode(ids).removeprefix(" "), [], 0
-        for token in ids:
-            piece = self._text(token).removesuffix(" ")
-            place = text.find(piece, start)
-            if place < 0:  # in tokenizers of other families, tokens are spelled differently from the text
-                return [self._text(token) for token in ids]
-            texts.append(text[start : place + len(piece)])
-            start = place + len(piece)
-        return texts
-
-    def _text(self, token: int) -> str:
-        return self.scorer.tokenizer.convert_ids_to_tokens(token).replace(END_OF_WORD, " ")
-
-
-def visible(text: str) -> str:
-    """Make line breaks visible, and replace characters that have no visible shape by their codes."""
-    return "".join(
-        "↵" if character == "\n" else f"U+{ord(character):04X}" if category(character) in INVISIBLE else character
-        for character in text
-    )
 
 
 def _comparison(answers: list[str], scored: Answers) -> Comparison:

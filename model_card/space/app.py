@@ -11,7 +11,9 @@ from textwrap import shorten
 
 import gradio as gr
 
-from gpt1_hf.inside.explorer import Comparison, Explorer, Token, visible
+from gpt1_hf.inside.explorer import Comparison, Explorer, Token
+from gpt1_hf.inside.palette import CLASSES, percent, probability_class
+from gpt1_hf.inside.tokens import visible
 
 
 # System fonts: the page loads nothing from other sites.
@@ -28,11 +30,7 @@ LAUNCH = {
 }
 MEAN = "of a token (geometric mean)"
 MAX_WORDS = 300  # rows of the tokenizer's table
-# Classes of tokens: lowest probability, name and colour.
-CLASSES = [(0.5, "over 50 %"), (0.1, "10 to 50 %"), (0.01, "1 to 10 %"), (0.001, "0.1 to 1 %"), (0.0, "under 0.1 %")]
-COLOURS = dict(
-    zip((name for _, name in CLASSES), ("#0d9488", "#65a30d", "#ca8a04", "#ea580c", "#dc2626"), strict=True)
-)
+COLOURS = {name: colour for _, name, colour in CLASSES}
 
 
 def shows_errors(function: Callable) -> Callable:
@@ -53,17 +51,10 @@ def shows_errors(function: Callable) -> Callable:
     return wrapper
 
 
-def percent(probability: float) -> str:
-    return f"{100 * probability:.3g} %" if probability >= 1e-4 else f"{100 * probability:.1e} %"
-
-
 def highlighted(tokens: list[Token]) -> list[tuple[str, str | None]]:
     """Tokens with their class of probability; a token that was not predicted has none."""
-    classes = [
-        next((name for least, name in CLASSES if token.probability >= least), None) if token.probability else None
-        for token in tokens
-    ]
-    return [(visible(token.text), name) for token, name in zip(tokens, classes, strict=True)]
+    classes = [probability_class(token.probability) for token in tokens]
+    return [(visible(token.text), known and known[0]) for token, known in zip(tokens, classes, strict=True)]
 
 
 def highlighted_text(label: str, value: list | None, elem_id: str | None = None) -> gr.HighlightedText:

@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-import dataclasses
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -13,8 +13,9 @@ import pytest
 import gpt1_hf
 from gpt1_hf.analysis.zero_shot import HEURISTICS
 from gpt1_hf.cli import commands, main
-from gpt1_hf.cli.flags import COMPUTED, Parser, read_constant, read_fields, with_underscores
+from gpt1_hf.cli.flags import COMPUTED, Parser, check, read_constant, read_fields, with_underscores
 from gpt1_hf.cli.generate import generation_fields
+from gpt1_hf.cli.groups import GROUPS
 from gpt1_hf.cli.parser import DataclassParser
 
 
@@ -62,6 +63,10 @@ WRONG = [
     "quantize gpt1-tiny --sample --output_dir y",
     "push",
     "report",
+    "show",
+    "show --txt x",
+    "show --text x --input_format y",
+    "show --text x --layers y",
     "space --prt 1",
     "demo --sed 1",
     "tokenizer",
@@ -103,6 +108,7 @@ def start(argv, cwd) -> tuple[int, list[str], subprocess.CompletedProcess]:
         "tasks ls",
         "tasks show cola",
         *(f"{name} --help" for name in commands()),
+        "finetune --help-all",
     ],
 )
 def test_help_imports_nothing_slow(argv, tmp_path):
@@ -163,12 +169,57 @@ def test_fields_read_from_the_source_equal_those_of_the_class(reference):
     assert unread <= {"optim", "log_level", "log_level_replica", "include_for_metrics", "data_dir", "tasks"}
 
 
-def test_the_help_shows_what_the_parser_takes(capsys):
+def help_of(*argv, capsys) -> str:
+    with pytest.raises(SystemExit) as end:
+        main([*argv])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_help_all_shows_every_option_once(reference, capsys):
+    fields = read_fields(reference)
     with pytest.raises(SystemExit):
-        main(["finetune", "--help"])
-    shown = capsys.readouterr().out
-    for field in dataclasses.fields(import_module("gpt1_hf.training.arguments").FinetuneArguments):
-        assert f"--{field.name} " in shown
+        check(reference, ["--help_all"], "x", "")
+    shown = re.findall(r"(?m)^  --([\w-]+)", capsys.readouterr().out)
+    has_hidden = any(not field.is_own for field in fields.values())
+    assert sorted(shown) == sorted(["quiet", "config", *fields, *(["help-all"] if has_hidden else [])])
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain"])
+def test_help_shows_own_options_in_groups_and_names_help_all(command, capsys):
+    arguments = f"gpt1_hf.training.arguments.{command.title()}Arguments"
+    fields = read_fields(arguments)
+    text = help_of(command, "--help", capsys=capsys)
+    shown = re.findall(r"(?m)^  --(\w+)", text)
+    assert {name for name, field in fields.items() if field.is_own} <= {*shown}
+    assert not {"deepspeed", "adafactor", "tpu_num_cores", "hub_strategy", "fsdp", "optim_args"} & {*shown}
+    titles = re.findall(r"(?m)^(\S.*):$", text)
+    assert titles == ["options", *(title for title, names in GROUPS.items() if {*names} & {*fields})]
+    hidden = [name for name in fields if name not in shown]
+    assert f"--help-all also lists {len(hidden)} options" in " ".join(text.split()) and len(hidden) > 60
+    everything = help_of(command, "--help-all", capsys=capsys)
+    assert all(f"  --{name} " in everything for name in hidden)
+    assert everything.index("--learning_rate ") < everything.index("inherited from") < everything.index("--deepspeed ")
+
+
+def test_hidden_options_still_work():
+    given = check(REFERENCES[0], ["--task", "cola", "--hub_strategy", "end", "--fsdp", "x"], "finetune", "")
+    assert (given.hub_strategy, given.fsdp) == ("end", "x")
+
+
+def test_every_own_setting_of_a_run_has_one_group():
+    listed = [name for names in GROUPS.values() for name in names]
+    assert len(listed) == len({*listed})
+    fields = read_fields(REFERENCES[0]) | read_fields(REFERENCES[1])
+    assert {name for name, field in fields.items() if field.is_own} <= {*listed}
+    # transformers 5.23 has it under an older name.
+    assert {*listed} - {"activation_checkpointing"} <= {*fields}
+
+
+def test_help_of_a_command_without_inherited_options_has_no_groups(capsys):
+    text = help_of("evaluate", "--help", capsys=capsys)
+    assert re.findall(r"(?m)^(\S.*):$", text) == ["options"] and "help-all" not in text
 
 
 def test_constants_and_generation_fields_are_read_from_the_source():

@@ -7,7 +7,8 @@ import torch
 
 from gpt1_hf import GPT1ForMultipleChoice, GPT1LSTMConfig, GPT1LSTMForCausalLM, GPT1Processor
 from gpt1_hf.errors import GPT1Error
-from gpt1_hf.inside.explorer import MAX_ANSWERS, MAX_CHARACTERS, Explorer, visible
+from gpt1_hf.inside.explorer import MAX_ANSWERS, MAX_CHARACTERS, Explorer
+from gpt1_hf.inside.tokens import visible
 from gpt1_hf.tasks import load_task
 
 
