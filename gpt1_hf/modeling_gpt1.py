@@ -17,7 +17,7 @@ from transformers import Chunk, GenerationMixin, WeightConverter
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Transpose, WeightRenaming
+from transformers.core_model_loading import ConversionOps, Transpose, WeightRenaming, _IdentityOp
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -396,6 +396,69 @@ class GPT1ForTokenClassification(TokenClassificationHead, GPT1PreTrainedModel):
     base_class = GPT1Model
 
 
+class _JoinShards(ConversionOps):
+    """
+    Puts a checkpoint's tensor together again, if the model's weights are sharded (tensor parallelism, FSDP).
+
+    The loader gives each process the part of a tensor that it would hold if the tensor had the layout of the model's
+    first weight. Other layouts need the whole tensor, which [`_CutShards`] cuts after the conversion.
+    """
+
+    @torch.no_grad
+    def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
+        weight = model.get_parameter(full_layer_name)
+        return {name: _whole(*tensors, like=weight) for name, tensors in input_dict.items()}
+
+    @property
+    def reverse_op(self):
+        return _IdentityOp()  # weights to save are whole
+
+
+class _CutShards(ConversionOps):
+    """Cuts converted tensors into the parts that this process holds."""
+
+    @torch.no_grad
+    def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
+        names = {pattern: full_layer_name.replace(target_patterns[0], pattern) for pattern in input_dict}
+        return {
+            pattern: _own_part(tensor, like=model.get_parameter(names[pattern]))
+            for pattern, tensor in input_dict.items()
+        }
+
+    @property
+    def reverse_op(self):
+        return _IdentityOp()
+
+
+def _whole(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The tensor of which each process holds a part, cut as `like` is. All processes must call this."""
+    if not hasattr(like, "device_mesh"):  # not a DTensor
+        return tensor
+    mesh, shape = like.device_mesh, list(tensor.shape)
+    for mesh_dim, placement in reversed(list(enumerate(like.placements))):
+        if placement.is_shard():
+            size = torch.tensor(shape[placement.dim], device=tensor.device)
+            torch.distributed.all_reduce(size, group=mesh.get_group(mesh_dim))
+            shape[placement.dim] = int(size)
+    meta = torch.empty(shape, device="meta")
+    parts = type(like).from_local(
+        tensor, mesh, like.placements, run_check=False, shape=meta.shape, stride=meta.stride()
+    )
+    return parts.full_tensor()
+
+
+def _own_part(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The part of a whole tensor that this process holds, cut as `like` is."""
+    if not hasattr(like, "device_mesh") or tensor.shape != like.shape:  # the loader reports a wrong shape
+        return tensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    shape, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
+    for dim, (start, length) in enumerate(zip(offset, shape, strict=True)):
+        tensor = tensor.narrow(dim, start, length)
+    return tensor.contiguous()
+
+
 # How `from_pretrained` converts a checkpoint of transformers' OpenAIGPT, whose fused Conv1D weights are stored as
 # (in, out). The mapping is registered under the base class's name because such a folder's config names another model
 # type, and with `overwrite` because this file may be loaded twice: from the package and as remote code.
@@ -405,16 +468,18 @@ register_checkpoint_conversion_mapping(
         WeightConverter(
             "attn.c_attn.weight",
             ["attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"],
-            [Transpose(0, 1), Chunk(dim=0)],
+            [_JoinShards(), Transpose(0, 1), Chunk(dim=0), _CutShards()],
         ),
         WeightConverter(
-            "attn.c_attn.bias", ["attn.q_proj.bias", "attn.k_proj.bias", "attn.v_proj.bias"], [Chunk(dim=0)]
+            "attn.c_attn.bias",
+            ["attn.q_proj.bias", "attn.k_proj.bias", "attn.v_proj.bias"],
+            [_JoinShards(), Chunk(dim=0), _CutShards()],
         ),
-        WeightConverter("attn.c_proj.weight", "attn.o_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("attn.c_proj.weight", "attn.o_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("attn.c_proj.bias", "attn.o_proj.bias"),
-        WeightConverter("mlp.c_fc.weight", "mlp.up_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("mlp.c_fc.weight", "mlp.up_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("mlp.c_fc.bias", "mlp.up_proj.bias"),
-        WeightConverter("mlp.c_proj.weight", "mlp.down_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("mlp.c_proj.weight", "mlp.down_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("mlp.c_proj.bias", "mlp.down_proj.bias"),
     ],
     overwrite=True,
