@@ -323,7 +323,9 @@ class GPT1Model(GPT1PreTrainedModel):
         n_positions = None  # the number of positions in use, if the shapes tell
         if position_ids is None:
             position_ids = default_positions(hidden_states, attention_mask, cache)
-            n_positions = hidden_states.shape[1] if attention_mask is None and cache is None else None
+            past = cache.get_seq_length() if cache is not None else 0
+            if attention_mask is None and isinstance(past, int):
+                n_positions = past + hidden_states.shape[1]
 
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)

@@ -179,11 +179,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
         # All chunks reuse the same memory: allocating new pages of this size costs as much as a pass over them.
-        rows = max(1, min(len(targets), LOGITS_PER_CHUNK // len(weight)))
+        limit = max(1, LOGITS_PER_CHUNK // len(weight))
+        rows = min(len(targets), limit)
         logits, grad_logits = (inputs.new_empty(rows, len(weight)) for _ in range(2))
         wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
-        for start in range(0, len(targets), rows):
-            chunk = slice(start, min(start + rows, len(targets)))
+        # Counted, so that a compiled graph depends on the number of chunks, not on that of targets.
+        for index in range(-(-len(targets) // limit)):
+            chunk = slice(index * limit, min((index + 1) * limit, len(targets)))
             target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
@@ -741,8 +743,10 @@ class SequenceClassificationHead(TaskHead):
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
         if self.training:
-            if self.config.both_orders != (n_rows == 2):
-                self.config.both_orders = n_rows == 2
+            if n_rows == 2 and not self.config.both_orders:
+                self.config.both_orders = True
+            elif n_rows != 2 and self.config.both_orders:
+                self.config.both_orders = False
         elif n_rows == 1 and self.config.both_orders:
             raise ValueError(
                 "this model reads a pair in both orders, as input of shape (batch, 2, seq), but the input has one "
