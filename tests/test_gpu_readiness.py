@@ -92,16 +92,21 @@ def packed_tags(batch, seq):
     return {**packed_texts(batch, seq), "labels": random_ids(1, batch * seq) % 3}
 
 
+# The first batch otherwise sets it, which compiles the step a second time.
+CLASSES = {"num_labels": 3, "problem_type": "single_label_classification"}
 BINS = {"num_labels": 1, "regression_bins": 6}
 CASES = {
     lm: (GPT1ForCausalLM, {}),
     lm_with_logits: (GPT1ForCausalLM, {}),
     padded_lm: (GPT1ForCausalLM, {}),
     packed_lm: (GPT1ForCausalLM, {}),
-    texts: (GPT1ForSequenceClassification, {"num_labels": 3}),
-    texts_without_mask: (GPT1ForSequenceClassification, {"num_labels": 3, "pad_token_id": 0}),
-    packed_texts: (GPT1ForSequenceClassification, {"num_labels": 3, "pad_token_id": 0}),
-    several_labels: (GPT1ForSequenceClassification, {"num_labels": 3}),
+    texts: (GPT1ForSequenceClassification, CLASSES),
+    texts_without_mask: (GPT1ForSequenceClassification, {**CLASSES, "pad_token_id": 0}),
+    packed_texts: (GPT1ForSequenceClassification, {**CLASSES, "pad_token_id": 0}),
+    several_labels: (
+        GPT1ForSequenceClassification,
+        {"num_labels": 3, "problem_type": "multi_label_classification"},
+    ),
     scores: (GPT1ForSequenceClassification, BINS),
     pairs: (GPT1ForSequenceClassification, {**BINS, "both_orders": True}),
     choices: (GPT1ForMultipleChoice, {}),

@@ -32,6 +32,7 @@ def peak(config: GPT1Config, rows: int, tokens: int, checkpointing: bool) -> dic
         tracker.track_external(model, optimizer, input_ids)
         with tracker:
             for _ in range(2):
+                tracker.reset_mod_stats()
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = model(input_ids, labels=input_ids, skip_logits=True).loss
                 loss.backward()
