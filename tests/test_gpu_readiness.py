@@ -58,7 +58,7 @@ def packed_texts(batch, seq):
 
 
 def several_labels(batch, seq):
-    return {**texts(batch, seq), "labels": torch.ones(batch, 3)}
+    return {**texts(batch, seq), "labels": torch.ones(batch, 7)}
 
 
 def scores(batch, seq):
@@ -105,7 +105,7 @@ CASES = {
     packed_texts: (GPT1ForSequenceClassification, {**CLASSES, "pad_token_id": 0}),
     several_labels: (
         GPT1ForSequenceClassification,
-        {"num_labels": 3, "problem_type": "multi_label_classification"},
+        {"num_labels": 7, "problem_type": "multi_label_classification"},
     ),
     scores: (GPT1ForSequenceClassification, BINS),
     pairs: (GPT1ForSequenceClassification, {**BINS, "both_orders": True}),

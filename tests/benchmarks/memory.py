@@ -24,7 +24,7 @@ def peak(config: GPT1Config, rows: int, tokens: int, checkpointing: bool) -> dic
     with FakeTensorMode():
         model = GPT1ForCausalLM(config)
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model.train()
         optimizer = torch.optim.AdamW(model.parameters())
         input_ids = torch.zeros(rows, tokens, dtype=torch.long)
@@ -39,7 +39,7 @@ def peak(config: GPT1Config, rows: int, tokens: int, checkpointing: bool) -> dic
                 optimizer.step()
                 optimizer.zero_grad()
     (device,) = tracker.get_tracker_snapshot("peak").values()
-    sizes = {str(part).lower(): size / 2**30 for part, size in device.items()}
+    sizes = {str(part).rsplit(".", 1)[-1].lower(): size / 2**30 for part, size in device.items()}
     return {name: sizes[part] for part, name in PARTS.items()}
 
 
