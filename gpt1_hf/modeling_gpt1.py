@@ -10,6 +10,7 @@ This file travels to the Hub beside every checkpoint. It imports nothing from th
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -440,7 +441,7 @@ class _JoinShards(ConversionOps):
     first weight. Other layouts need the whole tensor, which [`_CutShards`] cuts after the conversion.
     """
 
-    @torch.no_grad
+    @torch.no_grad()
     def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
         weight = model.get_parameter(full_layer_name)
         return {name: _whole(*tensors, like=weight) for name, tensors in input_dict.items()}
@@ -453,7 +454,7 @@ class _JoinShards(ConversionOps):
 class _CutShards(ConversionOps):
     """Cuts converted tensors into the parts that this process holds."""
 
-    @torch.no_grad
+    @torch.no_grad()
     def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
         names = {pattern: full_layer_name.replace(target_patterns[0], pattern) for pattern in input_dict}
         return {
@@ -466,7 +467,7 @@ class _CutShards(ConversionOps):
         return _IdentityOp()
 
 
-def _whole(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _whole(tensor: torch.Tensor, like: Any) -> torch.Tensor:
     """The tensor of which each process holds a part, cut as `like` is. All processes must call this."""
     if not hasattr(like, "device_mesh"):  # not a DTensor
         return tensor
@@ -483,7 +484,7 @@ def _whole(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return parts.full_tensor()
 
 
-def _own_part(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _own_part(tensor: torch.Tensor, like: Any) -> torch.Tensor:
     """The part of a whole tensor that this process holds, cut as `like` is."""
     if not hasattr(like, "device_mesh") or tensor.shape != like.shape:  # the loader reports a wrong shape
         return tensor

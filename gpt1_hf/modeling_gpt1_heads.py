@@ -385,13 +385,13 @@ class PackedRows(NamedTuple):
     Rows that hold several sequences one after another.
 
     Args:
-        index (`torch.LongTensor` of shape `(rows, seq)`):
+        ids (`torch.LongTensor` of shape `(rows, seq)`):
             Index of each token's sequence, over all rows.
         n_sequences (`int`):
             Number of sequences; where it would have to be read from a GPU, the largest possible one.
     """
 
-    index: torch.Tensor
+    ids: torch.Tensor
     n_sequences: int
 
     @classmethod
@@ -405,17 +405,17 @@ class PackedRows(NamedTuple):
         if n_sequences is None and follows.all():
             return None
         starts = nn.functional.pad(~follows, (1, 0), value=True)
-        index = (starts.flatten().cumsum(0) - 1).view_as(starts)
-        return cls(index, int(index[-1, -1]) + 1 if n_sequences is None else n_sequences)
+        ids = (starts.flatten().cumsum(0) - 1).view_as(starts)
+        return cls(ids, int(ids[-1, -1]) + 1 if n_sequences is None else n_sequences)
 
     def is_packed(self) -> torch.Tensor:
         """Whether any row holds several sequences, as a scalar tensor."""
-        return self.index[-1, -1] >= len(self.index)
+        return self.ids[-1, -1] >= len(self.ids)
 
     def last(self) -> torch.Tensor:
         """Index of each sequence's last token among the tokens of all rows, `(n_sequences,)`."""
-        sequences = torch.arange(self.n_sequences, device=self.index.device)
-        return torch.searchsorted(self.index.flatten(), sequences, right=True) - 1
+        sequences = torch.arange(self.n_sequences, device=self.ids.device)
+        return torch.searchsorted(self.ids.flatten(), sequences, right=True) - 1
 
 
 class Branches(NamedTuple):
@@ -648,8 +648,8 @@ class TaskHead:
         if n_sequences == len(position_ids):
             return None
         sequences = PackedRows.find(position_ids, n_sequences)
-        if not torch.compiler.is_compiling():
-            fits = sequences.index[-1, -1] == n_sequences - 1
+        if sequences is not None and not torch.compiler.is_compiling():
+            fits = sequences.ids[-1, -1] == n_sequences - 1
             torch._assert_async(fits, "packed rows need as many labels as sequences")
         return sequences
 
@@ -690,7 +690,7 @@ class TaskHead:
         if sequences is None:
             index = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
         else:
-            index = sequences.index
+            index = sequences.ids
         # (rows, seq - 1): whether a token is predicted from the one before it
         scored = index[:, 1:] == index[:, :-1]
         if token_mask is not None:
@@ -848,7 +848,7 @@ class TokenClassificationHead(TaskHead):
         labelled = (labels != -100).float()
         if sequences is None:
             return labelled.sum(-1)
-        return labelled.new_zeros(sequences.n_sequences).index_add(0, sequences.index.flatten(), labelled.flatten())
+        return labelled.new_zeros(sequences.n_sequences).index_add(0, sequences.ids.flatten(), labelled.flatten())
 
 
 __all__ = [
