@@ -10,7 +10,7 @@ This file travels to the Hub beside every checkpoint. It imports nothing from th
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -351,9 +351,8 @@ class GPT1Model(GPT1PreTrainedModel):
         elif is_first_rank and self.config.position_embedding_type == "sinusoidal":
             # Vaswani et al. scale the token embeddings up to a standard deviation of 1, with waves of amplitude 1.
             # Here the waves are scaled down instead, because the embeddings are also the output layer.
-            hidden_states = hidden_states + self.config.position_initializer_range * sinusoidal_positions(
-                position_ids, self.config.hidden_size, hidden_states.dtype
-            )
+            waves = sinusoidal_positions(position_ids, self.config.hidden_size, hidden_states.dtype)
+            hidden_states = hidden_states + cast(float, self.config.position_initializer_range) * waves
         hidden_states = self.drop(hidden_states)
 
         for block in self.h:
