@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
@@ -52,11 +53,17 @@ def run_plan(
         GPT1Error: if the plan is wrong, its settings are not tuned yet, or some of its runs are not finished.
     """
     plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
-    tuned = None if untuned or plan.tune is None else plan.tuned(tune_command(config, output_dir))
-    runs = plan.runs(tuned)
     worker = Worker.join(shard)
-    if tuned is not None and worker.is_first:
-        note(f"{', '.join(plan.tune.grid)} of each arm: from {plan.output_dir}/{TUNED}")
+    tuned = None
+    if plan.tune is not None and not untuned:
+        file, grid = Path(plan.output_dir) / TUNED, ", ".join(plan.tune.grid)
+        if dry_run and not file.exists():
+            note(f"{grid}: not tuned yet ({tune_command(config, output_dir)}); the plan's own settings are shown")
+        else:
+            tuned = plan.tuned(tune_command(config, output_dir))
+            if worker.is_first:
+                note(f"{grid} of each arm: from {file}")
+    runs = plan.runs(tuned)
     if dry_run:
         print_cost(runs, worker, tokens_per_second)
         return

@@ -121,6 +121,15 @@ def test_untuned_uses_the_plans_own_settings(write_tuned_plan, capsys):
     assert "all: 6 of 6 runs to do" in out and "\ntune/" not in out
 
 
+def test_a_plan_that_is_not_tuned_yet_can_be_estimated(write_tuned_plan, capsys):
+    plan = write_tuned_plan()
+    assert analyze("ablations", plan, "--dry_run", "--tokens_per_second", "10") == 0
+    captured = capsys.readouterr()
+    assert "all: 6 of 6 runs to do" in captured.out
+    assert f"learning_rate: not tuned yet (gpt1 analyze tune --config {plan})" in captured.out + captured.err
+    assert analyze("ablations", plan) == 1
+
+
 @pytest.fixture
 def chosen(write_tuned_plan, tmp_path):
     """Write a plan and a choice for it, without runs; return its path."""
