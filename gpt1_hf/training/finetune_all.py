@@ -105,7 +105,7 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
             result.rows,
         )
     constant = ["constant"] if has_constants else []
-    headers = ("task", "split", "metric", "before", "paper", *constant, "ours", "range", "seeds", "examples")
+    headers = ("task", "split", "metric", BEST_BEFORE, "paper", *constant, "ours", "range", "seeds", "examples")
     table = tabulate(list(lines.values()), headers=headers, floatfmt=".1f", missingval="–", tablefmt=style)
     absent = {
         **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},

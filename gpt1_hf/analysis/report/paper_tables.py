@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...evaluation.results import Result
+from ...evaluation.results import BEST_BEFORE, Result
 from ...tasks import load_task
 from .groups import Group, constant_text, differing, grouped, missing_seeds, sentences
 from .paper import GLUE_PAPER, GLUE_PRIOR, TABLES, Column
@@ -13,8 +13,8 @@ from .sections import Section, Table
 
 NOTE = (
     "The paper's numbers are on test sets, ours on validation sets (Story Cloze: its test set where there is a copy, "
-    "else held-out stories). The paper's QNLI is version 1, today's data are version 2. Prior is the best number "
-    "before the paper in the same table. Constant answer: one answer for every row that ours were scored on; for "
+    "else held-out stories). The paper's QNLI is version 1, today's data are version 2. Best before the paper: as "
+    "the paper's table gives it. Constant answer: one answer for every row that ours were scored on; for "
     "multiple choice, a random guess. Ours: mean ± standard deviation over seeds (number of seeds), with the number "
     "of training rows. Where a model was fine-tuned with several settings, those with the most training rows are "
     "shown, and among these those with the most seeds."
@@ -65,7 +65,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         headers = [
             "data",
             "metric",
-            "prior",
+            BEST_BEFORE,
             "paper",
             *(f"ours: {model}" for model in models or ["–"]),
             "constant answer",
