@@ -10,7 +10,7 @@ from ..checkpoints.loading import open_config
 from ..console import interruptible, note
 from ..errors import GPT1Error, UsageError
 from ..evaluation.glue_average import glue_averages
-from ..evaluation.results import Result, write_results
+from ..evaluation.results import BEST_BEFORE, Result, write_results
 from ..files import write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
