@@ -214,10 +214,7 @@ def upload(
         done = api.create_commit(
             repo,
             [CommitOperationDelete(name) for name in stale]
-            + [
-                CommitOperationAdd(name, content_for(name, path, repo))
-                for name, path in files.items()
-            ],
+            + [CommitOperationAdd(name, content_for(name, path, repo)) for name, path in files.items()],
             commit_message=message or f"Upload {config_name(folder)} with gpt1_hf",
             revision=revision,
         )

@@ -135,7 +135,11 @@ def test_the_tables_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     ours = ["ours: small", "ours: small (sample)", "ours: small from scratch"]
     assert other.headers == ["data", "metric", "best before the paper", "paper", *ours, "constant answer"]
     cola = cells(other, "CoLA")
-    assert (cola["best before the paper"], cola["paper"], cola["ours: small"]) == ("35.0", "45.4", "25.0 ± 7.1 (2) on 8,000 rows")
+    assert (cola["best before the paper"], cola["paper"], cola["ours: small"]) == (
+        "35.0",
+        "45.4",
+        "25.0 ± 7.1 (2) on 8,000 rows",
+    )
     assert cola["ours: small from scratch"] == "5.0 on 9,000 rows"
     assert cells(other, "SST-2")["ours: small"] == "not run"
     assert cells(other, "SST-2")["ours: small (sample)"] == "60.0 on 100 rows"
