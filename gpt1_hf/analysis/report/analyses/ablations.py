@@ -21,7 +21,8 @@ NOTE = (
     "paper's eight tasks, not the leaderboard's overall score. The next column is the mean over the tasks that all "
     "our variants were run on, also for the paper's rows; “to full” is its difference to the first variant. An average "
     "has its standard error, over the seeds that every task has. Claimed: a secondary source gives this difference; "
-    "the paper does not. Constant answer: one answer for every row. The verdict says whether the full model is better."
+    "the paper does not. Constant answer: one answer for every row. The verdict says whether the full model is "
+    "better."
 )
 Arm = dict[str, Group]  # task -> the runs of a row
 
