@@ -128,7 +128,7 @@ def process_without_package(
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         stdin=subprocess.DEVNULL,
     )
 
