@@ -38,11 +38,11 @@ model = model_class.from_pretrained(base, config=config)
 model.resize_token_embeddings(size, mean_resizing=False)
 model = PeftModel.from_pretrained(model, name)
 {tail}"""
-# Without `trust_remote_code`, `AutoTokenizer` would ask whether to run the models' code, which no tokenizer needs.
-GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+# `AutoTokenizer` reads the model's configuration: without `trust_remote_code` it asks, and with `False` it warns.
+GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 prompt = tokenizer("It was a dark", return_tensors="pt")
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]).strip())"""
-ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
 PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 inputs = processor({example}, padding=True, return_tensors="pt")
