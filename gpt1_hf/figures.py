@@ -161,11 +161,18 @@ def _plot(figure: Figure, axes: "Axes"):
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+OWN_COLORS = (
+    "<style>:root{--ink:#24292f;--grid:#8884}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"
+)
+
+
 def standalone(svg: str) -> str:
     """An SVG of [`draw`] as a separate file, with its own colours."""
-    style = (
-        "<style>:root{--ink:#24292f;--grid:#8884}"
-        "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--grid:#8886}}</style>"
-    )
     head, bracket, rest = svg.partition(">")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{bracket}\n{style}{rest}'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{bracket}\n{OWN_COLORS}{rest}'
+
+
+def is_standalone(text: str) -> bool:
+    """Whether a file's text was made by [`standalone`]."""
+    return OWN_COLORS in text

@@ -29,6 +29,14 @@ LIST_COLUMNS = {"choices": "texts", "words": "words"}  # columns that hold a lis
 TASK_TOKENS = {"bos_token": "_start_", "sep_token": "_delimiter_", "cls_token": "_classify_"}
 
 CONTEXT = 512  # GPT-1's context length in tokens
+# How a tokenizer was found, which transformers would save into `tokenizer_config.json`.
+LOCATION = ("is_local", "local_files_only")
+
+
+def forget_location(tokenizer: PreTrainedTokenizerBase):
+    """Remove from a tokenizer what says how its files were found, so that it is not saved."""
+    for name in LOCATION:
+        tokenizer.init_kwargs.pop(name, None)
 
 
 def as_lists(value: Any) -> Any:
@@ -140,6 +148,7 @@ class GPT1Processor(ProcessorMixin):
             tokenizer.model_max_length = CONTEXT
         # Text that spells a special token is split like other text. The setting is saved, too.
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+        forget_location(tokenizer)
         tokenizer.init_kwargs["input_format"] = input_format  # saved for the package's pipelines
         start, delimiter, extract = TASK_TOKENS.values()
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

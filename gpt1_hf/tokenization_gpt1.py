@@ -27,6 +27,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.utils import cached_file
 
+from .processing_gpt1 import LOCATION
 from .tokenization_rules.tables import REPLACED, WORD_CUTS, WORDS
 
 
@@ -409,6 +410,8 @@ class GPT1Tokenizer(TokenizersBackend):
         config_file = Path(file_names[0])
         config = json.loads(config_file.read_text(encoding="utf-8"))
         config["tokenizer_class"] = TokenizersBackend.__name__
+        for name in LOCATION:
+            config.pop(name, None)
         config_file.write_text(
             json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -31,7 +31,7 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..hub_errors import load_failure
-from ..processing_gpt1 import padding_token
+from ..processing_gpt1 import forget_location, padding_token
 from ..resources import model_path
 from ..tokenization_gpt1 import readable_decoder
 from ..training_record import trained_on
@@ -75,6 +75,7 @@ def open_tokenizer(model: str) -> PreTrainedTokenizerBase:
     except (*OPEN_ERRORS, ValueError) as error:
         raise load_error(model, "tokenizer", error) from error
     tokenizer.pad_token = padding_token(tokenizer)
+    forget_location(tokenizer)
     # OpenAIGPTTokenizer, and folders of earlier versions, would put a space between all tokens.
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and isinstance(backend.decoder, decoders.BPEDecoder):

@@ -11,6 +11,8 @@ from ..files import write_json
 
 
 RESULTS = "results.json"
+# Header of the column of `Result.prior`, in every table.
+BEST_BEFORE = "best before the paper"
 
 
 @dataclass
@@ -97,7 +99,7 @@ def format_results(results: Sequence[Result]) -> str:
         "task": [result.task for result in results],
         "split": [result.split for result in results],
         "metric": [result.metric for result in results],
-        "before": [result.prior for result in results],
+        BEST_BEFORE: [result.prior for result in results],
         "paper": [result.paper for result in results],
         "constant": [result.details.get("constant_answer") for result in results],
         "value": [result.value for result in results],

@@ -22,7 +22,7 @@ from ..evaluation.results import Result, part_of_text
 from ..evaluation.seeds import with_spread
 from ..resources import model_path
 from ..tasks import Task
-from .card_text import EXAMPLES, code, environment, hub_word, plain, snippet, write_card
+from .card_text import EXAMPLES, code, environment, hub_word, plain, snippet, widget, write_card
 from .upload import is_repo_name
 
 
@@ -133,6 +133,7 @@ def write_pretraining_card(
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=model_tags(config),
+        **widget("text-generation", None),
         datasets=[args.corpus] if on_hub else None,
         metrics=sorted({result.metric for result in results if result.metric != "bits_per_character"}),
         model_name=name,
@@ -193,7 +194,8 @@ def _write_finetuning_card(folder: Path, args: TrainingArguments, task: Task, re
     metadata = ModelCardData(
         language="en",
         license=license_of(args.model, args.from_scratch),
-        pipeline_tag=pipeline_tag(PIPELINES[head], task.input_format, adapter),
+        pipeline_tag=(pipeline := pipeline_tag(PIPELINES[head], task.input_format, adapter)),
+        **widget(pipeline, task.input_format),
         datasets=[dataset] if dataset else None,
         base_model=base if on_hub and not args.from_scratch else None,
         **library(config, adapter, hub_word(task.id)),
@@ -366,9 +368,10 @@ def write_plain_card(
     adapter = dict(zip(("base", "on_hub"), base_name(base), strict=True)) if base else None
     if adapter and adapter["on_hub"]:
         metadata.setdefault("base_model", base)
+    pipeline = pipeline_tag(PIPELINES.get(end), input_format if needs_processor else None, adapter)
     card_data = ModelCardData(
-        **{"language": "en", **metadata},
-        pipeline_tag=pipeline_tag(PIPELINES.get(end), input_format if needs_processor else None, adapter),
+        **{"language": "en", **widget(pipeline, input_format), **metadata},
+        pipeline_tag=pipeline,
         **library(config, adapter, *map(plain, tags)),
     )
     known = input_format in EXAMPLES or not needs_processor

@@ -38,10 +38,11 @@ model = model_class.from_pretrained(base, config=config)
 model.resize_token_embeddings(size, mean_resizing=False)
 model = PeftModel.from_pretrained(model, name)
 {tail}"""
-GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name)
+# `AutoTokenizer` reads the model's configuration: without `trust_remote_code` it asks, and with `False` it warns.
+GENERATE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 prompt = tokenizer("It was a dark", return_tensors="pt")
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=40, do_sample=True)[0]).strip())"""
-ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name)
+ENCODE = """tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
 print(model(**tokenizer("It was a dark night.", return_tensors="pt"))[0].shape)"""
 PROCESS = """processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 inputs = processor({example}, padding=True, return_tensors="pt")
@@ -58,6 +59,17 @@ EXAMPLES = {
     "similarity": 'text_a="An old man sleeps in the sun.", text_b="A man is asleep outside."',
     "multiple_choice": 'document="Anna packed a tent and drove into the hills.", question="", choices={choices}',
     "token_classification": 'words=["Anna", "packed", "a", "tent", "."]',
+}
+# Pipeline -> what its widget on the Hub shows. There, `text-classification` reads one text, and no pair.
+WIDGETS = {
+    "text-generation": [
+        {"text": "It was a dark", "example_title": "A night"},
+        {"text": "The old man opened the door and", "example_title": "A visitor"},
+    ],
+    "text-classification": [
+        {"text": "A film that is better than its title.", "example_title": "Praise"},
+        {"text": "The plot makes no sense, and the end is dull.", "example_title": "Blame"},
+    ],
 }
 CHOICES = ("She put up the tent.", "She sold her shoes.", "It was a Monday in the office.", "Nobody likes soup.")
 
@@ -119,6 +131,12 @@ def snippet(
         base = adapter["base"] if adapter["on_hub"] else f"{BASE_PLACEHOLDER}{plain(adapter['base'])}"
         lines = lines.replace("BASE", json.dumps(base, ensure_ascii=False), 1)
     return lines.replace("FOLDER", json.dumps(f"{PLACEHOLDER}{name}", ensure_ascii=False), 1)
+
+
+def widget(pipeline: str | None, input_format: str | None) -> dict[str, Any]:
+    """Metadata: the examples of the Hub's widget; nothing for a pipeline or a format that no widget can show."""
+    shown = WIDGETS.get(pipeline or "") if input_format in (None, "classification") else None
+    return {"widget": shown} if shown else {}
 
 
 def environment(device: str | None, processes: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ..configuration_gpt1 import GPT1Config
 from ..configuration_gpt1_lstm import GPT1LSTMConfig
 from ..errors import GPT1Error
 from ..hub_errors import without_tokens
+from ..processing_gpt1 import LOCATION
 
 
 CARD = "README.md"
@@ -213,10 +214,7 @@ def upload(
         done = api.create_commit(
             repo,
             [CommitOperationDelete(name) for name in stale]
-            + [
-                CommitOperationAdd(name, card_for(path, repo) if name == CARD else path)
-                for name, path in files.items()
-            ],
+            + [CommitOperationAdd(name, content_for(name, path, repo)) for name, path in files.items()],
             commit_message=message or f"Upload {config_name(folder)} with gpt1_hf",
             revision=revision,
         )
@@ -238,6 +236,16 @@ def named_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         if name.endswith(PICKLES):
             raise GPT1Error(f"{name} is not sent: reading such a file can run arbitrary code; use safetensors")
     return {name: folder / name for name in names}
+
+
+def content_for(name: str, path: Path, repo: str) -> Path | bytes:
+    """What to send: the file itself, or its content where that depends on the folder."""
+    if name == CARD:
+        return card_for(path, repo)
+    if name == "tokenizer_config.json" and (config := read_json(path)).keys() & set(LOCATION):
+        kept = {key: value for key, value in config.items() if key not in LOCATION}
+        return (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+    return path
 
 
 def card_for(path: Path, repo: str) -> bytes:

@@ -10,4 +10,5 @@ def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict
     """`train` is a single split; every other split has a part for each subset."""
     if split == "train":
         return {split: open_split(task, split, data_dir, sample)}
-    return open_subsets(task, split, lambda subset: open_split(task, f"{split}_{subset}", data_dir, sample))
+    whole, _, _ = split.partition("_")
+    return open_subsets(task, split, lambda subset: open_split(task, f"{whole}_{subset}", data_dir, sample))

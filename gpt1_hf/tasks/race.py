@@ -9,11 +9,12 @@ from .spec import TaskSpec
 
 def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
     """Read a split of either layout. In `all`, `example_id` begins with the school."""
+    whole, _, _ = split.partition("_")
     try:
-        rows = open_split(task, split, data_dir, sample, "all")
+        rows = open_split(task, whole, data_dir, sample, "all")
     except MissingSplitError:
-        return open_subsets(task, split, lambda subset: open_split(task, split, data_dir, sample, subset))
-    where = f"{task.id} ({split})"
+        return open_subsets(task, split, lambda subset: open_split(task, whole, data_dir, sample, subset))
+    where = f"{task.id} ({whole})"
     if "example_id" not in rows.column_names:
         raise GPT1Error(
             f"{where}: column 'example_id' is missing; the file has {', '.join(map(str, rows.column_names))}"
@@ -24,4 +25,4 @@ def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict
         if school is None:
             raise GPT1Error(f"{where}: example_id {name!r} begins with neither 'middle' nor 'high'")
         schools.append(school)
-    return {split: with_subsets(rows, schools)}
+    return {whole: with_subsets(rows, schools)}

@@ -77,7 +77,7 @@ def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Data
         rows = canonical(task, open_split(task, "train", data_dir), place_of(task, "train"))
         train, held_out = hold_out(task, rows, task.validation_share)
         return rows.select(train if whole == "train" else held_out)
-    parts = read(task, whole, data_dir, sample)
+    parts = read(task, split, data_dir, sample)
     rows = concatenate_datasets([canonical(task, part, place_of(task, name)) for name, part in parts.items()])
     if not subset:
         return rows
@@ -88,10 +88,14 @@ def load(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> Data
 
 
 def read(task: TaskSpec, split: str, data_dir: str | None, sample: bool) -> dict[str, Dataset]:
-    """Read the unchanged rows of a split: name of the split, or of each of its parts -> rows."""
+    """
+    Read the unchanged rows of a split: name of the split, or of each of its parts -> rows. For a subset of a split,
+    the rows may contain those of the other subsets.
+    """
     if task.code:
         return import_module(f".{task.code}", __package__).read(task, split, data_dir, sample)
-    return {split: open_split(task, split, data_dir, sample)}
+    whole, _, _ = split.partition("_")
+    return {whole: open_split(task, whole, data_dir, sample)}
 
 
 def open_split(
@@ -112,10 +116,14 @@ def open_split(
 
 
 def open_subsets(task: TaskSpec, split: str, open_subset: Callable[[str], Dataset]) -> dict[str, Dataset]:
-    """Open each subset of a split. A local copy may lack some of them, with a warning, but not all."""
+    """
+    Open each subset of a split, or the only one if the split's name ends with it, as `validation_middle` does. A local
+    copy may lack some of those asked for, with a warning, but not all.
+    """
+    whole, _, wanted = split.partition("_")
     parts, missing = {}, {}
-    for subset in task.subsets:
-        name = f"{split}_{subset}"
+    for subset in [wanted] if wanted else task.subsets:
+        name = f"{whole}_{subset}"
         try:
             rows = open_subset(subset)
         except MissingSplitError as error:
@@ -123,7 +131,10 @@ def open_subsets(task: TaskSpec, split: str, open_subset: Callable[[str], Datase
         else:
             parts[name] = with_subsets(rows, [subset] * len(rows))
     if not parts:
-        raise MissingSplitError(next(iter(missing.values())))
+        first, reason = next(iter(missing.items()))
+        raise MissingSplitError(
+            f"the local copy of task {task.id} lacks the split {first!r} ({reason})" if wanted else reason
+        )
     for name, reason in missing.items():
         logger.warning(f"task {task.id}: {name} is not run, because the local copy lacks it ({reason})")
     return parts

@@ -19,7 +19,7 @@ from ..errors import GPT1Error, UsageError
 from ..hardware import has_half_precision
 from ..settings import NO_LIMIT, POSITIVE, check_ranges, default_data_dir
 from ..tasks.definition import id_of_file
-from .batch_sizes import derive_batch_sizes, n_separate_batches
+from .batch_sizes import SIZES, DerivedSize, derive_batch_sizes, given_sizes, n_separate_batches
 
 
 logger = logging.get_logger(__name__)
@@ -157,7 +157,7 @@ class GPT1TrainingArguments(TrainingArguments):
 
     `global_batch_size` keeps the rows of an update the same on any number of devices:
     `per_device_train_batch_size` and `gradient_accumulation_steps` follow from it, see [`derive_batch_sizes`]. After
-    `__init__`, all three are numbers.
+    `__init__`, all three are numbers. Replacing one, as with `dataclasses.replace`, derives the others again.
     """
 
     # Class attributes, not fields.
@@ -253,8 +253,7 @@ class GPT1TrainingArguments(TrainingArguments):
         # A later step there, DeepSpeed's, needs the sizes.
         device = super().device
         if self.given_batch_sizes is None:
-            sizes = (self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps)
-            self.given_batch_sizes = sizes
+            self.given_batch_sizes = given_sizes(self)
             if (self.accelerator_config.gradient_accumulation_kwargs or {}).get("num_steps"):
                 raise UsageError("accelerator_config: num_steps is not supported: set gradient_accumulation_steps")
             if self.has_gpt1_trainer:
@@ -266,7 +265,12 @@ class GPT1TrainingArguments(TrainingArguments):
         """Set the sizes of an update that were not given, for the devices in use."""
         n_devices = n_separate_batches(self) * max(1, self.n_gpu)
         sizes = derive_batch_sizes(*self.given_batch_sizes, n_devices, self.default_batch_size)
-        self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = sizes
+        for name, given, size in zip(SIZES, self.given_batch_sizes, sizes, strict=True):
+            setattr(self, name, DerivedSize(size) if given is None else size)
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        # The base class turns subclasses of int into strings, which trackers cannot plot.
+        return super().to_sanitized_dict() | {name: int(getattr(self, name)) for name in SIZES}
 
 
 @dataclass(repr=False)  # the base class's repr hides tokens

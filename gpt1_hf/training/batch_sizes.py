@@ -5,6 +5,28 @@ from transformers import TrainingArguments
 from ..errors import UsageError
 
 
+SIZES = ("global_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+class DerivedSize(int):
+    """
+    A size that follows from those that were given.
+
+    `dataclasses.replace` and `type(args)(**args.to_dict())` pass all sizes to a new object, where a derived one counts
+    as not given: it follows from the sizes that the caller gives or replaces.
+    """
+
+
+def given_sizes(args: TrainingArguments) -> tuple[int | None, int | None, int | None]:
+    """The sizes `SIZES` as given, without those that follow from them."""
+    total, per_device, accumulation = (getattr(args, name) for name in SIZES)
+    return _if_given(total), _if_given(per_device), _if_given(accumulation)
+
+
+def _if_given(size: int | None) -> int | None:
+    return None if isinstance(size, DerivedSize) else size
+
+
 def rows_per_update(args: TrainingArguments) -> int:
     """Rows of a full update, over all devices and accumulated batches."""
     return args.train_batch_size * args.gradient_accumulation_steps * n_separate_batches(args)

@@ -10,7 +10,7 @@ from ..checkpoints.loading import open_config
 from ..console import interruptible, note
 from ..errors import GPT1Error, UsageError
 from ..evaluation.glue_average import glue_averages
-from ..evaluation.results import Result, write_results
+from ..evaluation.results import BEST_BEFORE, Result, write_results
 from ..files import write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
@@ -105,7 +105,7 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
             result.rows,
         )
     constant = ["constant"] if has_constants else []
-    headers = ("task", "split", "metric", "before", "paper", *constant, "ours", "range", "seeds", "examples")
+    headers = ("task", "split", "metric", BEST_BEFORE, "paper", *constant, "ours", "range", "seeds", "examples")
     table = tabulate(list(lines.values()), headers=headers, floatfmt=".1f", missingval="–", tablefmt=style)
     absent = {
         **{f"{r.task} ({split})": "the data lacks it" for r in results for split in r.details.get("not_run", ())},

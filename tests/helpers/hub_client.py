@@ -107,23 +107,30 @@ def run_without_package(
     code: str, *argv: str, home: Path, hub: HubServer | None = None, python: str = sys.executable
 ) -> dict:
     """Run code in a process without the package, with access to the given Hub only; returns the JSON after REPORT."""
+    done = process_without_package(code, *argv, home=home, hub=hub, python=python)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.rsplit("REPORT", 1)[1])
+
+
+def process_without_package(
+    code: str, *argv: str, home: Path, hub: HubServer | None = None, python: str = sys.executable
+) -> subprocess.CompletedProcess:
+    """Run code in a process without the package and without input, with access to the given Hub only."""
     home.mkdir(exist_ok=True)
     if hub is None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     else:
         environment = hub_environment(home, hub) | {"HF_TOKEN": TOKEN}
-    done = subprocess.run(
+    return subprocess.run(
         [python, "-I", "-c", BLOCKER + code, *argv],
         env={name: value for name, value in environment.items() if not name.startswith("PYTHON")},
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         stdin=subprocess.DEVNULL,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.rsplit("REPORT", 1)[1])
 
 
 def error_of(answer: dict, status: int = 1) -> str:

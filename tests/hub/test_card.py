@@ -209,6 +209,7 @@ def test_names_cannot_break_a_card(name, tokenizer, tmp_path):
         "datasets",
         "metrics",
         "model-index",
+        "widget",
     }
     assert [line for line in text.splitlines() if line.startswith("# ")] == ["# x"]
     assert "<script>" not in re.sub(r"`[^`]*`", "", text)

@@ -1,7 +1,9 @@
 """The rows of an update are the same on any number of devices, and everything that names them agrees."""
 
+import copy
 import dataclasses
 import json
+import pickle
 from functools import partial
 
 import pytest
@@ -175,6 +177,35 @@ def test_a_batch_that_processes_split_is_not_multiplied(devices, tmp_path):
     devices(2)
     args = GPT1TrainingArguments(str(tmp_path), use_cpu=True, accelerator_config={"split_batches": True})
     assert sizes(args) == (32, 32, 1) and rows_per_update(args) == 32
+
+
+REPLACED = {"global_batch_size": 16, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
+
+
+@pytest.mark.parametrize("arguments", CLASSES)
+@pytest.mark.parametrize("given", [{}, *({name: size} for name, size in REPLACED.items())], ids=str)
+def test_settings_survive_a_round_trip_and_one_size_can_be_replaced(arguments, given, tmp_path):
+    args = arguments(str(tmp_path), use_cpu=True, **given)
+    as_json = json.loads(args.to_json_string())
+    copies = [dataclasses.replace(args, seed=3), copy.deepcopy(args), pickle.loads(pickle.dumps(args))]
+    copies += [arguments(**args.to_dict()), arguments(**as_json)]
+    assert [sizes(other) for other in copies] == [sizes(args)] * 5
+    assert {type(value) for name, value in args.to_sanitized_dict().items() if name in REPLACED} == {int}
+    for name, size in REPLACED.items():
+        expected = sizes(arguments(str(tmp_path), use_cpu=True, **given | {name: size}))
+        for replaced in (
+            *(dataclasses.replace(other, **{name: size}) for other in (args, *copies[:4])),
+            arguments(**args.to_dict() | {name: size}),
+        ):
+            assert sizes(replaced) == expected
+
+
+def test_replacing_one_size_keeps_those_that_were_given(tmp_path):
+    args = FinetuneArguments(str(tmp_path), use_cpu=True, global_batch_size=64, per_device_train_batch_size=8)
+    assert sizes(dataclasses.replace(args, per_device_train_batch_size=4)) == (64, 4, 16)
+    assert sizes(dataclasses.replace(args, global_batch_size=16)) == (16, 8, 2)
+    with pytest.raises(UsageError, match="global_batch_size 64 is not per_device_train_batch_size 8 × gradient_accu"):
+        dataclasses.replace(args, gradient_accumulation_steps=2)
 
 
 def with_gpus(monkeypatch, number: int):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...evaluation.results import Result
+from ...evaluation.results import BEST_BEFORE, Result
 from ...tasks import load_task
 from .groups import Group, constant_text, differing, grouped, missing_seeds, sentences
 from .paper import GLUE_PAPER, GLUE_PRIOR, TABLES, Column
@@ -13,8 +13,8 @@ from .sections import Section, Table
 
 NOTE = (
     "The paper's numbers are on test sets, ours on validation sets (Story Cloze: its test set where there is a copy, "
-    "else held-out stories). The paper's QNLI is version 1, today's data are version 2. Prior is the best number "
-    "before the paper in the same table. Constant answer: one answer for every row that ours were scored on; for "
+    "else held-out stories). The paper's QNLI is version 1, today's data are version 2. Best before the paper: as "
+    "the paper's table gives it. Constant answer: one answer for every row that ours were scored on; for "
     "multiple choice, a random guess. Ours: mean ± standard deviation over seeds (number of seeds), with the number "
     "of training rows. Where a model was fine-tuned with several settings, those with the most training rows are "
     "shown, and among these those with the most seeds."
@@ -40,7 +40,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         name = model_name(replace(group.result, model=names[str(group.result.model)]))
         by_cell.setdefault((group.task, group.metric, subset, name), []).append(group)
     models = sorted({model for *_, model in by_cell})
-    tables, shown_groups, others = [], [], []
+    tables, shown_groups, others, not_run = [], [], [], []
     for title, columns in TABLES.items():
         rows = []
         for column in columns:
@@ -49,7 +49,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
             cells = {model: groups_of(by_cell, column, model) for model in models}
             best = [groups[0] for groups in cells.values() if groups]
             shown_groups += best
-            values = [score_text(groups[0]) if groups else "not run" for groups in cells.values()] or ["not run"]
+            if not best:
+                not_run.append(column.title)
+                continue
+            values = [score_text(groups[0]) if groups else "not run" for groups in cells.values()]
             others += [
                 f"{column.title}, {model} ({len(groups)} settings: {', '.join(differing(groups))})".replace("_", " ")
                 for model, groups in cells.items()
@@ -58,23 +61,20 @@ def section(runs: Sequence[CollectedRun]) -> Section:
             constants = list(dict.fromkeys(map(constant_text, best)))
             numbers = [f"{prior:.1f}", f"{paper:.1f}", *values, ", ".join(constants) or "–"]
             rows.append([column.title, metric_name(task.metric), *numbers])
-        if title.startswith("Table 4"):
-            # The leaderboard's score needs the hidden test labels of nine tasks.
-            not_run = ["not run"] * max(1, len(models))
-            rows.append(["GLUE", "leaderboard", f"{GLUE_PRIOR:.1f}", f"{GLUE_PAPER:.1f}", *not_run, "–"])
-        headers = [
-            "data",
-            "metric",
-            "prior",
-            "paper",
-            *(f"ours: {model}" for model in models or ["–"]),
-            "constant answer",
-        ]
-        tables.append(Table(title, headers, rows))
+        if not rows:
+            continue
+        headers = ["data", "metric", BEST_BEFORE, "paper", *(f"ours: {model}" for model in models), "constant answer"]
+        absent = [number for number in range(len(headers)) if all(row[number] == "not run" for row in rows)]
+        not_run += [f"{title.partition(':')[0]} with {headers[number].removeprefix('ours: ')}" for number in absent]
+        kept = [number for number in range(len(headers)) if number not in absent]
+        tables.append(Table(title, [headers[n] for n in kept], [[row[n] for n in kept] for row in rows]))
+    # The leaderboard's score needs the hidden test labels of nine tasks.
+    not_run.append(f"the GLUE leaderboard (paper {GLUE_PAPER:.1f}, {BEST_BEFORE} {GLUE_PRIOR:.1f})")
     more = f"Settings differ in: {'; '.join(others)}." if others else ""
     folders = {run.folder for group in shown_groups for run in group.runs.values()}
     missing = missing_seeds(shown_groups, runs, lambda run: run.folder in folders)
-    return Section("The paper's tasks", tables, note=sentences(NOTE, more, missing))
+    note = sentences(NOTE, more, missing) if tables else ""
+    return Section("The paper's tasks", tables, note=note, not_run=not_run if tables else [])
 
 
 def model_name(result: Result) -> str:

@@ -20,7 +20,7 @@ from . import analyses, from_scratch, own_tables, paper_tables
 from .groups import MEASURED
 from .own_tables import OWN_SETTINGS
 from .runs import CollectedRun, collect, is_held_out
-from .sections import Section, Table, escape, write_figures
+from .sections import Section, Table, escape, figures_named, remove_figures, write_figures
 
 
 # Details that identify data and tokenizer.
@@ -56,7 +56,8 @@ class Report:
 
 def report(runs_dir: str | Path, output_dir: str | Path | None = None) -> Path:
     """
-    Write `report.html`, `report.md` and `figures/` on all runs below a folder.
+    Write `report.html`, `report.md` and `figures/` on all runs below a folder. Figures that only an earlier report in
+    the output folder shows are removed.
 
     Args:
         runs_dir (`str` or `Path`):
@@ -77,8 +78,10 @@ def report(runs_dir: str | Path, output_dir: str | Path | None = None) -> Path:
         raise GPT1Error(f"{str(runs_dir)!r} holds no results.json: run `gpt1 finetune` or `gpt1 analyze` first")
     content = build(runs, f"GPT-1 runs in {Path(runs_dir).name or runs_dir}")
     folder = Path(output_dir or runs_dir)
+    earlier = figures_named(folder)
     write_figures(content.sections, folder / "figures")
     write_text(folder / "report.md", content.markdown())
+    remove_figures(earlier - figures_named(folder), folder / "figures")
     write_text(folder / "report.html", content.html())
     return folder / "report.html"
 
@@ -102,10 +105,15 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Scored on a part of the split: {', '.join(sorted(partial))}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
     optional = [section for section in (from_scratch.section(runs), own_tables.section(runs)) if section.tables]
-    sections = [paper_tables.section(runs), *optional, *(part.section(runs) for part in found)]
+    found = [part for part in found if part.section is not paper_tables.section]  # it comes first
+    measured = [paper_tables.section(runs), *optional, *(part.section(runs) for part in found)]
+    record = [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
+    not_run = [section.title for section in [*measured, *record] if section.is_empty]
+    summary += [f"Not run: {'; '.join(not_run)}."] if not_run else []
+    sections = [section for section in measured if not section.is_empty]
     if any(section.has_verdicts for section in sections):
         sections.append(Section("Verdicts", note=RULE))
-    sections += [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
+    sections += [section for section in record if not section.is_empty]
     commands = [(run.name, run.plan["command"]) for run in runs if "command" in run.plan]
     return Report(title, " ".join(summary), sections, commands)
 
@@ -136,12 +144,13 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
         series.append(Series(run.name, run.losses, dashed="lstm" in run.name))
     table = Table(
         "Pre-training",
-        list(rows[0]) if rows else ["run"],
-        [list(cells.values()) for cells in rows] or [["not run"]],
+        list(rows[0]) if rows else [],
+        [list(cells.values()) for cells in rows],
         "The paper reports perplexity 18.4 on BooksCorpus, for 116.5 M parameters and another vocabulary.",
     )
     axes = ("pre-training updates", "training loss, nats per token")
-    return Section("Pre-training", [table], [Figure("pretraining_loss", "Training loss of the models", *axes, series)])
+    figure = Figure("pretraining_loss", "Training loss of the models", *axes, series)
+    return Section("Pre-training", [table] if rows else [], [figure])
 
 
 def scored_text(run: CollectedRun) -> str:
@@ -164,7 +173,7 @@ def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
         for task, series in sorted(tasks.items())
     ]
     note = "Each line is the first seed. The loss includes the auxiliary one, where that is on." if figures else ""
-    return Section("Losses of fine-tuning", [], figures, note or "not run")
+    return Section("Losses of fine-tuning", [], figures, note)
 
 
 RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", "seed"]
@@ -179,7 +188,7 @@ def other_results(runs: Sequence[CollectedRun]) -> Section:
             if not shown_above and result.details.get("method") != "zero-shot":
                 rows.append([run.name, *result_cells(result), settings_text(result.details)])
     table = Table("Evaluations", ["run", *RESULT_HEADERS, "settings"], rows)
-    return Section("Other results", [table] if rows else [], note="" if rows else "not run")
+    return Section("Other results", [table] if rows else [])
 
 
 def result_cells(result: Result) -> list[str]:

@@ -1,14 +1,15 @@
 """Sections of a report, made of tables and figures, and how they become Markdown."""
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tabulate import tabulate
 
 from ...evaluation.verdicts import RULE
-from ...figures import Figure, draw, standalone
+from ...figures import Figure, draw, is_standalone, standalone
 from ...files import write_text
 
 
@@ -27,10 +28,9 @@ class Table:
 
     @classmethod
     def of(cls, title: str, headers: list[str], rows: list[list[str]], note: str = "") -> "Table":
-        """A table without its last column if that is empty."""
-        if not any(row[-1] for row in rows):
-            headers, rows = headers[:-1], [row[:-1] for row in rows]
-        return cls(title, headers, rows, note)
+        """A table without the columns that are empty in every row."""
+        kept = [number for number in range(len(headers)) if any(row[number] not in ("", "–") for row in rows)]
+        return cls(title, [headers[n] for n in kept], [[row[n] for n in kept] for row in rows], note)
 
     def markdown(self) -> str:
         """As GitHub's Markdown."""
@@ -43,22 +43,42 @@ class Table:
 
 @dataclass
 class Section:
-    """Tables and figures under one heading; the note comes first. Verdicts over seeds need their rule beside them."""
+    """
+    Tables and figures under one heading; the note comes first. Verdicts over seeds need their rule beside them.
+    `not_run` names the parts that have no results and no place in the tables.
+    """
 
     title: str
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     note: str = ""
     has_verdicts: bool = False
+    not_run: list[str] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it was run."""
+        return not self.tables and not self.drawn
+
+    @property
+    def drawn(self) -> list[Figure]:
+        """The figures that have data."""
+        return [figure for figure in self.figures if not figure.is_empty]
+
+    @property
+    def gaps(self) -> str:
+        """One line on what was not run; empty if everything was."""
+        names = [*self.not_run, *(figure.title for figure in self.figures if figure.is_empty)]
+        if self.is_empty and not self.note:
+            return "Not run."
+        return f"Not run: {'; '.join(names)}." if names else ""
 
     def markdown(self, folder: str = "figures") -> str:
         """As Markdown that refers to the figures' files in a folder, see [`write_figures`]."""
-        parts = [f"## {escape(self.title)}", escape(self.note), *(table.markdown() for table in self.tables)]
-        for figure in self.figures:
-            if figure.is_empty:
-                parts.append(f"{escape(figure.title)}: not run")
-            else:
-                parts.append(f"![{escape(figure.title)}]({folder}/{figure.name}.svg)\n\n{escape(figure.caption)}")
+        parts = [f"## {escape(self.title)}", escape(self.note), escape(self.gaps)]
+        parts += [table.markdown() for table in self.tables]
+        for figure in self.drawn:
+            parts.append(f"![{escape(figure.title)}]({folder}/{figure.name}.svg)\n\n{escape(figure.caption)}")
         return "\n\n".join(part.strip() for part in parts if part)
 
 
@@ -77,9 +97,22 @@ def signed(value: float | None) -> str:
 
 def write_figures(sections: Sequence[Section], folder: Path):
     """Write an SVG file for each figure that has data."""
-    for figure in (figure for section in sections for figure in section.figures):
-        if not figure.is_empty and (svg := draw(figure)) is not None:
+    for figure in (figure for section in sections for figure in section.drawn):
+        if (svg := draw(figure)) is not None:
             write_text(folder / f"{figure.name}.svg", standalone(svg))
+
+
+def figures_named(folder: Path) -> set[str]:
+    """Names of the files in `figures/` that the Markdown files in a folder refer to."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.md")]
+    return {name for text in texts for name in re.findall(r"\]\(figures/([\w.-]+\.svg)\)", text)}
+
+
+def remove_figures(names: Iterable[str], folder: Path):
+    """Remove figures that [`write_figures`] wrote into a folder. Other files of these names stay."""
+    for path in (folder / name for name in names):
+        if path.is_file() and is_standalone(path.read_text(encoding="utf-8", errors="replace")):
+            path.unlink()
 
 
 def write_section(section: Section, folder: str | Path) -> Path:

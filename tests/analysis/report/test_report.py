@@ -4,6 +4,7 @@ import html.parser
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from importlib import import_module
 
@@ -58,14 +59,18 @@ def cells(table, *start):
     return dict(zip(table.headers, found, strict=True))
 
 
-def test_the_papers_numbers_are_those_of_the_tasks():
+def test_the_papers_numbers_are_those_of_the_tasks(tmp_path):
     columns = [column for table in paper.TABLES.values() for column in table]
     tasks = {task.id: task for task in all_tasks().values() if task.paper is not None}
     assert {column.task for column in columns} == set(tasks)
     for task in tasks.values():  # every number of a task has its column
         parts = {None, *task.subsets} if task.pooled else {*task.subsets}
         assert {column.subset for column in columns if column.task == task.id} == parts
-    shown = [row for table in paper_tables.section([]).tables for row in table.rows if row[0] != "GLUE"]
+    splits = {column: "_".join(filter(None, ["validation", column.subset])) for column in columns}
+    write_run(tmp_path / "run", [row(c.task, 1.0, splits[c], metric=tasks[c.task].metric) for c in columns])
+    section = paper_tables.section(collect(tmp_path))
+    assert section.gaps == "Not run: the GLUE leaderboard (paper 72.8, best before the paper 68.9)."
+    shown = [row for table in section.tables for row in table.rows]
     for column, (title, _, prior, number, *_) in zip(columns, shown, strict=True):
         assert title == column.title
         assert (float(number), float(prior)) == tasks[column.task].numbers(column.subset)
@@ -84,10 +89,15 @@ def test_table_5_adds_up():
 
 def test_every_analysis_has_its_section(tmp_path):
     planned(tmp_path, "cola", "full", 30.0)
-    titles = {section.title for section in build(collect(tmp_path), "runs").sections}
+    content = build(collect(tmp_path), "runs")
+    titles = {section.title for section in content.sections}
+    _, _, not_run = content.summary.partition("Not run: ")
     for name in analyses():
         module = import_module(f"gpt1_hf.analysis.report.analyses.{name.replace('-', '_')}")
-        assert module.section([]).title in titles
+        nothing = module.section([])
+        assert nothing.is_empty and nothing.markdown() == f"## {nothing.title}\n\nNot run."
+        assert (nothing.title in titles) != (nothing.title in not_run.rstrip(".").split("; "))
+    assert titles == {"The paper's tasks", "Ablations", "Losses of fine-tuning", "Verdicts", "All runs"}
 
 
 def test_finetune_all_shows_the_same_numbers():
@@ -105,7 +115,7 @@ def test_finetune_all_shows_the_same_numbers():
                 shown.add((task, split.partition("_")[2] or None, *numbers))
     tables = paper_tables.section([CollectedRun("all", results)]).tables
     columns = [column for table in paper.TABLES.values() for column in table]
-    reported = [row for table in tables for row in table.rows if row[0] != "GLUE"]
+    reported = [row for table in tables for row in table.rows]
     assert shown == {(c.task, c.subset, row[2], row[3]) for c, row in zip(columns, reported, strict=True)}
     assert not any("not run" in row for row in reported)
 
@@ -120,23 +130,27 @@ def test_the_tables_show_one_setting_of_each_model_and_name_gaps(tmp_path):
     write_run(tmp_path / "mnli", [row("mnli", 50, "validation_matched"), row("mnli", 51, "validation_mismatched")])
     write_run(tmp_path / "sample", [row("sst2", 60, sample=True)])
     section = paper_tables.section(collect(tmp_path))
-    nli, qa, other = section.tables
+    nli, other = section.tables
+    assert {"SNLI", "RACE", "Story Cloze", "QQP", "Table 2 with small from scratch"} <= set(section.not_run)
     ours = ["ours: small", "ours: small (sample)", "ours: small from scratch"]
-    assert other.headers == ["data", "metric", "prior", "paper", *ours, "constant answer"]
+    assert other.headers == ["data", "metric", "best before the paper", "paper", *ours, "constant answer"]
     cola = cells(other, "CoLA")
-    assert (cola["prior"], cola["paper"], cola["ours: small"]) == ("35.0", "45.4", "25.0 ± 7.1 (2) on 8,000 rows")
+    assert (cola["best before the paper"], cola["paper"], cola["ours: small"]) == (
+        "35.0",
+        "45.4",
+        "25.0 ± 7.1 (2) on 8,000 rows",
+    )
     assert cola["ours: small from scratch"] == "5.0 on 9,000 rows"
     assert cells(other, "SST-2")["ours: small"] == "not run"
     assert cells(other, "SST-2")["ours: small (sample)"] == "60.0 on 100 rows"
     assert cells(nli, "MultiNLI matched")["ours: small"].startswith("50.0")
     assert cells(nli, "MultiNLI mismatched")["ours: small"].startswith("51.0")
-    assert {cells[4] for cells in qa.rows} == {"not run"}
 
 
 def test_the_test_set_is_preferred_to_the_validation_set(tmp_path):
     write_run(tmp_path / "a", [row("story_cloze", 60, "validation"), row("story_cloze", 62, "test")])
     write_run(tmp_path / "b", [row("story_cloze", 70, "validation", seed=43), row("story_cloze", 64, "test", seed=43)])
-    _, qa, _ = paper_tables.section(collect(tmp_path)).tables
+    (qa,) = paper_tables.section(collect(tmp_path)).tables
     assert cells(qa, "Story Cloze")["ours: small"] == "63.0 ± 1.4 (2) on 100 rows"
 
 
@@ -158,17 +172,23 @@ def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
     planned(tmp_path, "cola", "no_pretraining", 10.0, from_scratch=True)
     planned(tmp_path, "rte", "no_pretraining", 50.0, from_scratch=True)
     planned(tmp_path, "cola", "full", 1.0, 44, sweep=["learning_rate-1"])  # of another plan
-    (table,) = ablations.section(collect(tmp_path)).tables
+    section = ablations.section(collect(tmp_path))
+    assert {"qqp", "mnli", "LSTM, auxiliary LM", "no position embeddings"} <= set(section.not_run)
+    (table,) = section.tables
     full = cells(table, "transformer, auxiliary LM (full)", "ours")
-    assert (full["cola"], full["rte"], full["qqp"]) == ("35.0 ± 7.1 (2)", "60.0", "not run")
+    assert (full["cola"], full["rte"], full["sst2"]) == ("35.0 ± 7.1 (2)", "60.0", "99.0")
+    assert cells(table, "no pre-training", "ours")["sst2"] == "not run"
+    assert not {"qqp", "mnli"} & set(table.headers) and len(table.rows) == 5
     assert (full["avg of 8"], full["avg of 2"], full["to full"]) == ("not run", "47.5", "")
     scratch = cells(table, "no pre-training", "ours")
     assert (scratch["avg of 2"], scratch["to full"]) == ("30.0", "−17.5")
     printed = cells(table, "no pre-training", "paper")
     # (18.9 + 53.8) / 2, and its distance to (45.4 + 56.0) / 2
     assert (printed["avg of 8"], printed["avg of 2"], printed["to full"]) == ("59.9", "36.3", "−14.4")
+    planned(tmp_path, "cola", "no_positions", 20.0)
+    (table,) = ablations.section(collect(tmp_path)).tables
     assert cells(table, "no position embeddings", "claimed")["to full"] == "−3.1"
-    assert cells(table, "no position embeddings", "ours")["cola"] == "not run"
+    assert cells(table, "no position embeddings", "ours")["rte"] == "not run"
 
 
 def test_own_data_sets_have_a_table_with_their_settings_and_spread(tmp_path):
@@ -326,6 +346,24 @@ def test_a_report_can_be_rewritten_and_written_elsewhere(tmp_path):
     first = report(tmp_path / "runs").read_text()
     assert report(tmp_path / "runs").read_text() == first
     assert report(tmp_path / "runs", tmp_path / "out").read_text() == first
+
+
+def test_figures_of_an_earlier_report_are_removed_but_no_other_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    for task in ("cola", "rte", "sst2"):
+        write_run(tmp_path / "runs" / task, [row(task)], log=[(1, 2.0), (2, 1.0)])
+    out = tmp_path / "out"
+    report(tmp_path / "runs", out)
+    figures = out / "figures"
+    assert {file.name for file in figures.iterdir()} == {"loss_cola.svg", "loss_rte.svg", "loss_sst2.svg"}
+    (figures / "mine.svg").write_text((figures / "loss_cola.svg").read_text())  # of no report
+    (figures / "loss_rte.svg").write_text("<svg/>")  # replaced by the user
+    (figures / "loss_old.svg").write_text((figures / "loss_cola.svg").read_text())
+    (out / "analysis.md").write_text("![x](figures/loss_old.svg)")
+    for task in ("cola", "rte"):
+        shutil.rmtree(tmp_path / "runs" / task)
+    report(tmp_path / "runs", out)
+    assert {file.name for file in figures.iterdir()} == {"mine.svg", "loss_rte.svg", "loss_old.svg", "loss_sst2.svg"}
 
 
 def test_plots_take_their_colours_from_the_page():

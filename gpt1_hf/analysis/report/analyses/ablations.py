@@ -17,11 +17,12 @@ from ..sections import VERDICT, Section, Table, signed
 
 
 NOTE = (
-    "Ours: validation sets, mean ± standard deviation over seeds (number of seeds). Avg of 8 is the mean of the eight "
-    "columns, not the leaderboard's overall score. The next column is the mean over the tasks that all our variants "
-    "were run on, also for the paper's rows; “to full” is its difference to the first variant. An average has its "
-    "standard error, over the seeds that every task has. Claimed: a secondary source gives this difference; the "
-    "paper does not. Constant answer: one answer for every row. The verdict says whether the full model is better."
+    "Ours: validation sets, mean ± standard deviation over seeds (number of seeds). Avg of 8 is the mean of the "
+    "paper's eight tasks, not the leaderboard's overall score. The next column is the mean over the tasks that "
+    "all our variants were run on, also for the paper's rows; “to full” is its difference to the first variant. "
+    "An average has its standard error, over the seeds that every task has. Claimed: a secondary source gives "
+    "this difference; the paper does not. Constant answer: one answer for every row. The verdict says whether the "
+    "full model is better."
 )
 Arm = dict[str, Group]  # task -> the runs of a row
 
@@ -29,20 +30,26 @@ Arm = dict[str, Group]  # task -> the runs of a row
 def section(runs: Sequence[CollectedRun]) -> Section:
     """Table 5, one for each plan: for each variant, the paper's row and ours."""
     own = [run for run in runs if is_ablation(run)]
-    plans = sorted({run.plan_folder for run in own if run.results}) or [""]
-    tables = [table([run for run in own if run.plan_folder == plan], plan if len(plans) > 1 else "") for plan in plans]
-    is_run = any(run.results for run in own)
-    note = __doc__.split("\n\n")[1] if is_run else "not run"
-    return Section("Ablations", tables, note=note, has_verdicts=is_run)
+    plans = sorted({run.plan_folder for run in own if run.results})
+    tables, not_run = [], []
+    for plan in plans:
+        name = plan if len(plans) > 1 else ""
+        content, missing = table([run for run in own if run.plan_folder == plan], name)
+        tables.append(content)
+        not_run += [f"{text} ({name})" if name else text for text in missing]
+    note = __doc__.split("\n\n")[1] if plans else ""
+    return Section("Ablations", tables, note=note, has_verdicts=bool(plans), not_run=not_run)
 
 
-def table(runs: Sequence[CollectedRun], plan: str) -> Table:
-    """Table 5 of one plan's runs."""
-    own_tasks = sorted({result.task for _, result in scores(runs)} - {*all_tasks()})
-    columns = [*TABLE_5, *own_tasks]
+def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
+    """Table 5 of one plan's runs, and the names of the paper's tasks and variants that they lack."""
+    run_tasks = {result.task for _, result in scores(runs)}
+    columns = [*(task for task in TABLE_5 if task in run_tasks), *sorted(run_tasks - {*all_tasks()})]
     found = [(run, r) for run, r in scores(runs) if r.task in columns and has_main_metric(run, r)]
     groups = grouped(found, join_parts=True)
     arms = {variant: arms_of(variant, groups) for variant in ABLATIONS}
+    not_run = [row.title for variant, row in ABLATIONS.items() if not any(arm for _, arm in arms[variant])]
+    not_run += [task for task in TABLE_5 if task not in columns]
     # Averages are comparable only over the same tasks: those that every variant with a result has.
     present = [arm for of_variant in arms.values() for _, arm in of_variant if arm]
     common = [task for task in columns if present and all(task in arm for arm in present)]
@@ -51,6 +58,8 @@ def table(runs: Sequence[CollectedRun], plan: str) -> Table:
     _, full = arms["full"][0]
     rows = [constant_row([group for arm in present for group in arm.values()], columns, common)]
     for variant, row in ABLATIONS.items():
+        if row.title in not_run:
+            continue
         paper = row.by_task
         if paper or row.claimed is not None:
             is_compared = paper and common and paper.keys() >= set(common)
@@ -84,7 +93,7 @@ def table(runs: Sequence[CollectedRun], plan: str) -> Table:
         "differs from full in",
     ]
     note = sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in ABLATIONS))
-    return Table.of(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note)
+    return Table.of(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note), not_run
 
 
 def arms_of(variant: str, groups: Sequence[Group]) -> list[tuple[str, Arm]]:

@@ -53,12 +53,11 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     table = Table.of(
         "With and without the auxiliary objective",
         [*headers, DIFFERENCES],
-        rows or [["mnli, qqp, qnli", "1,000 / 3,000 / 9,000", "not run", "not run", "", "", "", ""]],
+        rows,
         sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in VARIANTS)),
     )
-    return Section(
-        "The auxiliary objective and the size of the data", [table], [figure] if rows else [], has_verdicts=bool(rows)
-    )
+    tables = [table] if rows else []
+    return Section("The auxiliary objective and the size of the data", tables, [figure], has_verdicts=bool(rows))
 
 
 def place(group: Group) -> tuple[str, int]:

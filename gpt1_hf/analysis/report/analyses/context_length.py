@@ -60,4 +60,4 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         for metric, lines in curves.items()
     ]
     table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths), "constant answer"], rows)
-    return Section("Context length", [table] if rows else [], figures, note="" if rows else "not run")
+    return Section("Context length", [table] if rows else [], figures)

@@ -62,10 +62,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     table = Table.of(
         "Accuracy by the number of pre-trained blocks",
         ["task", "split", *map(str, counts), "constant answer", VERDICT, DIFFERENCES],
-        rows or [["mnli, race", *["not run"] * 3, ""]],
+        rows,
         sentences(NOTE, missing_seeds(groups, runs, lambda run: "transfer_layers" in run.plan.get("settings", {}))),
     )
-    return Section("Layer transfer", [table], [figure], has_verdicts=bool(curves))
+    return Section("Layer transfer", [table] if rows else [], [figure], has_verdicts=bool(curves))
 
 
 def first(curve: dict[int, Group]) -> Group:

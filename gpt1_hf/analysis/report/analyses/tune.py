@@ -26,7 +26,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
         if results:
             folder = run.name.rpartition("/")[0]  # without `tune`
             tables.append(table(f"Tuning of {folder}" if folder else "Scores on held-out rows", results))
-    return Section("Tuning", tables, note="" if tables else "not run")
+    return Section("Tuning", tables)
 
 
 def table(title: str, results: Sequence[Result]) -> Table:

@@ -79,9 +79,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     own = [curve for curve in curves if max(curve.own, default=0) > 0 and "interval" in curve.last.details]
     figures = [paper_figure(curves), *(task_figure(task, own) for task in dict.fromkeys(curve.task for curve in own))]
     rows = [cells(curve) for curve in curves]
-    missing = [["cola, sst2, race, dpr", "not run", *[""] * (len(HEADERS) - 2)]]
-    table = Table("Zero-shot, last checkpoint", HEADERS, rows or missing, RULE if rows else "")
-    return Section("Zero-shot performance", [table], figures)
+    has_intervals = any("interval" in curve.last.details for curve in curves)
+    table = Table.of("Zero-shot, last checkpoint", HEADERS, rows, RULE if has_intervals else "")
+    tables = [table] if rows else []
+    return Section("Zero-shot performance", tables, figures)
 
 
 def paper_figure(curves: Sequence[Curve]) -> Figure:
