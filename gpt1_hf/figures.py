@@ -57,8 +57,9 @@ class Series:
 @dataclass
 class Figure:
     """
-    A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values. `perplexities`
-    labels the right side with the exponential of y. `level` is the label and the height of a dotted horizontal line.
+    A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values. `log_x` and
+    `log_y` make an axis logarithmic. `perplexities` labels the right side with the exponential of y. `level` is the
+    label and the height of a dotted horizontal line.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Figure:
     series: list[Series] = field(default_factory=list)
     caption: str = ""
     log_x: bool = False
+    log_y: bool = False
     few_x: bool = False
     perplexities: bool = False
     level: tuple[str, float] | None = None
@@ -147,6 +149,10 @@ def _plot(figure: Figure, axes: "Axes"):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")  # matplotlib's own writes powers as formulas
         axes.xaxis.set_minor_formatter("")
+    if figure.log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     if figure.few_x:
         axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
         axes.minorticks_off()

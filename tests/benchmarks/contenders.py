@@ -88,11 +88,15 @@ def encoded_rows(task: str, sizes: Sizes) -> tuple[GPT1Processor, list[dict]]:
 
     if task == "classify":
         processor = GPT1Processor(open_tokenizer("gpt1-tiny"))
-        return processor, [{"input_ids": ids(8, min(48, sizes.span)), "label": row % 2} for row in range(sizes.short_rows)]
+        return processor, [
+            {"input_ids": ids(8, min(48, sizes.span)), "label": row % 2} for row in range(sizes.short_rows)
+        ]
     if sizes.data_dir:
         vocabulary = Path(sizes.data_dir) / "openai-community" / "openai-gpt"
         processor = GPT1Processor(GPT1Tokenizer.from_original(vocabulary), "multiple_choice")
-        rows = open_dataset("ehovy/race", "train", "all", sizes.data_dir).shuffle(seed=0).select(range(sizes.questions))
+        rows = (
+            open_dataset("ehovy/race", "train", "all", sizes.data_dir).shuffle(seed=0).select(range(sizes.questions))
+        )
         columns = {"document": rows["article"], "question": rows["question"], "choices": rows["options"]}
         questions = processor({name: list(column) for name, column in columns.items()})["input_ids"]
     else:

@@ -3,21 +3,23 @@
     python tests/benchmarks/model.py [train classify choice generate] [--quick] [--dtype bf16 fp32] [--rounds 3]
 
 All models run in turn, round after round, in one process. Each value is the median of the rounds. Each ratio is the
-median of the rounds' ratios, with the least and the greatest. An update is forward, backward, clipping and fused AdamW.
+median of the rounds' ratios, with the least and the greatest. An update is forward, backward, clipping and fused
+AdamW.
 
 - `train`: an update on rows of 512 tokens.
 - `classify`: an update on 32 rows of 8 to 48 tokens.
-- `choice`: an update on two questions with four choices and the language-model loss. Ours computes the common beginning
-  of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
+- `choice`: an update on two questions with four choices, with the language-model loss. Ours computes the common
+  beginning of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
 - `generate`: greedy search, for a batch of 1 and of 8, with the full size and with gpt1-tiny.
 
-Our model trains as in `GPT1Trainer`: without logits and, on a CPU, with `cpu_kernels.py`. A share of the matmul rate is
-relative to the fastest matrix product measured before, between and after the rounds. It counts 6 operations per weight
-and token, plus those of attention. A share of the bandwidth counts the weights and the cache that every new token reads,
-relative to the fastest read or copy of a stream as large as the weights. Peak memory is that of two updates in a
-separate process. Weights are random, except gpt1-tiny's. The default number type is the fastest that the hardware
-supports: bf16 is autocast over fp32 weights in training, and bf16 weights in generation. `--quick` halves the layers
-and shortens the texts.
+Our model trains as in `GPT1Trainer`: without logits and, on a CPU, with `cpu_kernels.py`. Weights are random, except
+gpt1-tiny's. The default number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in
+training, and bf16 weights in generation. Peak memory is that of two updates in a separate process. `--quick` halves
+the layers and shortens the texts.
+
+A share of the matmul rate counts 6 operations per weight and token, plus those of attention. It is relative to the
+fastest matrix product measured before, between and after the rounds. A share of the bandwidth counts the weights and
+the cache that every new token reads. It is relative to the fastest read or copy of a stream as large as both.
 """
 
 import argparse
@@ -87,7 +89,9 @@ def measure_memory(task: str, dtype: str, sizes: str, name: str):
     print(peak_gib(this_device()))
 
 
-def compare_generation(dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple[int, ...] = (1, 8)) -> list[Comparison]:
+def compare_generation(
+    dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple[int, ...] = (1, 8)
+) -> list[Comparison]:
     """Compare generation with the full size and with gpt1-tiny."""
     device, found = this_device(), []
     for tiny in (True, False):
@@ -102,9 +106,7 @@ def compare_generation(dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple
             model = "gpt1-tiny" if tiny else f"{own.layers} × {own.width}"
             case = f"{model}, batch {batch_size}, {own.new_tokens} tokens, {dtype}"
             amount = batch_size * own.new_tokens
-            found.append(
-                compare("generate", case, "tokens/s", timed_steps, amount, rounds, needed, limit, BANDWIDTH)
-            )
+            found.append(compare("generate", case, "tokens/s", timed_steps, amount, rounds, needed, limit, BANDWIDTH))
             del steps, timed_steps
             gc.collect()
     return found

@@ -46,7 +46,11 @@ def conditions(args: argparse.Namespace) -> dict[str, str]:
     device = torch.device(this_device())
     # `number_types` of the CPU says fp32 where bf16 would be emulated.
     precision = ", ".join(args.dtype or number_types(device.type)[:1])
-    versions = {"Python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    versions = {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     return {
         "device": device_name(device),
         "precision": precision,
@@ -74,7 +78,9 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--dtype", nargs="+", choices=types, help="Number types. Default: the fastest, %(choices)s.")
     parser.add_argument("--rounds", type=int, help="Number of rounds. Default: 5, or 3 with --quick.")
     parser.add_argument("--megabytes", type=float, default=1.0, help="Text for the tokenizer.")
-    parser.add_argument("--model", nargs=argparse.REMAINDER, default=[], help="More arguments for model.py; must be last.")
+    parser.add_argument(
+        "--model", nargs=argparse.REMAINDER, default=[], help="More arguments for model.py; must be last."
+    )
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     if unknown := {*args.sections} - {*SECTIONS}:

@@ -21,7 +21,8 @@ ARGUMENTS = (
     ["analyze", "ablations", "--finetune.seeed", "1"],
 )
 COMMAND = [sys.executable, "-m", "gpt1_hf"]
-THEIR_HELP = [sys.executable, "-c", "import sys; from transformers.cli.transformers import main; main()", "--help"]
+# `transformers --help` without its look for a newer version.
+THEIR_HELP = [sys.executable, "-c", "from transformers.cli.transformers import app; app()", "--help"]
 IMPORTS = {
     OURS: "from gpt1_hf import GPT1ForCausalLM",
     PEERS[0]: "from transformers import OpenAIGPTLMHeadModel",

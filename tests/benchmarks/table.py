@@ -31,7 +31,9 @@ def markdown(comparisons: list[Comparison]) -> str:
     columns = ("", "", "unit", OURS, *PEERS, *(f"{OURS} over {peer}" for peer in PEERS), "100 % is")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in comparisons:
-        values = [number(one.values[name]) + share(one, name) if name in one.values else "–" for name in (OURS, *PEERS)]
+        values = [
+            number(one.values[name]) + share(one, name) if name in one.values else "–" for name in (OURS, *PEERS)
+        ]
         scale, unit = (1e-9, "GFLOP/s") if one.share_of == "matmul rate" else (1e-9, "GB/s")
         limit = f"{one.share_of}, {number(one.limit * scale)} {unit}" if one.shares else "–"
         cells = [one.section, one.case, one.unit, *values, *(ratio(one.ratios.get(peer)) for peer in PEERS), limit]
