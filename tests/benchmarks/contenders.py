@@ -108,7 +108,7 @@ def encoded_rows(task: str, sizes: Sizes) -> tuple[GPT1Processor, list[dict]]:
     return processor, [{"input_ids": choices, "label": row % 4} for row, choices in enumerate(questions)]
 
 
-def batch_of(name: str, task: str, sizes: Sizes) -> tuple[dict, int]:
+def batch_of(name: str, task: str, sizes: Sizes, shared_prefix: bool = True) -> tuple[dict, int]:
     """Inputs of an update, and their number of tokens without padding."""
     if task == "train":
         shape = (sizes.rows, sizes.span)
@@ -116,7 +116,7 @@ def batch_of(name: str, task: str, sizes: Sizes) -> tuple[dict, int]:
         # GPT1Trainer needs no logits either.
         return {"input_ids": ids, "labels": ids, **({"skip_logits": True} if name == OURS else {})}, ids.numel()
     processor, rows = encoded_rows(task, sizes)
-    batch = GPT1DataCollator(processor, **({} if name == OURS else {"shared_prefix": False}))(rows)
+    batch = GPT1DataCollator(processor, shared_prefix=shared_prefix and name == OURS)(rows)
     sequences = [ids for row in rows for ids in (row["input_ids"] if task == "choice" else [row["input_ids"]])]
     if name != OURS and task == "choice":  # padding is on the right, where causal attention ignores it
         mask = batch["attention_mask"]
@@ -129,13 +129,13 @@ def batch_of(name: str, task: str, sizes: Sizes) -> tuple[dict, int]:
     return batch, sum(map(len, sequences))
 
 
-def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, compiled: bool = False):
+def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, compiled: bool = False, shared_prefix=True):
     """A function that runs one training update, and the number of tokens that it processes."""
     model = build(name, task, sizes).to(device).train()
     if name == OURS and device == "cpu":
         speed_up(model, bf16=dtype == "bf16")  # as GPT1Trainer does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    inputs, n_tokens = batch_of(name, task, sizes)
+    inputs, n_tokens = batch_of(name, task, sizes, shared_prefix)
     inputs = {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}
     forward = torch.compile(model) if compiled else model
 

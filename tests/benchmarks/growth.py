@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from datasets import config as datasets_config
 from measure import Stopwatch, peak_gib
 from torch import nn
@@ -120,6 +120,7 @@ def work(kind: str, size: int, width: int, folder: Path) -> Callable[[], object]
                 file.write(words(200) + ".\n")
         return lambda: build_token_stream(read_pieces(str(path)), tokenizer, folder / "tokens", "growth")
     if kind == "rows":
+        disable_progress_bars()
         datasets_config.HF_DATASETS_CACHE = folder / "cache"
         processor = GPT1Processor(open_tokenizer("gpt1-tiny"))
         Dataset.from_dict({"text": [words(20)] * size, "label": [0] * size}).to_parquet(str(folder / "rows.parquet"))

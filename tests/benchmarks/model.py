@@ -31,7 +31,8 @@ from functools import partial
 
 import torch
 from contenders import CONTENDERS, Sizes, generation, tiny_sizes, training_operations, update
-from measure import Comparison, compare, memory_bandwidth, number_types, peak_gib, printed_by, this_device, timed
+from measure import OURS, Comparison, compare, memory_bandwidth, number_types, peak_gib, printed_by, this_device, timed
+from table import markdown, number
 
 from gpt1_hf import GPT1Config
 from gpt1_hf.hardware import device_name
@@ -40,6 +41,7 @@ from gpt1_hf.training.throughput import matmul_peak, product_shapes
 
 TRAINING = ("train", "classify", "choice")
 SECTIONS = (*TRAINING, "generate")
+UNSHARED = "ours without sharing"
 MATMUL, BANDWIDTH = "matmul rate", "bandwidth"
 
 
@@ -49,12 +51,20 @@ def quick_sizes(sizes: Sizes) -> Sizes:
 
 
 def compare_updates(
-    task: str, dtype: str, sizes: Sizes, rounds: int, memory: bool = False, compiled: bool = False
+    task: str,
+    dtype: str,
+    sizes: Sizes,
+    rounds: int,
+    memory: bool = False,
+    compiled: bool = False,
+    without_sharing: bool = False,
 ) -> list[Comparison]:
     """Compare the updates of a task and, if requested, their peak memory."""
     device = this_device()
     updates = {name: update(name, task, dtype, sizes, device, compiled) for name in CONTENDERS}
-    n_tokens = updates[CONTENDERS[0]][1]
+    if task == "choice" and without_sharing:
+        updates[UNSHARED] = update(OURS, task, dtype, sizes, device, compiled, shared_prefix=False)
+    n_tokens = updates[OURS][1]
     case = {
         "train": f"{sizes.rows} × {sizes.span}",
         "classify": f"{sizes.short_rows} rows of 8 to 48",
@@ -77,7 +87,7 @@ def compare_updates(
     if memory:
         settings = ("memory", task, dtype, json.dumps(asdict(sizes)))
         gib = {name: float(printed_by(__file__, *settings, name)) for name in CONTENDERS}
-        ratios = {name: [gib[name] / gib[CONTENDERS[0]]] * 3 for name in CONTENDERS[1:]}
+        ratios = {name: [gib[name] / gib[OURS]] * 3 for name in CONTENDERS[1:]}
         found.append(Comparison(task, f"{case}: peak memory", "GiB", gib, ratios))
     return found
 
@@ -98,12 +108,13 @@ def compare_generation(
         own = tiny_sizes(sizes) if tiny else sizes
         for batch_size in batch_sizes:
             steps = {name: generation(name, dtype, own, batch_size, device, tiny) for name in CONTENDERS}
-            n_bytes = steps[CONTENDERS[0]][1]
+            n_bytes = steps[OURS][1]
             timed_steps = {name: timed(step, device) for name, (step, _) in steps.items()}
             # OpenAIGPT has no cache: it computes the whole text for every token, and bytes do not limit it.
             needed = {name: n_bytes for name in CONTENDERS if name != "OpenAIGPT"}
             limit = partial(memory_bandwidth, int(n_bytes / own.new_tokens), device)
             model = "gpt1-tiny" if tiny else f"{own.layers} × {own.width}"
+            model += f" ({number(n_bytes / own.new_tokens / 1e6)} MB a step)"
             case = f"{model}, batch {batch_size}, {own.new_tokens} tokens, {dtype}"
             amount = batch_size * own.new_tokens
             found.append(compare("generate", case, "tokens/s", timed_steps, amount, rounds, needed, limit, BANDWIDTH))
@@ -127,6 +138,7 @@ def main(argv: list[str] | None = None) -> list[Comparison]:
     parser.add_argument("--vocab_size", type=int, default=40478, help="Vocabulary entries (paper: 40478).")
     parser.add_argument("--span", type=int, default=512, help="Tokens of a row, and positions (paper: 512).")
     parser.add_argument("--data_dir", default="", help="Local copies laid out as on the Hub, for RACE.")
+    parser.add_argument("--without_sharing", action="store_true", help="Also measure `choice` without sharing.")
     parser.add_argument("--compile", action="store_true", help="Use torch.compile in training.")
     args = parser.parse_args(argv)
     if unknown := {*args.what} - {*SECTIONS}:
@@ -147,7 +159,9 @@ def main(argv: list[str] | None = None) -> list[Comparison]:
     found = []
     for dtype in args.dtype:
         for task in (task for task in TRAINING if task in args.what):
-            found += compare_updates(task, dtype, sizes, args.rounds, not args.quick, args.compile)
+            found += compare_updates(
+                task, dtype, sizes, args.rounds, not args.quick, args.compile, args.without_sharing
+            )
         if "generate" in args.what:
             found += compare_generation(dtype, sizes, args.rounds)
     return found
@@ -157,7 +171,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
         measure_memory(*sys.argv[2:])
     else:
-        from table import markdown
-
         print(f"{device_name(torch.device(this_device()))}, torch {torch.__version__}\n")
         print(markdown(main()))

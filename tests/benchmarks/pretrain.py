@@ -6,10 +6,9 @@ The measurement covers a whole run: reading the memory-mapped stream, collating,
 AdamW, the schedule, one log line per update, and loss monitoring. `synthetic` trains our model on random tokens from
 memory; it is equally fast if reading data costs nothing. The contenders run in turn, round after round, in one
 process. The script prints the median of the rounds, each without its first update, and the median of the rounds'
-ratios, with the least and the greatest. The share of peak is relative to
-the fastest matrix product measured in any round, or to training if that is faster. Models have the paper's size, with
-40,478 vocabulary entries and random weights. The corpus is tokenized with gpt1-tiny's smaller vocabulary, which does
-not change the amount of work.
+ratios, with the least and the greatest. The share of peak is relative to the fastest matrix product measured in any
+round, or to training if that is faster. Models have the paper's size, with 40,478 vocabulary entries and random
+weights. The corpus is tokenized with gpt1-tiny's smaller vocabulary, which does not change the amount of work.
 """
 
 import argparse

@@ -33,7 +33,7 @@ IMPORTS = {
 def cases() -> dict[str, dict[str, list[str]]]:
     """Name of each case -> the command of each contender."""
     found = {" ".join(["gpt1", *argv]): {OURS: [*COMMAND, *argv]} for argv in ARGUMENTS}
-    found["gpt1 --help"] |= dict.fromkeys(PEERS, THEIR_HELP)
+    found["gpt1 --help"][PEERS[0]] = THEIR_HELP
     found["import of the model"] = {name: [sys.executable, "-c", code] for name, code in IMPORTS.items()}
     return found
 

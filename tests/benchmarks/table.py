@@ -28,15 +28,16 @@ def share(comparison: Comparison, name: str) -> str:
 
 def markdown(comparisons: list[Comparison]) -> str:
     """A row for each comparison. Percentages are shares of what the last column names."""
-    columns = ("", "", "unit", OURS, *PEERS, *(f"{OURS} over {peer}" for peer in PEERS), "100 % is")
+    peers = list(dict.fromkeys([*PEERS, *(name for one in comparisons for name in one.ratios)]))
+    columns = ("", "", "unit", OURS, *peers, *(f"{OURS} over {peer}" for peer in peers), "100 % is")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in comparisons:
         values = [
-            number(one.values[name]) + share(one, name) if name in one.values else "–" for name in (OURS, *PEERS)
+            number(one.values[name]) + share(one, name) if name in one.values else "–" for name in (OURS, *peers)
         ]
-        scale, unit = (1e-9, "GFLOP/s") if one.share_of == "matmul rate" else (1e-9, "GB/s")
-        limit = f"{one.share_of}, {number(one.limit * scale)} {unit}" if one.shares else "–"
-        cells = [one.section, one.case, one.unit, *values, *(ratio(one.ratios.get(peer)) for peer in PEERS), limit]
+        unit = "GB/s" if one.share_of == "bandwidth" else "GFLOP/s"
+        limit = f"{one.share_of}, {number(one.limit / 1e9)} {unit}" if one.shares else "–"
+        cells = [one.section, one.case, one.unit, *values, *(ratio(one.ratios.get(peer)) for peer in peers), limit]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
