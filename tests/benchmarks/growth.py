@@ -11,7 +11,7 @@ imports, which Linux reports. The exponents are those of fitted power laws: 1 is
 - `layers`: updates of a model, without its embeddings.
 - `context`: updates on one row, whose time has a linear and a quadratic part.
 - `attention`: the attention of one such row alone, forward and backward: quadratic.
-- `processes`: the same update in every process, with the gradients averaged.
+- `processes`: the same update in every process, with the gradients summed.
 
 `growth.svg` adapts to light and dark pages; `growth.png` is for white ones. The numbers are in `growth.json`.
 """
@@ -53,7 +53,7 @@ KINDS = {
     "attention": (2, 512),
     "processes": (1, 1),
 }
-QUICK = {"tokens": 100_000, "rows": 500, "layers": 1, "context": 64, "attention": 128, "processes": 1}
+QUICK = {"tokens": 400_000, "rows": 2000, "layers": 1, "context": 128, "attention": 256, "processes": 1}
 PRELOADED = [
     "torch",
     "datasets",
@@ -68,8 +68,14 @@ def words(n: int) -> str:
     return " ".join(random.Random(n).choices(WORDS, k=n))
 
 
+def repeated(run: Callable[[], object], times: int = 5) -> Callable[[], object]:
+    """A function that does some work several times. The first time, a warm-up, is over when it returns."""
+    run()
+    return lambda: [run() for _ in range(times)]
+
+
 def updates(layers: int, rows: int, span: int, width: int, after_backward: Callable[[nn.Module], None] | None = None):
-    """A function that runs three updates of a model with a small vocabulary."""
+    """A function that runs an update of a model with a small vocabulary."""
     config = GPT1Config(
         vocab_size=512,
         hidden_size=width,
@@ -82,14 +88,13 @@ def updates(layers: int, rows: int, span: int, width: int, after_backward: Calla
     ids = torch.randint(1, 512, (rows, span), generator=torch.Generator().manual_seed(0))
 
     def run():
-        for _ in range(3):
-            model(input_ids=ids, labels=ids, skip_logits=True).loss.backward()
-            if after_backward is not None:
-                after_backward(model)
-            optimizer.step()
-            optimizer.zero_grad()
+        model(input_ids=ids, labels=ids, skip_logits=True).loss.backward()
+        if after_backward is not None:
+            after_backward(model)
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return run
+    return repeated(run)
 
 
 def attention(span: int, width: int):
@@ -100,13 +105,12 @@ def attention(span: int, width: int):
     states = [torch.randn(1, heads, span, width // heads, requires_grad=True) for _ in range(3)]
 
     def run():
-        for _ in range(3):
-            cpu_blocks_attention_forward(module, *states, None, scaling=0.125, dropout=0.1)[0].sum().backward()
+        cpu_blocks_attention_forward(module, *states, None, scaling=0.125, dropout=0.1)[0].sum().backward()
 
-    return run
+    return repeated(run)
 
 
-def average_gradients(model: nn.Module):
+def sum_gradients(model: nn.Module):
     for weight in model.parameters():
         dist.all_reduce(weight.grad)
 
@@ -132,7 +136,7 @@ def work(kind: str, size: int, width: int, folder: Path) -> Callable[[], object]
         return updates(2, 1, size, width)
     if kind == "attention":
         return attention(size, width)
-    return updates(2, 4, 128, width, average_gradients)
+    return updates(2, 4, 128, width, sum_gradients)
 
 
 def measure_here(kind: str, size: int, width: int, rank: int, n_ranks: int, meeting: str, answer: Connection):
@@ -182,13 +186,13 @@ def figure(found: dict[str, dict[str, list[float]]]) -> Figure:
     """Growth of all kinds, relative to the least size, with logarithmic axes on which power laws are straight."""
     series = []
     for number, (kind, measured) in enumerate(found.items()):
-        label = f"{kind}: time ^{exponent(measured['seconds']):.2f}, memory ^{exponent(measured['MiB']):.2f}"
+        label = f"{kind}: time x^{exponent(measured['seconds']):.2f}, memory x^{exponent(measured['MiB']):.2f}"
         for name, values in measured.items():
             points = [(factor, value / values[0]) for factor, value in zip(FACTORS, values, strict=True) if values[0]]
             # A label that starts with _ is not in the legend.
             series.append(Series(label if name == "seconds" else f"_{kind}", points, name == "MiB", number))
-    lines = {"_linear": 1, "_quadratic": 2}
-    series += [Series(name, [(x, x**power) for x in FACTORS], True, len(KINDS) + 1) for name, power in lines.items()]
+    for power, label in ((1, "linear and quadratic growth"), (2, "_quadratic")):
+        series.append(Series(label, [(x, x**power) for x in FACTORS], True, len(KINDS) + 1, marked=False))
     y_label = "growth of time (solid) and memory (dashed)"
     return Figure("growth", "Growth", "times the least size", y_label, series, log_x=True, log_y=True, few_x=True)
 
@@ -201,8 +205,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, list[float]]]:
     args = parser.parse_args(argv)
     if unknown := {*args.kinds} - {*KINDS}:
         parser.error(f"unknown kind {', '.join(sorted(unknown))}: choose from {', '.join(KINDS)}")
-    found, width = {}, 64 if args.quick else 384
-    print("| | least size | expected | time ^ | memory ^ | CPU s | MiB |\n|---|---|---|---|---|---|---|")
+    found, width = {}, 128 if args.quick else 384
+    print("| | least size | expected | time x^ | memory x^ | CPU s | MiB |\n|---|---|---|---|---|---|---|")
     for kind in args.kinds:
         expected, size = KINDS[kind]
         size = QUICK[kind] if args.quick else size
