@@ -119,16 +119,16 @@ def work(kind: str, size: int, width: int, folder: Path) -> Callable[[], object]
     """Prepare what is measured."""
     if kind == "tokens":
         tokenizer, path = open_tokenizer("gpt1-tiny"), folder / "corpus.txt"
+        line = words(200) + ".\n"
         with path.open("w", encoding="utf-8") as file:
-            while file.tell() < size:
-                file.write(words(200) + ".\n")
+            file.writelines(line for _ in range(size // len(line) + 1))
         return lambda: build_token_stream(read_pieces(str(path)), tokenizer, folder / "tokens", "growth")
     if kind == "rows":
         disable_progress_bars()
         datasets_config.HF_DATASETS_CACHE = folder / "cache"
         processor = GPT1Processor(open_tokenizer("gpt1-tiny"))
-        Dataset.from_dict({"text": [words(20)] * size, "label": [0] * size}).to_parquet(str(folder / "rows.parquet"))
-        rows = Dataset.from_parquet(str(folder / "rows.parquet"), cache_dir=str(folder / "cache"))
+        row = {"text": words(20), "label": 0}
+        rows = Dataset.from_generator(lambda: (row for _ in range(size)), cache_dir=str(folder / "cache"))
         return lambda: encode_rows(rows, processor, 128)
     if kind == "layers":
         return updates(size, 4, 128, width)
@@ -164,7 +164,7 @@ def measure(kind: str, size: int, width: int) -> tuple[float, float]:
         for rank in range(n_ranks):
             receiver, sender = context.Pipe(duplex=False)
             arguments = (kind, size, width, rank, n_ranks, str(Path(folder) / "meeting"), sender)
-            process = context.Process(target=measure_here, args=arguments)
+            process = context.Process(target=measure_here, args=arguments, daemon=True)
             process.start()
             sender.close()  # a process that fails ends the pipe
             started.append((process, receiver))
