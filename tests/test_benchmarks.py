@@ -195,6 +195,7 @@ def test_what_growth_measures(kind, script, tmp_path):
     script("growth").work(kind, 8, 16, tmp_path)()
 
 
+@pytest.mark.slow
 def test_growth_of_processes(script):
     seconds, mib = script("growth").measure("processes", 2, 16)
     assert seconds > 0 and mib >= 0
