@@ -179,7 +179,7 @@ def test_growth(script, tmp_path, monkeypatch):
     assert found["rows"] == {"seconds": [5, 10, 20, 40], "MiB": [3.0] * 4}
     assert json.loads((tmp_path / "out" / "growth.json").read_text()) == found
     if (tmp_path / "out" / "growth.svg").exists():
-        assert "rows: time x^1.00, memory x^0.00" in (tmp_path / "out" / "growth.svg").read_text()
+        assert "rows: time^1.00, memory^0.00" in (tmp_path / "out" / "growth.svg").read_text()
 
 
 def test_exponents(script):

@@ -11,7 +11,7 @@ imports, which Linux reports. The exponents are those of fitted power laws: 1 is
 - `layers`: updates of a model, without its embeddings.
 - `context`: updates on one row, whose time has a linear and a quadratic part.
 - `attention`: the attention of one such row alone, forward and backward: quadratic.
-- `processes`: the same update in every process, with the gradients summed.
+- `processes`: the same update in every process, with the gradients averaged.
 
 `growth.svg` adapts to light and dark pages; `growth.png` is for white ones. The numbers are in `growth.json`.
 """
@@ -74,7 +74,7 @@ def repeated(run: Callable[[], object], times: int = 5) -> Callable[[], object]:
     return lambda: [run() for _ in range(times)]
 
 
-def updates(layers: int, rows: int, span: int, width: int, after_backward: Callable[[nn.Module], None] | None = None):
+def updates(layers: int, rows: int, span: int, width: int) -> Callable[[], object]:
     """A function that runs an update of a model with a small vocabulary."""
     config = GPT1Config(
         vocab_size=512,
@@ -85,12 +85,11 @@ def updates(layers: int, rows: int, span: int, width: int, after_backward: Calla
     )
     model = GPT1ForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    forward = nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
     ids = torch.randint(1, 512, (rows, span), generator=torch.Generator().manual_seed(0))
 
     def run():
-        model(input_ids=ids, labels=ids, skip_logits=True).loss.backward()
-        if after_backward is not None:
-            after_backward(model)
+        forward(input_ids=ids, labels=ids, skip_logits=True).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -108,11 +107,6 @@ def attention(span: int, width: int):
         cpu_blocks_attention_forward(module, *states, None, scaling=0.125, dropout=0.1)[0].sum().backward()
 
     return repeated(run)
-
-
-def sum_gradients(model: nn.Module):
-    for weight in model.parameters():
-        dist.all_reduce(weight.grad)
 
 
 def work(kind: str, size: int, width: int, folder: Path) -> Callable[[], object]:
@@ -136,7 +130,7 @@ def work(kind: str, size: int, width: int, folder: Path) -> Callable[[], object]
         return updates(2, 1, size, width)
     if kind == "attention":
         return attention(size, width)
-    return updates(2, 4, 128, width, sum_gradients)
+    return updates(2, 4, 128, width)
 
 
 def measure_here(kind: str, size: int, width: int, rank: int, n_ranks: int, meeting: str, answer: Connection):
@@ -186,7 +180,7 @@ def figure(found: dict[str, dict[str, list[float]]]) -> Figure:
     """Growth of all kinds, relative to the least size, with logarithmic axes on which power laws are straight."""
     series = []
     for number, (kind, measured) in enumerate(found.items()):
-        label = f"{kind}: time x^{exponent(measured['seconds']):.2f}, memory x^{exponent(measured['MiB']):.2f}"
+        label = f"{kind}: time^{exponent(measured['seconds']):.2f}, memory^{exponent(measured['MiB']):.2f}"
         for name, values in measured.items():
             points = [(factor, value / values[0]) for factor, value in zip(FACTORS, values, strict=True) if values[0]]
             # A label that starts with _ is not in the legend.
