@@ -103,6 +103,22 @@ def test_one_command_runs_everything_and_writes_the_table(script, tmp_path, monk
     assert text.split("-->\n\n")[1].split("\n\n<!--")[0] == capsys.readouterr().out.rstrip("\n")
 
 
+@pytest.mark.parametrize("task", ["train", "classify", "choice"])
+def test_peak_memory(task, script, capsys):
+    model = script("model")
+    sizes = model.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32, rows=1, short_rows=2, questions=1)
+    model.measure_memory(task, "fp32", json.dumps(model.asdict(sizes)), "ours")
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_choice_without_sharing_has_columns_of_its_own(script):
+    model = script("model")
+    sizes = model.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32, questions=1)
+    (found,) = model.compare_updates("choice", "fp32", sizes, 1, without_sharing=True)
+    assert {*found.ratios} == {"OpenAIGPT", "GPT-2", "without sharing"}
+    assert "ours over without sharing" in model.markdown([found])
+
+
 def test_a_file_without_both_markers_is_refused(script, tmp_path):
     path = tmp_path / "README.md"
     path.write_text("<!-- benchmarks:end --> <!-- benchmarks:begin -->")

@@ -41,7 +41,7 @@ from gpt1_hf.training.throughput import matmul_peak, product_shapes
 
 TRAINING = ("train", "classify", "choice")
 SECTIONS = (*TRAINING, "generate")
-UNSHARED = "ours without sharing"
+UNSHARED = "without sharing"
 MATMUL, BANDWIDTH = "matmul rate", "bandwidth"
 
 
