@@ -44,7 +44,8 @@ STYLE = {
 class Series:
     """
     A line through points (x, y), sorted by x. `color` is an index into `COLORS`; by default the line's own. `band` has
-    the low and the high end of an error band for each point, or `None` for a point without one.
+    the low and the high end of an error band for each point, or `None` for a point without one. `marked` draws a mark
+    on each point; by default, if there are at most 30.
     """
 
     label: str
@@ -52,13 +53,15 @@ class Series:
     dashed: bool = False
     color: int | None = None
     band: list[tuple[float, float] | None] = field(default_factory=list)
+    marked: bool | None = None
 
 
 @dataclass
 class Figure:
     """
-    A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values. `perplexities`
-    labels the right side with the exponential of y. `level` is the label and the height of a dotted horizontal line.
+    A line plot. `name` is its file's name; with `few_x` the x axis marks exactly the points' values. `log_x` and
+    `log_y` make an axis logarithmic. `perplexities` labels the right side with the exponential of y. `level` is the
+    label and the height of a dotted horizontal line.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Figure:
     series: list[Series] = field(default_factory=list)
     caption: str = ""
     log_x: bool = False
+    log_y: bool = False
     few_x: bool = False
     perplexities: bool = False
     level: tuple[str, float] | None = None
@@ -129,7 +133,8 @@ def _plot(figure: Figure, axes: "Axes"):
     for number, series in enumerate(series for series in figure.series if series.points):
         color = COLORS[(number if series.color is None else series.color) % len(COLORS)]
         x, y = zip(*series.points, strict=True)
-        marker = "o" if len(x) <= 30 else None
+        is_marked = len(x) <= 30 if series.marked is None else series.marked
+        marker = "o" if is_marked else None
         line = "--" if series.dashed else "-"
         label = "\n".join(textwrap.wrap(series.label, 36))  # names can be paths, of any length
         axes.plot(x, y, line, color=color, marker=marker, markersize=4, linewidth=1.6, label=label)
@@ -147,6 +152,10 @@ def _plot(figure: Figure, axes: "Axes"):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")  # matplotlib's own writes powers as formulas
         axes.xaxis.set_minor_formatter("")
+    if figure.log_y:
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     if figure.few_x:
         axes.set_xticks(sorted({x for series in figure.series for x, _ in series.points}))
         axes.minorticks_off()

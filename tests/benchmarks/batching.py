@@ -69,7 +69,7 @@ def timer(processor: GPT1Processor, rows: list[list[int]], args: argparse.Namesp
     return update
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="Local copies laid out as on the Hub.")
     parser.add_argument("--tasks", nargs="+", default=list(COLUMNS), choices=COLUMNS, help="Tasks to measure.")
@@ -78,7 +78,7 @@ def main():
     parser.add_argument("--layers", type=int, default=12, help="Transformer blocks of the timed model.")
     parser.add_argument("--hidden_size", type=int, default=768, help="Width of the timed model.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout everywhere (paper: 0.1).")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print("| | order | tokens per epoch | padding | fewer by | faster by |")
     print("|---|---|---|---|---|---|")

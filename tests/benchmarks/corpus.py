@@ -12,9 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from measure import Stopwatch, peak_gib
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.data.corpus import read_pieces
@@ -23,12 +24,6 @@ from gpt1_hf.settings import default_data_dir
 
 
 SIZES = [10, 20, 40, 76]  # million characters
-
-
-def peak_memory() -> float:
-    """Peak memory of this process so far, in MiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
 
 
 def first(pieces: Iterable[tuple[int, str]], n_characters: int) -> Iterator[tuple[int, str]]:
@@ -43,33 +38,33 @@ def first(pieces: Iterable[tuple[int, str]], n_characters: int) -> Iterator[tupl
 def build(args: argparse.Namespace):
     """Build one stream and print its table row."""
     tokenizer = open_tokenizer(args.tokenizer)
-    before = peak_memory()
+    before = 1024 * peak_gib()
     with tempfile.TemporaryDirectory() as folder:
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        pieces = first(read_pieces(args.corpus, "train", args.data_dir), args.only * 10**6)
-        stream = build_token_stream(pieces, tokenizer, Path(folder) / "tokens", "benchmark")
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-    characters = sum(stream.document_chars)
+        with Stopwatch() as spent:
+            pieces = first(read_pieces(args.corpus, "train", args.data_dir), int(args.only * 10**6))
+            stream = build_token_stream(pieces, tokenizer, Path(folder) / "tokens", "benchmark")
+    characters, seconds, cpu_seconds = sum(stream.document_chars), spent.seconds, spent.cpu_seconds
     counts = (characters, len(stream), seconds, characters / seconds, cpu_seconds, characters / cpu_seconds)
-    cells = (f"{count:,.{0 if count > 100 else 1}f}" for count in (*counts, before, peak_memory()))
+    cells = (f"{count:,.{0 if count > 100 else 1}f}" for count in (*counts, before, 1024 * peak_gib()))
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", default="books")
     parser.add_argument("--data_dir", default=default_data_dir())
     parser.add_argument("--tokenizer", default="gpt1-tiny")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="Sizes in million characters.")
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    parser.add_argument("--sizes", type=float, nargs="+", default=SIZES, help="Sizes in million characters.")
+    parser.add_argument("--only", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
     if args.only:
         return build(args)
     print(f"{os.cpu_count()} CPU cores")
     columns = ("characters", "tokens", "s", "characters/s", "CPU s", "characters/CPU s", "MiB before", "peak MiB")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     for size in args.sizes:
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", str(size)], check=True)
+        own_argv = sys.argv[1:] if argv is None else argv
+        subprocess.run([sys.executable, __file__, *own_argv, "--only", str(size)], check=True)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,11 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from datasets import Dataset
-from measure import peak_gib
+from measure import Stopwatch, peak_gib
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor
 from gpt1_hf.checkpoints.loading import open_tokenizer
@@ -114,24 +113,24 @@ def measure(name: str, scale: float):
     """Run one case and print its table row."""
     with tempfile.TemporaryDirectory() as folder:
         run, tokenizer = cases(scale)[name](Path(folder)), open_tokenizer("gpt1-tiny")
-        before, begin, cpu_begin = peak_gib("cpu"), time.perf_counter(), time.process_time()
-        outcome = run(tokenizer)
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+        before = peak_gib()
+        with Stopwatch() as spent:
+            outcome = run(tokenizer)
     memory = f"{before * 1024:,.0f} | {peak_gib('cpu') * 1024:,.0f}"
-    print(f"| {name} | {outcome} | {seconds:.1f} | {cpu_seconds:.1f} | {memory} |", flush=True)
+    print(f"| {name} | {outcome} | {spent.seconds:.1f} | {spent.cpu_seconds:.1f} | {memory} |", flush=True)
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.only:
         return measure(args.only, args.scale)
     columns = ("input", "outcome", "s", "CPU s", "MiB before", "peak MiB")
     print(f"{os.cpu_count()} CPU cores\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
     for name in cases(args.scale):
-        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--only", name]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)  # hides progress bars
 
 

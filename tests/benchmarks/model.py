@@ -1,208 +1,175 @@
 """Compare speed and memory of GPT-1 with transformers' OpenAIGPT and GPT-2 of the same size.
 
-    python tests/benchmarks/model.py [train classify generate] [--dtype bf16 fp32] [--dropout 0.1] [--rounds 3]
+    python tests/benchmarks/model.py [train classify choice generate] [--quick] [--dtype bf16 fp32] [--rounds 3]
 
-All models run in turn, round after round, in one process. The script prints the median of the rounds and the ratio to
-ours. `train` is an update (forward, backward, clipping, fused AdamW) on rows of 512 tokens. `classify` is an update on
-a batch of short sequences of different lengths. `generate` is greedy decoding. Our model trains as in `GPT1Trainer`:
-without materialising logits and, on a CPU, with `cpu_kernels.py`. The share of peak is relative to the fastest matrix
-product measured before, between and after the rounds, or to training if that is faster. It counts 6 operations per
-weight and token, plus those of attention. Peak memory is that of training updates in a separate process. Weights are
-random. bf16 means autocast over fp32 weights in training, and bf16 weights in generation.
+All models run in turn, round after round, in one process. Each value is the median of the rounds. Each ratio is the
+median of the rounds' ratios, with the least and the greatest. An update is forward, backward, clipping and fused
+AdamW.
+
+- `train`: an update on rows of 512 tokens.
+- `classify`: an update on 32 rows of 8 to 48 tokens.
+- `choice`: an update on two questions with four choices, with the language-model loss. Ours computes the common
+  beginning of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
+- `generate`: greedy search, for a batch of 1 and of 8, with the full size and with gpt1-tiny.
+
+Our model trains as in `GPT1Trainer`: without logits and, on a CPU, with `cpu_kernels.py`. Weights are random, except
+gpt1-tiny's. The default number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in
+training, and bf16 weights in generation. Peak memory is that of two updates in a separate process. `--quick` halves
+the layers and shortens the texts.
+
+A share of the matmul rate counts 6 operations per weight and token, plus those of attention. It is relative to the
+fastest matrix product measured before, between and after the rounds. A share of the bandwidth counts the weights and
+the cache that every new token reads. It is relative to the fastest read or copy of a stream as large as both.
 """
 
 import argparse
-import statistics
-import subprocess
+import gc
+import json
 import sys
-from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
-from itertools import product
 
 import torch
-from measure import DTYPES, number_types, peak_gib
-from transformers import (
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    OpenAIGPTConfig,
-    OpenAIGPTForSequenceClassification,
-    OpenAIGPTLMHeadModel,
-)
+from contenders import CONTENDERS, Sizes, generation, tiny_sizes, training_operations, update
+from measure import OURS, Comparison, compare, memory_bandwidth, number_types, peak_gib, printed_by, this_device, timed
+from table import markdown, number
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1ForSequenceClassification
+from gpt1_hf import GPT1Config
 from gpt1_hf.hardware import device_name
-from gpt1_hf.training.cpu_kernels import speed_up
-from gpt1_hf.training.throughput import matmul_peak, product_shapes, seconds
+from gpt1_hf.training.throughput import matmul_peak, product_shapes
 
 
-CONTENDERS = ("ours", "OpenAIGPT", "GPT-2")
-VOCAB, SPAN, WIDTH, LAYERS = 40478, 512, 768, 12
+TRAINING = ("train", "classify", "choice")
+SECTIONS = (*TRAINING, "generate")
+UNSHARED = "without sharing"
+MATMUL, BANDWIDTH = "matmul rate", "bandwidth"
 
 
-def build(name: str, task: str, dropout: float = 0.0) -> torch.nn.Module:
-    """A model of the paper's size with the fastest attention that it supports."""
-    sizes = {"vocab_size": VOCAB, "embd_pdrop": dropout, "attn_pdrop": dropout, "resid_pdrop": dropout}
-    sizes["pad_token_id"] = 0
-    classify = task == "classify"
-    torch.manual_seed(0)
-    if name == "ours":
-        config = GPT1Config(**sizes, lm_coef=0.0)
-        return (GPT1ForSequenceClassification if classify else GPT1ForCausalLM)(config)
-    if name == "OpenAIGPT":
-        config = OpenAIGPTConfig(**sizes)
-        return (OpenAIGPTForSequenceClassification if classify else OpenAIGPTLMHeadModel)(config)
-    config = GPT2Config(**sizes, n_positions=SPAN, attn_implementation="sdpa", bos_token_id=0, eos_token_id=0)
-    return (GPT2ForSequenceClassification if classify else GPT2LMHeadModel)(config)
+def quick_sizes(sizes: Sizes) -> Sizes:
+    """Half the layers, and fewer new tokens."""
+    return replace(sizes, layers=max(1, sizes.layers // 2), new_tokens=min(32, sizes.new_tokens))
 
 
-def training_batch(name: str, task: str, batch_size: int, device: str) -> tuple[dict[str, torch.Tensor], int]:
-    """Inputs of an update and their number of tokens without padding."""
-    generator = torch.Generator().manual_seed(1)
-    length = SPAN if task == "train" else 48
-    ids = torch.randint(1, VOCAB, (batch_size, length), generator=generator)
-    if task == "train":
-        inputs = {"input_ids": ids, "labels": ids}
-        if name == "ours":
-            inputs["skip_logits"] = True  # as GPT1Trainer does
-        n_tokens = ids.numel()
-    else:
-        lengths = torch.randint(8, length + 1, (batch_size, 1), generator=generator)
-        mask = (torch.arange(length) < lengths).long()
-        inputs = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.arange(batch_size) % 2}
-        n_tokens = int(mask.sum())
-    return {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}, n_tokens
-
-
-def update(name: str, task: str, dtype: torch.dtype, dropout: float, batch_size: int, device: str, compiled: bool):
-    """A function that runs one training update, and the number of tokens that it processes."""
-    model = build(name, task, dropout).to(device).train()
-    if name == "ours" and device == "cpu":
-        speed_up(model, bf16=dtype == torch.bfloat16)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    inputs, n_tokens = training_batch(name, task, batch_size, device)
-    forward = torch.compile(model) if compiled else model
-
-    def step():
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = forward(**inputs).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()  # warm-up
-    return step, n_tokens
-
-
-def generation(name: str, dtype: torch.dtype, batch_size: int, new_tokens: int, device: str):
-    """A function that generates text, and the number of tokens that it generates."""
-    model = build(name, "generate").to(device, dtype).eval()
-    prompt = torch.randint(1, VOCAB, (batch_size, 32), generator=torch.Generator().manual_seed(2)).to(device)
-    mask = torch.ones_like(prompt)
-
-    def step(n_tokens: int = new_tokens):
-        model.generate(
-            prompt,
-            attention_mask=mask,
-            do_sample=False,
-            max_new_tokens=n_tokens,
-            min_new_tokens=n_tokens,
-            pad_token_id=0,
-        )
-
-    step(2)  # warm-up
-    return step, batch_size * new_tokens
-
-
-def training_operations(task: str, n_tokens: int) -> float:
-    """Operations of an update: 6 per weight and token, plus causal attention, which is half of full attention."""
-    weights = LAYERS * 12 * WIDTH**2 + (VOCAB * WIDTH if task == "train" else 0)
-    attention = LAYERS * SPAN * WIDTH if task == "train" else 0  # 2 products x 2 operations / 4, forward only
-    return n_tokens * (6 * weights + 6 * attention)
-
-
-def peak_memory(name: str, task: str, dtype: str, dropout: float, batch_size: int, device: str) -> float:
-    """Peak memory of two updates in a separate process, in GiB."""
-    command = [sys.executable, __file__, "memory", name, task, dtype, str(dropout), str(batch_size), device]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def measure_memory(name: str, task: str, dtype: str, dropout: str, batch_size: str, device: str):
-    step, _ = update(name, task, DTYPES[dtype], float(dropout), int(batch_size), device, compiled=False)
-    step()
-    print(peak_gib(device))
-
-
-def compare(
-    title: str,
-    steps: dict[str, tuple[Callable, int]],
+def compare_updates(
+    task: str,
+    dtype: str,
+    sizes: Sizes,
     rounds: int,
-    device: str,
-    measure_peak: Callable[[], float] | None = None,
-    task="",
-    memory=None,
-) -> float:
-    """Run the models in turn and print a row for each. Returns the peak, if it is measured."""
-    times = {name: [] for name in steps}
-    peaks = [measure_peak()] if measure_peak else [0.0]
-    for _ in range(rounds):
-        for name, (step, _) in steps.items():
-            times[name].append(seconds(step, torch.device(device)))
-        peaks += [measure_peak()] if measure_peak else []
-    median = {name: statistics.median(values) for name, values in times.items()}
-    reached = {name: training_operations(task, n_tokens) / median[name] for name, (_, n_tokens) in steps.items()}
-    peak = max(*peaks, *reached.values())
-    for name, (_, n_tokens) in steps.items():
-        share = f"{100 * reached[name] / peak:.0f} %" if measure_peak else "–"
-        gib = f"{memory[name]:.1f}" if memory else "–"
-        ratio = median[name] / median["ours"]
-        row = [title, name, f"{n_tokens / median[name]:,.0f}", f"{ratio:.2f}", share, gib]
-        print("| " + " | ".join(row) + " |", flush=True)
-    return peak
+    memory: bool = False,
+    compiled: bool = False,
+    without_sharing: bool = False,
+) -> list[Comparison]:
+    """Compare the updates of a task and, if requested, their peak memory."""
+    device = this_device()
+    updates = {name: update(name, task, dtype, sizes, device, compiled) for name in CONTENDERS}
+    if task == "choice" and without_sharing:
+        updates[UNSHARED] = update(OURS, task, dtype, sizes, device, compiled, shared_prefix=False)
+    n_tokens = updates[OURS][1]
+    case = {
+        "train": f"{sizes.rows} × {sizes.span}",
+        "classify": f"{sizes.short_rows} rows of 8 to 48",
+        "choice": f"{sizes.questions} questions" + (" of RACE" if sizes.data_dir else ""),
+    }[task]
+    case = f"{case}, {dtype}" + (f", dropout {sizes.dropout:g}" if sizes.dropout != 0.1 else "")
+    if task == "choice":  # the operations that our shared prefix needs are not those of the peers
+        operations, limit = {}, None
+    else:
+        span = sizes.span if task == "train" else 0
+        operations = dict.fromkeys(CONTENDERS, training_operations(sizes, n_tokens, span, task == "train"))
+        config = GPT1Config(vocab_size=sizes.vocab, hidden_size=sizes.width, num_attention_heads=1)
+        shapes = product_shapes(config, n_tokens, torch.device(device))
+        number_type = torch.bfloat16 if dtype == "bf16" else torch.float32
+        limit = partial(matmul_peak, number_type, torch.device(device), shapes)
+    steps = {name: timed(step, device) for name, (step, _) in updates.items()}
+    found = [compare(task, case, "tokens/s", steps, n_tokens, rounds, operations, limit, MATMUL)]
+    del updates, steps
+    gc.collect()
+    if memory:
+        settings = ("memory", task, dtype, json.dumps(asdict(sizes)))
+        gib = {name: float(printed_by(__file__, *settings, name)) for name in CONTENDERS}
+        ratios = {name: [gib[name] / gib[OURS]] * 3 for name in CONTENDERS[1:]}
+        found.append(Comparison(task, f"{case}: peak memory", "GiB", gib, ratios))
+    return found
 
 
-def main():
+def measure_memory(task: str, dtype: str, sizes: str, name: str):
+    """Print the peak memory of two updates."""
+    step, _ = update(name, task, dtype, Sizes(**json.loads(sizes)), this_device())
+    step()
+    print(peak_gib(this_device()))
+
+
+def compare_generation(
+    dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple[int, ...] = (1, 8)
+) -> list[Comparison]:
+    """Compare generation with the full size and with gpt1-tiny."""
+    device, found = this_device(), []
+    for tiny in (True, False):
+        own = tiny_sizes(sizes) if tiny else sizes
+        for batch_size in batch_sizes:
+            steps = {name: generation(name, dtype, own, batch_size, device, tiny) for name in CONTENDERS}
+            n_bytes = steps[OURS][1]
+            timed_steps = {name: timed(step, device) for name, (step, _) in steps.items()}
+            # OpenAIGPT has no cache: it computes the whole text for every token, and bytes do not limit it.
+            needed = {name: n_bytes for name in CONTENDERS if name != "OpenAIGPT"}
+            limit = partial(memory_bandwidth, int(n_bytes / own.new_tokens), device)
+            model = "gpt1-tiny" if tiny else f"{own.layers} × {own.width}"
+            model += f" ({number(n_bytes / own.new_tokens / 1e6)} MB a step)"
+            case = f"{model}, batch {batch_size}, {own.new_tokens} tokens, {dtype}"
+            amount = batch_size * own.new_tokens
+            found.append(compare("generate", case, "tokens/s", timed_steps, amount, rounds, needed, limit, BANDWIDTH))
+            del steps, timed_steps
+            gc.collect()
+    return found
+
+
+def main(argv: list[str] | None = None) -> list[Comparison]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["train", "classify", "generate"], help="Comparisons to run.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    types = number_types(device)
-    parser.add_argument("--dtype", nargs="+", default=types, choices=types, help="Number types. Default: %(default)s.")
+    parser.add_argument("what", nargs="*", default=SECTIONS, help="Comparisons to run. Default: all.")
+    parser.add_argument("--quick", action="store_true", help="Half the layers, shorter texts, no memory.")
+    types = number_types(this_device())
+    parser.add_argument("--dtype", nargs="+", default=types[:1], choices=types, help="Default: %(default)s.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of rounds.")
     parser.add_argument("--dropout", type=float, default=0.1, help="Dropout in training (paper: 0.1).")
-    parser.add_argument(
-        "--batch_size", type=int, default=None, help="Rows of 512 tokens. Default: 4 on a CPU, 64 on a GPU."
-    )
-    parser.add_argument("--new_tokens", type=int, nargs="+", default=[128], help="Tokens to generate per row.")
-    parser.add_argument("--rounds", type=int, default=3, help="Number of rounds; the script prints their median.")
+    parser.add_argument("--batch_size", type=int, help="Rows of 512 tokens. Default: 4 on a CPU, 64 on a GPU.")
+    parser.add_argument("--new_tokens", type=int, default=128, help="Tokens to generate per row.")
+    parser.add_argument("--layers", type=int, default=12, help="Transformer blocks (paper: 12).")
+    parser.add_argument("--hidden_size", type=int, default=768, help="Hidden size (paper: 768).")
+    parser.add_argument("--vocab_size", type=int, default=40478, help="Vocabulary entries (paper: 40478).")
+    parser.add_argument("--span", type=int, default=512, help="Tokens of a row, and positions (paper: 512).")
+    parser.add_argument("--data_dir", default="", help="Local copies laid out as on the Hub, for RACE.")
+    parser.add_argument("--without_sharing", action="store_true", help="Also measure `choice` without sharing.")
     parser.add_argument("--compile", action="store_true", help="Use torch.compile in training.")
-    args = parser.parse_args()
-    rows = args.batch_size or (64 if device == "cuda" else 4)
-    print(f"{device_name(torch.device(device))}, torch {torch.__version__}\n")
-    print("| | | tokens/s | ours is faster by | share of peak | peak GiB |")
-    print("|---|---|---|---|---|---|")
-    for dtype_name in args.dtype:
-        dtype = DTYPES[dtype_name]
-        shapes = product_shapes(GPT1Config(vocab_size=VOCAB, hidden_size=WIDTH), rows * SPAN, torch.device(device))
-        measure_peak, peak = partial(matmul_peak, dtype, torch.device(device), shapes), 0.0
-        for task, batch_size in (("train", rows), ("classify", 32)):
-            if task in args.what:
-                settings = (task, dtype_name, args.dropout, batch_size, device)
-                memory = {name: peak_memory(name, *settings) for name in CONTENDERS}
-                settings = (task, dtype, args.dropout, batch_size, device, args.compile)
-                steps = {name: update(name, *settings) for name in CONTENDERS}
-                title = f"{task}, {batch_size} × {SPAN if task == 'train' else '8–48'}, {dtype_name}"
-                peak = max(peak, compare(title, steps, args.rounds, device, measure_peak, task, memory))
-                del steps
-        for new_tokens, batch_size in product(args.new_tokens, (1, 8)) if "generate" in args.what else ():
-            steps = {name: generation(name, dtype, batch_size, new_tokens, device) for name in CONTENDERS}
-            compare(f"generate {new_tokens}, batch {batch_size}, {dtype_name}", steps, args.rounds, device)
-            del steps
-        if peak:
-            print(f"\nmatrix products in {dtype_name}: {peak / 1e9:,.0f} GFLOP/s at best\n", flush=True)
+    args = parser.parse_args(argv)
+    if unknown := {*args.what} - {*SECTIONS}:
+        parser.error(f"unknown comparison {', '.join(sorted(unknown))}: choose from {', '.join(SECTIONS)}")
+    sizes = Sizes(
+        layers=args.layers,
+        width=args.hidden_size,
+        head_width=min(64, args.hidden_size),
+        vocab=args.vocab_size,
+        span=args.span,
+        rows=args.batch_size or (64 if this_device() == "cuda" else 4),
+        new_tokens=args.new_tokens,
+        prompt=min(32, args.span // 2),
+        dropout=args.dropout,
+        data_dir=args.data_dir,
+    )
+    sizes = quick_sizes(sizes) if args.quick else sizes
+    found = []
+    for dtype in args.dtype:
+        for task in (task for task in TRAINING if task in args.what):
+            found += compare_updates(
+                task, dtype, sizes, args.rounds, not args.quick, args.compile, args.without_sharing
+            )
+        if "generate" in args.what:
+            found += compare_generation(dtype, sizes, args.rounds)
+    return found
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
         measure_memory(*sys.argv[2:])
     else:
-        main()
+        print(f"{device_name(torch.device(this_device()))}, torch {torch.__version__}\n")
+        print(markdown(main()))

@@ -13,12 +13,12 @@ import argparse
 import csv
 import random
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+from measure import Stopwatch, peak_gib
 
 from gpt1_hf import GPT1Processor
 from gpt1_hf.checkpoints.loading import open_tokenizer
@@ -33,12 +33,6 @@ WORDS = (
 BATCH = 1000  # rows, as in `Dataset.map`
 
 
-def peak_memory() -> float:
-    """Peak memory of this process so far, in MiB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
 def write_csv(path: Path, n_rows: int, n_words: int):
     """Write a file of random texts with random labels."""
     draw = random.Random(0)
@@ -49,13 +43,13 @@ def write_csv(path: Path, n_rows: int, n_words: int):
             writer.writerow([" ".join(draw.choices(WORDS, k=n_words)), draw.choice(["bad", "good", "so-so"])])
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--words", type=int, default=20, help="Words in a row.")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     processor = GPT1Processor(open_tokenizer("gpt1-tiny"), "classification")
-    print(f"libraries and tokenizer: peak {peak_memory():,.0f} MiB")
+    print(f"libraries and tokenizer: peak {1024 * peak_gib():,.0f} MiB")
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"
@@ -65,10 +59,13 @@ def main():
 
         @contextmanager
         def measured(step: str) -> Iterator[None]:
-            begin, cpu_begin = time.perf_counter(), time.process_time()
-            yield
-            passed, seconds[step] = time.perf_counter() - begin, time.process_time() - cpu_begin
-            print(f"{step}: {passed:.2f} s, {seconds[step]:.2f} CPU s, peak {peak_memory():,.0f} MiB", flush=True)
+            with Stopwatch() as spent:
+                yield
+            seconds[step] = spent.cpu_seconds
+            print(
+                f"{step}: {spent.seconds:.2f} s, {seconds[step]:.2f} CPU s, peak {1024 * peak_gib():,.0f} MiB",
+                flush=True,
+            )
 
         with measured("read"):
             task = task_from_files(path, path).resolved()  # the same rows as validation rows: none is held out

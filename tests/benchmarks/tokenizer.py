@@ -18,17 +18,17 @@ import random
 import re
 import sys
 import time
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from measure import OURS, Comparison, compare, timed
 from transformers import OpenAIGPTTokenizer
 
 from gpt1_hf import GPT1Tokenizer
-
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers.original_tokenizer import OriginalTokenizer  # noqa: E402
+from gpt1_hf.checkpoints.loading import open_tokenizer
+from gpt1_hf.resources import SAMPLES
 
 
 # Corpus -> folder under the data directory, and the columns that hold text.
@@ -58,7 +58,34 @@ def column(file: Path, name: str) -> list:
     return pq.read_table(file, columns=[name]).column(name).to_pylist()
 
 
-def corpora(data_dir: Path):
+def sample_texts(n_bytes: int) -> list[str]:
+    """Sentences of the packaged samples in random order, repeated up to a size."""
+    rows = [json.loads(line) for file in sorted(SAMPLES.rglob("*.jsonl")) for line in file.open(encoding="utf-8")]
+    sentences = [value for row in rows for value in row.values() if isinstance(value, str) and " " in value]
+    draw, texts = random.Random(0), []
+    while n_bytes > 0:
+        texts.append(draw.choice(sentences))
+        n_bytes -= len(texts[-1].encode())
+    return texts
+
+
+def compare_speed(rounds: int = 5, n_bytes: int = 1_000_000) -> list[Comparison]:
+    """Compare the speed of gpt1-tiny's tokenizer with transformers' OpenAIGPTTokenizer with the same vocabulary."""
+    ours, texts = open_tokenizer("gpt1-tiny"), sample_texts(n_bytes)
+    model = json.loads(ours.backend_tokenizer.to_str())["model"]
+    theirs = OpenAIGPTTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+
+    def encode(tokenizer):
+        for start in range(0, len(texts), BATCH):
+            tokenizer(texts[start : start + BATCH], verbose=False)
+
+    encode(ours), encode(theirs)  # warm-up: both keep words that they have seen
+    steps = {OURS: timed(lambda: encode(ours), "cpu"), "OpenAIGPT": timed(lambda: encode(theirs), "cpu")}
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    return [compare("tokenizer", "packaged sentences", "MB/s", steps, size, rounds)]
+
+
+def corpora(data_dir: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the distinct texts of each corpus."""
     books = paragraphs(data_dir)
     yield "books: paragraphs", [paragraph for book in books for paragraph in book]
@@ -90,7 +117,7 @@ def differing(ids: list[int], expected: list[int]) -> int:
     return max(1, len(expected) - sum(match.size for match in matches))
 
 
-def main():
+def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="Local copies laid out as on the Hub.")
     parser.add_argument("--texts", type=int, default=20_000, help="Maximum number of texts per corpus.")
@@ -99,7 +126,10 @@ def main():
         "--threads", type=int, default=os.cpu_count(), help="Threads of ours and transformers'. Default: all cores."
     )
     parser.add_argument("--show", type=int, default=0, help="Number of differing texts to print per corpus.")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from helpers.original_tokenizer import OriginalTokenizer
+
     # The tokenizers read these when they encode the first batch.
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)

@@ -6,6 +6,7 @@ Each text repeats one piece, or has one long run of a character inside a word. A
 from each of its characters and take 16 times as long for 4 times the text.
 """
 
+import argparse
 import time
 
 from gpt1_hf.checkpoints.loading import open_tokenizer
@@ -22,15 +23,18 @@ def seconds(tokenizer, text: str) -> float:
     return time.process_time() - begin
 
 
-def main():
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--scale", type=float, default=1.0, help="Makes every text this many times as long.")
+    lengths = [int(length * parser.parse_args(argv).scale) for length in LENGTHS]
     tokenizer = open_tokenizer("gpt1-tiny")
-    texts = {repr(piece): [piece * (length // len(piece)) for length in LENGTHS] for piece in REPEATED}
+    texts = {repr(piece): [piece * (length // len(piece)) for length in lengths] for piece in REPEATED}
     for mark in INSIDE_A_WORD:
-        texts[f"a{mark}...{mark}b"] = [f"a{mark * (length // len(mark))}b" for length in LENGTHS]
-    print("| text | s for 250 kB | s for 1 MB | growth |\n|---|---|---|---|")
+        texts[f"a{mark}...{mark}b"] = [f"a{mark * (length // len(mark))}b" for length in lengths]
+    print("| text | s for a quarter | s for all | growth |\n|---|---|---|---|")
     for name, (short, long) in texts.items():
         first, second = seconds(tokenizer, short), seconds(tokenizer, long)
-        print(f"| {name} | {first:.2f} | {second:.2f} | {second / first:.1f}-fold |", flush=True)
+        print(f"| {name} | {first:.2f} | {second:.2f} | {second / max(first, 1e-9):.1f}-fold |", flush=True)
 
 
 if __name__ == "__main__":
