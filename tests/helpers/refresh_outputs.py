@@ -34,10 +34,12 @@ from helpers.texts import write_texts  # noqa: E402
 
 def refresh(document: Path):
     """Replace the outputs of one document."""
+    text = document.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_texts(Path(folder))
         found = list(outputs(document))
-    text = document.read_text(encoding="utf-8")
+    if document.read_text(encoding="utf-8") != text:
+        sys.exit(f"{document} was edited meanwhile: start again")
     for block, actual in reversed(found):
         text = text[: block.start] + actual + text[block.end :]
     document.write_text(text, encoding="utf-8")
