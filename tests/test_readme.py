@@ -209,7 +209,7 @@ def place(tmp_path_factory, hub, base_model) -> Path:
     """A reader's working folder, and a Hub with a tiny `openai-community/openai-gpt`."""
     folder = tmp_path_factory.mktemp("reader")
     write_texts(folder)
-    (folder / "my_texts.csv").write_text("body\n" + SENTENCE * 100, encoding="utf-8")
+    (folder / "my_texts.csv").write_text("body\n" + f'"{SENTENCE.strip()}"\n' * 100, encoding="utf-8")
     (folder / "recipes").symlink_to(recipes_dir())
     original = tmp_path_factory.mktemp("hub") / "openai-gpt"
     convert(base_model, str(original), "openai-gpt")
