@@ -57,6 +57,7 @@ SMALL = {
     "gpt1 finetune": FINETUNE,
     "gpt1 finetune --config recipes/finetune/cola.yaml --learning_rate": f"{FINETUNE} --seeds 1",
     "gpt1 finetune --task all": f"{FINETUNE} --seeds 1",
+    "gpt1 finetune --task essays.yaml": SHORT,
     "gpt1 finetune --task films.yaml": SHORT,
     "gpt1 finetune --train_file": SHORT,
     "gpt1 generate": "--max_new_tokens 3",
