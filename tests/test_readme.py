@@ -1,20 +1,23 @@
 """
-Every command and snippet of README.md runs as printed, in order, in one folder, with a Hub on localhost. Every command
-of README.md and recipes/README.md has valid arguments. Every file that the documents name exists.
+Every command and snippet of every README runs, in order, in one folder, with a Hub on localhost. Every command has
+valid arguments. Every file and section that a document names exists. `test_outputs.py` compares the outputs.
 
-A new command in README needs a line in `SMALL` if no existing line makes it small and offline. If it cannot run in a
-test, it needs a line in `NOT_RUN` with the reason.
+A new command needs a line in `SMALL` if no existing line makes it small and offline. If it cannot run in a test, it
+needs a line in `NOT_RUN` with the reason.
 """
 
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from helpers.documents import GUIDE, README, ROOT, blocks, commands, matching_start
 from helpers.hub_client import TOKEN, hub_environment, started_client
 from helpers.hub_server import File, Repo
+from helpers.texts import SENTENCE, write_texts
 
 from gpt1_hf import GPT1Tokenizer
 from gpt1_hf.checkpoints.conversion import convert
@@ -22,17 +25,22 @@ from gpt1_hf.cli import main
 from gpt1_hf.resources import recipes_dir
 
 
-ROOT = Path(__file__).resolve().parent.parent
-README, RECIPES = ROOT / "README.md", ROOT / "recipes" / "README.md"
-DOCUMENTS = (
-    ".ci/run",
-    "CONTRIBUTING.md",
-    "README.md",
-    "SECURITY.md",
-    "recipes/README.md",
-    "recipes/results/README.md",
+PACKAGE, RESULTS = ROOT / "gpt1_hf" / "README.md", ROOT / "recipes" / "results" / "README.md"
+# In the order in which a reader runs them.
+READMES = (
+    README,
+    PACKAGE,
+    ROOT / "model_card" / "README.md",
+    GUIDE,
+    RESULTS,
+    ROOT / "recipes" / "lm_eval" / "README.md",
+    ROOT / "model_card" / "space" / "README.md",
+    ROOT / "tests" / "README.md",
+    ROOT / "tests" / "benchmarks" / "README.md",
 )
-PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "make", "pytest", "python", "source")
+DOCUMENTS = (*READMES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run")))
+# Of the project on the web; README is also the page on PyPI, which has no relative links.
+URL = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 # Start of a command -> arguments that make it small and offline. They follow its own arguments and override them. The
 # longest matching start counts.
@@ -40,14 +48,16 @@ SHORT = "--max_steps 2 --max_train_examples 8 --per_device_train_batch_size 4 --
 FINETUNE = f"--sample {SHORT}"
 SMALL = {
     "accelerate launch": f"{FINETUNE} --use_cpu true",
-    "gpt1 analyze ablations": "--tokens_per_second 100",
+    "gpt1 analyze ablations --dry_run": "--tokens_per_second 100",
     "gpt1 convert": "",
     "gpt1 evaluate --model gpt1-tiny --text_file": "",
     "gpt1 evaluate": "--sample",
     "gpt1 evaluate --task films.yaml": "",
     "gpt1 export": "",
     "gpt1 finetune": FINETUNE,
+    "gpt1 finetune --config recipes/finetune/cola.yaml --learning_rate": f"{FINETUNE} --seeds 1",
     "gpt1 finetune --task all": f"{FINETUNE} --seeds 1",
+    "gpt1 finetune --task essays.yaml": SHORT,
     "gpt1 finetune --task films.yaml": SHORT,
     "gpt1 finetune --train_file": SHORT,
     "gpt1 generate": "--max_new_tokens 3",
@@ -56,6 +66,7 @@ SMALL = {
     "gpt1 push": "",
     "gpt1 recipes": "",
     "gpt1 report": "",
+    "gpt1 show": "",
     "gpt1 space --output_dir": "",
     "gpt1 tasks": "",
     "gpt1 tokenizer": "",
@@ -64,12 +75,16 @@ SMALL = {
 }
 # Start of a command -> why it is not run.
 NOT_RUN = {
+    "accelerate launch --config_file recipes/accelerate/single_gpu.yaml": "needs a GPU; tests/test_launch.py",
     "cd gpt1_hf": "belongs to git clone",
-    "git clone": "needs the repository's address",
+    "git clone": "needs the network",
+    "gpt1 analyze": "runs for hours; tests/analysis",
+    "gpt1 pretrain --config recipes/pretrain/smoke.yaml --corpus Salesforce": "downloads a data set",
     "gpt1 quantize": "needs torchao, an extra; tests/checkpoints/test_quantization.py",
     "gpt1 space": "serves until it is stopped; tests/inside/test_space.py tests it",
     "gpt1 submit": "needs GLUE's hidden test sets; tests/evaluation/test_glue_submission.py",
-    "hf auth login": "asks for a token",
+    "hf": "needs huggingface.co",
+    "lm_eval": "needs lm-eval, an extra; tests/analysis/test_lm_eval_tasks.py",
     "make": "continuous integration runs it",
     "pytest": "these tests",
     "source": "belongs to make",
@@ -89,6 +104,7 @@ CALLS = {
     "quantize": "gpt1_hf.evaluation.quantization_cost.quantize_and_score",
     "recipes": "gpt1_hf.cli.recipes.listing",
     "report": "gpt1_hf.analysis.report.report.report",
+    "show": "gpt1_hf.inside.show.show",
     "space": "gpt1_hf.inside.space.serve",
     "submit": "gpt1_hf.evaluation.glue_submission.submit",
     "tasks": "gpt1_hf.cli.tasks.listing",
@@ -106,44 +122,22 @@ CALLS_BY_ARGUMENTS = {
     "tasks show": "gpt1_hf.cli.tasks.show_task",
     "tokenizer convert": "gpt1_hf.tokenization_gpt1.GPT1Tokenizer.from_original",
 }
-# Makes the shell print the commands of a script instead of running them. It joins lines, expands variables and loops,
-# and drops comments.
-PRINTING = "set -eu\nPATH=\n" + "\n".join(f"{name}() {{ printf '%q ' {name} \"$@\"; echo; }}" for name in PROGRAMS)
-
-
-def blocks(file: Path) -> list[tuple[str, str]]:
-    """Language and text of each code block, in order."""
-    return re.findall(
-        r"^```(bash|python)\n(.*?)^```", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
-    )
-
-
-def commands(script: str) -> list[str]:
-    """The commands of a block. A program that is not in `PROGRAMS` is an error."""
-    printed = subprocess.run(["/bin/bash", "-c", f"{PRINTING}\n{script}"], capture_output=True, text=True)
-    assert printed.returncode == 0, f"{printed.stderr}\n{script}"
-    return [line.strip() for line in printed.stdout.splitlines()]
 
 
 def all_commands(file: Path) -> list[str]:
     """The commands in code blocks, and those with arguments in the text."""
     text = file.read_text(encoding="utf-8")
-    inline = re.findall(r"`(gpt1 [^`]* --[^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
-    scripts = [script for language, script in blocks(file) if language == "bash"]
-    scripts += [" ".join(command.split()) for command in inline]
-    return [command for script in scripts for command in commands(script)]
-
-
-def matching_start(command: str, *tables: dict[str, str]) -> str:
-    """The longest key of the tables that starts the command, or an empty string."""
-    return max((start for table in tables for start in table if command.startswith(start)), key=len, default="")
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    scripts = [block.content for block in blocks(text) if block.language == "bash"]
+    scripts += [" ".join(command.split()) for command in re.findall(r"`(gpt1 [^`]* --[^`]*)`", prose)]
+    return [command.line for script in scripts for command in commands(script)]
 
 
 class Called(Exception):
     """The arguments were parsed and the command is about to start."""
 
 
-@pytest.mark.parametrize("command", dict.fromkeys([*all_commands(README), *all_commands(RECIPES)]))
+@pytest.mark.parametrize("command", dict.fromkeys(line for file in READMES for line in all_commands(file)))
 def test_a_command_has_valid_arguments(command, monkeypatch, tmp_path):
     def called(*args, **kwargs):
         raise Called
@@ -168,15 +162,45 @@ def test_a_command_has_valid_arguments(command, monkeypatch, tmp_path):
         assert all(f'"{flag}"' in known for flag in flags), flags
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_files_that_a_document_names_exist(document):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    paths = re.findall(r"\b(?:gpt1_hf|recipes|tests)/[a-z0-9_/]+\.(?:py|yaml)\b", text)
+def anchors(file: Path) -> set[str]:
+    """The names that GitHub gives to the sections of a Markdown file."""
+    text = re.sub(r"^ *```.*?^ *```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"(?m)^#+ (.*)$", text)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_sections_that_a_document_names_exist(document):
+    text = document.read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/])(?:gpt1_hf|recipes|tests)/[a-z0-9_/]+\.(?:py|yaml)\b", text)
     assert not [path for path in paths if not (ROOT / path).is_file()]
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        place, _, section = link.partition("#")
+        for start in (f"{URL}/blob/main/", f"{URL}/raw/main/"):
+            if place.startswith(start):
+                place = str(ROOT / place.removeprefix(start))
+        if not place.startswith("http"):
+            target = (document.parent / place) if place else document
+            assert target.exists(), link
+            assert not section or section in anchors(target), link
+
+
+def test_readme_is_short_and_has_absolute_links():
+    """It is the page on PyPI too."""
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links and all(link.startswith(("https://", "#")) for link in links)
+
+
+def test_every_readme_is_tested():
+    """Those below `gpt1_hf/assets` and `earlier_runs` are cards of models."""
+    found = {path for path in ROOT.rglob("README.md") if not {"assets", "earlier_runs"} & {*path.parts}}
+    assert {path for path in found if not any(part.startswith(".") for part in path.parts)} == {*READMES}
 
 
 def test_the_script_for_trainer_users_is_short():
-    section = README.read_text(encoding="utf-8").split("## Trainer users\n")[1].split("\n## ")[0]
+    section = PACKAGE.read_text(encoding="utf-8").split("## In your own Trainer\n")[1].split("\n## ")[0]
     (script,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert len(script.strip().splitlines()) <= 25 and "gpt1 " not in script
 
@@ -185,13 +209,8 @@ def test_the_script_for_trainer_users_is_short():
 def place(tmp_path_factory, hub, base_model) -> Path:
     """A reader's working folder, and a Hub with a tiny `openai-community/openai-gpt`."""
     folder = tmp_path_factory.mktemp("reader")
-    (folder / "my_texts").mkdir()
-    text = "It was a dark and stormy night, and the old captain walked slowly to the house by the sea.\n" * 50
-    for name in ("my_texts/one.txt", "my_texts/two.txt", "my_text.txt"):
-        (folder / name).write_text(text, encoding="utf-8")
-    rows = [f"Film {number} is a film that I remember well.,{number % 5 + 1}" for number in range(40)]
-    for name in ("reviews.csv", "new.csv"):
-        (folder / name).write_text("\n".join(["review,stars", *rows]), encoding="utf-8")
+    write_texts(folder)
+    (folder / "my_texts.csv").write_text("body\n" + f'"{SENTENCE.strip()}"\n' * 100, encoding="utf-8")
     (folder / "recipes").symlink_to(recipes_dir())
     original = tmp_path_factory.mktemp("hub") / "openai-gpt"
     convert(base_model, str(original), "openai-gpt")
@@ -208,41 +227,57 @@ def reader(place, hub):
         yield run
 
 
-def steps() -> list[tuple[str, str]]:
-    """README's code in order: snippets and single commands."""
+def steps() -> list[tuple[str, str, str]]:
+    """The code of the READMEs in order: file or language, name of the file, content or single command."""
     found = []
-    for language, text in blocks(README):
-        found += [("python", text)] if language == "python" else [("bash", line) for line in commands(text)]
-    return found
+    for file in READMES:
+        for block in blocks(file.read_text(encoding="utf-8")):
+            if block.language == "bash":
+                found += [("bash", command.given, command.line) for command in commands(block.content)]
+            elif block.language == "python":
+                found.append(("python", "", block.content))
+            elif block.name and block.language != "text":
+                found.append(("file", block.name, block.content))
+    return list(dict.fromkeys(found))
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(step for language, step in steps() if language == "bash"))
+@pytest.mark.parametrize("command", dict.fromkeys(step for kind, _, step in steps() if kind == "bash"))
 def test_every_command_is_small_or_has_a_reason_not_to_run(command):
     assert matching_start(command, SMALL, NOT_RUN), f"add this command to SMALL or NOT_RUN: {command}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("language", "step"), steps(), ids=lambda text: text.strip().split("\n")[0][:60])
-def test_a_readme_step_runs(language, step, place, reader, hub):
+@pytest.mark.parametrize(("kind", "given", "step"), steps(), ids=lambda text: text.strip().split("\n")[0][:60])
+def test_a_step_runs(kind, given, step, place, reader, hub):
     """Later steps read the files of earlier ones."""
     step = step.replace("NAME/", "anna/")  # the reader has anna's token
     environment = hub_environment(place, hub) | {"PYTHONPATH": str(ROOT), "HF_TOKEN": TOKEN}
 
     def run(*argv: str):
         done = subprocess.run(
-            [sys.executable, *argv], cwd=place, env=environment, capture_output=True, text=True, timeout=600
+            [sys.executable, *argv],
+            cwd=place,
+            env=environment,
+            input=f"{given}\n",
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr[-4000:]
 
-    if language == "python":
+    if kind == "python":
         return run("-c", step)
+    if kind == "file":
+        return (place / given).write_text(step, encoding="utf-8")
     start = matching_start(step, SMALL, NOT_RUN)
     if start in NOT_RUN:
         pytest.skip(NOT_RUN[start])
     program, *argv = shlex.split(f"{step} {SMALL[start]}")
-    if program == "gpt1":
+    if program == "gpt1" and not given:
         answer = reader(*argv)
         assert answer["status"] == 0, answer
+    elif program == "gpt1":
+        run("-m", "gpt1_hf", *argv)
     elif program == "accelerate":
         run("-m", "accelerate.commands.launch", *argv[1:])
     else:

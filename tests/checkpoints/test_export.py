@@ -184,8 +184,8 @@ def test_command_line(base_model, classifier, tmp_path, capsys, monkeypatch):
 @has_onnx
 @pytest.mark.slow
 def test_onnxruntime_alone_as_in_the_readme(tmp_path, monkeypatch, capsys):
-    """README's script gives the model's own results."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    """The script in the package's README gives the model's own results."""
+    readme = (Path(__file__).resolve().parents[2] / "gpt1_hf" / "README.md").read_text(encoding="utf-8")
     (script,) = [script for script in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in script]
     monkeypatch.chdir(tmp_path)
     assert main(["export", "gpt1-tiny", "--output_dir", "runs/onnx"]) == 0
