@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from itertools import combinations
 
 import pytest
 from helpers.data import WORDS, write_jsonl
@@ -239,7 +240,10 @@ class TestRowsOfTheSplit:
             evaluate(EvaluateArguments(**args)),
             evaluate(EvaluateArguments(**args, max_examples=2)),
         )
-        assert (whole.rows, part.rows) == ("5", "2 of 5")
+        scored, of_all = part.details["scored_characters"], sum(map(len, texts[:5]))
+        assert scored in [len(one) + len(other) for one, other in combinations(texts[:5], 2)]
+        in_characters = f"({scored:,} of {of_all:,} characters)"
+        assert (whole.rows, part.rows) == ("5", f"2 of 5 {in_characters}")
 
     def test_in_averages_and_tables(self):
         def result(task, metric, n_examples, **details):

@@ -35,6 +35,7 @@ def test_every_command_has_help(capsys):
         "quantize",
         "recipes",
         "report",
+        "show",
         "space",
         "submit",
         "tasks",

@@ -35,7 +35,7 @@ UPDATES = 12
 SETTINGS = {
     "task": "cola",
     "max_train_examples": 24,
-    "per_device_train_batch_size": 4,
+    "global_batch_size": 4,
     "num_train_epochs": 2,
     "learning_rate": 1e-3,
     "max_length": 32,
