@@ -1,5 +1,7 @@
 """recipes/primer.ipynb: as stored, it has outputs without faults; executed, it runs from top to bottom."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -90,7 +92,7 @@ def test_its_links_lead_to_files(primer):
 def test_its_first_example_works_and_is_not_at_chance(primer):
     (first, *_) = [cell for cell in code_cells(primer) if cell.outputs]
     (output,) = first.outputs
-    value = re.search(r"pre-trained.*?(\d\d\.\d)", output.data["text/plain"], re.DOTALL)
+    value = re.search(r"gpt1-tiny *</td><td>(\d\d\.\d)", output.data["text/plain"])
     assert float(value[1]) > 60, "Story Cloze, where a guess has 50"
 
 
@@ -105,14 +107,9 @@ def test_its_code_passes_ruff():
 
 def test_pictures_have_no_background(base_model):
     """They are read on light and on dark pages."""
-    import base64
-    import io
-
-    from PIL import Image
-
     view = look(["one two three"], base_model)
     forms = notebook.picture(view, ["attention"])._repr_mimebundle_()
-    picture = Image.open(io.BytesIO(base64.b64decode(forms["image/png"])))
+    picture = pytest.importorskip("PIL.Image").open(io.BytesIO(base64.b64decode(forms["image/png"])))
     assert picture.mode == "RGBA" and picture.getpixel((0, 0))[3] == 0
     svg = notebook.plot(Figure("f", "F", "x", "y", [Series("s", [(0, 1), (1, 2)])])).forms["image/svg+xml"]
     assert svg.startswith("<svg") and "#ffffff" not in svg.lower()

@@ -111,10 +111,11 @@ def _check(view: View, part: str):
 def _tokens(key: list[dict[str, Any]], sequences: list[dict[str, Any]]) -> Output:
     lines = []
     for sequence in sequences:
-        words = "".join(
-            f"{' ' * (token['has_space'] or token['is_special'])}{token['text']}" for token in sequence["tokens"]
-        )
-        lines.append(f"{sequence['title']}: {words.strip()}" if sequence["title"] else words.strip())
+        text, was_special = "", False
+        for token in sequence["tokens"]:
+            text += " " * (token["has_space"] or token["is_special"] or was_special) + token["text"]
+            was_special = token["is_special"]
+        lines.append(f"{sequence['title']}: {text.strip()}" if sequence["title"] else text.strip())
     page_part = template("notebook.html").render(key=key, sequences=sequences)
     return Output({"text/html": page_part, "text/plain": "\n".join(lines)})
 
