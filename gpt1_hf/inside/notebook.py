@@ -91,6 +91,7 @@ def plot(figure: Figure) -> Output:
     svg = draw_plot(figure)
     if svg is None:
         raise GPT1Error("plots need matplotlib: pip install 'gpt1_hf[plots]'")
+    svg = svg.replace("<svg ", '<svg style="max-width:44rem" ', 1)
     return Output({"image/svg+xml": svg, "text/plain": f"[plot: {figure.title}]"})
 
 
