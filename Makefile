@@ -26,10 +26,29 @@ VERSION_TESTS := \
 	tests/training/test_smoothing.py \
 	tests/training/test_trainer.py
 
-.PHONY: demo test test-lowest test-newest test-versions lint clean
+.PHONY: demo primer primer-refresh test test-lowest test-newest test-versions lint clean
 
 demo: .venv/installed
 	$(BIN)/gpt1 demo
+
+PRIMER := recipes/primer.ipynb
+# Where `make primer` writes its page.
+PAGE := runs/primer/primer.html
+needs_nbconvert = test -x $(BIN)/jupyter-nbconvert || { echo "The primer needs: $(BIN)/python -m pip install -e '.[primer]'"; exit 1; }
+
+# Open the primer in JupyterLab or, without it, run it and write it as a page.
+primer: .venv/installed
+	@$(needs_nbconvert)
+	@if [ -x $(BIN)/jupyter-lab ]; then $(BIN)/jupyter-lab $(PRIMER); else \
+		echo "Running $(PRIMER) takes some minutes. To open it instead: $(BIN)/python -m pip install jupyterlab"; \
+		$(BIN)/jupyter-nbconvert --execute --to html --output-dir $(dir $(PAGE)) $(PRIMER) && echo "Open $(PAGE)"; \
+	fi
+
+# Run the primer and store it with its new outputs, such as for a new gpt1-tiny.
+primer-refresh: .venv/installed
+	@$(needs_nbconvert)
+	$(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.record_timing=False --to notebook --inplace $(PRIMER)
+	$(BIN)/python -m pytest tests/test_primer.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) $(TESTS)

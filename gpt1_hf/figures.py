@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Placeholder colours, which CSS variables replace in the SVG.
 INK, GRID = "#010203", "#040506"
-VARIABLES = {INK: "var(--ink, #767676)", GRID: "var(--grid, #8884)"}
+ON_ANY = {INK: "#767676", GRID: "#8884"}  # readable both on white and on near black
+VARIABLES = {INK: f"var(--ink, {ON_ANY[INK]})", GRID: f"var(--grid, {ON_ANY[GRID]})"}
 ON_WHITE = {INK: "#24292f", GRID: "#d8d8d8"}
 # Contrast of at least 3 both on white and on near black.
 COLORS = ("#2f7ed8", "#d9660b", "#1f9d63", "#b04fc4", "#d23f57", "#8a7a12", "#0e93a8", "#8a6d5c")

@@ -14,18 +14,28 @@ from .view import Attention, View
 
 def page(view: View) -> str:
     """The page of a [`View`] as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("show.html").render(
+    return template("show.html").render(
         view=view,
-        classes=[{"name": name, "colour": colour} for _, name, colour in CLASSES],
-        tokens=[_token(token) for token in view.probabilities],
-        formats=[_format(sequence) for sequence in view.formats],
+        classes=class_colours(),
+        tokens=[token_fields(token) for token in view.probabilities],
+        formats=[sequence_fields(sequence) for sequence in view.formats],
         parts=part_colours(view.formats),
         attention=[_heads(attention) for attention in view.attention],
         colour=ATTENTION,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of the package."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)
+
+
+def class_colours() -> list[dict[str, str]]:
+    """Name and colour of each class of probability."""
+    return [{"name": name, "colour": colour} for _, name, colour in CLASSES]
 
 
 def part_colours(formats: list[FormatSequence]) -> dict[str, str]:
@@ -34,7 +44,8 @@ def part_colours(formats: list[FormatSequence]) -> dict[str, str]:
     return dict(zip(names, PARTS, strict=False))
 
 
-def _token(token: Any) -> dict[str, Any]:
+def token_fields(token: Any) -> dict[str, Any]:
+    """What a template shows of a [`Token`]."""
     known = probability_class(token.probability)
     return {
         "text": visible(token.text.strip(" ")),
@@ -45,7 +56,8 @@ def _token(token: Any) -> dict[str, Any]:
     }
 
 
-def _format(sequence: FormatSequence) -> dict[str, Any]:
+def sequence_fields(sequence: FormatSequence) -> dict[str, Any]:
+    """What a template shows of a [`FormatSequence`]."""
     tokens = [
         {
             "text": visible(token.text.strip(" ")),
@@ -77,4 +89,4 @@ def _heads(attention: Attention) -> str:
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
-__all__ = ["page", "part_colours"]
+__all__ = ["class_colours", "page", "part_colours", "sequence_fields", "template", "token_fields"]

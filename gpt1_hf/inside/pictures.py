@@ -1,4 +1,4 @@
-"""A view as PNG pictures, drawn by matplotlib (extra `plots`) on white."""
+"""A view as PNG pictures, drawn by matplotlib (extra `plots`): files on white, and pictures for any background."""
 
 import importlib.util
 import textwrap
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
 from ..errors import GPT1Error
-from ..figures import ON_WHITE, STYLE
+from ..figures import ON_ANY, ON_WHITE, STYLE
 from ..files import replacing, writing
 from .input_formats import SPECIAL_ROLES
 from .page import part_colours
@@ -28,7 +28,7 @@ LINE = 0.27  # inches from line to line of tokens
 LETTER = 11  # points
 HEAD = (1.1, 2.0, 5.0)  # smallest side of a heatmap in inches, the side that fills the width, and the largest
 SMALLEST_LABEL = 5  # points
-GREY = "#59636e"
+GREY = "#767676"
 # A token in a picture: text, colour of its box or `None`, and whether it is one of the special tokens.
 Box = tuple[str, str | None, bool]
 
@@ -61,8 +61,11 @@ def write_pictures(view: View, path: str | Path, parts: Sequence[str] | None = N
     return Path(path)
 
 
-def draw(view: View, parts: Sequence[str] | None = None) -> "Figure":
-    """A view as a matplotlib figure, which notebooks show. Arguments and errors as in [`write_pictures`]."""
+def draw(view: View, parts: Sequence[str] | None = None, on_white: bool = True) -> "Figure":
+    """
+    A view as a matplotlib figure. Without `on_white` it has no background, and its colours can be read on a light and
+    on a dark page. Other arguments and errors as in [`write_pictures`].
+    """
     check_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -70,7 +73,10 @@ def draw(view: View, parts: Sequence[str] | None = None) -> "Figure":
     chosen = [part for part in parts or PARTS if getattr(view, part)]
     if not chosen:
         raise GPT1Error(f"there is nothing to draw. {' '.join(note for note in view.notes.values() if note)}".strip())
-    style = {name: ON_WHITE.get(value, value) for name, value in STYLE.items()}
+    colours = ON_WHITE if on_white else ON_ANY
+    style = {name: colours.get(value, value) for name, value in STYLE.items()}
+    if not on_white:
+        style |= {"figure.facecolor": "none", "axes.facecolor": "none"}
     with rc_context(style):
         sizes = [PARTS[part][0](view) for part in chosen]
         figure = Figure(figsize=(max(width for width, _ in sizes), sum(height for _, height in sizes)))
@@ -251,13 +257,13 @@ def _label(axes: "Axes", attention: Attention, size: float | None, y: bool, x: b
 def _draw_head(axes: "Axes", attention: Attention, layer: int, head: int):
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
-    colours = LinearSegmentedColormap.from_list("attention", ["#ffffff", ATTENTION, "#0b2f5c"])
+    colours = LinearSegmentedColormap.from_list("attention", [(ATTENTION, 0.0), (ATTENTION, 1.0)])
     weights = attention.weights[layer, head]
     axes.imshow(weights, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="auto")
     axes.tick_params(length=0, pad=2)
     axes.spines[["top", "right"]].set_visible(True)
     for spine in axes.spines.values():
-        spine.set_color("#d8d8d8")
+        spine.set_color("#8888")
     if attention.is_cut:  # between the first and the last tokens
         gap = len(attention.positions) - len(attention.positions) // 2 - 0.5
         axes.axhline(gap, color="#8a8a8a", linewidth=0.6, linestyle=":")
