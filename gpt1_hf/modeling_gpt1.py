@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Transpose, WeightRenaming
+from transformers.core_model_loading import ConversionOps, Transpose, WeightRenaming, _IdentityOp
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -38,6 +38,7 @@ from .modeling_gpt1_heads import (
     SequenceClassificationHead,
     TokenClassificationHead,
     check_keywords,
+    is_readable,
     one_cache,
     without_checkpointing,
 )
@@ -108,7 +109,7 @@ def default_positions(
     columns = (torch.arange(seq_len, device=inputs_embeds.device) + past).unsqueeze(0)  # (1, seq)
     if attention_mask is None or attention_mask.dim() != 2:
         return columns
-    if not torch.compiler.is_compiling() and attention_mask.shape[1] < past + seq_len:
+    if is_readable(past) and attention_mask.shape[1] < past + seq_len:
         raise ValueError(
             f"attention_mask has {attention_mask.shape[1]} columns, but cache and input together have "
             f"{int(past) + seq_len} tokens: pass one column for each token"
@@ -123,6 +124,17 @@ def sees_own_branch(branch_ids: torch.Tensor) -> Callable:
     def sees(batch_idx, head_idx, query_idx, key_idx):
         key_branch = branch_ids[batch_idx, key_idx]
         return (key_branch == 0) | (key_branch == branch_ids[batch_idx, query_idx])
+
+    return sees
+
+
+def sees_own_sequence(position_ids: torch.Tensor) -> Callable:
+    """Mask function for packed rows: a token sees its own sequence. A position that does not follow on starts one."""
+    starts = nn.functional.pad(position_ids.diff(dim=-1) != 1, (1, 0))
+    sequences = starts.cumsum(-1)
+
+    def sees(batch_idx, head_idx, query_idx, key_idx):
+        return sequences[batch_idx, query_idx] == sequences[batch_idx, key_idx]
 
     return sees
 
@@ -316,22 +328,16 @@ class GPT1Model(GPT1PreTrainedModel):
         if branch_ids is not None and (position_ids is None or cache is not None or not self.takes_branches):
             raise ValueError("branch_ids need position_ids, no cache, and eager, sdpa or flex attention")
         hidden_states = self._embed(input_ids, inputs_embeds)
-        # The caller's positions mark packed rows, if there is no cache. Default positions are not passed: without
-        # them the mask stays implicit, which fast attention kernels need.
-        causal_mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            # The positions of branches also restart, but a branch sees the prefix before it.
-            position_ids=position_ids if branch_ids is None else None,
-            and_mask_function=None if branch_ids is None else sees_own_branch(branch_ids),
-            **{CACHE: cache},
-        )
+        causal_mask = self._causal_mask(hidden_states, attention_mask, position_ids, branch_ids, cache)
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         cache = without_checkpointing(self, cache)
+        n_positions = None  # the number of positions in use, if the shapes tell
         if position_ids is None:
             position_ids = default_positions(hidden_states, attention_mask, cache)
+            past = cache.get_seq_length() if cache is not None else 0
+            if attention_mask is None and isinstance(past, int):
+                n_positions = past + hidden_states.shape[1]
 
         if token_type_ids is not None:
             hidden_states = hidden_states + self.tokens_embed(token_type_ids)
@@ -339,7 +345,7 @@ class GPT1Model(GPT1PreTrainedModel):
         # rank computes, and receives states as embeddings. The first rank has already added the positions.
         is_first_rank = not self.h or not isinstance(self.h[0], nn.Identity)
         if is_first_rank and self.config.position_embedding_type == "learned":
-            self._check_positions(position_ids)
+            self._check_positions(position_ids, n_positions)
             hidden_states = hidden_states + self.positions_embed(position_ids)
         elif is_first_rank and self.config.position_embedding_type == "sinusoidal":
             # Vaswani et al. scale the token embeddings up to a standard deviation of 1, with waves of amplitude 1.
@@ -359,13 +365,43 @@ class GPT1Model(GPT1PreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=hidden_states, **{CACHE: cache})
 
-    def _check_positions(self, position_ids: torch.Tensor):
-        # An index error from `nn.Embedding` does not say what is wrong, and on a GPU it ends the process.
-        if not torch.compiler.is_compiling() and position_ids.max() >= self.config.max_position_embeddings:
+    def _causal_mask(self, hidden_states, attention_mask, position_ids, branch_ids, cache):
+        """The mask in the form that the attention in use needs; `None` if it needs none."""
+        mask_function, reads_mask = None, True
+        if branch_ids is not None:
+            # The positions of branches also restart, but a branch sees the prefix before it.
+            position_ids, mask_function = None, sees_own_branch(branch_ids)
+        elif not torch.compiler.is_compiling() and not is_readable(hidden_states):
+            # Of a mask without padding and of positions without restarts, the library makes no mask. It would wait for
+            # the device to find out.
+            reads_mask = attention_mask is None and (cache is None or isinstance(cache.get_seq_length(), int))
+            if position_ids is not None and attention_mask is None and cache is None:
+                if "flash" not in self.config._attn_implementation:  # which finds packed rows itself
+                    mask_function = sees_own_sequence(position_ids.expand(len(hidden_states), -1))
+                position_ids = None
+        # The caller's positions mark packed rows, if there is no cache. Default positions are not passed: without
+        # them the mask stays implicit, which fast attention kernels need.
+        return create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            and_mask_function=mask_function,
+            allow_is_causal_skip=reads_mask,
+            **{CACHE: cache},
+        )
+
+    def _check_positions(self, position_ids: torch.Tensor, n_positions: int | None):
+        # An index error from `nn.Embedding` does not say what is wrong, and on a GPU it ends the process. Positions on
+        # a GPU are checked only if their shape tells: looking at them would wait for the device.
+        if is_readable(position_ids):
+            n_positions = int(position_ids.max()) + 1
+        elif torch.compiler.is_compiling() or n_positions is None:
+            return
+        if n_positions > self.config.max_position_embeddings:
             raise ValueError(
-                f"the input needs {int(position_ids.max()) + 1} positions, but this model has "
-                f"{self.config.max_position_embeddings} (max_position_embeddings): shorten the text or generate fewer "
-                "new tokens"
+                f"the input needs {n_positions} positions, but this model has {self.config.max_position_embeddings} "
+                "(max_position_embeddings): shorten the text or generate fewer new tokens"
             )
 
 
@@ -408,6 +444,69 @@ class GPT1ForTokenClassification(TokenClassificationHead, GPT1PreTrainedModel):
     base_class = GPT1Model
 
 
+class _JoinShards(ConversionOps):
+    """
+    Puts a checkpoint's tensor together again, if the model's weights are sharded (tensor parallelism, FSDP).
+
+    The loader gives each process the part of a tensor that it would hold if the tensor had the layout of the model's
+    first weight. Other layouts need the whole tensor, which [`_CutShards`] cuts after the conversion.
+    """
+
+    @torch.no_grad
+    def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
+        weight = model.get_parameter(full_layer_name)
+        return {name: _whole(*tensors, like=weight) for name, tensors in input_dict.items()}
+
+    @property
+    def reverse_op(self):
+        return _IdentityOp()  # weights to save are whole
+
+
+class _CutShards(ConversionOps):
+    """Cuts converted tensors into the parts that this process holds."""
+
+    @torch.no_grad
+    def convert(self, input_dict, source_patterns, target_patterns, full_layer_name, model, **kwargs):
+        names = {pattern: full_layer_name.replace(target_patterns[0], pattern) for pattern in input_dict}
+        return {
+            pattern: _own_part(tensor, like=model.get_parameter(names[pattern]))
+            for pattern, tensor in input_dict.items()
+        }
+
+    @property
+    def reverse_op(self):
+        return _IdentityOp()
+
+
+def _whole(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The tensor of which each process holds a part, cut as `like` is. All processes must call this."""
+    if not hasattr(like, "device_mesh"):  # not a DTensor
+        return tensor
+    mesh, shape = like.device_mesh, list(tensor.shape)
+    for mesh_dim, placement in reversed(list(enumerate(like.placements))):
+        if placement.is_shard():
+            size = torch.tensor(shape[placement.dim], device=tensor.device)
+            torch.distributed.all_reduce(size, group=mesh.get_group(mesh_dim))
+            shape[placement.dim] = int(size)
+    meta = torch.empty(shape, device="meta")
+    parts = type(like).from_local(
+        tensor, mesh, like.placements, run_check=False, shape=meta.shape, stride=meta.stride()
+    )
+    return parts.full_tensor()
+
+
+def _own_part(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The part of a whole tensor that this process holds, cut as `like` is."""
+    if not hasattr(like, "device_mesh") or tensor.shape != like.shape:  # the loader reports a wrong shape
+        return tensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    shape, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
+    for dim, (start, length) in enumerate(zip(offset, shape, strict=True)):
+        tensor = tensor.narrow(dim, start, length)
+    return tensor.contiguous()
+
+
 # How `from_pretrained` converts a checkpoint of transformers' OpenAIGPT, whose fused Conv1D weights are stored as
 # (in, out). The mapping is registered under the base class's name because such a folder's config names another model
 # type, and with `overwrite` because this file may be loaded twice: from the package and as remote code.
@@ -417,16 +516,18 @@ register_checkpoint_conversion_mapping(
         WeightConverter(
             "attn.c_attn.weight",
             ["attn.q_proj.weight", "attn.k_proj.weight", "attn.v_proj.weight"],
-            [Transpose(0, 1), Chunk(dim=0)],
+            [_JoinShards(), Transpose(0, 1), Chunk(dim=0), _CutShards()],
         ),
         WeightConverter(
-            "attn.c_attn.bias", ["attn.q_proj.bias", "attn.k_proj.bias", "attn.v_proj.bias"], [Chunk(dim=0)]
+            "attn.c_attn.bias",
+            ["attn.q_proj.bias", "attn.k_proj.bias", "attn.v_proj.bias"],
+            [_JoinShards(), Chunk(dim=0), _CutShards()],
         ),
-        WeightConverter("attn.c_proj.weight", "attn.o_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("attn.c_proj.weight", "attn.o_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("attn.c_proj.bias", "attn.o_proj.bias"),
-        WeightConverter("mlp.c_fc.weight", "mlp.up_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("mlp.c_fc.weight", "mlp.up_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("mlp.c_fc.bias", "mlp.up_proj.bias"),
-        WeightConverter("mlp.c_proj.weight", "mlp.down_proj.weight", [Transpose(0, 1)]),
+        WeightConverter("mlp.c_proj.weight", "mlp.down_proj.weight", [_JoinShards(), Transpose(0, 1), _CutShards()]),
         WeightRenaming("mlp.c_proj.bias", "mlp.down_proj.bias"),
     ],
     overwrite=True,

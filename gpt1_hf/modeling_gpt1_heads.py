@@ -25,6 +25,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_tracing
 
 
 logger = logging.get_logger(__name__)
@@ -43,6 +44,18 @@ PASSED_THROUGH = frozenset(TransformersKwargs.__annotations__) | {
     "return_dict",
     "attention_instances",  # from vLLM
 }
+
+
+def is_readable(value: torch.Tensor | int) -> bool:
+    """
+    Whether the program may look at a value that a tensor holds.
+
+    It cannot in a compiled or captured graph, whose shapes and branches are fixed, and there is no value in a meta or
+    fake tensor. On a GPU, it would wait until all queued work is done, and the GPU would then wait for the program.
+    """
+    if is_tracing(value):
+        return False
+    return not isinstance(value, torch.Tensor) or value.device.type not in ("cuda", "meta")
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
@@ -152,7 +165,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, targets, token_weights):
         device_type = states.device.type
-        autocast = torch.is_autocast_enabled(device_type)
+        autocast = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if autocast else states.dtype
         inputs, matrix = states.to(dtype), weight.to(dtype)
         needs_states, needs_weight = ctx.needs_input_grad[:2]
@@ -166,11 +179,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = None
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
         # All chunks reuse the same memory: allocating new pages of this size costs as much as a pass over them.
-        rows = max(1, min(len(targets), LOGITS_PER_CHUNK // len(weight)))
+        limit = max(1, LOGITS_PER_CHUNK // len(weight))
+        rows = min(len(targets), limit)
         logits, grad_logits = (inputs.new_empty(rows, len(weight)) for _ in range(2))
         wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
-        for start in range(0, len(targets), rows):
-            chunk = slice(start, min(start + rows, len(targets)))
+        # Counted, so that a compiled graph depends on the number of chunks, not on that of targets.
+        for index in range(-(-len(targets) // limit)):
+            chunk = slice(index * limit, min((index + 1) * limit, len(targets)))
             target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
@@ -365,13 +380,42 @@ class GPT1TaskOutput(SequenceClassifierOutputWithPast):
     lm_loss: torch.Tensor | None = None
 
 
-def packed_sequences(position_ids: torch.Tensor) -> torch.Tensor | None:
-    """Index of each token's packed sequence, `(rows, seq)`; `None` if no row is packed."""
-    follows = position_ids[:, 1:] == position_ids[:, :-1] + 1
-    if follows.all():
-        return None
-    starts = nn.functional.pad(~follows, (1, 0), value=True)
-    return (starts.flatten().cumsum(0) - 1).view_as(starts)
+class PackedRows(NamedTuple):
+    """
+    Rows that hold several sequences one after another.
+
+    Args:
+        index (`torch.LongTensor` of shape `(rows, seq)`):
+            Index of each token's sequence, over all rows.
+        n_sequences (`int`):
+            Number of sequences; where it would have to be read from a GPU, the largest possible one.
+    """
+
+    index: torch.Tensor
+    n_sequences: int
+
+    @classmethod
+    def find(cls, position_ids: torch.Tensor, n_sequences: int | None = None) -> "PackedRows | None":
+        """
+        Find the sequences by positions of shape `(rows, seq)`: one that is not its left neighbour's plus one starts a
+        new sequence. Unless their number is passed, the positions are read, and the result is `None` if each row is
+        one sequence.
+        """
+        follows = position_ids[:, 1:] == position_ids[:, :-1] + 1
+        if n_sequences is None and follows.all():
+            return None
+        starts = nn.functional.pad(~follows, (1, 0), value=True)
+        index = (starts.flatten().cumsum(0) - 1).view_as(starts)
+        return cls(index, int(index[-1, -1]) + 1 if n_sequences is None else n_sequences)
+
+    def is_packed(self) -> torch.Tensor:
+        """Whether any row holds several sequences, as a scalar tensor."""
+        return self.index[-1, -1] >= len(self.index)
+
+    def last(self) -> torch.Tensor:
+        """Index of each sequence's last token among the tokens of all rows, `(n_sequences,)`."""
+        sequences = torch.arange(self.n_sequences, device=self.index.device)
+        return torch.searchsorted(self.index.flatten(), sequences, right=True) - 1
 
 
 class Branches(NamedTuple):
@@ -425,14 +469,14 @@ class Branches(NamedTuple):
 
 
 def extract_states(
-    hidden_states: torch.Tensor, token_mask: torch.Tensor | None, sequences: torch.Tensor | Branches | None
+    hidden_states: torch.Tensor, token_mask: torch.Tensor | None, sequences: PackedRows | Branches | None
 ) -> torch.Tensor:
     """State of each sequence's last token, `(sequences, hidden)`, for padding on either side."""
     if isinstance(sequences, Branches):
         index = torch.arange(len(hidden_states), device=hidden_states.device)[:, None]
         return hidden_states[index, sequences.ends].flatten(0, 1)
     if sequences is not None:
-        return hidden_states[nn.functional.pad(sequences[:, 1:] != sequences[:, :-1], (0, 1), value=True)]
+        return hidden_states.flatten(0, 1)[sequences.last()]
     rows, seq_len = hidden_states.shape[:2]
     positions = torch.arange(seq_len, device=hidden_states.device)
     last = positions[-1].expand(rows)
@@ -557,13 +601,14 @@ class TaskHead:
         token_mask = self._token_mask(input_ids, attention_mask)
         if token_mask is not None:
             token_mask = token_mask[:, -hidden_states.shape[1] :]  # without the cached tokens
-        sequences: torch.Tensor | Branches | None = None  # for packed rows: the index of each token's sequence
+        sequences: PackedRows | Branches | None = None
         if branches is not None:
             n_rows, sequences = branches.starts.shape[1], branches
         elif position_ids is not None and attention_mask is None and cache is None:
-            sequences = packed_sequences(position_ids)
-            if sequences is not None:
-                token_mask = None  # packed rows have no padding, and share the padding token's id with unknown words
+            sequences = self._packed_rows(position_ids.expand(hidden_states.shape[:2]), labels, n_rows)
+            if sequences is not None and token_mask is not None:
+                # Packed rows have no padding, and share the padding token's id with unknown words.
+                token_mask = token_mask | sequences.is_packed()
         logits = self._logits(hidden_states, token_mask, sequences, n_rows)
 
         losses = {}
@@ -593,6 +638,20 @@ class TaskHead:
     def _logits(self, hidden_states: torch.Tensor, token_mask, sequences, n_rows: int) -> torch.Tensor:
         """Logits from the states `(batch * n_rows, seq, hidden)`."""
         raise NotImplementedError
+
+    def _packed_rows(self, position_ids, labels, n_rows: int) -> PackedRows | None:
+        """The sequences of packed rows, by positions `(batch * n_rows, seq)`; `None` if each row is one sequence."""
+        if labels is None or is_readable(position_ids):
+            return PackedRows.find(position_ids)
+        # There are as many sequences as labels: the positions need not be read.
+        n_sequences = len(labels) * n_rows
+        if n_sequences == len(position_ids):
+            return None
+        sequences = PackedRows.find(position_ids, n_sequences)
+        if not torch.compiler.is_compiling():
+            fits = sequences.index[-1, -1] == n_sequences - 1
+            torch._assert_async(fits, "packed rows need as many labels as sequences")
+        return sequences
 
     def _token_mask(self, input_ids, attention_mask) -> torch.Tensor | None:
         """Which positions hold a token: the mask or, without one, every id but the padding token's."""
@@ -629,14 +688,16 @@ class TaskHead:
         if isinstance(sequences, Branches):
             return self._branched_lm_loss(hidden_states, input_ids, sequences, sequence_weights)
         if sequences is None:
-            sequences = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
+            index = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
+        else:
+            index = sequences.index
         # (rows, seq - 1): whether a token is predicted from the one before it
-        scored = sequences[:, 1:] == sequences[:, :-1]
+        scored = index[:, 1:] == index[:, :-1]
         if token_mask is not None:
             scored = scored & token_mask[:, 1:].bool() & token_mask[:, :-1].bool()
         lengths = torch.zeros(len(sequence_weights), device=scored.device)
-        lengths.index_add_(0, sequences[:, 1:].flatten(), scored.flatten().float())
-        token_weights = (sequence_weights / lengths.clamp(min=1))[sequences[:, 1:]] * scored
+        lengths.index_add_(0, index[:, 1:].flatten(), scored.flatten().float())
+        token_weights = (sequence_weights / lengths.clamp(min=1))[index[:, 1:]] * scored
         return self._weighted_lm_loss(hidden_states[:, :-1], input_ids[:, 1:], token_weights, scored)
 
     def _branched_lm_loss(self, hidden_states, input_ids, branches: Branches, row_weights) -> torch.Tensor:
@@ -656,10 +717,10 @@ class TaskHead:
     def _weighted_lm_loss(self, states, targets, token_weights, scored) -> torch.Tensor:
         """Weighted sum of the token losses, of shapes `(rows, seq, hidden)` and `(rows, seq)`."""
         parts = (states, targets, token_weights)
-        if torch.compiler.is_compiling():  # shapes in a compiled graph cannot depend on the data
-            states, targets, token_weights = (part.flatten(0, 1) for part in parts)
-        else:
+        if is_readable(scored):
             states, targets, token_weights = (part[scored] for part in parts)
+        else:  # the others have weight 0
+            states, targets, token_weights = (part.flatten(0, 1) for part in parts)
         return linear_cross_entropy(states, self.base_model.get_input_embeddings().weight, targets, token_weights)
 
 
@@ -682,8 +743,10 @@ class SequenceClassificationHead(TaskHead):
 
     def _logits(self, hidden_states, token_mask, sequences, n_rows):
         if self.training:
-            if self.config.both_orders != (n_rows == 2):
-                self.config.both_orders = n_rows == 2
+            if n_rows == 2 and not self.config.both_orders:
+                self.config.both_orders = True
+            elif n_rows != 2 and self.config.both_orders:
+                self.config.both_orders = False
         elif n_rows == 1 and self.config.both_orders:
             raise ValueError(
                 "this model reads a pair in both orders, as input of shape (batch, 2, seq), but the input has one "
@@ -701,10 +764,13 @@ class SequenceClassificationHead(TaskHead):
         logits = logits.float()
         if self.config.regression_bins:
             last = self.config.regression_bins - 1
-            if not torch.compiler.is_compiling() and ((labels < 0) | (labels > last)).any():
-                raise ValueError(
-                    f"a label lies outside 0 to {last}, the range of config.regression_bins: rescale the labels"
-                )
+            if not torch.compiler.is_compiling():
+                is_wrong = ((labels < 0) | (labels > last)).any()
+                error = f"a label lies outside 0 to {last}, the range of config.regression_bins: rescale the labels"
+                if not is_readable(labels):
+                    torch._assert_async(~is_wrong, error)
+                elif is_wrong:
+                    raise ValueError(error)
             # The two integers next to a score share its probability mass (Tai et al., 2015, eq. 15).
             bins = torch.arange(last + 1, device=logits.device)
             targets = (1 - (labels.float().view(-1, 1) - bins).abs()).clamp(min=0)
@@ -774,11 +840,15 @@ class TokenClassificationHead(TaskHead):
         n_before = hidden_states.shape[1] - labels.shape[1]
         return nn.functional.pad(labels, (max(n_before, 0), 0), value=-100)
 
+    def _packed_rows(self, position_ids, labels, n_rows):
+        # Each token may be a sequence: nothing of the result has the shape of the sequences' number.
+        return PackedRows.find(position_ids, None if is_readable(position_ids) else position_ids.numel())
+
     def _labels_per_sequence(self, labels, sequences, n_rows):
         labelled = (labels != -100).float()
         if sequences is None:
             return labelled.sum(-1)
-        return labelled.new_zeros(int(sequences.max()) + 1).index_add(0, sequences.flatten(), labelled.flatten())
+        return labelled.new_zeros(sequences.n_sequences).index_add(0, sequences.index.flatten(), labelled.flatten())
 
 
 __all__ = [

@@ -228,6 +228,8 @@ class GPT1TrainingArguments(TrainingArguments):
             is_one_of_several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
             self.use_cpu = self.use_cpu or self.bf16 or is_one_of_several
             self.dataloader_pin_memory = False  # pinned pages serve copies to a device; without one, torch warns
+        if self.accelerator_config is None and self.dataloader_pin_memory and not self.use_cpu:
+            self.accelerator_config = {"non_blocking": True}  # copies from pinned pages overlap with computation
         # By default, pushing a model with trackio's curves beside it would publish them in a Space of their own.
         self.trackio_static_space_id = self.trackio_static_space_id or False
         try:
