@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..modeling_gpt1_heads import is_readable
+
 
 CPU_BLOCKS = "cpu_blocks"
 QUERIES_PER_BLOCK = 128
@@ -75,6 +77,20 @@ def _times(states: torch.Tensor, kept: torch.Tensor, factor: float) -> torch.Ten
     return result if factor == 1 else result.mul_(factor)
 
 
+def seen_keys(mask: torch.Tensor) -> slice:
+    """
+    Range of the keys that a block of queries sees. In packed rows it holds the block's own sequences.
+
+    Args:
+        mask (`torch.Tensor` of shape `(batch, heads or 1, block, seq)`):
+            Boolean mask of the block, true where a query sees a key. Any other mask gives the range of all keys.
+    """
+    if mask.dtype != torch.bool or not is_readable(mask):
+        return slice(0, mask.shape[-1])
+    seen = mask.flatten(0, 2).any(0).nonzero()
+    return slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, mask.shape[-1])
+
+
 def cpu_blocks_attention_forward(
     module: nn.Module,
     query: torch.Tensor,  # (batch, heads, seq, head_dim)
@@ -88,8 +104,9 @@ def cpu_blocks_attention_forward(
     """
     Attention for transformers' attention interface, registered as `"cpu_blocks"`.
 
-    Without a mask it is causal, and a block of queries is multiplied only with the keys up to its end. Evaluation and
-    generation, which have no backward pass, use sdpa.
+    Without a mask it is causal, and a block of queries is multiplied only with the keys up to its end. With a boolean
+    mask, it is multiplied only with the keys from the first to the last that it sees. Evaluation and generation, which
+    have no backward pass, use sdpa.
     """
     seq_len = query.shape[2]
     if not module.training or key.shape[2] != seq_len:
@@ -102,20 +119,20 @@ def cpu_blocks_attention_forward(
     blocks = []
     for start in range(0, seq_len, QUERIES_PER_BLOCK):
         end = min(start + QUERIES_PER_BLOCK, seq_len)
-        n_keys = end if attention_mask is None else seq_len
-        scores = query[:, :, start:end] @ key[:, :, :n_keys].transpose(2, 3)  # (batch, heads, block, keys)
+        seen = slice(0, end) if attention_mask is None else seen_keys(attention_mask[:, :, start:end])
+        scores = query[:, :, start:end] @ key[:, :, seen].transpose(2, 3)  # (batch, heads, block, seen)
         if attention_mask is None:
             scores[..., start:].masked_fill_(future[: end - start, : end - start], lowest)
         elif attention_mask.dtype == torch.bool:
-            scores.masked_fill_(~attention_mask[:, :, start:end], lowest)
+            scores.masked_fill_(~attention_mask[:, :, start:end, seen], lowest)
         else:
-            scores += attention_mask[:, :, start:end]
+            scores += attention_mask[:, :, start:end, seen]
         probabilities = scores.softmax(-1)
         if dropout:
             kept, scale = dropout_mask(probabilities.shape, dropout)
-            blocks.append(_Keep.apply(probabilities, kept, 1.0) @ value[:, :, :n_keys] * scale)
+            blocks.append(_Keep.apply(probabilities, kept, 1.0) @ value[:, :, seen] * scale)
         else:
-            blocks.append(probabilities @ value[:, :, :n_keys])
+            blocks.append(probabilities @ value[:, :, seen])
     return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None  # (batch, seq, heads, head_dim)
 
 
