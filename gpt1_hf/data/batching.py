@@ -226,9 +226,11 @@ class PackingCollator:
 
     def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self.collator(rows)
-        mask, labels = batch.get("attention_mask"), batch.get("labels")
-        is_one_per_row = mask is not None and batch.keys() <= {"input_ids", "attention_mask", "position_ids", "labels"}
-        if not is_one_per_row or mask.dim() != 2 or labels is None or labels.shape == mask.shape:
+        names = {"input_ids", "attention_mask", "labels"}
+        if not names <= batch.keys() <= names | {"position_ids"}:
+            return batch
+        mask, labels = batch["attention_mask"], batch["labels"]
+        if mask.dim() != 2 or labels.shape == mask.shape:
             return batch
         is_token = mask.bool()
         n_tokens, is_empty = int(is_token.sum()), not is_token.any(-1).all()
