@@ -181,15 +181,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # All chunks reuse the same memory: allocating new pages of this size costs as much as a pass over them.
         limit = max(1, LOGITS_PER_CHUNK // len(weight))
         rows = min(len(targets), limit)
-        logits, grad_logits = (inputs.new_empty(rows, len(weight)) for _ in range(2))
-        wide_logits, log_probs = (inputs.new_empty(rows, len(weight), dtype=torch.float32) for _ in range(2))
+        logits = inputs.new_empty(rows, len(weight))
+        log_probs = inputs.new_empty(rows, len(weight), dtype=torch.float32)
+        is_wide = dtype == torch.float32
+        # In fp32, the gradients of the logits replace their logarithms, which are no longer needed by then.
+        wide_logits, grad_logits = (
+            (logits, log_probs) if is_wide else (torch.empty_like(log_probs), torch.empty_like(logits))
+        )
         # Counted, so that a compiled graph depends on the number of chunks, not on that of targets.
         for index in range(-(-len(targets) // limit)):
             chunk = slice(index * limit, min((index + 1) * limit, len(targets)))
             target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
-            torch.log_softmax(wide_logits[:n].copy_(logits[:n]), -1, out=log_probs[:n])
+            if not is_wide:
+                wide_logits[:n].copy_(logits[:n])
+            torch.log_softmax(wide_logits[:n], -1, out=log_probs[:n])
             target_log_probs = log_probs[:n].gather(1, target)
             loss -= (target_log_probs * token_weight).sum()
             if needs_states or needs_weight:  # p - 1 at the target, p elsewhere
@@ -198,8 +205,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if needs_states:
                 grad_states[chunk] = (grad_logits[:n] @ matrix) * token_weight
             if needs_weight:
-                product = grad_logits[:n].T @ weighted_inputs[chunk]
-                grad_weight = product.float() if grad_weight is None else grad_weight.add_(product)
+                factors = grad_logits[:n].T, weighted_inputs[chunk]
+                if grad_weight is None:
+                    grad_weight = torch.mm(*factors).float()
+                elif is_wide:
+                    grad_weight.addmm_(*factors)
+                else:
+                    grad_weight.add_(torch.mm(*factors))
         if needs_weight and grad_weight is None:  # there are no targets
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_states, grad_weight, factor)

@@ -203,6 +203,44 @@ class GPT1DataCollator:
         return dict(batch)
 
 
+# A batch is packed if at least this share of it is padding. The mask grows with the square of its tokens, so that
+# their number is limited.
+MIN_PADDING, MAX_PACKED = 0.1, 4096
+
+
+@dataclass
+class PackingCollator:
+    """
+    Packs the batches of a collator that hold much padding, for a training attention that skips masked tokens.
+
+    Args:
+        collator (`GPT1DataCollator`):
+            Collator without packing.
+
+    Returns:
+        `dict`: the collator's batch or, if it is packed, `input_ids` and `position_ids` of shape `(1, tokens)` and the
+        same `labels`. Loss and gradients are the same.
+    """
+
+    collator: GPT1DataCollator
+
+    def __call__(self, rows: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self.collator(rows)
+        names = {"input_ids", "attention_mask", "labels"}
+        if not names <= batch.keys() <= names | {"position_ids"}:
+            return batch
+        mask, labels = batch["attention_mask"], batch["labels"]
+        if mask.dim() != 2 or labels.shape == mask.shape:
+            return batch
+        is_token = mask.bool()
+        n_tokens, is_empty = int(is_token.sum()), not is_token.any(-1).all()
+        if is_empty or n_tokens > min(MAX_PACKED, (1 - MIN_PADDING) * mask.numel()):
+            return batch
+        positions = mask.cumsum(-1) - 1
+        packed = {"input_ids": batch["input_ids"], "position_ids": positions}
+        return {name: tensor[is_token][None] for name, tensor in packed.items()} | {"labels": labels}
+
+
 def _as_row(row: Any) -> Mapping[str, Any]:
     """A row as a mapping; pandas and Arrow may give a table with one row."""
     columns = as_columns(row)

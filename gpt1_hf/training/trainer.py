@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..console import no_bars
-from ..data.batching import GPT1DataCollator, LengthGroupedSampler, row_lengths
+from ..data.batching import GPT1DataCollator, LengthGroupedSampler, PackingCollator, row_lengths
 from ..data.spans import RandomSpans, Spans
 from ..errors import UsageError
 from ..evaluation.perplexity import perplexity
@@ -22,7 +22,7 @@ from ..evaluation.precision import full_precision
 from ..processing_gpt1 import GPT1Processor
 from .arguments import check_metric, drop_missing_precision, use_one_gpu
 from .batch_sizes import rows_per_update
-from .cpu_kernels import speed_up
+from .cpu_kernels import CPU_BLOCKS, speed_up
 from .exact_resume import ResumableTrainer
 from .layerwise_lr import decay_by_layer
 from .manifest import checkpoints
@@ -55,6 +55,7 @@ class GPT1Trainer(ResumableTrainer):
     - A language model trains without materialising its logits (the same loss and gradients). On a CPU, dropout and
       attention come from `cpu_kernels.py`.
     - [`RandomSpans`] are drawn with replacement; an epoch has as many tokens as the corpus.
+    - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients).
     - With `group_by_length`, the training rows of an update have similar lengths, and the order of updates is random.
       Evaluation keeps the order of its rows.
     - A loss that is NaN or infinite ends the run before it is logged or saved. A jump of the loss gives a warning.
@@ -152,6 +153,18 @@ class GPT1Trainer(ResumableTrainer):
     def _get_eval_sampler(self, eval_dataset) -> Sampler | None:
         # transformers' `group_by_length` also reorders evaluation rows: predictions would not match their rows.
         return None if self.args.world_size > 1 else SequentialSampler(eval_dataset)
+
+    def get_train_dataloader(self):
+        collator, model = self.data_collator, self.accelerator.unwrap_model(self.model)
+        # Other attention computes the square of a packed row, and an adapter may add virtual tokens to each row.
+        skips_masked = unwrap_peft_model(model) is model and model.config._attn_implementation == CPU_BLOCKS
+        skips_masked = skips_masked and not self.args.torch_compile  # each number of tokens would compile anew
+        if skips_masked and type(collator) is GPT1DataCollator and not collator.packing:
+            self.data_collator = PackingCollator(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def get_eval_dataloader(self, *args, **kwargs):
         # transformers' `dataloader_drop_last` also drops evaluation rows.

@@ -17,7 +17,7 @@ from gpt1_hf import (
     GPT1Trainer,
     GPT1TrainingArguments,
 )
-from gpt1_hf.data.batching import UPDATES_PER_SORT, LengthGroupedSampler, row_lengths
+from gpt1_hf.data.batching import UPDATES_PER_SORT, LengthGroupedSampler, PackingCollator, row_lengths
 
 
 ROWS = [[5, 6, 7], [8, 9, 10, 11, 12], [13, 14]]
@@ -58,6 +58,37 @@ def test_padding_on_the_left_and_packing_give_what_padding_on_the_right_gives(pr
         assert_close(outputs[name], expected[name], atol=1e-5, rtol=1e-5)
     for one, other in zip(gradients, other_gradients, strict=True):
         assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_with_much_padding_is_packed(processor, side):
+    processor.tokenizer.padding_side = side
+    collator = PackingCollator(GPT1DataCollator(processor))
+    packed = GPT1DataCollator(processor, packing=True)
+    for name, expected in packed(LABELLED).items():
+        assert_close(collator(LABELLED)[name], expected)
+    for unchanged in (
+        LABELLED[:1],
+        [{"input_ids": row} for row in ROWS],
+        [{"input_ids": row, "labels": row} for row in ROWS],
+        [{"input_ids": [], "label": 0}, *LABELLED],
+    ):
+        assert collator(unchanged)["attention_mask"].shape == collator(unchanged)["input_ids"].shape
+
+
+@pytest.mark.parametrize("attn_pdrop", [0.0, 0.1])
+def test_training_packs_where_its_attention_skips_masked_tokens(processor, tmp_path, attn_pdrop):
+    model = tiny_model("transformer", processor)
+    model.config.attn_pdrop = attn_pdrop
+    rows = Dataset.from_list(LABELLED)
+    settings = {"use_cpu": True, "report_to": "none", "per_device_train_batch_size": 3}
+    args = GPT1TrainingArguments(output_dir=str(tmp_path), **settings)
+    trainer = GPT1Trainer(model, args, processing_class=processor, train_dataset=rows, eval_dataset=rows)
+    train, evaluation = next(iter(trainer.get_train_dataloader())), next(iter(trainer.get_eval_dataloader()))
+    assert ("attention_mask" not in train) == (attn_pdrop > 0)
+    assert "attention_mask" in evaluation
+    outputs, expected = (trainer.model.eval()(**batch) for batch in (train, GPT1DataCollator(processor)(LABELLED)))
+    assert_close(outputs.loss, expected.loss)
 
 
 def test_packed_rows_have_no_padding_and_no_mask(processor):

@@ -7,7 +7,14 @@ from transformers import TrainingArguments
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
 from gpt1_hf.hardware import has_half_precision
-from gpt1_hf.training.cpu_kernels import CPU_BLOCKS, CPUDropout, cpu_blocks_attention_forward, dropout_mask, speed_up
+from gpt1_hf.training.cpu_kernels import (
+    CPU_BLOCKS,
+    CPUDropout,
+    cpu_blocks_attention_forward,
+    dropout_mask,
+    seen_keys,
+    speed_up,
+)
 
 
 def tiny(attention: str, **changes) -> GPT1ForCausalLM:
@@ -51,6 +58,13 @@ def test_packed_rows_do_not_see_each_other():
     model = tiny(CPU_BLOCKS, **NO_DROPOUT)
     packed = model(ids, position_ids=positions).logits
     torch.testing.assert_close(packed[:, 150:], model(ids[:, 150:]).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_block_of_queries_computes_only_the_keys_that_it_sees():
+    sequences = torch.tensor([0] * 3 + [1] * 4 + [2] * 2)
+    mask = (sequences[:, None] == sequences).tril()[None, None]
+    assert [seen_keys(mask[:, :, start : start + 3]) for start in (0, 3, 6)] == [slice(0, 3), slice(3, 6), slice(3, 9)]
+    assert seen_keys(torch.zeros(1, 1, 3, 9, dtype=torch.bool)) == seen_keys(torch.zeros(1, 1, 3, 9)) == slice(0, 9)
 
 
 def test_generation_with_a_cache_uses_sdpa():
