@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ def script(monkeypatch):
     names = {path.stem for path in FOLDER.glob("*.py")}
     before = {name: sys.modules.pop(name) for name in names & {*sys.modules}}
     monkeypatch.syspath_prepend(FOLDER)
+    for variable in ("TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"):  # scripts set them for their own process
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
     yield importlib.import_module
     for name in names & {*sys.modules}:
         del sys.modules[name]
