@@ -180,6 +180,14 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(base_model):
     assert text.count("data-tip=") >= len(view.probabilities) - 1
 
 
+def test_the_page_says_where_the_answer_is_read(base_model):
+    for input_format, place in (
+        ("classification", "the extract token"),
+        ("token_classification", "The tag of a word"),
+    ):
+        assert place in page(look(["a film"], base_model, input_format))
+
+
 def test_markup_in_a_text_is_only_text(base_model):
     text = page(look(["<b>a</b> </script><script>x</script> & \u202e"], base_model))
     assert text.count("<script") == 2 and "<b>" not in text and "\u202e" not in text
