@@ -36,12 +36,15 @@ PRIMER := recipes/primer.ipynb
 PAGE := runs/primer/primer.html
 needs_nbconvert = test -x $(BIN)/jupyter-nbconvert || { echo "The primer needs: $(BIN)/python -m pip install -e '.[primer]'"; exit 1; }
 
+# The page loads no scripts from elsewhere. The primer's formulas need none.
+ALONE := --HTMLExporter.mathjax_url=data:, --HTMLExporter.require_js_url=data:,
+
 # Open the primer in JupyterLab or, without it, run it and write it as a page.
 primer: .venv/installed
 	@$(needs_nbconvert)
 	@if [ -x $(BIN)/jupyter-lab ]; then $(BIN)/jupyter-lab $(PRIMER); else \
 		echo "Running $(PRIMER) takes some minutes. To open it instead: $(BIN)/python -m pip install jupyterlab"; \
-		$(BIN)/jupyter-nbconvert --execute --to html --output-dir $(dir $(PAGE)) $(PRIMER) && echo "Open $(PAGE)"; \
+		$(BIN)/jupyter-nbconvert --execute --to html $(ALONE) --output-dir $(dir $(PAGE)) $(PRIMER) && echo "Open $(PAGE)"; \
 	fi
 
 # Run the primer and store it with its new outputs, such as for a new gpt1-tiny.

@@ -20,8 +20,11 @@ def main(argv: list[str]):
     args = parser.parse_args(argv)
 
     from ..checkpoints.conversion import convert
+    from ..hub.card import write_derived_card
 
     result = convert(args.source, args.output_dir, args.to)
+    if args.to == "gpt1":
+        write_derived_card(args.output_dir, args.source, "converted")
     print(f"{result.n_parameters / 1e6:.1f} M parameters saved in {args.output_dir}")
     print(f"largest difference from the source's logits: {result.difference:.1e}")
     if not result.has_tokenizer:

@@ -26,9 +26,12 @@ def main(argv: list[str]):
 
     from ..evaluation.evaluate import EvaluateArguments
     from ..evaluation.quantization_cost import format_comparison, quantize_and_score
+    from ..hub.card import write_derived_card
     from ..settings import default_data_dir
 
     args["data_dir"] = args["data_dir"] or default_data_dir()
     evaluation = EvaluateArguments(**args) if args["text_file"] or args["task"] else None
-    print(format_comparison(quantize_and_score(model, output_dir, evaluation)))
+    comparison = quantize_and_score(model, output_dir, evaluation)
+    write_derived_card(output_dir, model, "quantized to 8 bits", "quantized")
+    print(format_comparison(comparison))
     print(f"saved in {output_dir}")

@@ -332,6 +332,7 @@ def write_plain_card(
     metrics: dict[str, float] | None = None,
     model_name: str | None = None,
     tags: Sequence[str] = (),
+    origin: str | None = None,
     **metadata: Any,
 ):
     """
@@ -352,6 +353,8 @@ def write_plain_card(
             Name of the model; defaults to the folder's.
         tags (list of `str`):
             Tags in addition to those of the model's type.
+        origin (`str`, *optional*):
+            How the weights came about, as the end of a sentence in Markdown; defaults to saving.
         metadata (*optional*):
             Further fields of `ModelCardData`.
     """
@@ -382,6 +385,7 @@ def write_plain_card(
         name=name,
         config=config,
         head=head,
+        origin=origin or "saved with `gpt1_hf`",
         mark=f"{PLAIN_MARK} remove this line to keep the card -->",
         adapter=adapter,
         snippet=snippet(name, f"AutoModel{end or ''}", input_format if needs_processor else None, adapter=adapter)
@@ -397,6 +401,26 @@ def write_plain_card(
         },
         environment=environment(str(args.device) if args else None, args.world_size if args else 1),
     )
+
+
+def write_derived_card(folder: str | Path, source: str, how: str, relation: str | None = None):
+    """
+    Write `README.md` beside a model whose weights were made from those of another.
+
+    Args:
+        folder (`str` or `Path`):
+            The model's folder.
+        source (`str`):
+            The other model: folder or Hub id.
+        how (`str`):
+            How they were made, such as `converted`.
+        relation (`str`, *optional*):
+            The Hub's name for it, such as `quantized`.
+    """
+    base, on_hub = base_name(source)
+    metadata = {"base_model": base, "base_model_relation": relation} if on_hub else {}
+    origin = f"{how} from {code(base)} with `gpt1_hf`"
+    write_plain_card(folder, origin=origin, license=license_of(source, from_scratch=False), **metadata)
 
 
 def is_plain_card(path: Path) -> bool:

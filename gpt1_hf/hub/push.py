@@ -151,6 +151,8 @@ def set_base_model(folder: Path, base_model: str):
     else:  # our own cards begin so
         beginning = re.compile(r"^The model (`+).+?\1, fine-tuned", flags=re.MULTILINE)
         card.text = beginning.sub(f"The model `{base_model}`, fine-tuned", card.text, count=1)
+        if "quantization_config" in read_json(folder / "config.json"):
+            card.data.base_model_relation = "quantized"
     card.save(folder / CARD)
 
 

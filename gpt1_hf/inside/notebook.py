@@ -1,4 +1,4 @@
-"""A view in a notebook: coloured tokens, pictures, plots and pages, for light and dark.
+"""A view in a notebook: coloured tokens, pictures, plots, tables and pages, for light and dark.
 
 IPython is not needed: a notebook asks an object for its forms (`_repr_mimebundle_`).
 """
@@ -6,10 +6,13 @@ IPython is not needed: a notebook asks an object for its forms (`_repr_mimebundl
 import base64
 import html
 import io
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tabulate import tabulate
 
 from ..errors import GPT1Error
 from ..figures import Figure
@@ -21,6 +24,7 @@ from .view import View
 
 
 DPI = 100  # of pictures
+NUMBER = re.compile(r"$|[-+]?\d")  # nothing, or a text that begins with a number
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,27 @@ def plot(figure: Figure) -> Output:
     return Output({"image/svg+xml": svg, "text/plain": f"[plot: {figure.title}]"})
 
 
-def interactive(view: View, height: int = 640) -> Output:
-    """The page of `gpt1 show` in a frame of the notebook, `height` pixels high."""
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Output:
+    """A table. A column is right-aligned if each of its values is a number, begins with one, or is empty."""
+    texts = [[str(value) for value in row] for row in rows]
+    sides = ["right" if all(NUMBER.match(text) for text in column) else "left" for column in zip(*texts, strict=True)]
+
+    def line(cell: str, values: Sequence[str]) -> str:
+        pairs = zip(values, sides, strict=True)
+        cells = (f'<{cell} style="text-align:{side}">{html.escape(text)}</{cell}>' for text, side in pairs)
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = "\n".join(line("td", row) for row in texts)
+    shown = f"<table>\n<thead>{line('th', headers)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    plain = tabulate(texts, headers=headers, colalign=sides, disable_numparse=True)
+    return Output({"text/html": shown, "text/plain": plain})
+
+
+def interactive(view: View, height: int = 900) -> Output:
+    """The page of `gpt1 show` in a frame of the notebook: as high as the page, or `height` pixels without scripts."""
     frame = (
         f'<iframe srcdoc="{html.escape(page(view))}" style="border:0;height:{height}px;width:100%" '
+        "onload=\"this.style.height = this.contentDocument.documentElement.scrollHeight + 'px'\" "
         f'title="Inside {html.escape(view.model)}"></iframe>'
     )
     return Output({"text/html": frame, "text/plain": f"[page: inside {view.model}]"})
@@ -121,4 +142,4 @@ def _tokens(key: list[dict[str, Any]], sequences: list[dict[str, Any]]) -> Outpu
     return Output({"text/html": page_part, "text/plain": "\n".join(lines)})
 
 
-__all__ = ["Output", "formats", "interactive", "picture", "plot", "probabilities"]
+__all__ = ["Output", "formats", "interactive", "picture", "plot", "probabilities", "table"]

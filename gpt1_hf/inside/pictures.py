@@ -5,7 +5,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from ..errors import GPT1Error
@@ -118,7 +118,7 @@ def _write_tokens(axes: "Axes", lines: list[list[tuple[int, Box]]], first: float
                 shape = {"facecolor": colour, "alpha": 0.3 if not is_special else 0.18, "linewidth": 0}
                 axes.add_patch(Rectangle((place + 0.06, bottom + 0.02), _n_columns(text) - 0.12, LINE - 0.04, **shape))
             style = {"family": "monospace", "size": LETTER, "weight": "bold" if is_special else "normal"}
-            axes.text(place, bottom + LINE / 2, text, va="center_baseline", **style)
+            axes.text(place, bottom + LINE / 2, text, va="center_baseline", parse_math=False, **style)
     return first - len(lines) * LINE
 
 
@@ -250,8 +250,9 @@ def _draw_attention(area: "SubFigure", view: View):
 def _label(axes: "Axes", attention: Attention, size: float | None, y: bool, x: bool):
     """Write the tokens beside and below a heatmap."""
     places = range(len(attention.tokens))
-    axes.set_yticks(places if y and size else [], _labels(attention) if y and size else [], size=size)
-    axes.set_xticks(places if x and size else [], _labels(attention) if x and size else [], size=size, rotation=90)
+    style: dict[str, Any] = {"size": size, "parse_math": False}  # a token such as `$$` is no formula
+    axes.set_yticks(places if y and size else [], _labels(attention) if y and size else [], **style)
+    axes.set_xticks(places if x and size else [], _labels(attention) if x and size else [], **style, rotation=90)
 
 
 def _draw_head(axes: "Axes", attention: Attention, layer: int, head: int):

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..checkpoints.lora import kept_card, save_adapter
 from ..console import note
 from ..errors import GPT1Error
-from ..hub.card import is_plain_card, write_plain_card
+from ..hub.card import base_name, is_plain_card, write_plain_card
 from ..hub.upload import CARD, Upload, check_base, check_repo_name, explained, upload
+from ..processing_gpt1 import forget_location
 
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class PublishingTrainer(Trainer):
         return model if hasattr(model, "active_peft_config") else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
+            forget_location(self.processing_class)
         adapted, folder = self._adapted(), output_dir or self.args.output_dir
         if adapted is None:
             return super()._save(output_dir, state_dict)
@@ -78,6 +81,9 @@ class PublishingTrainer(Trainer):
         card = Path(self.args.output_dir) / CARD
         if not self.is_world_process_zero() or (card.is_file() and not is_plain_card(card)):
             return
+        if finetuned_from is None:  # as in transformers: the Hub id that the model was loaded from
+            base, on_hub = base_name(self.model.config._name_or_path or ".")
+            finetuned_from = base if on_hub else None
         evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
         known = {"language": language, "license": license, "base_model": finetuned_from, "datasets": dataset_tags}
         write_plain_card(

@@ -17,12 +17,13 @@ from gpt1_hf import (
     GPT1LSTMConfig,
     GPT1LSTMForSequenceClassification,
     GPT1Processor,
+    GPT1Trainer,
 )
 from gpt1_hf.evaluation.results import Result
-from gpt1_hf.hub.card import write_finetuning_cards, write_plain_card, write_pretraining_card
+from gpt1_hf.hub.card import write_derived_card, write_finetuning_cards, write_plain_card, write_pretraining_card
 from gpt1_hf.hub.card_text import code, hub_word
 from gpt1_hf.tasks import all_tasks, load_task
-from gpt1_hf.training.arguments import FinetuneArguments, PretrainArguments
+from gpt1_hf.training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
 
 
 # Names that would break YAML, Markdown, a table, a code block or a string if they were not escaped.
@@ -271,3 +272,35 @@ def test_a_plain_card_describes_the_folder(family, tokenizer, base_model, tmp_pa
 def test_a_plain_card_names_no_pipeline_with_other_answers(tokenizer, tmp_path):
     write_plain_card(save_classifier(tmp_path / "pairs", tokenizer, load_task("mrpc")))
     assert "pipeline_tag" not in content_of(tmp_path / "pairs")[0]
+
+
+@pytest.mark.parametrize("source", ["openai-community/openai-gpt", "a folder"])
+def test_a_model_made_from_another_names_it(source, tokenizer, tmp_path):
+    folder = save_classifier(tmp_path / "made", tokenizer, load_task("sst2"))
+    name = source
+    if source == "a folder":
+        (tmp_path / name).mkdir()
+        source = str(tmp_path / name)
+    write_derived_card(folder, source, "quantized to 8 bits", "quantized")
+    metadata, text = content_of(folder)
+    assert f"quantized to 8 bits from `{name}` with `gpt1_hf`." in text and str(tmp_path) not in text
+    on_hub = name != "a folder"
+    assert metadata.get("base_model") == (name if on_hub else None)
+    assert metadata.get("base_model_relation") == ("quantized" if on_hub else None)
+    assert metadata.get("license") == ("mit" if on_hub else None)
+
+
+@pytest.mark.parametrize("loaded_from", ["openai-community/openai-gpt", "", "a folder"])
+def test_the_card_of_a_plain_run_names_the_model_on_the_hub(loaded_from, tokenizer, tmp_path):
+    task = load_task("sst2")
+    model = GPT1ForSequenceClassification.from_pretrained(save_classifier(tmp_path / "base", tokenizer, task))
+    on_hub = "/" in loaded_from
+    if loaded_from == "a folder":
+        loaded_from = str(tmp_path / "base")
+    model.config._name_or_path = loaded_from  # as `from_pretrained` sets it
+    args = GPT1TrainingArguments(output_dir=str(tmp_path / "run"), report_to="none", use_cpu=True)
+    trainer = GPT1Trainer(model, args, processing_class=GPT1Processor(tokenizer, "classification"))
+    trainer.save_model()
+    trainer.create_model_card()
+    metadata, _ = content_of(tmp_path / "run")
+    assert metadata.get("base_model") == (loaded_from if on_hub else None)

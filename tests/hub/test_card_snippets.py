@@ -1,19 +1,24 @@
 """The code of every kind of card runs in a process without the package: it asks nothing and warns of nothing."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from helpers.hub_client import process_without_package
 from test_card import arguments, result, save_classifier
 from test_own_cards import CASES, command, write_task
+from transformers import AutoTokenizer
 
+from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer
 from gpt1_hf.checkpoints.conversion import convert
 from gpt1_hf.cli import main
 from gpt1_hf.hub.card import write_finetuning_cards
 from gpt1_hf.hub.push import complete_copy
 from gpt1_hf.tasks import load_task
+from gpt1_hf.training.arguments import GPT1TrainingArguments
 
 
 # Runs each card's code in turn. `transformers` draws bars while it loads weights, which are no warnings.
@@ -43,6 +48,37 @@ def code_of(folder: Path) -> str:
     return re.sub(r"^name = .*$", f"name = {str(folder)!r}", snippet, flags=re.MULTILINE)
 
 
+def train_plainly(folder: Path, model: Path) -> Path:
+    """A run of GPT1Trainer, without a task of this package."""
+    args = GPT1TrainingArguments(
+        output_dir=str(folder), max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no"
+    )
+    processor = GPT1Processor.from_pretrained(model)
+    encoded = processor([{"text": text} for text in ("he wept", "she smiled")])
+    trainer = GPT1Trainer(
+        model=GPT1ForSequenceClassification.from_pretrained(model),
+        args=args,
+        train_dataset=Dataset.from_dict({"input_ids": encoded["input_ids"], "label": [0, 1]}),
+        processing_class=processor,
+    )
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    return folder
+
+
+def save_plainly(folder: Path, model: Path) -> Path:
+    """A language model that GPT1Trainer saves with the library's own tokenizer."""
+    trainer = GPT1Trainer(
+        model=GPT1ForCausalLM.from_pretrained(model),
+        args=GPT1TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True),
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+    trainer.save_model()
+    trainer.create_model_card()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def cards(base_model, tokenizer, texts, tmp_path_factory) -> dict[str, Path]:
     """Folders with a card, by what they hold."""
@@ -64,10 +100,23 @@ def cards(base_model, tokenizer, texts, tmp_path_factory) -> dict[str, Path]:
         argv = ["pretrain", "--corpus", str(root / "corpus.txt"), "--tokenizer", base_model, *sizes.split(), *more]
         argv += ["--output_dir", str(found[name]), "--disable_tqdm", "true", "--report_to", "none"]
         assert main([*argv, "--per_device_train_batch_size", "2"]) == 0
-    # Cards that a push adds.
+    for name in ("classes", "scores", "choices"):  # the LSTM has no head for tags
+        found[f"lstm {name}"] = root / f"lstm_{name}"
+        argv = command(str(root / f"{name}.yaml"), found[f"lstm {name}"], str(found["lstm"]))
+        assert main([*argv, "--max_steps", "1"]) == 0
+    found["trainer"] = train_plainly(root / "trainer", found["sst2"])
+    found["trainer of a language model"] = save_plainly(root / "trainer_lm", found["gpt1"])
     convert(found["gpt1"], root / "openai", to="openai-gpt")
-    convert(root / "openai", root / "converted")
-    found["converted"] = complete_copy(root / "converted", root / "pushed_converted")
+    found["converted"] = root / "converted"
+    assert main(["convert", str(root / "openai"), "--output_dir", str(found["converted"])]) == 0
+    if importlib.util.find_spec("torchao"):
+        for name in ("gpt1", "pairs", "choices", "tags"):
+            found[f"quantized {name}"] = root / f"quantized_{name}"
+            argv = ["quantize", str(found[name]), "--output_dir", str(found[f"quantized {name}"])]
+            assert main(argv) == 0
+    # Cards that a push adds.
+    convert(root / "openai", root / "bare")
+    found["plain converted"] = complete_copy(root / "bare", root / "pushed_converted")
     for name in ("gpt1", "lstm", "pairs", "tags"):
         (root / f"plain_{name}").mkdir()
         for file in found[name].iterdir():

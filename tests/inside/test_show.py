@@ -4,6 +4,7 @@ import json
 import math
 import re
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,14 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(base_model):
     assert text.count("data-tip=") >= len(view.probabilities) - 1
 
 
+def test_the_page_says_where_the_answer_is_read(base_model):
+    for input_format, place in (
+        ("classification", "the extract token"),
+        ("token_classification", "The tag of a word"),
+    ):
+        assert place in page(look(["a film"], base_model, input_format))
+
+
 def test_markup_in_a_text_is_only_text(base_model):
     text = page(look(["<b>a</b> </script><script>x</script> & \u202e"], base_model))
     assert text.count("<script") == 2 and "<b>" not in text and "\u202e" not in text
@@ -251,6 +260,14 @@ def test_pictures_have_the_size_of_their_content(base_model, tmp_path):
     figure = draw(look([TEXT], base_model))
     titles = [axes.get_title() for area in figure.subfigs for axes in area.axes]
     assert titles.count("layer 1, head 1") == 1
+
+
+def test_a_token_that_spells_a_formula_stays_text(base_model, tmp_path):
+    view = look(["one two three"], base_model)
+    odd = ["$$", "$\\frac$", "$x$"][: len(view.probabilities)]
+    attention = replace(view.attention[0], tokens=(odd * len(view.attention[0].tokens))[: view.attention[0].n_tokens])
+    tokens = [replace(token, text=odd[number % len(odd)]) for number, token in enumerate(view.probabilities)]
+    write_pictures(replace(view, attention=[attention], probabilities=tokens), tmp_path / "x.png")
 
 
 def test_without_matplotlib_a_page_is_still_written(base_model, tmp_path, monkeypatch):
