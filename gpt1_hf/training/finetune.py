@@ -300,6 +300,12 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
         "tokenizer": config.trained_on["tokenizer"],
         "train_rows_digest": config.trained_on["rows_digest"],
     }
+    if not task.built_in:  # its id and rows do not tell what the model learns to predict
+        details |= {
+            "input_format": task.input_format,
+            "n_labels": len(task.label_names),
+            "regression_bins": task.regression_bins,
+        }
     if args.max_train_examples:
         details["subset_seed"] = SUBSET_SEED
     return trainer, details

@@ -108,6 +108,8 @@ def pretrain(
     if evaluate is not None and not args.checkpoints_per_decade:
         raise UsageError("evaluate() is called at the points of the trajectory: set checkpoints_per_decade")
     args = with_model(args)
+    if args.position_initializer_range is not None and not has_positions(args) and args.process_index == 0:
+        note("position_initializer_range has no effect: the model has no position embeddings")
     run = RunFolder.of_pretraining(args)
     with run.locked():
         prepared = prepare(run)
@@ -296,10 +298,17 @@ def with_model(args: PretrainArguments) -> PretrainArguments:
     ]
     if wrong:
         raise UsageError(f"--model {args.model} decides architecture and sizes: leave out {', '.join(wrong)}")
+    if found.get("position_initializer_range") == found["initializer_range"]:
+        found["position_initializer_range"] = None  # the default, so that runs from before this setting still match
     args = copy.copy(args)
     for name, value in {"tokenizer": args.tokenizer or args.model, **found}.items():
         setattr(args, name, value)
     return args
+
+
+def has_positions(args: PretrainArguments) -> bool:
+    """Whether the model has position embeddings."""
+    return args.architecture == "transformer" and args.position_embedding_type != "none"
 
 
 def base_config(args: PretrainArguments) -> PreTrainedConfig:

@@ -211,6 +211,25 @@ def test_sizes_that_agree_with_the_model_may_be_given(arguments):
     assert pretrain(arguments(hidden_size=32, num_hidden_layers=2, max_steps=1))
 
 
+@pytest.mark.parametrize("given", [None, 0.02])
+def test_a_run_from_before_positions_had_a_scale_still_counts(given, arguments, tmp_path, capsys):
+    """A finished run, and one that resumes from its checkpoint."""
+    changes = {"save_strategy": "steps", "save_steps": 1, "position_initializer_range": given}
+    pretrain(arguments(**changes))
+    files = [tmp_path / "run" / "run.json", *(tmp_path / "run").glob("checkpoint-*/manifest.json")]
+    assert len(files) > 1
+    for file in files:
+        content = json.loads(file.read_text())
+        assert content["settings"].pop("position_initializer_range") is None
+        file.write_text(json.dumps(content))
+    capsys.readouterr()
+    pretrain(arguments(**changes))
+    assert "already finished" in capsys.readouterr().err
+    for name in ("run.json", "results.json"):
+        (tmp_path / "run" / name).unlink()
+    assert pretrain(arguments(**changes))
+
+
 def test_another_vocabulary_is_refused_by_name(arguments, base_model, texts, tmp_path):
     GPT1Tokenizer.train(texts, vocab_size=140, show_progress=False).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"tokenizer '.*/other' \(140 entries\) has another vocabulary than model"):

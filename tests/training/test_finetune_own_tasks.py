@@ -11,6 +11,8 @@ from helpers.data import WORDS, write_jsonl
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoProcessor
 
+from gpt1_hf.analysis.report.groups import grouped
+from gpt1_hf.analysis.report.runs import collect, scores
 from gpt1_hf.cli import main
 from gpt1_hf.data.loading import open_dataset
 from gpt1_hf.tasks import load_task
@@ -301,6 +303,22 @@ def test_held_out_rows_adapters_and_checkpoints(base_model, place):
         Path("resumed", name).unlink(missing_ok=True)
     assert main([*resumed.split(), *steps]) == 0
     assert values("resumed") == values("whole")
+
+
+def test_what_a_model_learns_to_predict_is_among_its_settings(base_model, place):
+    """The same rows and task id, with bins and without."""
+    lines = dict(TASKS)["own_bins"]
+    for folder, text in (("bins", lines), ("plain", lines[:-1])):
+        Path(folder).mkdir()
+        own = [line.replace("bins.csv", "../bins.csv") for line in text]
+        Path(folder, "own_bins.yaml").write_text("\n".join(own) + "\n", encoding="utf-8")
+        command = f"finetune --task {folder}/own_bins.yaml --model {base_model} {FAST} --output_dir runs/{folder}"
+        assert main(command.split()) == 0
+    groups = grouped(scores(collect("runs")))
+    assert {group.settings["regression_bins"] for group in groups} == {4, None}
+    assert all(len(group.values) == 1 for group in groups)
+    (settings,) = {(group.settings["input_format"], group.settings["n_labels"]) for group in groups}
+    assert settings == ("entailment", 0)
 
 
 def test_ragged_choices_are_one_clear_error(base_model, place, capsys):

@@ -217,6 +217,12 @@ def test_positions_have_a_scale_of_their_own(given, corpus, base_model, tmp_path
     assert model.tokens_embed.weight.std().item() == pytest.approx(0.06, rel=0.03)
 
 
+@pytest.mark.parametrize("changes", [{"architecture": "lstm", "lstm_size": 8}, {"position_embedding_type": "none"}])
+def test_a_scale_of_positions_that_do_not_exist_is_noted(changes, corpus, base_model, tmp_path, capsys):
+    pretrain(arguments(corpus, base_model, tmp_path, max_steps=1, position_initializer_range=0.006, **changes))
+    assert "position_initializer_range has no effect: the model has no position" in capsys.readouterr().err
+
+
 def test_the_card_describes_the_run(corpus, base_model, tmp_path):
     results = pretrain(arguments(corpus, base_model, tmp_path))
     card = (tmp_path / "run" / "README.md").read_text()
