@@ -343,8 +343,8 @@ def check_no_gaps(rows: Dataset, column: str, place: Place, is_label: bool):
     first = pc.index(is_gap, True).as_py()
     if first >= 0:
         raise GPT1Error(
-            f"{place}: {place.row(_number_of(rows, first))} has no {column!r}: fill it or remove the row (was the file "
-            "cut off there?)"
+            f"{place}: {place.row(_number_of(rows, first))} has no {column!r}: fill it or remove the row "
+            "(was the file cut off there?)"
         )
 
 
