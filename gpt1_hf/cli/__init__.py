@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     flags, texts = split_at_end_of_flags(with_underscores(sys.argv[1:] if argv is None else argv))
     quiet = "--quiet" in flags
     argv = [word for word in flags if word != "--quiet"] + texts
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "--help_all"):
         print(usage())
         return 0
     if argv[0] == "--version":

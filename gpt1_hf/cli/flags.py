@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str | None = None, description: str | None = None, **kwargs: Any):
         kwargs.setdefault("prog", f"gpt1 {command}")
         super().__init__(description=description, allow_abbrev=False, **kwargs)
+        # As `with_underscores` writes it. Where no option is hidden, it is `--help`.
+        self.add_argument("--help_all", action="help", help=argparse.SUPPRESS)
         if command is not None:  # for the help only: `cli.main` removes the flag before it runs a command
             self.add_argument(
                 "--quiet", action="store_true", default=argparse.SUPPRESS, help="Print only the result and errors."
@@ -132,14 +134,13 @@ def settings_parser(fields: dict[str, "Field"], command: str, description: str, 
         description,
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]",
         argument_default=argparse.SUPPRESS,
-        epilog=f"--help-all also lists {len(inherited)} options of transformers' TrainingArguments, which all work."
+        epilog=f"--help-all also lists {len(inherited)} options of transformers' TrainingArguments."
         if inherited and not show_all
         else None,
     )
     parser.add_argument("--config", help="YAML file or name of a shipped recipe. Flags override its values.")
-    about_all = "Also show the inherited options and exit." if inherited else argparse.SUPPRESS
-    parser.add_argument("--help-all", action="help", help=about_all)
-    parser.add_argument("--help_all", action="help", help=argparse.SUPPRESS)  # as `with_underscores` writes it
+    if inherited:
+        parser.add_argument("--help-all", action="help", help="Also show the inherited options and exit.")
     if not inherited:
         for field in fields.values():
             field.add_to(parser)

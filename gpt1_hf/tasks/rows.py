@@ -251,6 +251,9 @@ def find_layout(task: TaskSpec, rows: Dataset, place: Place) -> Layout:
     first = min(missing_of, key=len)[0]
     near = [name for name in rows.column_names if name.strip().casefold() == first.strip().casefold()]
     ending = f"; did you mean {near[0]!r}?" if near else ""
+    if task.files and not near:
+        flag = {task.label_column: "label_column", task.columns.get("choices"): "choices_column"}
+        ending = f": name yours with --{flag.get(first, 'text_column')}, or in the task's YAML file"
     raise GPT1Error(f"{place}: column {first!r} is missing; the file has {', '.join(rows.column_names)}{ending}")
 
 
@@ -340,7 +343,8 @@ def check_no_gaps(rows: Dataset, column: str, place: Place, is_label: bool):
     first = pc.index(is_gap, True).as_py()
     if first >= 0:
         raise GPT1Error(
-            f"{place}: {place.row(_number_of(rows, first))} has no {column!r}; was the file cut off there?"
+            f"{place}: {place.row(_number_of(rows, first))} has no {column!r}: fill it or remove the row "
+            "(was the file cut off there?)"
         )
 
 

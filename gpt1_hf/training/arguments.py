@@ -370,6 +370,20 @@ class FinetuneArguments(GPT1TrainingArguments):
     dropout: float = field(
         default=0.1, metadata={"help": "Dropout on embeddings, attention and residuals (§4.1: 0.1)."}
     )
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the model, results.json and checkpoints; with several seeds, a subfolder for each. "
+            "Default: runs/<task>."
+        },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "true: resume from the last complete checkpoint in output_dir, if any; or a checkpoint's folder. "
+            "Default: start from the beginning."
+        },
+    )
     peft: str | None = field(
         default=None,
         metadata={
@@ -548,6 +562,10 @@ class PretrainArguments(GPT1TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Decay after warm-up (§4.1: cosine)."})
     warmup_steps: float = field(default=2000, metadata={"help": "Warm-up updates (§4.1: 2,000)."})
     save_strategy: str = field(default="steps", metadata={"help": "When to write checkpoints: no, steps or epoch."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the model, results.json and checkpoints. Default: runs/pretrain."},
+    )
     resume_from_checkpoint: str | None = field(
         default="true",
         metadata={

@@ -147,7 +147,7 @@ def test_fields_read_from_the_source_equal_those_of_the_class(reference):
     for field in fields.values():
         field.add_to(own)
     theirs = {action.option_strings[0]: action for action in real._actions}
-    mine = {action.option_strings[0]: action for action in own._actions if action.dest != "quiet"}
+    mine = {action.option_strings[0]: action for action in own._actions if action.dest not in ("quiet", "help_all")}
     assert [*mine] == [*theirs]
     unread = set()
     for flag, action in theirs.items():
@@ -220,6 +220,24 @@ def test_every_own_setting_of_a_run_has_one_group():
 def test_help_of_a_command_without_inherited_options_has_no_groups(capsys):
     text = help_of("evaluate", "--help", capsys=capsys)
     assert re.findall(r"(?m)^(\S.*):$", text) == ["options"] and "help-all" not in text
+
+
+@pytest.mark.parametrize("command", ["", "demo", "tasks", "tasks new", "evaluate", "report", "analyze", "show"])
+def test_help_all_is_help_where_no_option_is_hidden(command, capsys):
+    texts = []
+    for flag in ("--help", "--help-all"):
+        try:
+            assert main([*command.split(), flag]) == 0
+        except SystemExit as end:
+            assert end.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != ""
+
+
+@pytest.mark.parametrize(("command", "folder"), [("finetune", "runs/<task>"), ("pretrain", "runs/pretrain")])
+def test_help_names_the_default_folder(command, folder, capsys):
+    text = " ".join(help_of(command, "--help", capsys=capsys).split())
+    assert "results.json and checkpoints" in text and f"Default: {folder}." in text
 
 
 def test_constants_and_generation_fields_are_read_from_the_source():

@@ -378,6 +378,7 @@ class TestBadInput:
         write_csv(tmp_path / "train.csv", REVIEWS, ["other" if name == column else name for name in ("text", "label")])
         message = message_of(task_from_files(tmp_path / "train.csv"))
         assert message.startswith(f"train.csv: column '{column}' is missing; the file has ")
+        assert message.endswith(f": name yours with --{column}_column, or in the task's YAML file")
 
     @pytest.mark.parametrize("name", ["Text", " text"])
     def test_a_column_that_differs_in_case_or_blanks_is_suggested(self, tmp_path, name):

@@ -99,7 +99,7 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
         for r in results
         if r.details.get("partial") and not r.details.get("rows_of_split")
     }
-    summary = [f"{len(runs)} runs: {', '.join(counts)}."]
+    summary = [f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(counts)}."]
     summary += [f"Hardware: {'; '.join(devices)}."] if devices else []
     summary += [f"Software of the plans' runs: {', '.join(versions)}."] if versions else []
     summary += [f"Scored on a part of the split: {', '.join(sorted(partial))}."] if partial else []
@@ -107,8 +107,9 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     optional = [section for section in (from_scratch.section(runs), own_tables.section(runs)) if section.tables]
     found = [part for part in found if part.section is not paper_tables.section]  # it comes first
     measured = [paper_tables.section(runs), *optional, *(part.section(runs) for part in found)]
-    record = [pretraining(runs), finetuning_losses(runs), other_results(runs), all_runs(runs)]
-    not_run = [section.title for section in [*measured, *record] if section.is_empty]
+    models = pretraining(runs)
+    record = [models, finetuning_losses(runs), other_results(runs), all_runs(runs)]
+    not_run = [section.title for section in [*measured, models] if section.is_empty]
     summary += [f"Not run: {'; '.join(not_run)}."] if not_run else []
     sections = [section for section in measured if not section.is_empty]
     if any(section.has_verdicts for section in sections):

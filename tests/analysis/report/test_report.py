@@ -100,6 +100,13 @@ def test_every_analysis_has_its_section(tmp_path):
     assert titles == {"The paper's tasks", "Ablations", "Losses of fine-tuning", "Verdicts", "All runs"}
 
 
+def test_only_what_can_be_run_is_named_as_not_run(tmp_path):
+    write_run(tmp_path / "run", [row("cola", 30.0)])
+    summary = build(collect(tmp_path), "runs").summary
+    assert summary.startswith("1 run: 1 finished.")
+    assert "Pre-training" in summary and "Losses" not in summary and "Other results" not in summary
+
+
 def test_finetune_all_shows_the_same_numbers():
     """The table of `gpt1 finetune --task all` and that of `gpt1 report` agree on the paper's numbers."""
     results = []
