@@ -1,6 +1,5 @@
 """What several measurements share: precision, interleaved rounds, paired ratios, limits of the hardware, memory."""
 
-import os
 import re
 import resource
 import statistics
@@ -180,10 +179,10 @@ def printed_by(script: str, *argv: object) -> str:
 
 def cpu_seconds_of(command: list[str]) -> float:
     """User and system time of one process."""
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True)
-    after = os.times()
-    return after.children_user - before.children_user + after.children_system - before.children_system
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 class Stopwatch:
