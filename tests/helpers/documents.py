@@ -26,7 +26,7 @@ from gpt1_hf.tasks import load_task
 ROOT = Path(__file__).resolve().parents[2]
 README, GUIDE = ROOT / "README.md", ROOT / "recipes" / "README.md"
 WITH_OUTPUTS = (README, GUIDE)
-PICTURE = ROOT / "recipes" / "results" / "figures" / "show.png"
+PICTURE = ROOT / "recipes" / "results" / "show.png"
 PROGRAMS = ("accelerate", "cd", "git", "gpt1", "hf", "lm_eval", "make", "pytest", "python", "source")
 # Start of a command -> arguments that make it smaller where outputs are compared. They change no output.
 SMALL = {
