@@ -47,10 +47,10 @@ primer: .venv/installed
 		$(BIN)/jupyter-nbconvert --execute --to html $(ALONE) --output-dir $(dir $(PAGE)) $(PRIMER) && echo "Open $(PAGE)"; \
 	fi
 
-# Run the primer and store it with its new outputs, such as for a new gpt1-tiny.
+# Run the primer and store it with its new outputs, such as for a new gpt1-tiny. Without real data, as most readers do.
 primer-refresh: .venv/installed
 	@$(needs_nbconvert)
-	$(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.record_timing=False --to notebook --inplace $(PRIMER)
+	GPT1_DATA_DIR= $(BIN)/jupyter-nbconvert --execute --ExecutePreprocessor.record_timing=False --to notebook --inplace $(PRIMER)
 	$(BIN)/python -m pytest tests/test_primer.py
 
 test: .venv/installed
