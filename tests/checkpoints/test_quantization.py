@@ -117,7 +117,7 @@ def test_the_loss_in_quality_is_measured_as_by_evaluate(base_model, classifier, 
     argv = ["quantize", base_model, "--output_dir", str(out), "--text_file", str(text), "--max_characters", "900"]
     assert main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["task", "split", "metric", "before", "int8", "change"]
+    assert lines[0].split() == ["task", "split", "rows", "metric", "before", "int8", "change"]
     rows = json.loads((out / "results.json").read_text())
     assert [row["metric"] for row in rows] == ["megabytes", "perplexity", "bits_per_character"]
     scored = EvaluateArguments(text_file=str(text), max_characters=900, output_dir=str(tmp_path / "scores"))
