@@ -28,14 +28,13 @@ from ..tasks import Task, all_tasks
 from ..tasks.rows import Place, parse_list
 from ..tasks.spec import FORMAT_COLUMNS, OPTIONAL_COLUMNS, Columns
 from ..training_record import row_length, scored_batch_size, trained_on
-from .task_scores import label_kind, open_fine_tuned, predict
+from .task_scores import label_kind, open_fine_tuned, part_size, predict
 
 
 RANGES = {"batch_size": (1, NO_LIMIT), "max_length": (2, NO_LIMIT)}
 STANDARD_STREAM = "-"
 TEXT = ".txt"
 OUTPUTS = (".jsonl", ".csv")
-ROWS_AT_ONCE = 1024  # so that memory does not grow with the input
 LINES_AT_ONCE = 1 << 16  # most bytes that are taken from standard input at a time
 LISTS = ("choices", "words")  # canonical columns that hold a list in each row
 
@@ -205,9 +204,9 @@ class Predictor:
         check_input(args)
         self.args = args
         self.task = task_of_model(str(args.model))
-        # Whole batches: those of `gpt1 evaluate`, so that the scores are rounded alike.
+        # The batches are those of `gpt1 evaluate`, so that the scores are rounded alike.
         self.batch_size = args.batch_size or scored_batch_size(open_config(str(args.model)))
-        self.reader = Reader(args, self.task, max(1, ROWS_AT_ONCE // self.batch_size) * self.batch_size)
+        self.reader = Reader(args, self.task, part_size(self.batch_size))
         self.n_rows = None if self.reader.is_stream else sum(len(part.ids) for part in self.reader)
         self.model, self.processor = open_fine_tuned(str(args.model), self.task)
         self.max_length = args.max_length or row_length(self.model.config, self.processor.tokenizer)

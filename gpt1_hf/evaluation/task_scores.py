@@ -1,5 +1,6 @@
 """Score a fine-tuned model on a task: load and encode rows, predict them, compute the task's metrics."""
 
+import itertools
 import json
 import logging
 import math
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from ..checkpoints.loading import compute_device, open_config, open_model, open_processor
-from ..data.batching import IGNORED, GPT1DataCollator
+from ..data.batching import IGNORED, GPT1DataCollator, row_lengths
 from ..data.loading import MANY_ROWS, reading_bars
 from ..errors import GPT1Error, MissingSplitError, UsageError
 from ..files import write_text
@@ -39,6 +40,7 @@ from .results import Result
 logger = logging.getLogger(__name__)
 
 HELD_OUT_SPLIT = "held-out train"  # the rows of `held_out_share`
+ROWS_AT_ONCE = 1024  # sorted by length, or read from a file: memory does not grow with the input
 NO_ANSWER = -1  # prediction for a word that was cut off; no label has this id
 
 
@@ -280,6 +282,11 @@ def probabilities(kind: str | None, logits: np.ndarray) -> np.ndarray:
     return expit(logits) if kind == "multiple" else softmax(logits, axis=-1)
 
 
+def part_size(batch_size: int) -> int:
+    """Number of rows that [`row_logits`] sorts by length at a time: about `ROWS_AT_ONCE`, in whole batches."""
+    return max(1, ROWS_AT_ONCE // batch_size) * batch_size
+
+
 @torch.no_grad()
 def row_logits(
     model: PreTrainedModel, processor: GPT1Processor, encoded: Dataset, batch_size: int
@@ -291,7 +298,8 @@ def row_logits(
     use `Trainer.predict`, whose output depends on a dozen training settings. Rows of the same batches get the same
     logits to the last bit. In other batches (another `batch_size`, or other processes) the libraries may add up the
     same numbers in another order, which changes the last digits of a logit: a prediction changes only where two
-    classes are that close.
+    classes are that close. Of each [`part_size`] rows, those of similar length share a batch, so that little of it is
+    padding.
 
     Args:
         model (`PreTrainedModel`):
@@ -308,23 +316,31 @@ def row_logits(
         `(words, classes)`, NaN for a word that was cut off.
     """
     model.eval()
-    has_words = "word_ends" in encoded.column_names
-    columns = encoded.select_columns(["input_ids", "word_ends"] if has_words else "input_ids")
-    collator, found = GPT1DataCollator(processor), []
-    with PartialState().split_between_processes(columns) as share:
-        for rows in DataLoader(share, batch_size, collate_fn=list):
-            batch = collator(rows)
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            with full_precision(model):
-                logits = model(**inputs).logits.float().cpu()
-            if has_words:
-                starts = batch["attention_mask"].argmax(-1).tolist()  # of padding on the left
-                found += [
-                    _of_words(own, row["word_ends"], s) for own, row, s in zip(logits, rows, starts, strict=True)
-                ]
-            else:
-                found += list(logits.numpy().astype(np.float64))
-    return gather_object(found)
+    columns = encoded.select_columns([name for name in ("input_ids", "word_ends") if name in encoded.column_names])
+    collator, logits_of_rows = GPT1DataCollator(processor), []
+    state, size = PartialState(), part_size(batch_size)
+    for start in range(0, len(encoded), size):
+        part = columns.select(range(start, min(start + size, len(encoded))))
+        longest_first = np.argsort([-length for length in row_lengths(part["input_ids"][:])], kind="stable").tolist()
+        shares = [longest_first[process :: state.num_processes] for process in range(state.num_processes)]
+        found: list[np.ndarray] = []
+        for rows in DataLoader(part.select(shares[state.process_index]), batch_size, collate_fn=list):
+            found += _batch_logits(model, collator(rows), rows)
+        by_row = dict(zip(itertools.chain(*shares), gather_object(found), strict=True))
+        logits_of_rows += [by_row[row] for row in range(len(part))]
+    return logits_of_rows
+
+
+def _batch_logits(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], rows: list[dict[str, Any]]
+) -> list[np.ndarray]:
+    """The logits of each row of a batch."""
+    with full_precision(model):
+        logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float().cpu()
+    if "word_ends" not in rows[0]:
+        return list(logits.numpy().astype(np.float64))
+    starts = batch["attention_mask"].argmax(-1).tolist()  # of padding on the left
+    return [_of_words(own, row["word_ends"], start) for own, row, start in zip(logits, rows, starts, strict=True)]
 
 
 def _of_words(logits: torch.Tensor, word_ends: list[int], start: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import tracemalloc
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -18,10 +19,16 @@ from transformers import pipeline
 from gpt1_hf import GPT1Processor
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error, UsageError
-from gpt1_hf.evaluation import predict
+from gpt1_hf.evaluation import task_scores
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.predict import PredictArguments, answers, predict_file
-from gpt1_hf.evaluation.task_scores import auto_class, config_changes
+from gpt1_hf.evaluation.task_scores import (
+    auto_class,
+    config_changes,
+    encode_rows,
+    open_fine_tuned,
+    row_logits,
+)
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
 from gpt1_hf.training.finetune import finetune
@@ -78,6 +85,7 @@ def numbers(row: dict) -> list[float]:
 @pytest.mark.parametrize("task_id", ["cola", "snli", "mrpc", "stsb", "race", "story_cloze"])
 def test_answers_equal_those_of_evaluate_to_the_last_digit(task_id, suffix, model_of, tmp_path, monkeypatch):
     model, task = model_of(task_id), load_task(task_id)
+    monkeypatch.setattr(task_scores, "ROWS_AT_ONCE", 10)  # several parts
     evaluate(
         EvaluateArguments(model=model, task=task_id, sample=True, output_dir=str(tmp_path / "scored"), batch_size=4)
     )
@@ -89,7 +97,6 @@ def test_answers_equal_those_of_evaluate_to_the_last_digit(task_id, suffix, mode
     if suffix == ".tsv":
         columns = {name: [cell.replace("\n", " ") for cell in cells] for name, cells in columns.items()}
     file = write(tmp_path / f"new{suffix}", {**columns, "idx": rows["idx"][:]})
-    monkeypatch.setattr(predict, "ROWS_AT_ONCE", 10)  # several parts
     args = PredictArguments(model=model, input=file, output=str(tmp_path / "answers.jsonl"), batch_size=4)
     assert predict_file(args) == len(expected)
     found = read(tmp_path / "answers.jsonl")
@@ -106,6 +113,22 @@ def test_answers_equal_those_of_evaluate_to_the_last_digit(task_id, suffix, mode
         assert [answer["answer"] for answer in found] == choices
     assert list(answers(args)) == found
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_logits_are_in_the_order_of_the_rows(model_of, monkeypatch):
+    """Rows of similar length share a batch, in parts of a few rows."""
+    model, processor = open_fine_tuned(model_of("cola"), load_task("cola"))
+    texts = ["house " * length for length in (3, 1, 7, 2, 2, 9, 1, 4, 6, 5, 8)]
+    encoded = encode_rows(Dataset.from_dict({"text": texts, "label": [0] * len(texts)}), processor, 64)
+    alone = row_logits(model, processor, encoded, 1)
+    monkeypatch.setattr(task_scores, "ROWS_AT_ONCE", 6)
+    seen = []
+    monkeypatch.setattr(model, "forward", lambda **inputs: seen.append(inputs) or type(model).forward(model, **inputs))
+    together = row_logits(model, processor, encoded, 3)
+    assert torch.tensor(np.array(together)).allclose(torch.tensor(np.array(alone)), atol=1e-6)
+    widths = [inputs["input_ids"].shape[1] for inputs in seen]
+    extra = len(encoded[0]["input_ids"]) - 3
+    assert widths == [9 + extra, 2 + extra, 8 + extra, 4 + extra]
 
 
 PLACES = [
@@ -278,7 +301,7 @@ def test_a_reader_that_stops_early_is_no_error(model_of, tmp_path):
 
 def test_answers_come_before_all_rows_are_read(model_of, tmp_path, monkeypatch):
     """Memory does not grow with the input: of 40,000 rows only one part is held."""
-    monkeypatch.setattr(predict, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(task_scores, "ROWS_AT_ONCE", 16)
     with (tmp_path / "new.txt").open("w") as file:
         file.writelines(f"the house {'x ' * 200}\n" for _ in range(40_000))  # 16 MB
     tracemalloc.start()
