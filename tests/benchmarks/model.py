@@ -7,15 +7,16 @@ median of the rounds' ratios, with the least and the greatest. An update is forw
 AdamW.
 
 - `train`: an update on rows of 512 tokens.
-- `classify`: an update on 32 rows of 8 to 48 tokens.
+- `classify`: an update on 32 rows of 8 to 48 tokens, with the language-model loss. Ours packs the rows.
 - `choice`: an update on two questions with four choices, with the language-model loss. Ours computes the common
   beginning of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
 - `generate`: greedy search, for a batch of 1 and of 8, with the full size and with gpt1-tiny.
 
-Our model trains as in `GPT1Trainer`: without logits and, on a CPU, with `cpu_kernels.py`. Weights are random, except
-gpt1-tiny's. The default number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in
-training, and bf16 weights in generation. Peak memory is that of two updates in a separate process. `--quick` halves
-the layers and shortens the texts.
+Our model trains as in `GPT1Trainer`: without all logits at once and, on a CPU, with `cpu_kernels.py` and packed rows.
+The peers train as their users do: with padding and all logits. Weights are random, except gpt1-tiny's. The default
+number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in training, and bf16 weights
+in generation. Peak memory is that of two updates in a separate process. `--quick` halves the layers and shortens the
+texts.
 
 A share of the matmul rate counts 6 operations per weight and token, plus those of attention. It is relative to the
 fastest matrix product measured before, between and after the rounds. A share of the bandwidth counts the weights and
@@ -74,8 +75,9 @@ def compare_updates(
     if task == "choice":  # the operations that our shared prefix needs are not those of the peers
         operations, limit = {}, None
     else:
-        span = sizes.span if task == "train" else 0
-        operations = dict.fromkeys(CONTENDERS, training_operations(sizes, n_tokens, span, task == "train"))
+        # Attention within the short rows is not counted. The first token of a row is not predicted.
+        span, n_rows = (sizes.span, sizes.rows) if task == "train" else (0, sizes.short_rows)
+        operations = dict.fromkeys(CONTENDERS, training_operations(sizes, n_tokens, span, n_tokens - n_rows))
         config = GPT1Config(vocab_size=sizes.vocab, hidden_size=sizes.width, num_attention_heads=1)
         shapes = product_shapes(config, n_tokens, torch.device(device))
         number_type = torch.bfloat16 if dtype == "bf16" else torch.float32
