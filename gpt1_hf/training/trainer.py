@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import DataCollator, EvalPrediction
@@ -72,7 +73,8 @@ class GPT1Trainer(ResumableTrainer):
     - A language model trains without materialising its logits (the same loss and gradients). On a CPU, dropout and
       attention come from `cpu_kernels.py`.
     - [`RandomSpans`] are drawn with replacement; an epoch has as many tokens as the corpus.
-    - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients).
+    - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients),
+      unless the model is compiled.
     - With `group_by_length`, the training rows of an update have similar lengths, and the order of updates is random.
       Evaluation keeps the order of its rows.
     - A loss that is NaN or infinite ends the run before it is logged or saved. A jump of the loss gives a warning.
@@ -173,7 +175,9 @@ class GPT1Trainer(ResumableTrainer):
 
     def get_train_dataloader(self):
         collator, model = self.data_collator, self.accelerator.unwrap_model(self.model)
-        if not self.args.torch_compile:  # each number of tokens would compile anew
+        if (
+            self.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+        ):  # each number of tokens would compile anew
             self.data_collator = training_collator(collator, model)
         try:
             return super().get_train_dataloader()
