@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -149,6 +150,28 @@ def test_both_sides_compute_the_same_loss(task, span, script):
         assert_close(*found, **CLOSE)
     elif task == "classify":
         assert "position_ids" in contenders.batch_of("ours", task, sizes, ours)[0]  # packed
+
+
+def test_compiled_contenders(script, monkeypatch):
+    model = script("model")
+    for name in ("update", "generation"):
+        monkeypatch.setattr(model, name, lambda name, *_: (lambda: None, 1))
+    monkeypatch.setattr(model, "matmul_peak", lambda *_: 1.0)
+    monkeypatch.setattr(model, "memory_bandwidth", lambda *_: 1.0)
+    found = model.main(["train", "classify", "generate", "--dtype", "fp32", "--quick", "--compile", *SIZES])
+    assert [one.section for one in found if "ours, compiled" in one.ratios] == ["train", *["generate"] * 4]
+    assert all("ours, compiled" in one.shares for one in found if one.section != "classify")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiled_step_of_generation_is_compiled_once(script):
+    contenders = script("contenders")
+    sizes = contenders.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32, prompt=4, new_tokens=8)
+    step, _ = contenders.generation("ours, compiled", "fp32", sizes, 2, "cpu")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        step()
+    torch.compiler.reset()
 
 
 def test_a_file_without_both_markers_is_refused(script, tmp_path):

@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from measure import DTYPES, OURS, PEERS
+from accelerate.utils import compile_regions
+from measure import COMPILED, DTYPES, OURS, PEERS
 from torch import nn
 from transformers import (
+    CompileConfig,
     GPT2Config,
     GPT2DoubleHeadsModel,
     GPT2ForSequenceClassification,
@@ -167,15 +169,16 @@ def loss_of(name: str, task: str, model: Callable, embeddings: nn.Embedding, inp
     return outputs.loss + LM_COEF * ForCausalLMLoss(logits, labels, len(embeddings.weight))
 
 
-def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, compiled: bool = False, shared_prefix=True):
+def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, shared_prefix: bool = True):
     """A function that runs one training update, and the number of tokens that it processes."""
+    compiled, name = name == COMPILED, OURS if name == COMPILED else name
     model = build(name, task, sizes).to(device).train()
     if name == OURS and device == "cpu":
         speed_up(model, bf16=dtype == "bf16")  # as GPT1Trainer does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     inputs, n_tokens = batch_of(name, task, sizes, model, shared_prefix)
     inputs = {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}
-    forward, embeddings = torch.compile(model) if compiled else model, model.get_input_embeddings()
+    forward, embeddings = compile_regions(model) if compiled else model, model.get_input_embeddings()
 
     def step():
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
@@ -216,11 +219,17 @@ def generation(
     The first token needs one pass over the weights, like every other; each also reads the cache of the text so far.
     Token embeddings are read whole as the output layer. Positions are not counted.
     """
+    compiled, name = name == COMPILED, OURS if name == COMPILED else name
     model = open_causal_lm("gpt1-tiny") if tiny and name == OURS else build(name, "train", sizes)
     model = model.to(device, DTYPES[dtype]).eval()
     generator = torch.Generator().manual_seed(2)
     prompt = torch.randint(1, sizes.vocab, (batch_size, sizes.prompt), generator=generator).to(device)
     options = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "pad_token_id": 0, "use_cache": True}
+    if compiled:
+        # All calls share one length of the cache, because another would compile anew.
+        options |= {"cache_implementation": "static", "max_cache_len": sizes.prompt + sizes.new_tokens}
+        options["compile_config"] = CompileConfig(fullgraph=True)
+        options["compile_config"]._compile_all_devices = True  # also on a CPU
 
     def step(n_tokens: int = sizes.new_tokens):
         model.generate(prompt, max_new_tokens=n_tokens, min_new_tokens=n_tokens, **options)
