@@ -63,22 +63,25 @@ def dropout_scale(p: float) -> float:
     return 2**16 / (2**16 - round(p * 2**16))
 
 
-@torch.library.custom_op("gpt1_hf::kept", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+# An operator that `torch.compile` leaves as it is: a compiled graph cannot hold `random_`.
+torch.library.define("gpt1_hf::kept", "(Tensor states, float p) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+
+
+@torch.library.impl("gpt1_hf::kept", "cpu")
 def _kept(states: torch.Tensor, p: float) -> torch.Tensor:
-    """Which elements of a tensor dropout keeps: an operator that `torch.compile` leaves as it is."""
     return dropout_mask(states.shape, p)[0]
 
 
-@_kept.register_fake
-def _(states, p):
+@torch.library.register_fake("gpt1_hf::kept")
+def _(states: torch.Tensor, p: float) -> torch.Tensor:
     return torch.empty(states.shape, dtype=torch.bool)
 
 
 def mask_for(states: torch.Tensor, p: float) -> tuple[torch.Tensor, float]:
-    """[`dropout_mask`] for a tensor, also in a compiled graph, which cannot hold `random_`."""
+    """[`dropout_mask`] for a tensor, also in a compiled graph."""
     if not torch.compiler.is_compiling():
         return dropout_mask(states.shape, p)
-    return _kept(states, p), dropout_scale(p)
+    return torch.ops.gpt1_hf.kept(states, p), dropout_scale(p)
 
 
 class _Keep(torch.autograd.Function):
