@@ -348,8 +348,10 @@ class CausalLMHead(GenerationMixin):
             **kwargs,
         )
         logits = loss = None
-        # A head that an adapter or a quantizer replaced computes more than a product with its weight.
-        if skip_logits and not smoothing and labels is not None and type(self.lm_head) is nn.Linear:
+        # A head that an adapter or a quantizer replaced computes more than a product with its weight. One that is
+        # compiled by itself does not.
+        head = getattr(self.lm_head, "_orig_mod", self.lm_head)
+        if skip_logits and not smoothing and labels is not None and type(head) is nn.Linear:
             loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
         else:
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))

@@ -5,11 +5,14 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.models import CLOSE, in_our_layout
+from torch.testing import assert_close
 
 
 FOLDER = Path(__file__).with_name("benchmarks")
@@ -120,6 +123,55 @@ def test_choice_without_sharing_has_columns_of_its_own(script):
     (found,) = model.compare_updates("choice", "fp32", sizes, 1, without_sharing=True)
     assert {*found.ratios} == {"OpenAIGPT", "GPT-2", "without sharing"}
     assert "ours over without sharing" in model.markdown([found])
+
+
+@pytest.mark.parametrize(("task", "span"), [("classify", 8), ("classify", 48), ("choice", 16), ("choice", 96)])
+def test_both_sides_compute_the_same_loss(task, span, script):
+    contenders = script("contenders")
+    sizes = contenders.Sizes(layers=1, width=16, head_width=16, vocab=90, span=span, short_rows=4, dropout=0.0)
+    ours, theirs = (contenders.build(name, task, sizes).train() for name in ("ours", "OpenAIGPT"))
+    renamed = {"multiple_choice_head.summary": "classifier", "score": "classifier"}
+    weights = {
+        next((name.replace(old, new) for old, new in renamed.items() if name.startswith(old)), name): weight
+        for name, weight in theirs.state_dict().items()
+    }
+    missing = ours.load_state_dict(in_our_layout(weights), strict=False).missing_keys
+    assert missing == (["classifier.bias"] if task == "classify" else [])
+    torch.nn.init.zeros_(ours.classifier.bias)
+    contenders.speed_up(ours, bf16=True)
+    found, tasks = [], []
+    for name, model in (("ours", ours), ("OpenAIGPT", theirs)):
+        batch, _ = contenders.batch_of(name, task, sizes, ours)
+        found.append(contenders.loss_of(name, task, model, model.get_input_embeddings(), batch))
+        outputs = model(**batch)
+        tasks.append(next(outputs[part] for part in ("task_loss", "mc_loss", "loss") if part in outputs))
+    assert_close(*tasks, **CLOSE)
+    if span < 48:  # all rows have the same length, so that the mean over rows is the mean over tokens
+        assert_close(*found, **CLOSE)
+    elif task == "classify":
+        assert "position_ids" in contenders.batch_of("ours", task, sizes, ours)[0]  # packed
+
+
+def test_compiled_contenders(script, monkeypatch):
+    model = script("model")
+    for name in ("update", "generation"):
+        monkeypatch.setattr(model, name, lambda name, *_: (lambda: None, 1))
+    monkeypatch.setattr(model, "matmul_peak", lambda *_: 1.0)
+    monkeypatch.setattr(model, "memory_bandwidth", lambda *_: 1.0)
+    found = model.main(["train", "classify", "generate", "--dtype", "fp32", "--quick", "--compile", *SIZES])
+    assert [one.section for one in found if "ours, compiled" in one.ratios] == ["train", *["generate"] * 4]
+    assert all("ours, compiled" in one.shares for one in found if one.section != "classify")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiled_step_of_generation_is_compiled_once(script):
+    contenders = script("contenders")
+    sizes = contenders.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32, prompt=4, new_tokens=8)
+    step, _ = contenders.generation("ours, compiled", "fp32", sizes, 2, "cpu")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        step()
+    torch.compiler.reset()
 
 
 def test_a_file_without_both_markers_is_refused(script, tmp_path):

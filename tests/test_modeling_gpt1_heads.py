@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.utils import compile_regions
 from helpers.models import (
     CLOSE,
     LENGTHS,
@@ -129,6 +130,14 @@ def test_language_model_loss_without_logits_is_the_loss_with_them(options):
 
 def test_logits_are_skipped_only_where_there_is_a_loss():
     assert tiny_lm()(random_ids(2, 8), skip_logits=True).logits is not None
+
+
+def test_logits_are_skipped_when_each_block_is_compiled():
+    model, ids = randomize(GPT1ForCausalLM(tiny_config())), random_ids(2, 7)
+    expected = model(ids, labels=ids).loss
+    outputs = compile_regions(model, backend="eager")(ids, labels=ids, skip_logits=True)
+    assert outputs.logits is None
+    assert_close(outputs.loss, expected, **CLOSE)
 
 
 # Sequence classification

@@ -55,7 +55,33 @@ def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
     # 1 where bits >= lowest, else 0. torch computes these three in vectors, but not a comparison of 16-bit integers.
     lowest = dropped - 2**15
     kept = bits[:n_elements].clamp_(lowest - 1, lowest).sub_(lowest - 1).to(torch.int8)
-    return kept.view(torch.bool).view(shape), 2**16 / (2**16 - dropped)
+    return kept.view(torch.bool).view(shape), dropout_scale(p)
+
+
+def dropout_scale(p: float) -> float:
+    """Factor of the elements that dropout keeps, for `p` rounded to a multiple of 2^-16."""
+    return 2**16 / (2**16 - round(p * 2**16))
+
+
+# An operator that `torch.compile` leaves as it is: a compiled graph cannot hold `random_`.
+torch.library.define("gpt1_hf::kept", "(Tensor states, float p) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+
+
+@torch.library.impl("gpt1_hf::kept", "cpu")
+def _kept(states: torch.Tensor, p: float) -> torch.Tensor:
+    return dropout_mask(states.shape, p)[0]
+
+
+@torch.library.register_fake("gpt1_hf::kept")
+def _(states: torch.Tensor, p: float) -> torch.Tensor:
+    return torch.empty(states.shape, dtype=torch.bool)
+
+
+def mask_for(states: torch.Tensor, p: float) -> tuple[torch.Tensor, float]:
+    """[`dropout_mask`] for a tensor, also in a compiled graph."""
+    if not torch.compiler.is_compiling():
+        return dropout_mask(states.shape, p)
+    return torch.ops.gpt1_hf.kept(states, p), dropout_scale(p)
 
 
 class _Keep(torch.autograd.Function):
@@ -129,7 +155,7 @@ def cpu_blocks_attention_forward(
             scores += attention_mask[:, :, start:end, seen]
         probabilities = scores.softmax(-1)
         if dropout:
-            kept, scale = dropout_mask(probabilities.shape, dropout)
+            kept, scale = mask_for(probabilities, dropout)
             blocks.append(_Keep.apply(probabilities, kept, 1.0) @ value[:, :, seen] * scale)
         else:
             blocks.append(probabilities @ value[:, :, seen])
@@ -142,7 +168,7 @@ class CPUDropout(nn.Dropout):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0 or states.device.type != "cpu":
             return super().forward(states)
-        kept, scale = dropout_mask(states.shape, self.p)
+        kept, scale = mask_for(states, self.p)
         return _Keep.apply(states, kept, scale)
 
 

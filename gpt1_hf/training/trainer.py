@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DynamoBackend
 from datasets import Dataset
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import EvalPrediction
+from transformers import DataCollator, EvalPrediction
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -43,6 +44,23 @@ def mean_loss(rows: EvalPrediction) -> dict[str, float]:
     return {"loss": loss, "perplexity": perplexity(loss)}
 
 
+def training_collator(collator: DataCollator, model: torch.nn.Module) -> DataCollator:
+    """
+    The collator that [`GPT1Trainer`] trains with: one that packs rows, if the model's attention skips masked tokens.
+
+    Args:
+        collator (`DataCollator`):
+            Collator of the rows. Only a [`GPT1DataCollator`] that does not pack is replaced.
+        model (`torch.nn.Module`):
+            Model to train, after `speed_up`.
+    """
+    # Other attention computes the square of a packed row, and an adapter may add virtual tokens to each row.
+    skips_masked = unwrap_peft_model(model) is model and model.config._attn_implementation == CPU_BLOCKS
+    if skips_masked and type(collator) is GPT1DataCollator and not collator.packing:
+        return PackingCollator(collator)
+    return collator
+
+
 class GPT1Trainer(ResumableTrainer):
     """
     transformers' `Trainer` for GPT-1.
@@ -55,7 +73,8 @@ class GPT1Trainer(ResumableTrainer):
     - A language model trains without materialising its logits (the same loss and gradients). On a CPU, dropout and
       attention come from `cpu_kernels.py`.
     - [`RandomSpans`] are drawn with replacement; an epoch has as many tokens as the corpus.
-    - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients).
+    - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients),
+      unless the model is compiled.
     - With `group_by_length`, the training rows of an update have similar lengths, and the order of updates is random.
       Evaluation keeps the order of its rows.
     - A loss that is NaN or infinite ends the run before it is logged or saved. A jump of the loss gives a warning.
@@ -156,11 +175,10 @@ class GPT1Trainer(ResumableTrainer):
 
     def get_train_dataloader(self):
         collator, model = self.data_collator, self.accelerator.unwrap_model(self.model)
-        # Other attention computes the square of a packed row, and an adapter may add virtual tokens to each row.
-        skips_masked = unwrap_peft_model(model) is model and model.config._attn_implementation == CPU_BLOCKS
-        skips_masked = skips_masked and not self.args.torch_compile  # each number of tokens would compile anew
-        if skips_masked and type(collator) is GPT1DataCollator and not collator.packing:
-            self.data_collator = PackingCollator(collator)
+        if (
+            self.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+        ):  # each number of tokens would compile anew
+            self.data_collator = training_collator(collator, model)
         try:
             return super().get_train_dataloader()
         finally:

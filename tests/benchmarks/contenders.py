@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from measure import DTYPES, OURS, PEERS
+from accelerate.utils import compile_regions
+from measure import COMPILED, DTYPES, OURS, PEERS
 from torch import nn
 from transformers import (
+    CompileConfig,
     GPT2Config,
     GPT2DoubleHeadsModel,
     GPT2ForSequenceClassification,
@@ -18,6 +20,7 @@ from transformers import (
     OpenAIGPTForSequenceClassification,
     OpenAIGPTLMHeadModel,
 )
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gpt1_hf import (
     GPT1Config,
@@ -31,10 +34,11 @@ from gpt1_hf import (
 from gpt1_hf.checkpoints.loading import open_causal_lm, open_tokenizer
 from gpt1_hf.data.loading import open_dataset
 from gpt1_hf.training.cpu_kernels import speed_up
+from gpt1_hf.training.trainer import training_collator
 
 
 CONTENDERS = (OURS, *PEERS)
-LM_COEF = 0.5  # of multiple choice
+LM_COEF = 0.5  # of the tasks (paper §4.1)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ def build(name: str, task: str, sizes: Sizes) -> nn.Module:
     model = CLASSES[task][CONTENDERS.index(name)]
     torch.manual_seed(0)
     if name == OURS:
-        del options["num_labels"], options["summary_first_dropout"]
-        return model(GPT1Config(**options, lm_coef=LM_COEF if task == "choice" else 0.0))
+        options["classifier_dropout"] = options.pop("summary_first_dropout")
+        del options["num_labels"]
+        return model(GPT1Config(**options, lm_coef=LM_COEF))
     if name == "OpenAIGPT":
         return model(OpenAIGPTConfig(**options))
     return model(GPT2Config(**options, attn_implementation="sdpa", bos_token_id=0, eos_token_id=0))
@@ -108,15 +113,24 @@ def encoded_rows(task: str, sizes: Sizes) -> tuple[GPT1Processor, list[dict]]:
     return processor, [{"input_ids": choices, "label": row % 4} for row, choices in enumerate(questions)]
 
 
-def batch_of(name: str, task: str, sizes: Sizes, shared_prefix: bool = True) -> tuple[dict, int]:
-    """Inputs of an update, and their number of tokens without padding."""
+def batch_of(
+    name: str, task: str, sizes: Sizes, model: nn.Module | None = None, shared_prefix: bool = True
+) -> tuple[dict, int]:
+    """
+    Inputs of an update, and their number of tokens without padding.
+
+    Ours are packed as in [`GPT1Trainer`], if `model` is passed and its attention skips masked tokens.
+    """
     if task == "train":
         shape = (sizes.rows, sizes.span)
         ids = torch.randint(1, sizes.vocab, shape, generator=torch.Generator().manual_seed(1))
         # GPT1Trainer needs no logits either.
         return {"input_ids": ids, "labels": ids, **({"skip_logits": True} if name == OURS else {})}, ids.numel()
     processor, rows = encoded_rows(task, sizes)
-    batch = GPT1DataCollator(processor, shared_prefix=shared_prefix and name == OURS)(rows)
+    collator = GPT1DataCollator(processor, shared_prefix=shared_prefix and name == OURS)
+    if name == OURS and model is not None:
+        collator = training_collator(collator, model)
+    batch = collator(rows)
     sequences = [ids for row in rows for ids in (row["input_ids"] if task == "choice" else [row["input_ids"]])]
     if name != OURS and task == "choice":  # padding is on the right, where causal attention ignores it
         mask = batch["attention_mask"]
@@ -129,22 +143,46 @@ def batch_of(name: str, task: str, sizes: Sizes, shared_prefix: bool = True) -> 
     return batch, sum(map(len, sequences))
 
 
-def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, compiled: bool = False, shared_prefix=True):
+def loss_of(name: str, task: str, model: Callable, embeddings: nn.Embedding, inputs: dict) -> torch.Tensor:
+    """
+    Loss of an update. That of a task includes the language-model term.
+
+    The peers compute it as their users do: from the logits of all positions, with the mean over all tokens. Ours is
+    the mean over rows of each row's mean.
+
+    Args:
+        name (`str`), task (`str`):
+            Contender and task.
+        model (`Callable`), embeddings (`nn.Embedding`):
+            The model, and its token embeddings.
+        inputs (`dict`):
+            Inputs from [`batch_of`].
+    """
+    if name == OURS or task == "train":
+        return model(**inputs).loss
+    if task == "choice":
+        outputs = model(**inputs)
+        return outputs.mc_loss + LM_COEF * outputs.loss
+    outputs = model(**inputs, output_hidden_states=True)
+    logits = nn.functional.linear(outputs.hidden_states[-1], embeddings.weight)
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    return outputs.loss + LM_COEF * ForCausalLMLoss(logits, labels, len(embeddings.weight))
+
+
+def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, shared_prefix: bool = True):
     """A function that runs one training update, and the number of tokens that it processes."""
+    compiled, name = name == COMPILED, OURS if name == COMPILED else name
     model = build(name, task, sizes).to(device).train()
     if name == OURS and device == "cpu":
         speed_up(model, bf16=dtype == "bf16")  # as GPT1Trainer does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    inputs, n_tokens = batch_of(name, task, sizes, shared_prefix)
+    inputs, n_tokens = batch_of(name, task, sizes, model, shared_prefix)
     inputs = {key: value.to(device) if torch.is_tensor(value) else value for key, value in inputs.items()}
-    forward = torch.compile(model) if compiled else model
+    forward, embeddings = compile_regions(model) if compiled else model, model.get_input_embeddings()
 
     def step():
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
-            outputs = forward(**inputs)
-            loss = outputs.loss
-            if name != OURS and task == "choice":
-                loss = outputs.mc_loss + LM_COEF * loss
+            loss = loss_of(name, task, forward, embeddings, inputs)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -154,10 +192,14 @@ def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, compiled
     return step, n_tokens
 
 
-def training_operations(sizes: Sizes, n_tokens: int, span: int, with_vocabulary: bool) -> float:
-    """Operations of an update: 6 per weight and token, plus causal attention, which is half of full attention."""
-    weights = sizes.layers * 12 * sizes.width**2 + (sizes.vocab * sizes.width if with_vocabulary else 0)
-    return n_tokens * 6 * (weights + sizes.layers * span * sizes.width)
+def training_operations(sizes: Sizes, n_tokens: int, span: int, n_predicted: int) -> float:
+    """
+    Operations of an update: 6 per weight and token, plus causal attention, which is half of full attention.
+
+    The weights of the output layer count for `n_predicted` tokens.
+    """
+    weights = n_tokens * sizes.layers * (12 * sizes.width**2 + span * sizes.width)
+    return 6 * (weights + n_predicted * sizes.vocab * sizes.width)
 
 
 def tiny_sizes(sizes: Sizes) -> Sizes:
@@ -177,11 +219,17 @@ def generation(
     The first token needs one pass over the weights, like every other; each also reads the cache of the text so far.
     Token embeddings are read whole as the output layer. Positions are not counted.
     """
+    compiled, name = name == COMPILED, OURS if name == COMPILED else name
     model = open_causal_lm("gpt1-tiny") if tiny and name == OURS else build(name, "train", sizes)
     model = model.to(device, DTYPES[dtype]).eval()
     generator = torch.Generator().manual_seed(2)
     prompt = torch.randint(1, sizes.vocab, (batch_size, sizes.prompt), generator=generator).to(device)
     options = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "pad_token_id": 0, "use_cache": True}
+    if compiled:
+        # All calls share one length of the cache, because another would compile anew.
+        options |= {"cache_implementation": "static", "max_cache_len": sizes.prompt + sizes.new_tokens}
+        options["compile_config"] = CompileConfig(fullgraph=True)
+        options["compile_config"]._compile_all_devices = True  # also on a CPU
 
     def step(n_tokens: int = sizes.new_tokens):
         model.generate(prompt, max_new_tokens=n_tokens, min_new_tokens=n_tokens, **options)

@@ -17,7 +17,7 @@ from gpt1_hf.training.throughput import seconds
 
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-OURS, PEERS = "ours", ("OpenAIGPT", "GPT-2")
+OURS, COMPILED, PEERS = "ours", "ours, compiled", ("OpenAIGPT", "GPT-2")
 
 
 def this_device() -> str:

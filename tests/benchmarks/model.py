@@ -7,15 +7,17 @@ median of the rounds' ratios, with the least and the greatest. An update is forw
 AdamW.
 
 - `train`: an update on rows of 512 tokens.
-- `classify`: an update on 32 rows of 8 to 48 tokens.
+- `classify`: an update on 32 rows of 8 to 48 tokens, with the language-model loss. Ours packs the rows.
 - `choice`: an update on two questions with four choices, with the language-model loss. Ours computes the common
   beginning of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
 - `generate`: greedy search, for a batch of 1 and of 8, with the full size and with gpt1-tiny.
 
-Our model trains as in `GPT1Trainer`: without logits and, on a CPU, with `cpu_kernels.py`. Weights are random, except
-gpt1-tiny's. The default number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in
-training, and bf16 weights in generation. Peak memory is that of two updates in a separate process. `--quick` halves
-the layers and shortens the texts.
+Our model trains as in `GPT1Trainer`: without all logits at once and, on a CPU, with `cpu_kernels.py` and packed rows.
+The peers train as their users do: with padding and all logits. Weights are random, except gpt1-tiny's. The default
+number type is the fastest that the hardware supports: bf16 is autocast over fp32 weights in training, and bf16 weights
+in generation. Peak memory is that of two updates in a separate process. `--quick` halves the layers and shortens the
+texts. `--compile` adds ours with compiled blocks to `train`, and ours with a compiled step and a static cache to
+`generate`.
 
 A share of the matmul rate counts 6 operations per weight and token, plus those of attention. It is relative to the
 fastest matrix product measured before, between and after the rounds. A share of the bandwidth counts the weights and
@@ -31,7 +33,18 @@ from functools import partial
 
 import torch
 from contenders import CONTENDERS, Sizes, generation, tiny_sizes, training_operations, update
-from measure import OURS, Comparison, compare, memory_bandwidth, number_types, peak_gib, printed_by, this_device, timed
+from measure import (
+    COMPILED,
+    OURS,
+    Comparison,
+    compare,
+    memory_bandwidth,
+    number_types,
+    peak_gib,
+    printed_by,
+    this_device,
+    timed,
+)
 from table import markdown, number
 
 from gpt1_hf import GPT1Config
@@ -61,9 +74,11 @@ def compare_updates(
 ) -> list[Comparison]:
     """Compare the updates of a task and, if requested, their peak memory."""
     device = this_device()
-    updates = {name: update(name, task, dtype, sizes, device, compiled) for name in CONTENDERS}
+    updates = {name: update(name, task, dtype, sizes, device) for name in CONTENDERS}
+    if task == "train" and compiled:  # the tasks have another number of tokens in each update
+        updates[COMPILED] = update(COMPILED, task, dtype, sizes, device)
     if task == "choice" and without_sharing:
-        updates[UNSHARED] = update(OURS, task, dtype, sizes, device, compiled, shared_prefix=False)
+        updates[UNSHARED] = update(OURS, task, dtype, sizes, device, shared_prefix=False)
     n_tokens = updates[OURS][1]
     case = {
         "train": f"{sizes.rows} × {sizes.span}",
@@ -74,8 +89,9 @@ def compare_updates(
     if task == "choice":  # the operations that our shared prefix needs are not those of the peers
         operations, limit = {}, None
     else:
-        span = sizes.span if task == "train" else 0
-        operations = dict.fromkeys(CONTENDERS, training_operations(sizes, n_tokens, span, task == "train"))
+        # Attention within the short rows is not counted. The first token of a row is not predicted.
+        span, n_rows = (sizes.span, sizes.rows) if task == "train" else (0, sizes.short_rows)
+        operations = dict.fromkeys(updates, training_operations(sizes, n_tokens, span, n_tokens - n_rows))
         config = GPT1Config(vocab_size=sizes.vocab, hidden_size=sizes.width, num_attention_heads=1)
         shapes = product_shapes(config, n_tokens, torch.device(device))
         number_type = torch.bfloat16 if dtype == "bf16" else torch.float32
@@ -100,18 +116,19 @@ def measure_memory(task: str, dtype: str, sizes: str, name: str):
 
 
 def compare_generation(
-    dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple[int, ...] = (1, 8)
+    dtype: str, sizes: Sizes, rounds: int, batch_sizes: tuple[int, ...] = (1, 8), compiled: bool = False
 ) -> list[Comparison]:
     """Compare generation with the full size and with gpt1-tiny."""
     device, found = this_device(), []
+    names = (*CONTENDERS, COMPILED) if compiled else CONTENDERS
     for tiny in (True, False):
         own = tiny_sizes(sizes) if tiny else sizes
         for batch_size in batch_sizes:
-            steps = {name: generation(name, dtype, own, batch_size, device, tiny) for name in CONTENDERS}
+            steps = {name: generation(name, dtype, own, batch_size, device, tiny) for name in names}
             n_bytes = steps[OURS][1]
             timed_steps = {name: timed(step, device) for name, (step, _) in steps.items()}
             # OpenAIGPT has no cache: it computes the whole text for every token, and bytes do not limit it.
-            needed = {name: n_bytes for name in CONTENDERS if name != "OpenAIGPT"}
+            needed = {name: n_bytes for name in names if name != "OpenAIGPT"}
             limit = partial(memory_bandwidth, int(n_bytes / own.new_tokens), device)
             model = "gpt1-tiny" if tiny else f"{own.layers} × {own.width}"
             model += f" ({number(n_bytes / own.new_tokens / 1e6)} MB a step)"
@@ -139,7 +156,7 @@ def main(argv: list[str] | None = None) -> list[Comparison]:
     parser.add_argument("--span", type=int, default=512, help="Tokens of a row, and positions (paper: 512).")
     parser.add_argument("--data_dir", default="", help="Local copies laid out as on the Hub, for RACE.")
     parser.add_argument("--without_sharing", action="store_true", help="Also measure `choice` without sharing.")
-    parser.add_argument("--compile", action="store_true", help="Use torch.compile in training.")
+    parser.add_argument("--compile", action="store_true", help="Also measure ours compiled (train, generate).")
     args = parser.parse_args(argv)
     if unknown := {*args.what} - {*SECTIONS}:
         parser.error(f"unknown comparison {', '.join(sorted(unknown))}: choose from {', '.join(SECTIONS)}")
@@ -163,7 +180,7 @@ def main(argv: list[str] | None = None) -> list[Comparison]:
                 task, dtype, sizes, args.rounds, not args.quick, args.compile, args.without_sharing
             )
         if "generate" in args.what:
-            found += compare_generation(dtype, sizes, args.rounds)
+            found += compare_generation(dtype, sizes, args.rounds, compiled=args.compile)
     return found
 
 

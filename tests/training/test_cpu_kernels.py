@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from accelerate.utils import is_compiled_module
+from datasets import Dataset
 from torch import nn
 from transformers import TrainingArguments
 
-from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Trainer
+from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor, GPT1Trainer
+from gpt1_hf.checkpoints.loading import open_tokenizer
 from gpt1_hf.hardware import has_half_precision
 from gpt1_hf.training.cpu_kernels import (
     CPU_BLOCKS,
@@ -130,3 +133,48 @@ def test_dropout_drops_scales_and_stops_in_evaluation():
     dropped.sum().backward()
     assert torch.equal(states.grad, dropped.detach())
     assert torch.equal(dropout.eval()(states), states)
+
+
+def test_a_compiled_block_is_one_graph_with_the_same_dropout():
+    states, found = torch.randn(2, 140, 16), []
+    for compiled in (False, True):
+        model = tiny("sdpa")
+        speed_up(model, bf16=False)
+        block = model.transformer.h[0]
+        run = torch.compile(block, backend="aot_eager", fullgraph=True) if compiled else block
+        inputs = states.clone().requires_grad_()
+        torch.manual_seed(1)
+        run(inputs).square().sum().backward()
+        found.append([inputs.grad, *(parameter.grad for parameter in block.parameters())])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")
+@pytest.mark.parametrize("regional", [True, False])
+def test_a_run_whose_model_is_compiled_trains_the_same_weights(regional, tmp_path, monkeypatch):
+    rows = [{"input_ids": [2, 3, 4, 5], "labels": [2, 3, 4, 5]}] * 4
+    found = []
+    for compiled in (False, True):
+        if compiled:  # as `accelerate launch` sets them
+            monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "aot_eager")
+            monkeypatch.setenv("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", str(regional))
+        args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=2, disable_tqdm=True)
+        trainer = GPT1Trainer(tiny("sdpa"), args, train_dataset=rows)
+        trainer.train()
+        assert (trainer.model_wrapped is not trainer.model) == compiled
+        assert is_compiled_module(trainer.model_wrapped) == (compiled and not regional)
+        found.append(trainer.model.state_dict())
+    torch.compiler.reset()
+    torch.testing.assert_close(*found)
+
+
+def test_a_compiled_run_packs_no_rows(tmp_path, monkeypatch):
+    processor = GPT1Processor(open_tokenizer("gpt1-tiny"))
+    for backend, packs in (("no", True), ("aot_eager", False)):
+        monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
+        args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+        dataset = Dataset.from_list([{"input_ids": [1] * n, "label": 0} for n in (2, 9)])
+        trainer = GPT1Trainer(tiny("sdpa"), args, train_dataset=dataset, processing_class=processor)
+        (batch,) = trainer.get_train_dataloader()
+        assert ("position_ids" in batch) == packs
