@@ -175,9 +175,8 @@ class GPT1Trainer(ResumableTrainer):
 
     def get_train_dataloader(self):
         collator, model = self.data_collator, self.accelerator.unwrap_model(self.model)
-        if (
-            self.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
-        ):  # each number of tokens would compile anew
+        # A compiled model would be compiled anew for each number of tokens.
+        if self.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO:
             self.data_collator = training_collator(collator, model)
         try:
             return super().get_train_dataloader()
