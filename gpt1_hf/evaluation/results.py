@@ -41,6 +41,8 @@ class Result:
             Further facts about the run. `not_run` lists the splits that the data lacked. `rows_of_split` is the size
             of the complete split if only a part of it was scored. `partial` is `True` if only a part of a text was
             scored. `constant_answer` is the score of one answer for every row, such as the most frequent class.
+            `rows_not_finite` is the number of rows whose predictions are NaN or infinite; the score then counts for
+            nothing, see [`is_failed`].
         prior (`float`, *optional*):
             Best number before the paper, if the paper names one.
     """
