@@ -92,9 +92,8 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
             compared, differs = ("", ""), ""
             if arm and full and (variant != "full" or number):
                 same = {} if variant == "full" else dict(arms["full"])
-                found, differs = against(arm, same.get(text, full), common)
-                comparisons[title] = found
-                compared = signed(found.difference), found.verdict
+                comparisons[title], differs = against(arm, same.get(text, full), common)
+                compared = signed(comparisons[title].difference), comparisons[title].verdict
             rows.append([title, "ours", *averages, *compared, *cells, tuned_text(arm), differs])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
     headers = [
@@ -138,16 +137,16 @@ def against(arm: Arm, full: Arm, tasks: Sequence[str]) -> tuple[Comparison, str]
     the verdict says whether that is better.
     """
     values, reference = ({task: group.values for task, group in one.items()} for one in (arm, full))
-    found = compare_over_tasks(reference, values, tasks)
-    if found.difference is not None:
-        found = replace(found, difference=-found.difference)
+    comparison = compare_over_tasks(reference, values, tasks)
+    if comparison.difference is not None:
+        comparison = replace(comparison, difference=-comparison.difference)
     both = [task for task in arm if task in full]
     names = dict.fromkeys(name for task in both for name in differing([arm[task], full[task]], ("variant",)))
     texts = []
     for name in names:
         found = {str(arm[task].settings.get(name, UNKNOWN)) for task in both}
         texts.append(shown(name, found.pop()) if len(found) == 1 else name.replace("_", " "))
-    return found, ", ".join(texts)
+    return comparison, ", ".join(texts)
 
 
 def tuned_text(arm: Arm) -> str:
