@@ -498,9 +498,9 @@ def answers_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]
 
 
 def documents_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> np.ndarray | None:
-    """Number of the document of each row that a result is about; `None` if no two rows share one."""
+    """Number of the document of each row that a result is about; `None` if no two rows share one, or all do."""
     numbers = np.array([row.get("document", -1) for row in rows_of(result, task, predictions)])
-    return numbers if (numbers >= 0).all() and len(np.unique(numbers)) < len(numbers) else None
+    return numbers if numbers.min() >= 0 and 1 < len(np.unique(numbers)) < len(numbers) else None
 
 
 def rows_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

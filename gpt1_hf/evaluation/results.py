@@ -113,4 +113,6 @@ def format_results(results: Sequence[Result]) -> str:
     lines = [tabulate(known, headers="keys", floatfmt=".2f", missingval="–")]
     not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
     lines += [f"not run: {task} {split}, because the data lacks it" for task, split in not_run]
+    bad = dict.fromkeys((r.task, r.split, n) for r in results if (n := r.details.get("rows_not_finite")))
+    lines += [f"failed: {n} predictions of {task} {split} are NaN or infinite" for task, split, n in bad]
     return "\n".join(lines)

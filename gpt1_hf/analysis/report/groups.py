@@ -312,7 +312,7 @@ def missing_seeds(
             for seed in result.details.get("failed_seeds", ()):
                 found.setdefault(group.run.folder, {})[seed] = "failed"
         for seed in group.failed:
-            found.setdefault(group.run.folder, {})[seed] = "failed: not finite"
+            found.setdefault(group.runs[seed].folder, {})[seed] = "failed: not finite"
     for group in groups:
         wanted = expected[group.plan, group.task] if group.plan or group.settings["variant"] else ()
         for seed in sorted(set(wanted) - set(group.values)):

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from gpt1_hf.analysis.report import from_scratch, own_tables, paper_tables
-from gpt1_hf.analysis.report.analyses import ablations, auxiliary, context_length, layer_transfer, pretraining
+from gpt1_hf.analysis.report.analyses import ablations, auxiliary, context_length, layer_transfer, pretraining, tune
 from gpt1_hf.analysis.report.groups import grouped, settings_of
 from gpt1_hf.analysis.report.report import build, report
 from gpt1_hf.analysis.report.runs import collect, scores
@@ -301,9 +301,9 @@ def test_settings_come_from_the_identity_of_a_run(tmp_path):
     assert bf16["training_precision"] in ("bf16 autocast", "fp32")  # fp32 on a CPU without bf16
 
 
-def tuned(folder, *settings):
+def tuned(folder, *settings, values=(50.0,)):
     """The scores of `gpt1 analyze tune`, which name the settings of the grid."""
-    facts = {"arm": "full", "values": dict.fromkeys(settings, 0.1), "chosen": True, "per": "arm", "scores": [50.0]}
+    facts = {"arm": "full", "values": dict.fromkeys(settings, 0.1), "chosen": True, "per": "arm", "scores": values}
     one = row("sst2", 50.0, None, "held-out train", constant_answer=51.0, tuning=facts)
     write(folder / "tune", one)
 
@@ -405,6 +405,7 @@ def test_scores_that_are_not_finite_are_named_and_never_averaged(bad, tmp_path):
     one = row("race", value, None, context_length=64, **details)
     del one["details"]["from_scratch"]
     write(tmp_path / "length", one)
+    tuned(tmp_path, "learning_rate", values=[value if "value" in bad else float("nan"), 50.0])
     runs = collect(tmp_path)
     text = report(tmp_path).with_suffix(".md").read_text()
     assert "finetune/cola/no\\_pretraining (seed 3 failed: not finite)" in text
@@ -419,6 +420,8 @@ def test_scores_that_are_not_finite_are_named_and_never_averaged(bad, tmp_path):
     assert table.rows[0][4] == "51.8 ± 0.8 (2)" and "own-3 (seed 3 failed: not finite)" in table.note
     (table,) = context_length.section(runs).tables
     assert table.rows[0][2] == "not finite"
+    (table,) = tune.section(runs).tables
+    assert table.rows == [["full", "0.1", "not finite", "–"], ["constant answer", "", "51.0", "51.0"]]
 
 
 def test_pre_training_is_compared_by_its_own_analysis(tmp_path):

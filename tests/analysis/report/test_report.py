@@ -264,6 +264,19 @@ def test_zero_shot_curves_by_checkpoint(folder, tmp_path):
     ]
 
 
+def test_captions_say_that_documents_were_drawn(tmp_path):
+    details = {"method": "zero-shot", "interval": [20.0, 40.0], "chance": 25.0, "updates": 10}
+    for name, known in (("race", {"resampled": "documents"}), ("sst2", {})):
+        one = row(name, 30.0, **details, **known)
+        del one["details"]["from_scratch"]
+        write_run(tmp_path / name, [one])
+    section = zero_shot_section.section(collect(tmp_path))
+    captions = {figure.name: figure.caption for figure in section.figures}
+    assert "whole documents are drawn" in captions["zero_shot_race"]
+    assert "documents" not in captions["zero_shot_sst2"]
+    assert "whole documents are drawn" in section.tables[0].note
+
+
 def test_results_of_several_seeds_are_read_once(tmp_path):
     rows = [row(value=40, seed=42), row(value=50, seed=43)]
     for one in rows:

@@ -53,7 +53,8 @@ def table(title: str, results: Sequence[Result]) -> Table:
         if per == "arm":
             is_chosen = any(result.details["tuning"]["chosen"] for result in shown.values())
             means = mean([mean(result.details["tuning"]["scores"]) for result in shown.values()])
-            cells.append("–" if len(shown) < len(tasks) else f"{means:.1f}{', chosen' if is_chosen else ''}")
+            is_known = len(shown) == len(tasks) and math.isfinite(means)
+            cells.append(f"{means:.1f}{', chosen' if is_chosen else ''}" if is_known else "–")
         rows.append([arm, *(f"{value:g}" if isinstance(value, float) else str(value) for value in values), *cells])
     rows += constant_row(results, tasks, len(settings), per)
     headers = ["arm", *(name.replace("_", " ") for name in settings), *tasks, *(["mean"] if per == "arm" else [])]
