@@ -113,12 +113,15 @@ def collect(folder: str | Path) -> list[CollectedRun]:
 
 
 def tuned_settings(runs: Iterable[CollectedRun]) -> dict[str, tuple[str, ...]]:
-    """Folder of each plan that was tuned -> the settings of its grid, from the results of `gpt1 analyze tune`."""
+    """
+    Folder of each plan that was tuned -> the fine-tuning settings of its grid, from the results of `gpt1 analyze tune`.
+    Those of pre-training (`per: model`) belong to a model, not to an arm.
+    """
     return {
         run.name.rpartition("/")[0]: tuple(result.details["tuning"]["values"])
         for run in runs
         for result in run.results
-        if "tuning" in result.details
+        if result.details.get("tuning", {}).get("per", "model") != "model"
     }
 
 

@@ -10,9 +10,10 @@ from gpt1_hf.analysis.report import from_scratch, own_tables, paper_tables
 from gpt1_hf.analysis.report.analyses import ablations, auxiliary, context_length, layer_transfer, pretraining, tune
 from gpt1_hf.analysis.report.groups import grouped, settings_of
 from gpt1_hf.analysis.report.report import build, report
-from gpt1_hf.analysis.report.runs import collect, scores
+from gpt1_hf.analysis.report.runs import CollectedRun, collect, scores, tuned_settings
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation.results import Result
 from gpt1_hf.evaluation.verdicts import RULE
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
@@ -306,6 +307,13 @@ def tuned(folder, *settings, values=(50.0,)):
     facts = {"arm": "full", "values": dict.fromkeys(settings, 0.1), "chosen": True, "per": "arm", "scores": values}
     one = row("sst2", 50.0, None, "held-out train", constant_answer=51.0, tuning=facts)
     write(folder / "tune", one)
+
+
+def test_settings_of_pre_training_are_not_those_of_an_arm():
+    facts = {"arm": "full", "values": {"initializer_range": 0.02}, "chosen": True, "per": "model", "scores": [50.0]}
+    results = [Result(**row("sst2", 50.0, tuning=facts)), Result(**row("sst2", 50.0, tuning={**facts, "per": "arm"}))]
+    assert tuned_settings([CollectedRun("plan/tune", results[:1])]) == {}
+    assert tuned_settings([CollectedRun("plan/tune", results)]) == {"plan": ("initializer_range",)}
 
 
 RATES = {"learning_rate": (0.001, 0.0002), "weight_decay": (0.01, 0.1)}
