@@ -114,7 +114,7 @@ def collect(folder: str | Path) -> list[CollectedRun]:
 
 def tuned_settings(runs: Iterable[CollectedRun]) -> dict[str, tuple[str, ...]]:
     """
-    Folder of each plan that was tuned -> the fine-tuning settings of its grid, from the results of `gpt1 analyze tune`.
+    Folder of each tuned plan -> the fine-tuning settings of its grid, from the results of `gpt1 analyze tune`.
     Those of pre-training (`per: model`) belong to a model, not to an arm.
     """
     return {
