@@ -22,7 +22,10 @@ from .run_plan import print_cost, tune_command
 
 
 # Details of a run's results that hold for all seeds.
-SHARED_DETAILS = ("task_version", "sample", "from_scratch", "n_train_examples", "epochs", "batch_size", "lm_coef")
+SHARED_DETAILS = (
+    *("task_version", "sample", "from_scratch", "n_train_examples", "epochs", "batch_size", "lm_coef"),
+    "constant_answer",
+)
 
 
 def tune(

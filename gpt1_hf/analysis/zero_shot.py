@@ -424,6 +424,7 @@ def answer(scorer: Scorer, args: ZeroShotArguments) -> tuple[list[Result], dict[
     if "subset" in rows.column_names:
         columns["subset"] = rows["subset"]
     predictions = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    predictions = with_documents(predictions, rows)
     details |= {
         "method": "zero-shot",
         "predicted": {str(k): chosen.count(k) for k in sorted(set(chosen))},
@@ -458,8 +459,9 @@ def on_scale(value: float, details: dict[str, Any]) -> float:
 
 def with_intervals(results: Sequence[Result], task: Task, predictions: Sequence[dict[str, Any]]) -> list[Result]:
     """
-    Add to the details of results: `interval`, the 95 % interval by a bootstrap over the rows; `resamples`, the number
-    of its resamples; and `chance`, the score of a random choice or of the best constant answer.
+    Add to the details of results: `interval`, the 95 % interval by a bootstrap over the rows, or over the documents
+    that they share; `resamples`, the number of its resamples; `resampled`, which is `documents` if these are drawn;
+    and `chance`, the score of a random choice or of the best constant answer.
 
     Args:
         results (list of [`Result`]):
@@ -473,9 +475,12 @@ def with_intervals(results: Sequence[Result], task: Task, predictions: Sequence[
     found = []
     for result in results:
         metric, (labels, chosen) = metric_of(result, task), answers_of(result, task, predictions)
-        numbers = [*score_interval(metric, chosen, labels), chance(metric, labels, n_choices)]
+        documents = documents_of(result, task, predictions)
+        numbers = [*score_interval(metric, chosen, labels, documents), chance(metric, labels, n_choices)]
         low, high, base = (rounded(number, result) for number in numbers)
         details = {"interval": [low, high], "resamples": RESAMPLES, "chance": base}
+        if documents is not None:
+            details["resampled"] = "documents"
         found.append(replace(result, details={**result.details, **details}))
     return found
 
@@ -487,10 +492,30 @@ def metric_of(result: Result, task: Task) -> str:
 
 def answers_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predicted classes of the rows that a result is about: all, or those of its subset."""
-    _, _, subset = result.split.partition("_")
-    rows = [row for row in predictions if subset not in task.subsets or row.get("subset", subset) == subset]
+    rows = rows_of(result, task, predictions)
     labels, chosen = (np.array([row[column] for row in rows]) for column in ("label", "prediction"))
     return labels, chosen
+
+
+def documents_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """Number of the document of each row that a result is about; `None` if no two rows share one, or all do."""
+    numbers = np.array([row.get("document", -1) for row in rows_of(result, task, predictions)])
+    return numbers if numbers.min() >= 0 and 1 < len(np.unique(numbers)) < len(numbers) else None
+
+
+def rows_of(result: Result, task: Task, predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that a result is about: all, or those of its subset."""
+    _, _, subset = result.split.partition("_")
+    return [row for row in predictions if subset not in task.subsets or row.get("subset", subset) == subset]
+
+
+def with_documents(predictions: Sequence[dict[str, Any]], rows: Dataset) -> list[dict[str, Any]]:
+    """Add `document` to predictions, the number of the row's document, if the rows have documents."""
+    if "document" not in rows.column_names:
+        return list(predictions)
+    texts = rows["document"][:]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return [{**row, "document": numbers[text]} for row, text in zip(predictions, texts, strict=True)]
 
 
 def rounded(percent: float, result: Result) -> float:

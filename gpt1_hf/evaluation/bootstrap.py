@@ -1,6 +1,8 @@
 """Bootstrap over rows: 95 % intervals of a score, and of the difference of two models on the same rows.
 
-Each resample draws as many rows as there are, with replacement, and is scored anew (Efron, 1979). The interval is
+Each resample draws as many rows as there are, with replacement, and is scored anew (Efron, 1979). Rows that share a
+document are not independent: then it draws as many whole documents as there are (Davison and Hinkley, 1997, §3.8; a
+cluster bootstrap). The interval is
 between the 2.5th and the 97.5th percentile. It says how much the score depends on the choice of rows, not on the seed
 of the training. What a heuristic learned from training rows, such as CoLA's threshold, stays as it is.
 """
@@ -39,7 +41,9 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def score_interval(metric: str, predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def score_interval(
+    metric: str, predictions: np.ndarray, labels: np.ndarray, documents: np.ndarray | None = None
+) -> tuple[float, float]:
     """
     95 % interval of a score.
 
@@ -48,16 +52,18 @@ def score_interval(metric: str, predictions: np.ndarray, labels: np.ndarray) -> 
             A key of `METRICS`.
         predictions, labels (`np.ndarray` of shape `(n,)`):
             Classes, from 0.
+        documents (`np.ndarray` of shape `(n,)`, *optional*):
+            Number of each row's document. By default, each row has its own.
 
     Returns:
         `tuple[float, float]`: low and high end, in percent.
     """
-    (values,) = _resampled(metric, [predictions], labels)
+    (values,) = _resampled(metric, [predictions], labels, documents)
     return _ends(values)
 
 
 def paired_difference(
-    metric: str, first: np.ndarray, last: np.ndarray, labels: np.ndarray
+    metric: str, first: np.ndarray, last: np.ndarray, labels: np.ndarray, documents: np.ndarray | None = None
 ) -> tuple[float, tuple[float, float]]:
     """
     Difference between two models' scores, last minus first, with its 95 % interval: each resample scores both models
@@ -68,11 +74,13 @@ def paired_difference(
             A key of `METRICS`.
         first, last, labels (`np.ndarray` of shape `(n,)`):
             Predicted classes of the two models, and true classes.
+        documents (`np.ndarray` of shape `(n,)`, *optional*):
+            Number of each row's document, see [`score_interval`].
 
     Returns:
         `tuple`: the difference, and its interval, in percent.
     """
-    before, after = _resampled(metric, [first, last], labels)
+    before, after = _resampled(metric, [first, last], labels, documents)
     whole = [METRICS[metric](confusion_matrices(rows, labels, np.ones((1, len(labels)))))[0] for rows in (first, last)]
     return 100 * float(whole[1] - whole[0]), _ends(after - before)
 
@@ -117,12 +125,22 @@ def confusion_matrices(predictions: np.ndarray, labels: np.ndarray, weights: np.
     return cells.reshape(-1, n_classes, n_classes)
 
 
-def _resampled(metric: str, models: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
+def _resampled(
+    metric: str, models: list[np.ndarray], labels: np.ndarray, documents: np.ndarray | None
+) -> list[np.ndarray]:
     """A metric's values for each model in the same `RESAMPLES` resamples of the rows, each of shape `(resamples,)`."""
     rows = np.stack([np.asarray(column, int) for column in (labels, *models)], axis=1)
     # Rows with the same label and predictions are alike: it is enough to draw how many there are of each kind.
-    kinds, counts = np.unique(rows, axis=0, return_counts=True)
-    drawn = np.random.default_rng(SEED).multinomial(len(rows), counts / len(rows), size=RESAMPLES)
+    kinds, kind_of_row, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    random = np.random.default_rng(SEED)
+    if documents is None or len(np.unique(documents)) == len(rows):
+        drawn = random.multinomial(len(rows), counts / len(rows), size=RESAMPLES)
+    else:
+        _, document_of_row = np.unique(documents, return_inverse=True)
+        n = 1 + document_of_row.max()
+        contents = np.zeros((n, len(kinds)))  # how many rows of each kind a document has
+        np.add.at(contents, (document_of_row, kind_of_row.reshape(-1)), 1)
+        drawn = random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) @ contents
     labels, *models = kinds.T
     return [METRICS[metric](confusion_matrices(model, labels, drawn)) for model in models]
 

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from ..errors import GPT1Error
 from .results import Result
+from .seeds import is_failed
 from .verdicts import average_over_tasks, standard_error
 
 
@@ -47,7 +48,8 @@ def glue_averages(results: Sequence[Result], split: str = "validation") -> list[
 
     Returns:
         list of [`Result`]: `table_5_mean`, the mean of the eight columns of the paper's Table 5, and
-        `leaderboard_mean`, the mean of the leaderboard's nine tasks. An average that lacks a task is left out. If all
+        `leaderboard_mean`, the mean of the leaderboard's nine tasks. A score that is not finite, or whose predictions
+        are not, does not count. An average that lacks a task is left out. If all
         tasks have several seeds, its details have the `standard_error` over the averages of the `seeds` in common.
 
     Raises:
@@ -61,7 +63,7 @@ def glue_averages(results: Sequence[Result], split: str = "validation") -> list[
     n_rows = {}
     for result in results:
         whole, _, subset = result.split.partition("_")
-        if whole == split:
+        if whole == split and not is_failed(result):
             part = result.task, subset, result.metric
             values[part][result.seed] = result.value
             constants[part] = result.details.get("constant_answer")

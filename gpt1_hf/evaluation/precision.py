@@ -21,6 +21,27 @@ def precision_of(model: nn.Module) -> str:
     return ", ".join([*names, "quantized weights"] if is_quantized else names)
 
 
+def product_precision(device: str, has_lstm: bool = False) -> str:
+    """
+    How torch computes products of fp32 numbers at present: `fp32`, or `tf32` or `bf16` if it rounds the factors.
+
+    Args:
+        device (`str`):
+            Type of the device, such as `cuda`.
+        has_lstm (`bool`, *optional*, defaults to `False`):
+            Whether the products of an LSTM count, too. By default, cuDNN computes them in TF32.
+    """
+    backends = torch.backends
+    matmul, recurrent = {"cpu": (backends.mkldnn, backends.mkldnn), "cuda": (backends.cuda, backends.cudnn)}.get(
+        device, (None, None)
+    )
+    own = [getattr(matmul, "matmul", None)]
+    if has_lstm:
+        own.append(getattr(recurrent, "rnn", recurrent))  # before torch 2.9, cuDNN has one setting
+    found = [getattr(owner, name) for owner, name, _ in _reduced_products() if any(owner is one for one in own)]
+    return "fp32" if not found else "tf32" if found[0] is True else str(found[0])
+
+
 @contextmanager
 def full_precision(model: nn.Module) -> Iterator[None]:
     """

@@ -41,6 +41,8 @@ class Result:
             Further facts about the run. `not_run` lists the splits that the data lacked. `rows_of_split` is the size
             of the complete split if only a part of it was scored. `partial` is `True` if only a part of a text was
             scored. `constant_answer` is the score of one answer for every row, such as the most frequent class.
+            `rows_not_finite` is the number of rows whose predictions are NaN or infinite; the score then counts for
+            nothing, see [`is_failed`].
         prior (`float`, *optional*):
             Best number before the paper, if the paper names one.
     """
@@ -111,4 +113,6 @@ def format_results(results: Sequence[Result]) -> str:
     lines = [tabulate(known, headers="keys", floatfmt=".2f", missingval="–")]
     not_run = dict.fromkeys((r.task, split) for r in results for split in r.details.get("not_run", ()))
     lines += [f"not run: {task} {split}, because the data lacks it" for task, split in not_run]
+    bad = dict.fromkeys((r.task, r.split, n) for r in results if (n := r.details.get("rows_not_finite")))
+    lines += [f"failed: {n} predictions of {task} {split} are NaN or infinite" for task, split, n in bad]
     return "\n".join(lines)

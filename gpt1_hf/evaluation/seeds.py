@@ -23,11 +23,26 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{fmean(values):.1f} ± {stdev(values):.1f} ({len(values)})"
 
 
+def is_failed(result: Result) -> bool:
+    """
+    Whether a seed has failed although it has a result: its score is NaN or infinite, or some of its predictions are
+    (`rows_not_finite`). Such a score is never averaged.
+    """
+    return not math.isfinite(result.value) or bool(result.details.get("rows_not_finite"))
+
+
 def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Result]:
-    """Add `details["over_seeds"]`, the mean, spread and failed seeds, to results of several seeds."""
+    """
+    Add `details["over_seeds"]`, the mean, spread and failed seeds, to results of several seeds. A seed also counts as
+    failed if one of its results is not finite, see [`is_failed`].
+    """
+    not_finite = dict.fromkeys(result.seed for result in results if is_failed(result))
+    several = len({result.seed for result in results}) > 1 or bool(failed)
+    lost = list(dict.fromkeys([*failed, *(seed for seed in not_finite if seed is not None)]))
     groups = defaultdict(list)
     for result in results:
-        groups[result.split, result.metric].append(result)
+        if result.seed not in not_finite:
+            groups[result.split, result.metric].append(result)
     spread = {}
     for key, group in groups.items():
         values = [result.value for result in group]
@@ -38,11 +53,11 @@ def with_spread(results: Sequence[Result], failed: dict[int, str]) -> list[Resul
             "min": min(values),
             "max": max(values),
             "seeds": [result.seed for result in group],
-            **({"failed_seeds": list(failed)} if failed else {}),
+            **({"failed_seeds": lost} if lost else {}),
         }
     return [
         replace(result, details={**result.details, "over_seeds": spread[result.split, result.metric]})
-        if len(groups[result.split, result.metric]) > 1 or failed
+        if several and (result.split, result.metric) in spread
         else result
         for result in results
     ]

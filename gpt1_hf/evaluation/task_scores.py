@@ -376,18 +376,20 @@ def predict(
         class or choice, or the predicted score), `truncated` and, if the split has subsets, `subset`. With several
         labels a row, `label` and `prediction` have a 0 or 1 for each label name, as `scores` have a probability. With
         tags, `label`, `prediction` and `scores` have an entry for each word; a word that was cut off has the
-        prediction −1 and no scores (`null`).
+        prediction −1 and no scores (`null`). If a row's logits are NaN or infinite, each row says whether its own are
+        `finite`.
     """
     logits = row_logits(model, processor, encoded, batch_size)
     if task.labels == "tags":
         predictions, scores = zip(*map(word_answers, logits), strict=True)
         whole = [own[np.array(ends) >= 0] for own, ends in zip(logits, encoded["word_ends"][:], strict=True)]
-        n_bad = sum(not np.isfinite(own).all() for own in whole)
+        is_finite = [bool(np.isfinite(own).all()) for own in whole]
     else:
         stacked = np.stack(logits)
         predictions = decide(task.labels, stacked).tolist()
         scores = probabilities(task.labels, stacked).tolist()
-        n_bad = int((~np.isfinite(stacked)).any(-1).sum())
+        is_finite = np.isfinite(stacked).all(-1).tolist()
+    n_bad = is_finite.count(False)
     if n_bad:
         logger.warning(f"{n_bad} of {len(rows)} rows of task {task.id} have predictions that are NaN or infinite")
     columns = {
@@ -399,6 +401,8 @@ def predict(
     }
     if "subset" in rows.column_names:
         columns["subset"] = rows["subset"][:]
+    if n_bad:
+        columns["finite"] = is_finite
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -420,9 +424,10 @@ def task_results(
         seed (`int`, *optional*):
             Seed that the model was trained with.
         details (`dict`):
-            Details of the results. Three are added: `not_run`, the names of the splits that the data lacked (if a
+            Details of the results. Four are added: `not_run`, the names of the splits that the data lacked (if a
             subset is missing, the whole split counts as not run), `rows_of_split`, the size of the complete split if
-            only a part of it was scored, and `constant_answer`, the score of one answer for every row.
+            only a part of it was scored, `constant_answer`, the score of one answer for every row, and
+            `rows_not_finite`, the number of rows whose logits are NaN or infinite, if there are any.
 
     Returns:
         list of [`Result`]; empty if the split's labels are hidden.
@@ -450,6 +455,8 @@ def task_results(
         own_details = details if n_whole == n_rows else {**details, "rows_of_split": n_whole}
         chosen = [row for row, is_in in zip(predictions, selected[name], strict=True) if is_in]
         answers, labels = (_values(task, chosen, column) for column in ("prediction", "label"))
+        if n_bad := sum(not row.get("finite", True) for row in chosen):
+            own_details = {**own_details, "rows_not_finite": n_bad}
         if task.labels == "tags":
             own_details = {**own_details, "n_words": len(answers)}
             if n_cut := int((answers == NO_ANSWER).sum()):

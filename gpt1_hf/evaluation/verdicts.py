@@ -3,7 +3,9 @@
 It pairs the runs of two arms by their seeds.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from scipy.stats import ttest_rel
@@ -16,11 +18,52 @@ LEVEL = 0.05
 MIN_SEEDS = 3
 RULE = (
     f"Verdicts: a paired t-test over the seeds that both arms have, two-sided, at {100 * LEVEL:g} %. Yes: "
-    f"significantly better. No: significantly worse. Open: neither, or fewer than {MIN_SEEDS} seeds. For several "
-    "tasks, a seed counts by its average over the tasks compared."
+    f"significantly better. No: significantly worse. Open: neither, fewer than {MIN_SEEDS} seeds, or the same "
+    "difference for every seed, which says nothing about its spread. The difference is over the same seeds as the "
+    "verdict. For several tasks, a seed counts by its average over the tasks compared. Each verdict is drawn at "
+    f"{100 * LEVEL:g} % of its own, without a correction for their number: of many, some are wrong by chance."
 )
 
 BySeed = Mapping[int | None, float]  # seed -> value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    One arm against another.
+
+    Args:
+        difference (`float`, *optional*):
+            Mean difference over the seeds that both arms have; `None` without such seeds.
+        verdict (`str`):
+            `yes`, `no` or `open`, see [`verdict`].
+        left_out (`tuple[int, ...]`):
+            Seeds that only one of the arms has.
+    """
+
+    difference: float | None
+    verdict: str
+    left_out: tuple[int, ...]
+
+
+def compare(values: BySeed, reference: BySeed) -> Comparison:
+    """Compare an arm with another. A score that is not finite counts as missing; see [`verdict`]."""
+    ours, theirs = (
+        {seed for seed in arm if seed is not None and math.isfinite(arm[seed])} for arm in (values, reference)
+    )
+    differences = [values[seed] - reference[seed] for seed in sorted(ours & theirs)]
+    center = fmean(differences) if differences else None
+    return Comparison(center, verdict(values, reference), tuple(sorted(ours ^ theirs)))
+
+
+def compare_over_tasks(
+    values: Mapping[str, BySeed], reference: Mapping[str, BySeed], tasks: Sequence[str]
+) -> Comparison:
+    """[`compare`] on the averages over tasks. Left out are the seeds that an arm lacks on one of the tasks."""
+    averages = [average_over_tasks(arm, tasks) for arm in (values, reference)]
+    found = compare(*averages)
+    every = {seed for arm in (values, reference) for task in tasks for seed in arm.get(task, {})} - {None}
+    return Comparison(found.difference, found.verdict, tuple(sorted(every - (set(averages[0]) & set(averages[1])))))
 
 
 def verdict(values: BySeed, reference: BySeed) -> str:
@@ -35,13 +78,15 @@ def verdict(values: BySeed, reference: BySeed) -> str:
         `str`: `yes`, `no` (the other arm is better) or `open`.
     """
     pairs = [(values[seed], reference[seed]) for seed in values if seed is not None and seed in reference]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     differences = [ours - other for ours, other in pairs]
-    if len(pairs) < MIN_SEEDS or not any(differences):
+    if len(pairs) < MIN_SEEDS:
         return "open"
-    # Differences that are all the same have no spread to estimate: they are certain, whatever their rounding error.
+    # Differences that are all the same, but for rounding errors, have no spread to estimate: two constant answers.
     spread, center = stdev(differences), fmean(differences)
-    is_certain = spread <= 1e-9 * abs(center)
-    if not is_certain and ttest_rel(*zip(*pairs, strict=True)).pvalue >= LEVEL:
+    if spread <= 1e-9 * max(map(abs, (value for pair in pairs for value in pair))):
+        return "open"
+    if ttest_rel(*zip(*pairs, strict=True)).pvalue >= LEVEL:
         return "open"
     return "yes" if center > 0 else "no"
 
@@ -57,16 +102,14 @@ def average_over_tasks(values: Mapping[str, BySeed], tasks: Sequence[str] | None
             Tasks to average over; defaults to all of `values`.
 
     Returns:
-        `dict`: seed -> average. A seed that one of the tasks lacks is left out.
+        `dict`: seed -> average. A seed that one of the tasks lacks, or whose score is not finite, is left out.
     """
-    by_task = [values.get(task, {}) for task in (values if tasks is None else tasks)]
+    by_task = [
+        {seed: value for seed, value in values.get(task, {}).items() if math.isfinite(value)}
+        for task in (values if tasks is None else tasks)
+    ]
     seeds = set.intersection(*(set(own) for own in by_task)) - {None} if by_task else set()
     return {seed: fmean(own[seed] for own in by_task) for seed in sorted(seeds)}
-
-
-def verdict_over_tasks(values: Mapping[str, BySeed], reference: Mapping[str, BySeed], tasks: Sequence[str]) -> str:
-    """[`verdict`] on the averages over tasks, see [`average_over_tasks`]."""
-    return verdict(average_over_tasks(values, tasks), average_over_tasks(reference, tasks))
 
 
 def standard_error(values: Sequence[float]) -> float | None:

@@ -281,7 +281,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
     trainer.identity, trainer.how_to_resume = run.training, run.how_to_resume
     trained = trainer.train(resume_from_checkpoint=resume_point(args, run.training))
     details = {
-        **model_settings(args),
+        **model_settings(args, model),
         "from_scratch": args.from_scratch,
         "transfer_layers": args.transfer_layers,
         "sample": args.sample,

@@ -11,6 +11,7 @@ from ..console import interruptible, note
 from ..errors import GPT1Error, UsageError
 from ..evaluation.glue_average import glue_averages
 from ..evaluation.results import BEST_BEFORE, Result, write_results
+from ..evaluation.seeds import is_failed
 from ..files import write_text
 from .arguments import FinetuneArguments
 from .finetune import finetune
@@ -116,6 +117,10 @@ def comparison(results: Sequence[Result], not_run: dict[str, str], style: str = 
         notes.append("Constant: the score of one answer for every row; for multiple choice, of a random guess.")
     if any("over_seeds" in result.details for result in results):
         notes.append("For several seeds: the median, and the lowest to the highest.")
+    notes += [
+        f"failed: {task}, seed {seed}: its predictions are NaN or infinite"
+        for task, seed in dict.fromkeys((result.task, result.seed) for result in results if is_failed(result))
+    ]
     notes += [f"not run: {name}: {reason}" for name, reason in absent.items()]
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes)
 

@@ -42,7 +42,7 @@ from .exact_resume import save_beside_weights, save_full_model
 from .loss_plot import plot_losses
 from .manifest import read_manifest, resume_point
 from .publishing import push_run
-from .run_folder import RunFolder, files_digest, resumes, stream_digest
+from .run_folder import RunFolder, files_digest, model_settings, resumes, stream_digest
 from .snapshots import Trajectory, read_trajectory
 from .throughput import Throughput, matmul_peak, operations_per_token, product_shapes
 from .trainer import GPT1Trainer
@@ -188,6 +188,9 @@ def train(
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     details = {
+        **model_settings(args, model),
+        "learning_rate": args.learning_rate,
+        "batch_size": rows_per_update(args),
         "train_documents": len(train_stream.document_ends),
         "train_characters": sum(train_stream.document_chars),
         "train_tokens": len(train_stream),

@@ -26,12 +26,14 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
+from torch import nn
 from transformers import TrainingArguments
 
 from ..console import note
 from ..data.loading import BUILDERS, local_copy
 from ..data.token_stream import TokenStream
 from ..errors import GPT1Error
+from ..evaluation.precision import product_precision
 from ..evaluation.results import RESULTS, Result, write_results
 from ..files import check_writable, write_json, writing
 from ..resources import model_path
@@ -168,11 +170,12 @@ def training_identity(args: TrainingArguments) -> Identity:
     return Identity(args, NEUTRAL_IN_TRAINING, {"rows per update": rows_per_update(args)})
 
 
-def model_settings(args: TrainingArguments) -> dict[str, Any]:
+def model_settings(args: TrainingArguments, model: nn.Module | None = None) -> dict[str, Any]:
     """
     Settings that a trained model depends on, for the details of its results: those that this package defines, and any
     other that differs from its default. `training_precision` stands for `bf16` and `fp16`. Left out are those that a
-    result has elsewhere: task, model, seed, epochs and rows of an update.
+    result has elsewhere: task, model, seed, epochs and rows of an update. The model that is trained, if given, tells
+    whether an LSTM's precision counts.
     """
     identity = training_identity(args)
     classes = type(args).__mro__
@@ -185,19 +188,27 @@ def model_settings(args: TrainingArguments) -> dict[str, Any]:
         for name, value in identity.content.items()
         if name not in left_out
         and (name in own or value != defaults.get(name))
-        and (args.peft or not name.startswith("lora_"))
+        and (getattr(args, "peft", None) or not name.startswith("lora_"))
     }
     if args.load_best_model_at_end:  # then it depends on when and how checkpoints are compared
         names = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
         settings |= as_json({name: getattr(args, name) for name in names})
-    return {**settings, "training_precision": training_precision(args)}
+    return {**settings, "training_precision": training_precision(args, model)}
 
 
-def training_precision(args: TrainingArguments) -> str:
-    """Number format that a run trains in: `fp32`, or `bf16 autocast` or `fp16 autocast` with weights in fp32."""
+def training_precision(args: TrainingArguments, model: nn.Module | None = None) -> str:
+    """
+    Number format that a run trains in: `fp32`, or `bf16 autocast` or `fp16 autocast` with weights in fp32. Where torch
+    computes products of fp32 numbers in TF32 (`tf32`, or `torch_compile` without half precision), it is `tf32`, or
+    `bf16 autocast, tf32`.
+    """
     chosen = next((name for name in ("bf16", "fp16") if getattr(args, name)), None)
     chosen = chosen or getattr(args, "mixed_precision", None)
-    return "fp32" if chosen in (None, "no") else f"{chosen} autocast"
+    has_lstm = model is not None and any(isinstance(module, nn.LSTM) for module in model.modules())
+    products = product_precision(args.device.type, has_lstm)
+    if chosen in (None, "no"):
+        return products
+    return f"{chosen} autocast" if products == "fp32" else f"{chosen} autocast, {products}"
 
 
 @dataclass

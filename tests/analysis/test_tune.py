@@ -107,7 +107,10 @@ def test_each_arm_is_tuned_on_held_out_rows_and_the_plan_uses_its_choice(write_t
     tuning = next(section for section in report.sections if section.title == "Tuning")
     (table,) = tuning.tables
     assert table.title == "Tuning of runs" and table.headers == ["arm", "learning rate", "cola", "sst2", "mean"]
-    assert [row[:2] for row in table.rows] == [[arm, rate] for arm in rates for rate in ("0.001", "0.1")]
+    *scores, constant = table.rows
+    assert [row[:2] for row in scores] == [[arm, rate] for arm in rates for rate in ("0.001", "0.1")]
+    assert constant == ["constant answer", "", "0.0", f"{sst2['details']['constant_answer']:.1f}", constant[-1]]
+    assert float(constant[-1]) == pytest.approx(sst2["details"]["constant_answer"] / 2, abs=0.05)
     shown = [figure for section in report.sections for figure in section.figures if figure.name.startswith("loss_")]
     assert [(figure.name, len(figure.series)) for figure in shown] == [("loss_sst2", 2)]
     text = "\n".join(section.markdown() for section in report.sections if section.title not in ("Tuning", "All runs"))

@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gpt1_hf import GPT1ForCausalLM, GPT1LSTMConfig, GPT1LSTMForCausalLM, load_task
 from gpt1_hf.analysis import zero_shot as module
+from gpt1_hf.analysis.measure.zero_shot import earlier_scores
 from gpt1_hf.analysis.zero_shot import (
     HEURISTICS,
     Scorer,
@@ -330,6 +331,38 @@ class TestCommand:
         )
         assert (own["split"], own["value"], own["n_examples"]) == ("validation_middle", 25.0, 4)
         assert relative["value"] == 0.0 and relative["details"]["best_supervised"] == 62.9
+
+    def test_questions_on_the_same_text_are_drawn_together(self, base_model, tmp_path):
+        row = {"question": "Who _ ?", "options": ["he", "it", "a lady", "his"]}
+        rows = [
+            {
+                **row,
+                "article": f"The lady wept {index % 5} times.",
+                "answer": "ABCD"[index % 4],
+                "example_id": "high1.txt",
+            }
+            for index in range(20)
+        ]
+        write_jsonl(tmp_path / "data" / "ehovy" / "race" / "high" / "validation.jsonl", rows)
+        out = tmp_path / "out"
+        flags = ["--task", "race:high", "--data_dir", tmp_path / "data", "--model", base_model, "--output_dir", out]
+        own, _ = self.run(*flags)
+        answered = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert [row["document"] for row in answered] == [index % 5 for index in range(20)]
+        labels, chosen, documents = (
+            np.array([row[name] for row in answered]) for name in ("label", "prediction", "document")
+        )
+        expected = score_interval("accuracy", chosen, labels, documents)
+        assert own["details"]["interval"] == pytest.approx(expected, abs=0.005)
+        assert own["details"]["resampled"] == "documents"
+        # Predictions of an earlier version did not name the documents.
+        earlier = [{name: value for name, value in row.items() if name != "document"} for row in answered]
+        write_jsonl(out / "predictions.jsonl", earlier)
+        args = ZeroShotArguments(
+            task="race:high", data_dir=str(tmp_path / "data"), model=base_model, output_dir=str(out)
+        )
+        (again, _), found = earlier_scores(args)
+        assert found == answered and again.details["interval"] == own["details"]["interval"]
 
     def test_one_subset(self, base_model, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -86,3 +86,24 @@ def test_chance_is_a_guess_or_the_best_constant_answer():
     assert chance("accuracy", labels) == 75
     assert chance("matthews_correlation", labels) == 0
     assert chance("f1", labels) == pytest.approx(100 * f1_score(labels, np.ones(4)))
+
+
+def test_rows_that_share_a_document_are_drawn_together():
+    """Against a bootstrap by hand that draws documents, and by coverage: intervals over rows are too narrow."""
+    random = np.random.default_rng(3)
+    documents = np.repeat(np.arange(60), random.integers(1, 9, 60))
+    labels = random.integers(0, 2, len(documents))
+    right = (random.random(60) < 0.6)[documents] ^ (random.random(len(documents)) < 0.1)  # alike within a document
+    answers = np.where(right, labels, 1 - labels)
+    low, high = score_interval("accuracy", answers, labels, documents)
+    values = []
+    for _ in range(2000):
+        drawn = random.integers(0, 60, 60)
+        values.append(100 * np.concatenate([right[documents == number] for number in drawn]).mean())
+    assert (low, high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=2)
+    narrow = score_interval("accuracy", answers, labels)
+    assert high - low > 1.5 * (narrow[1] - narrow[0])
+    # A document for each row draws the rows, to the last digit.
+    assert score_interval("accuracy", answers, labels, np.arange(len(labels))) == narrow
+    value, ends = paired_difference("accuracy", 1 - labels, answers, labels, documents)
+    assert value == pytest.approx(100 * right.mean()) and ends == pytest.approx((low, high))

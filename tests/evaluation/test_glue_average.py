@@ -1,5 +1,7 @@
 """GLUE averages, compared with the paper's Table 5 and its entry on the leaderboard."""
 
+import math
+
 import pytest
 
 from gpt1_hf.errors import GPT1Error
@@ -66,6 +68,15 @@ def test_an_average_that_lacks_a_task_is_left_out():
     assert glue_averages([r for r in results if r.split != "validation_mismatched"]) == []
     assert glue_averages(results, split="test") == []
     assert len(glue_averages(table(TABLE_5[74.7], "test"), split="test")) == 1
+
+
+def test_a_failed_seed_is_not_averaged():
+    values = TABLE_5[74.7]
+    good = table(values)
+    bad = [Result(**{**vars(r), "seed": 7, "value": 0.0, "details": {"rows_not_finite": 3}}) for r in table(values)]
+    bad[0].value, bad[0].details = math.nan, {}
+    assert [r.value for r in glue_averages([*good, *bad])] == [r.value for r in glue_averages(good)]
+    assert glue_averages(bad) == []
 
 
 def test_two_models_are_not_averaged():

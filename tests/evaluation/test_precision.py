@@ -20,10 +20,11 @@ from gpt1_hf.data.spans import ConsecutiveSpans
 from gpt1_hf.data.token_stream import TokenStream
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.evaluation.log_probs import token_log_probs
-from gpt1_hf.evaluation.precision import full_precision, precision_of
+from gpt1_hf.evaluation.precision import full_precision, precision_of, product_precision
 from gpt1_hf.hardware import has_half_precision
 from gpt1_hf.training.arguments import GPT1TrainingArguments
 from gpt1_hf.training.finetune import finetune
+from gpt1_hf.training.run_folder import training_precision
 
 
 def read(*parts) -> list[dict]:
@@ -108,6 +109,32 @@ def test_products_are_in_fp32():
         backends.fp32_precision = "none"
         backends.cudnn.rnn.fp32_precision = before[1]  # torch's default differs from the general one
     assert settings() == before
+
+
+def test_training_in_tf32_says_so(tmp_path):
+    """TF32 may be on by `--tf32`, by `--torch_compile`, or by torch's own settings: what is in force is recorded."""
+    backends = torch.backends
+    if not hasattr(backends, "fp32_precision"):
+        pytest.skip("torch before 2.9 has other settings")
+    args, lstm = GPT1TrainingArguments(str(tmp_path), use_cpu=True), nn.LSTM(2, 2)
+    before = [backends.cuda.matmul.fp32_precision, backends.mkldnn.rnn.fp32_precision]
+    assert (training_precision(args), product_precision("cuda")) == ("fp32", "fp32")
+    assert training_precision(args, lstm) == "fp32"
+    is_tf32 = backends.cudnn.rnn.fp32_precision == "tf32"  # torch's default
+    assert product_precision("cuda", has_lstm=True) == ("tf32" if is_tf32 else "fp32")
+    try:
+        backends.cuda.matmul.fp32_precision = "tf32"
+        assert (product_precision("cuda"), product_precision("cpu"), product_precision("mps")) == (
+            "tf32",
+            "fp32",
+            "fp32",
+        )
+        backends.mkldnn.rnn.fp32_precision = "tf32"
+        assert (training_precision(args), training_precision(args, lstm)) == ("fp32", "tf32")
+        args.bf16 = True
+        assert training_precision(args, lstm) == "bf16 autocast, tf32"
+    finally:
+        backends.cuda.matmul.fp32_precision, backends.mkldnn.rnn.fp32_precision = before
 
 
 def test_the_precision_of_a_model_is_that_of_its_weights():

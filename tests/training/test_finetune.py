@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import statistics
 
@@ -17,7 +18,10 @@ from transformers import (
     pipeline,
 )
 
+from gpt1_hf.analysis.report import runs as report_runs
+from gpt1_hf.analysis.report.groups import grouped
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation import task_scores
 from gpt1_hf.evaluation.evaluate import EvaluateArguments, evaluate
 from gpt1_hf.tasks import all_tasks
 from gpt1_hf.training import finetune as finetuning
@@ -163,6 +167,33 @@ def test_seeds_make_one_run_each(base_model, tmp_path, capsys):
     assert found["std"] == pytest.approx(statistics.stdev(values), abs=0.01)
     assert (found["min"], found["max"]) == (min(values), max(values))
     assert f"median {found['median']:.1f}" in capsys.readouterr().out
+
+
+def test_a_seed_whose_predictions_are_not_finite_counts_as_failed(base_model, tmp_path, monkeypatch, capsys):
+    """The score of NaN is that of one answer for every row, and must not enter the mean."""
+    scored, is_bad = task_scores.row_logits, []
+
+    def row_logits(*args):
+        return [logits * math.nan for logits in scored(*args)] if is_bad[-1] else scored(*args)
+
+    def once(run, task, rows, own=finetuning.finetune_once):
+        is_bad.append(run.args.seed == 43)
+        return own(run, task, rows)
+
+    monkeypatch.setattr(task_scores, "row_logits", row_logits)
+    monkeypatch.setattr(finetuning, "finetune_once", once)
+    results = finetune(arguments(base_model, tmp_path, task="mrpc", seeds=2, num_train_epochs=0.1))
+    out = capsys.readouterr().out
+    assert "failed: seed 43" in out and "predictions of mrpc validation are NaN or infinite" in out
+    for result in results:
+        n_bad = result.details.get("rows_not_finite")
+        assert n_bad == (result.n_examples if result.seed == 43 else None)
+        over = result.details["over_seeds"]
+        assert (over["seeds"], over["failed_seeds"]) == ([42], [43])
+    (group,) = (group for group in grouped(report_runs.scores(report_runs.collect(tmp_path))) if group.metric == "f1")
+    assert list(group.values) == [42] and group.failed == [43]
+    (single,) = {result.value for result in results if result.seed == 42 and result.metric == "f1"}
+    assert group.mean == single
 
 
 def test_seeds_resume_where_they_stopped(base_model, tmp_path, monkeypatch, capsys, caplog):

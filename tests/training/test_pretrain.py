@@ -59,6 +59,11 @@ def test_a_run_saves_a_model_that_loads_and_reports_its_perplexity(corpus, base_
     assert {"task", "split", "metric", "value", "n_examples", "paper", "model", "seed"} <= set(written[0])
     assert written[0]["details"]["updates"] == 6
     assert written[0]["details"]["tokens_seen"] == 6 * 4 * 32
+    args = arguments(corpus, base_model, tmp_path)
+    expected = {name: getattr(args, name) for name in ("learning_rate", "dropout", "hidden_size", "weight_decay")}
+    expected |= {"initializer_range": args.initializer_range, "position_initializer_range": None}
+    expected |= {"batch_size": 4, "training_precision": "fp32", "warmup_steps": args.warmup_steps, "max_steps": 6}
+    assert written[0]["details"].items() >= expected.items() and written[0]["seed"] == args.seed
     # An untrained model is about as good as a guess among all tokens.
     assert written[0]["value"] == pytest.approx(len(AutoTokenizer.from_pretrained(run)), rel=0.3)
     with safe_open(run / "model.safetensors", "pt") as file:

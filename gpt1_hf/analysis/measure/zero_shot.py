@@ -30,12 +30,14 @@ from ..zero_shot import (
     ZeroShotArguments,
     answer,
     answers_of,
+    documents_of,
     heuristic_of,
     metric_of,
     named_task,
     open_scorer,
     scored_rows,
     split_name,
+    with_documents,
     with_intervals,
 )
 
@@ -212,17 +214,21 @@ def earlier_scores(args: ZeroShotArguments) -> tuple[list[Result], Predictions] 
     if path.stat().st_mtime < max(file.stat().st_mtime for file in Path(args.model).glob("model*.safetensors")):
         return None
     results = [Result(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    _, rows = scored_rows(args)
     wanted = {
         "sample": args.sample,
         "max_examples": args.max_examples,
         "max_length": args.max_length,
         "task_version": named_task(args.task).version,
-        "rows_digest": rows_digest(scored_rows(args)[1]),
+        "rows_digest": rows_digest(rows),
     }
     is_same = all(result.model == args.model and wanted.items() <= result.details.items() for result in results)
     if not results or not is_same:
         return None
     predictions = [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
+    if len(predictions) != len(rows):
+        return None
+    predictions = with_documents(predictions, rows)  # earlier versions did not write them
     # Earlier versions wrote results without intervals.
     return with_intervals(results, named_task(args.task).resolved(args.data_dir), predictions), predictions
 
@@ -234,7 +240,8 @@ def change(result: Result, task: Task, first: Predictions, last: Predictions) ->
     """
     labels, before = answers_of(result, task, first)
     _, after = answers_of(result, task, last)
-    value, ends = paired_difference(metric_of(result, task), before, after, labels)
+    documents = documents_of(result, task, last)
+    value, ends = paired_difference(metric_of(result, task), before, after, labels, documents)
     if result.metric == RELATIVE:
         width = result.details["best_supervised"] - result.details["random_guess"]
         return {"value": round(value / width, 4), "interval": [round(end / width, 4) for end in ends]}

@@ -1,9 +1,19 @@
-"""Pre-trained against from scratch, for runs that have both arms. Each arm may have a learning rate of its own."""
+"""Pre-trained against from scratch, for runs that have both arms. Each arm may have settings of its own, if tuned."""
 
 from collections.abc import Hashable, Sequence
 
-from ...evaluation.verdicts import mean_and_error, mean_over_tasks, verdict, verdict_over_tasks
-from .groups import UNKNOWN, Group, constant_text, differences, grouped, missing_seeds, sentences
+from ...evaluation.verdicts import Comparison, compare, compare_over_tasks, mean_and_error
+from .groups import (
+    UNKNOWN,
+    Group,
+    constant_text,
+    differences,
+    grouped,
+    left_out_text,
+    missing_seeds,
+    sentences,
+    shown,
+)
 from .runs import CollectedRun, has_main_metric, scores, short_names
 from .sections import DIFFERENCES, VERDICT, Section, Table, signed
 
@@ -11,10 +21,10 @@ from .sections import DIFFERENCES, VERDICT, Section, Table, signed
 # What may differ between the arms.
 ARM = ("from_scratch", "learning_rate", "base_weights", "plan", "variant")
 NOTE = (
-    "The arms differ only in their weights before fine-tuning and in the learning rate, which each may tune. Of an "
-    "arm's rates those with the most seeds are shown. Mean ± standard deviation over seeds (number of seeds); an "
-    "average has its standard error, over the seeds that every task has. Constant answer: one answer for every row. "
-    "The verdict says whether pre-training helps."
+    "The arms differ only in their weights before fine-tuning and in what each may tune: the learning rate, and other "
+    "tuned settings, which stand beside it. Of an arm's rates those with the most seeds are shown. Mean ± standard "
+    "deviation over seeds (number of seeds); an average has its standard error, over the seeds that every task has. "
+    "Constant answer: one answer for every row. The verdict says whether pre-training helps."
 )
 HEADERS = [
     *("task", "split", "model", "pre-trained", "its rate", "from scratch", "its rate", "difference", VERDICT),
@@ -37,23 +47,33 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     pairs.sort(key=lambda pair: (names[pair[0].settings["model"]], pair[0].task, pair[0].split))
     own = [pretrained for pretrained, _ in pairs]
     texts = differences(
-        own, lambda group: (group.task, group.split, group.settings["model"]), ("learning_rate", "variant")
+        own,
+        lambda group: (group.task, group.split, group.settings["model"]),
+        ("learning_rate", "variant", *(name for group in own for name in group.own_settings)),
     )
-    rows = []
+    rows, comparisons = [], {}
     by_model: dict[tuple[str, str], dict[str, list[Pair]]] = {}
     for (pretrained, scratch), text in zip(pairs, texts, strict=True):
         model = names[pretrained.settings["model"]]
         by_model.setdefault((model, text), {}).setdefault(pretrained.task, []).append((pretrained, scratch))
         arms = [cell for arm in (pretrained, scratch) for cell in (arm.text, rate(arm))]
-        difference = signed(pretrained.mean - scratch.mean)
-        answer = verdict(pretrained.values, scratch.values)
+        found = compare(pretrained.values, scratch.values)
+        comparisons[", ".join(filter(None, [pretrained.task, pretrained.split, model, text]))] = found
         constant = constant_text(pretrained)
-        rows.append([pretrained.task, pretrained.split, model, *arms, difference, answer, constant, text])
+        rows.append(
+            [pretrained.task, pretrained.split, model, *arms, signed(found.difference), found.verdict, constant, text]
+        )
     for (model, text), tasks in by_model.items():
         if len(tasks) > 1 and all(len(own) == 1 for own in tasks.values()):
-            rows.append(average_row(model, text, {task: own[0] for task, own in tasks.items()}))
-    shown = [group for pair in pairs for group in pair]
-    note = sentences(NOTE, missing_seeds(shown, runs, lambda run: run.folder in {g.run.folder for g in shown}))
+            row, found = average_row(model, text, {task: own[0] for task, own in tasks.items()})
+            comparisons[", ".join(filter(None, ["average", model, text]))] = found
+            rows.append(row)
+    both_arms = [group for pair in pairs for group in pair]
+    note = sentences(
+        NOTE,
+        left_out_text(comparisons),
+        missing_seeds(both_arms, runs, lambda run: run.folder in {g.run.folder for g in both_arms}),
+    )
     tables = [Table.of("The value of pre-training", HEADERS, rows, note)] if rows else []
     return Section("Pre-trained against from scratch", tables, has_verdicts=bool(rows))
 
@@ -63,7 +83,7 @@ def pairs_of(groups: Sequence[Group]) -> list[Pair]:
     arms: dict[Hashable, dict[bool, list[Group]]] = {}
     for group in groups:
         is_scratch = bool(group.settings["from_scratch"])
-        arms.setdefault(group.key(*ARM), {}).setdefault(is_scratch, []).append(group)
+        arms.setdefault(group.key(*ARM, *group.own_settings), {}).setdefault(is_scratch, []).append(group)
     pairs = []
     for both in arms.values():
         if len(both) == 2:
@@ -81,21 +101,24 @@ def most_seeds(groups: Sequence[Group]) -> list[Group]:
     return [group for group in groups if len(group.values) == most]
 
 
-def average_row(model: str, text: str, tasks: dict[str, Pair]) -> list[str]:
-    """The row of a model's averages over tasks."""
+def average_row(model: str, text: str, tasks: dict[str, Pair]) -> tuple[list[str], Comparison]:
+    """The row of a model's averages over tasks, and their comparison."""
     pretrained, scratch = ({task: pair[arm].values for task, pair in tasks.items()} for arm in (0, 1))
     names = list(tasks)
-    means = [mean_over_tasks(values, names) for values in (pretrained, scratch)]
+    found = compare_over_tasks(pretrained, scratch, names)
     rates = [", ".join(dict.fromkeys(rate(pair[arm]) for pair in tasks.values())) for arm in (0, 1)]
     constants = [pair[0].constant for pair in tasks.values()]
     constant = f"{sum(constants) / len(constants):.1f}" if None not in constants else "–"
-    return [
+    row = [
         *(f"average of {len(names)}", "", model, mean_and_error(pretrained, names), rates[0]),
-        *(mean_and_error(scratch, names), rates[1], signed(means[0] - means[1])),
-        *(verdict_over_tasks(pretrained, scratch, names), constant, text),
+        *(mean_and_error(scratch, names), rates[1], signed(found.difference)),
+        *(found.verdict, constant, text),
     ]
+    return row, found
 
 
 def rate(group: Group) -> str:
-    """The learning rate as a cell."""
-    return f"{group.settings.get('learning_rate', UNKNOWN)}"
+    """The learning rate as a cell, with the other settings that the arm tuned."""
+    others = [name for name in group.run.tuned if name in group.settings and name != "learning_rate"]
+    rates = f"{group.settings.get('learning_rate', UNKNOWN)}"
+    return ", ".join([rates, *(shown(name, group.settings[name]) for name in others)])

@@ -1,13 +1,15 @@
 """Groups of runs that differ in nothing but the seed. Only the runs of one group are averaged."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import GPT1Error
 from ...evaluation.results import Result
-from ...evaluation.seeds import mean, mean_and_deviation
+from ...evaluation.seeds import is_failed, mean, mean_and_deviation
+from ...evaluation.verdicts import Comparison
 from .runs import CollectedRun
 
 
@@ -30,6 +32,7 @@ MEASURED = (
     "change",
     "over_seeds",
     "failed_seeds",
+    "rows_not_finite",
 )
 # Value of a setting that an earlier version did not record.
 UNKNOWN = "unknown"
@@ -55,7 +58,7 @@ class Group:
             All settings but the seed, with the model, the rows that were scored and, for a plan's runs, the plan's
             folder and the variant.
         values (`dict`):
-            Seed -> score.
+            Seed -> score. A seed that failed has none, see [`is_failed`]; it has a result and a run.
         results (`dict`):
             Seed -> the result, or the first of several parts.
         runs (`dict`):
@@ -75,12 +78,22 @@ class Group:
 
     @property
     def text(self) -> str:
-        """Mean and standard deviation over seeds."""
-        return mean_and_deviation(list(self.values.values()))
+        """Mean and standard deviation over seeds; `failed` if all seeds have failed."""
+        return mean_and_deviation(list(self.values.values())) if self.values else "failed"
+
+    @property
+    def failed(self) -> list[int | None]:
+        """Seeds whose score is not finite, or whose predictions are not."""
+        return [seed for seed in self.results if seed not in self.values]
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """Settings that the arms of its plan may have for themselves, see [`CollectedRun`]."""
+        return self.run.own_settings
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
+        """Mean over seeds; NaN if all have failed."""
         return mean(list(self.values.values()))
 
     @property
@@ -111,14 +124,16 @@ class Group:
             GPT1Error: if the group has another run with this seed.
         """
         value = mean([result.value for result in results])
-        if seed in self.values and self.values[seed] != value:
+        if seed in self.values and self.values[seed] != value and math.isfinite(value):
             raise GPT1Error(
                 f"the runs {self.runs[seed].name} and {run.name} have the same settings and the same seed {seed} on "
                 f"{self.task}, but different scores ({self.values[seed]:g} and {value:g}): remove one of them, or "
                 "move it out of the folder"
             )
         if seed not in self.values:
-            self.values[seed], self.results[seed], self.runs[seed] = value, results[0], run
+            if not any(map(is_failed, results)):
+                self.values[seed] = value
+            self.results[seed], self.runs[seed] = results[0], run
             self.constant = self.constant if self.constant is not None else constant_of(results)
 
 
@@ -202,6 +217,74 @@ def differences(groups: Sequence[Group], same: Callable[[Group], Hashable], left
     ]
 
 
+def arms_side_by_side(
+    groups: Iterable[Group], arm: Callable[[Group], Hashable], left_out: Sequence[str]
+) -> list[dict[Hashable, Group]]:
+    """
+    The rows of a comparison of arms. The groups of a row differ only in what is compared, and in the settings that the
+    arms of a plan may have for themselves (see [`CollectedRun`]). If the seeds of an arm differ in such settings,
+    those with the most seeds are compared, and the others have a row of their own.
+
+    Args:
+        groups (iterable of [`Group`]):
+            All groups.
+        arm (`Callable`):
+            Names the arm of a group.
+        left_out (sequence of `str`):
+            Settings that tell the arms apart.
+
+    Returns:
+        list of `dict`: arm -> group.
+    """
+    alike: dict[Hashable, dict[Hashable, list[Group]]] = {}
+    for group in groups:
+        alike.setdefault(group.key(*left_out, *group.own_settings), {}).setdefault(arm(group), []).append(group)
+    rows = []
+    for arms in alike.values():
+        rows.append({name: max(own, key=lambda group: len(group.values)) for name, own in arms.items()})
+        others: dict[Hashable, dict[Hashable, Group]] = {}
+        for name, own in arms.items():
+            for group in own:
+                if group is not rows[-1][name]:
+                    others.setdefault(group.key(*left_out), {})[name] = group
+        rows += others.values()
+    return rows
+
+
+def own_settings_text(arms: Mapping[Hashable, Group]) -> str:
+    """
+    The settings that the arms of a comparison have for themselves, such as `with: learning rate 0.001; without:
+    learning rate 0.0002`; empty if they were not tuned and do not differ.
+    """
+    tuned = {name for group in arms.values() for name in group.run.tuned}
+    different = differing(arms.values()) if len(arms) > 1 else []
+    names = dict.fromkeys(name for group in arms.values() for name in group.own_settings)
+    names = [name for name in names if name in different or (name in tuned and not missing_everywhere(name, arms))]
+    texts = {
+        arm: ", ".join(shown(name, group.settings.get(name, UNKNOWN)) for name in names) for arm, group in arms.items()
+    }
+    return "; ".join(f"{arm}: {text}" for arm, text in texts.items() if text)
+
+
+def missing_everywhere(name: str, arms: Mapping[Hashable, Group]) -> bool:
+    """Whether no arm has recorded a setting."""
+    return all(name not in group.settings for group in arms.values())
+
+
+def left_out_text(comparisons: Mapping[str, Comparison]) -> str:
+    """A sentence on the seeds that only one of two arms has, by the name of the comparison; empty without any."""
+    parts = [
+        f"{name} (seed{'s' if len(found.left_out) > 1 else ''} {', '.join(map(str, found.left_out))})"
+        for name, found in comparisons.items()
+        if found.left_out
+    ]
+    return (
+        f"Left out of a difference and its verdict, because one of the arms lacks them: {'; '.join(parts)}."
+        if parts
+        else ""
+    )
+
+
 def missing_seeds(
     groups: Sequence[Group], runs: Sequence[CollectedRun], is_part: Callable[[CollectedRun], bool] = lambda run: True
 ) -> str:
@@ -228,6 +311,8 @@ def missing_seeds(
         for result in group.results.values():
             for seed in result.details.get("failed_seeds", ()):
                 found.setdefault(group.run.folder, {})[seed] = "failed"
+        for seed in group.failed:
+            found.setdefault(group.runs[seed].folder, {})[seed] = "failed: not finite"
     for group in groups:
         wanted = expected[group.plan, group.task] if group.plan or group.settings["variant"] else ()
         for seed in sorted(set(wanted) - set(group.values)):

@@ -15,9 +15,9 @@ from ...evaluation.verdicts import RULE
 from ...figures import Figure, Series, draw
 from ...files import write_text
 from ...resources import ASSETS
-from ...training.arguments import FinetuneArguments
+from ...training.arguments import FinetuneArguments, PretrainArguments
 from . import analyses, from_scratch, own_tables, paper_tables
-from .groups import MEASURED
+from .groups import MEASURED, UNKNOWN, constant_of
 from .own_tables import OWN_SETTINGS
 from .runs import CollectedRun, collect, is_held_out
 from .sections import Section, Table, escape, figures_named, remove_figures, write_figures
@@ -105,7 +105,8 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
     summary += [f"Scored on a part of the split: {', '.join(sorted(partial))}."] if partial else []
     found = [import_module(f"{analyses.__name__}.{module.name}") for module in iter_modules(analyses.__path__)]
     optional = [section for section in (from_scratch.section(runs), own_tables.section(runs)) if section.tables]
-    found = [part for part in found if part.section is not paper_tables.section]  # it comes first
+    # Its two sections come first.
+    found = [part for part in found if part.__name__ != f"{analyses.__name__}.pretraining"]
     measured = [paper_tables.section(runs), *optional, *(part.section(runs) for part in found)]
     models = pretraining(runs)
     record = [models, finetuning_losses(runs), other_results(runs), all_runs(runs)]
@@ -121,7 +122,7 @@ def build(runs: Sequence[CollectedRun], title: str) -> Report:
 
 def pretraining(runs: Sequence[CollectedRun]) -> Section:
     """The pre-training runs: size, tokens, held-out perplexity, and their losses."""
-    rows, series = [], []
+    rows, series, found = [], [], []
     for run in runs:
         if not any("tokens_seen" in result.details for result in run.results):
             continue
@@ -142,7 +143,11 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
             "hardware": str(details.get("device", "")),
         }
         rows.append(cells)
+        found.append(run)
         series.append(Series(run.name, run.losses, dashed="lstm" in run.name))
+    for name, values in pretraining_settings(found).items():
+        for cells, value in zip(rows, values, strict=True):
+            cells[name] = value
     table = Table(
         "Pre-training",
         list(rows[0]) if rows else [],
@@ -152,6 +157,27 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
     axes = ("pre-training updates", "training loss, nats per token")
     figure = Figure("pretraining_loss", "Training loss of the models", *axes, series)
     return Section("Pre-training", [table] if rows else [], [figure])
+
+
+def pretraining_settings(runs: Sequence[CollectedRun]) -> dict[str, list[str]]:
+    """
+    Settings that differ among pre-training runs: name -> the value of each run. A setting that a run does not name has
+    its default value there, and is unknown if an earlier version did the run, which recorded no settings.
+    """
+    own = {field.name for field in fields(PretrainArguments)} - {"max_validation_tokens", "max_steps"}
+    all_details = [{**run.results[0].details, "seed": run.results[0].seed} for run in runs]
+    names = dict.fromkeys(name for details in all_details for name in details)
+    columns = {}
+    for name in names:
+        if name not in own and name not in ("training_precision", "batch_size"):
+            continue
+        values = [
+            str(details[name]) if name in details else "default" if "training_precision" in details else UNKNOWN
+            for details in all_details
+        ]
+        if len({*values} - {UNKNOWN}) > 1:
+            columns[name.replace("_", " ")] = values
+    return columns
 
 
 def scored_text(run: CollectedRun) -> str:
@@ -177,7 +203,7 @@ def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
     return Section("Losses of fine-tuning", [], figures, note)
 
 
-RESULT_HEADERS = ["model", "task", "split", "metric", "value", "paper", "rows", "seed"]
+RESULT_HEADERS = ["model", "task", "split", "metric", "value", "constant answer", "paper", "rows", "seed"]
 
 
 def other_results(runs: Sequence[CollectedRun]) -> Section:
@@ -196,13 +222,16 @@ def result_cells(result: Result) -> list[str]:
     """A result under `RESULT_HEADERS`."""
     paper = "–" if result.paper is None else f"{result.paper:g}"
     value = f"{result.value:g}" if isinstance(result.value, int | float) else str(result.value)
+    constant = constant_of([result])
+    constant = "–" if constant is None else f"{constant:g}"
     seed = "" if result.seed is None else str(result.seed)
-    return [str(result.model), result.task, str(result.split), result.metric, value, paper, result.rows, seed]
+    numbers = [value, constant, paper, result.rows, seed]
+    return [str(result.model), result.task, str(result.split), result.metric, *numbers]
 
 
 def settings_text(settings: dict[str, Any]) -> str:
     """Settings in one cell, without measurements and digests."""
-    hidden = {*MEASURED, *DIGESTS} - {"not_run", "n_words", "n_words_cut", "n_trained_parameters"}
+    hidden = {*MEASURED, *DIGESTS} - {"not_run", "n_words", "n_words_cut", "n_trained_parameters", "rows_not_finite"}
     shown = {key: value for key, value in settings.items() if key not in hidden and value is not None}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
@@ -210,7 +239,9 @@ def settings_text(settings: dict[str, Any]) -> str:
 def value_text(result: Result) -> str:
     """A result in a few words."""
     part = f" on {part_of_text(result.details)}" if result.details.get("partial") else ""
-    return f"{result.task} {result.split} {result.metric} {result.value:g}{part}"
+    known = result.details.get("constant_answer")
+    constant = "" if known is None else f" (constant answer {known:g})"
+    return f"{result.task} {result.split} {result.metric} {result.value:g}{constant}{part}"
 
 
 def all_runs(runs: Sequence[CollectedRun]) -> Section:

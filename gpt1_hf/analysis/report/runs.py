@@ -30,6 +30,18 @@ class CollectedRun:
     results: list[Result]  # empty if the run failed
     plan: dict[str, Any] = field(default_factory=dict)  # its `plan_run.json`; empty if it belongs to no plan
     log: list[dict[str, Any]] = field(default_factory=list)
+    tuned: tuple[str, ...] = ()  # settings that `gpt1 analyze tune` chose for each arm of its plan
+
+    @property
+    def own_settings(self) -> tuple[str, ...]:
+        """
+        Settings that the arms of its plan may have for themselves, so that they do not tell comparisons apart: those
+        that were tuned, and the learning rate, for which earlier versions kept no record. A setting whose values the
+        plan compares is none of them. Empty without a plan.
+        """
+        labels = self.plan.get("name", "").split("/")
+        names = dict.fromkeys((*self.tuned, "learning_rate")) if self.plan else ()
+        return tuple(name for name in names if not any(label.startswith(f"{name}-") for label in labels))
 
     @property
     def variant(self) -> str:
@@ -93,7 +105,24 @@ def collect(folder: str | Path) -> list[CollectedRun]:
                 seen[key].details["failed_seeds"] = failed
         if results or (plans[place] and not rows):
             runs.append(CollectedRun(names[place], results, plans[place], read_log(place)))
+    tuned = tuned_settings(runs)
+    for run in runs:
+        if run.plan:
+            run.tuned = tuned.get(run.plan_folder, ())
     return sorted(runs, key=lambda run: run.name)
+
+
+def tuned_settings(runs: Iterable[CollectedRun]) -> dict[str, tuple[str, ...]]:
+    """
+    Folder of each tuned plan -> the fine-tuning settings of its grid, from the results of `gpt1 analyze tune`.
+    Those of pre-training (`per: model`) belong to a model, not to an arm.
+    """
+    return {
+        run.name.rpartition("/")[0]: tuple(result.details["tuning"]["values"])
+        for run in runs
+        for result in run.results
+        if result.details.get("tuning", {}).get("per", "model") != "model"
+    }
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from ...files import write_text
 
 # Start of the header of a column of verdicts over seeds, and the header of the settings that tell rows apart.
 VERDICT, DIFFERENCES = "verdict", "settings that differ"
+# Header of the settings that each arm of a row has for itself.
+OWN_SETTINGS = "tuned for each arm"
 
 
 @dataclass

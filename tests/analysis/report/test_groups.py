@@ -7,12 +7,13 @@ from dataclasses import fields
 import pytest
 
 from gpt1_hf.analysis.report import from_scratch, own_tables, paper_tables
-from gpt1_hf.analysis.report.analyses import ablations, auxiliary, context_length
+from gpt1_hf.analysis.report.analyses import ablations, auxiliary, context_length, layer_transfer, pretraining, tune
 from gpt1_hf.analysis.report.groups import grouped, settings_of
-from gpt1_hf.analysis.report.report import report
-from gpt1_hf.analysis.report.runs import collect, scores
+from gpt1_hf.analysis.report.report import build, report
+from gpt1_hf.analysis.report.runs import CollectedRun, collect, scores, tuned_settings
 from gpt1_hf.cli import main
 from gpt1_hf.errors import GPT1Error
+from gpt1_hf.evaluation.results import Result
 from gpt1_hf.evaluation.verdicts import RULE
 from gpt1_hf.tasks import load_task
 from gpt1_hf.training.arguments import FinetuneArguments
@@ -59,7 +60,7 @@ SETTINGS = {
     "layerwise_lr_decay": (1.0, 0.9),
     "max_length": (None, 64),
     "train_sampling_strategy": ("random", "group_by_length"),
-    "training_precision": ("fp32", "bf16 autocast"),
+    "training_precision": ("fp32", "tf32"),
     "lr_scheduler_type": ("linear", "cosine"),
     "warmup_steps": (0.002, 0.1),
     "lora_r": (8, 16),
@@ -299,3 +300,151 @@ def test_settings_come_from_the_identity_of_a_run(tmp_path):
     assert {"output_dir", "seed", "logging_steps", "per_device_eval_batch_size"}.isdisjoint(recorded)
     bf16 = model_settings(FinetuneArguments(output_dir=str(tmp_path), use_cpu=True, task="cola", bf16=True))
     assert bf16["training_precision"] in ("bf16 autocast", "fp32")  # fp32 on a CPU without bf16
+
+
+def tuned(folder, *settings, values=(50.0,)):
+    """The scores of `gpt1 analyze tune`, which name the settings of the grid."""
+    facts = {"arm": "full", "values": dict.fromkeys(settings, 0.1), "chosen": True, "per": "arm", "scores": values}
+    one = row("sst2", 50.0, None, "held-out train", constant_answer=51.0, tuning=facts)
+    write(folder / "tune", one)
+
+
+def test_settings_of_pre_training_are_not_those_of_an_arm():
+    facts = {"arm": "full", "values": {"initializer_range": 0.02}, "chosen": True, "per": "model", "scores": [50.0]}
+    results = [Result(**row("sst2", 50.0, tuning=facts)), Result(**row("sst2", 50.0, tuning={**facts, "per": "arm"}))]
+    assert tuned_settings([CollectedRun("plan/tune", results[:1])]) == {}
+    assert tuned_settings([CollectedRun("plan/tune", results)]) == {"plan": ("initializer_range",)}
+
+
+RATES = {"learning_rate": (0.001, 0.0002), "weight_decay": (0.01, 0.1)}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_arms_that_were_tuned_are_compared(name, tmp_path):
+    ours, theirs = ({name: value} for value in RATES[name])
+    word = name.replace("_", " ")
+    tuned(tmp_path / "plan", name)
+    for seed in (1, 2, 3):
+        size = ["max_train_examples-100"]
+        planned(tmp_path / "plan", "qnli", "with_auxiliary", 60.0 + seed, seed, size, **ours)
+        planned(tmp_path / "plan", "qnli", "without_auxiliary", 55.0 + 1.1 * seed, seed, size, lm_coef=0.0, **theirs)
+        for k, settings in ((0, ours), (1, theirs)):
+            values = {"transfer_layers": k, **settings}
+            planned(tmp_path / "plan", "mnli", "transfer", 50 + 5 * k + seed * (1 + k / 9), seed, [f"k-{k}"], **values)
+        planned(tmp_path / "plan", "cola", "full", 60.0 + seed, seed, **ours)
+        planned(tmp_path / "plan", "cola", "no_pretraining", 50 + 1.1 * seed, seed, from_scratch=True, **theirs)
+    runs = collect(tmp_path)
+    (table,) = auxiliary.section(runs).tables
+    assert [row[:6] for row in table.rows] == [["qnli", "100", "62.0 ± 1.0 (3)", "57.2 ± 1.1 (3)", "+4.8", "yes"]]
+    assert f"with: {word} {RATES[name][0]}; without: {word} {RATES[name][1]}" in table.rows[0]
+    (table,) = layer_transfer.section(runs).tables
+    (found,) = table.rows
+    assert dict(zip(table.headers, found, strict=True))["verdict"] == "1: yes"
+    assert f"0: {word} {RATES[name][0]}; 1: {word} {RATES[name][1]}" in found
+    (table,) = from_scratch.section(runs).tables
+    found = cells(table, "cola")
+    assert (found["difference"], found["verdict"]) == ("+9.8", "yes")
+    assert str(RATES[name][0]) in table.rows[0][4] and str(RATES[name][1]) in table.rows[0][6]
+    (table,) = ablations.section(runs).tables
+    found = cells(table, "no pre-training", "ours")
+    assert (found["to full"], found["verdict: full is better"]) == ("−9.8", "yes")
+    assert found["tuned for each arm"] == f"{word} {RATES[name][1]}"
+    assert cells(table, "transformer, auxiliary LM (full)", "ours")["tuned for each arm"] == f"{word} {RATES[name][0]}"
+
+
+def test_seeds_of_an_arm_that_was_tuned_twice_are_not_averaged(tmp_path):
+    tuned(tmp_path, "weight_decay")
+    for seed in (1, 2, 3, 4):
+        decay = 0.01 if seed < 4 else 0.5
+        planned(tmp_path, "qnli", "with_auxiliary", 60.0 + seed, seed, weight_decay=decay)
+        planned(tmp_path, "qnli", "without_auxiliary", 55.0 + 1.1 * seed, seed, lm_coef=0.0, weight_decay=0.1)
+    (table,) = auxiliary.section(collect(tmp_path)).tables
+    assert [row[2:6] for row in table.rows] == [
+        ["62.0 ± 1.0 (3)", "57.8 ± 1.4 (4)", "+4.8", "yes"],
+        ["64.0", "not run", "", ""],
+    ]
+    assert "because one of the arms lacks them: qnli, 100 rows, weight decay 0.01 (seed 4)." in table.note
+
+
+def test_a_setting_that_a_plan_compares_is_not_tuned(tmp_path):
+    for rate in (0.001, 0.1):
+        for variant, value in (("with", 50 + rate), ("without", 40 + rate)):
+            labels = [f"learning_rate-{rate}"]
+            planned(tmp_path, "qnli", f"{variant}_auxiliary", value, sweep=labels, learning_rate=rate)
+    (table,) = auxiliary.section(collect(tmp_path)).tables
+    assert [(row[2], row[3]) for row in table.rows] == [("50.0", "40.0"), ("50.1", "40.1")]
+    assert [row[-1] for row in table.rows] == ["learning rate 0.001", "learning rate 0.1"]
+
+
+def test_a_difference_has_the_seeds_of_its_verdict(tmp_path):
+    for seed, value in ((1, 60.0), (2, 61.0), (3, 62.0), (4, 30.0)):
+        planned(tmp_path, "cola", "full", value, seed)
+        planned(tmp_path, "qnli", "with_auxiliary", value, seed)
+    for seed, value in ((1, 59.0), (2, 60.5), (3, 61.2)):
+        planned(tmp_path, "cola", "no_pretraining", value, seed, from_scratch=True)
+        planned(tmp_path, "qnli", "without_auxiliary", value, seed, lm_coef=0.0)
+    runs = collect(tmp_path)
+    (scratch,), (helps,), (table_5,) = (part.section(runs).tables for part in (from_scratch, auxiliary, ablations))
+    for table, start in ((scratch, ["cola"]), (helps, ["qnli"])):
+        assert (cells(table, *start)["difference"], cells(table, *start)["verdict"]) == ("+0.8", "yes")
+    found = cells(table_5, "no pre-training", "ours")
+    assert (found["to full"], found["verdict: full is better"]) == ("−0.8", "yes")
+    for table, name in ((scratch, "cola, validation, small"), (helps, "qnli, 100 rows"), (table_5, "no pre-training")):
+        assert f"because one of the arms lacks them: {name} (seed 4)." in table.note
+    (point,) = auxiliary.section(runs).figures[0].series[0].points
+    assert point == (100, pytest.approx(2.3 / 3))
+
+
+@pytest.mark.parametrize("bad", [{"value": float("nan")}, {"value": float("inf")}, {"rows_not_finite": 3}])
+def test_scores_that_are_not_finite_are_named_and_never_averaged(bad, tmp_path):
+    value, details = bad.get("value", 0.0), {k: v for k, v in bad.items() if k != "value"}
+    for seed in (1, 2, 3):
+        planned(tmp_path, "cola", "full", 60.0 + seed, seed)
+        planned(tmp_path, "qnli", "with_auxiliary", 60.0 + seed, seed)
+        more = details if seed == 3 else {}
+        other = value if seed == 3 else 50.0 + seed * 1.2
+        planned(tmp_path, "cola", "no_pretraining", other, seed, from_scratch=True, **more)
+        planned(tmp_path, "qnli", "without_auxiliary", other, seed, lm_coef=0.0, **more)
+        write(tmp_path / f"own-{seed}", row("reviews", other, seed, metric="accuracy", **more))
+        for k in (0, 1):
+            score = other if k else 50.0 + seed
+            planned(tmp_path, "mnli", "transfer", score, seed, [f"k-{k}"], transfer_layers=k, **(more if k else {}))
+    planned(tmp_path, "rte", "no_auxiliary", value, 1, lm_coef=0.0, **details)  # its only seed
+    one = row("race", value, None, context_length=64, **details)
+    del one["details"]["from_scratch"]
+    write(tmp_path / "length", one)
+    tuned(tmp_path, "learning_rate", values=[value if "value" in bad else float("nan"), 50.0])
+    runs = collect(tmp_path)
+    text = report(tmp_path).with_suffix(".md").read_text()
+    assert "finetune/cola/no\\_pretraining (seed 3 failed: not finite)" in text
+    (table,) = ablations.section(runs).tables
+    assert cells(table, "no pre-training", "ours")["cola"] == "51.8 ± 0.8 (2)"
+    assert cells(table, "no auxiliary LM", "ours")["rte"] == "failed"
+    (table,) = auxiliary.section(runs).tables
+    assert table.rows[0][3:6] == ["51.8 ± 0.8 (2)", "+9.7", "open"]
+    (table,) = layer_transfer.section(runs).tables
+    assert cells(table, "mnli")["1"] == "51.8 ± 0.8 (2)"
+    (table,) = own_tables.section(runs).tables
+    assert table.rows[0][4] == "51.8 ± 0.8 (2)" and "own-3 (seed 3 failed: not finite)" in table.note
+    (table,) = context_length.section(runs).tables
+    assert table.rows[0][2] == "not finite"
+    (table,) = tune.section(runs).tables
+    assert table.rows == [["full", "0.1", "not finite", "–"], ["constant answer", "", "51.0", "51.0"]]
+
+
+def test_pre_training_is_compared_by_its_own_analysis(tmp_path):
+    for seed in (1, 2, 3):
+        planned(tmp_path, "cola", "full", 60.0 + seed, seed)
+        planned(tmp_path, "cola", "no_pretraining", 50 + 1.1 * seed, seed, from_scratch=True)
+    section = pretraining.section(collect(tmp_path))
+    (table,) = (table for table in section.tables if table.title == "The value of pre-training")
+    assert (cells(table, "cola")["difference"], cells(table, "cola")["verdict"]) == ("+9.8", "yes")
+    assert section.has_verdicts and section.title == "The paper's tasks"
+    titles = [table.title for part in build(collect(tmp_path), "runs").sections for table in part.tables]
+    assert titles.count("The value of pre-training") == 1
+
+
+def test_ablations_say_what_their_seeds_leave_out(tmp_path):
+    planned(tmp_path, "cola", "full", 60.0)
+    (table,) = ablations.section(collect(tmp_path)).tables
+    assert "one pre-training run" in table.note

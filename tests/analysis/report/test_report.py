@@ -188,7 +188,7 @@ def test_ablations_compare_the_same_tasks_and_seeds(tmp_path):
     assert not {"qqp", "mnli"} & set(table.headers) and len(table.rows) == 5
     assert (full["avg of 8"], full["avg of 2"], full["to full"]) == ("not run", "47.5", "")
     scratch = cells(table, "no pre-training", "ours")
-    assert (scratch["avg of 2"], scratch["to full"]) == ("30.0", "−17.5")
+    assert (scratch["avg of 2"], scratch["to full"]) == ("30.0", "−15.0")  # over seed 42, which both have
     printed = cells(table, "no pre-training", "paper")
     # (18.9 + 53.8) / 2, and its distance to (45.4 + 56.0) / 2
     assert (printed["avg of 8"], printed["avg of 2"], printed["to full"]) == ("59.9", "36.3", "−14.4")
@@ -262,6 +262,19 @@ def test_zero_shot_curves_by_checkpoint(folder, tmp_path):
         ("cola, runs/gpt", [(50, 0.05), (100, 0.1)], False),
         ("cola, runs/lstm", [(50, 0.025), (100, 0.05)], True),
     ]
+
+
+def test_captions_say_that_documents_were_drawn(tmp_path):
+    details = {"method": "zero-shot", "interval": [20.0, 40.0], "chance": 25.0, "updates": 10}
+    for name, known in (("race", {"resampled": "documents"}), ("sst2", {})):
+        one = row(name, 30.0, **details, **known)
+        del one["details"]["from_scratch"]
+        write_run(tmp_path / name, [one])
+    section = zero_shot_section.section(collect(tmp_path))
+    captions = {figure.name: figure.caption for figure in section.figures}
+    assert "whole documents are drawn" in captions["zero_shot_race"]
+    assert "documents" not in captions["zero_shot_sst2"]
+    assert "whole documents are drawn" in section.tables[0].note
 
 
 def test_results_of_several_seeds_are_read_once(tmp_path):
@@ -432,6 +445,30 @@ def test_a_partial_held_out_text_is_marked_in_every_table(tmp_path):
     (line,) = (table.rows[0][0] for name, table in tables.items() if name.startswith("By context length"))
     assert "(on 900 of 5,000 characters)" in line
     assert "100,000 of 1,234,567 tokens" in content.summary
+
+
+def test_settings_that_differ_are_columns_of_the_pre_training_table(tmp_path):
+    known = {"training_precision": "fp32", "learning_rate": 0.001, "batch_size": 64, "dropout": 0.1}
+    language_model("a", tmp_path, **known, position_initializer_range=0.006)
+    language_model("b", tmp_path, **{**known, "learning_rate": 0.002}, position_initializer_range=None, adam_beta2=0.9)
+    language_model("old", tmp_path)
+    content = build(collect(tmp_path), "runs")
+    (table,) = (table for part in content.sections for table in part.tables if table.title == "Pre-training")
+    headers = ["learning rate", "position initializer range", "adam beta2"]
+    assert table.headers[-3:] == headers and "dropout" not in table.headers and "batch size" not in table.headers
+    found = {name: [cells(table, name)[header] for header in headers] for name in ("a", "b", "old")}
+    unknown = ["unknown"] * 3
+    assert found == {"a": ["0.001", "0.006", "default"], "b": ["0.002", "None", "0.9"], "old": unknown}
+
+
+def test_evaluations_show_the_constant_answer(tmp_path):
+    for name, known in (("new", {"constant_answer": 52.71}), ("old", {})):
+        one = row("rte", 60.0, **known)
+        del one["details"]["from_scratch"]
+        write_run(tmp_path / name, [one])
+    content = build(collect(tmp_path), "runs")
+    (table,) = (table for part in content.sections for table in part.tables if table.title == "Evaluations")
+    assert [cells(table, name)["constant answer"] for name in ("new", "old")] == ["52.71", "–"]
 
 
 def test_without_matplotlib_the_tables_stay(tmp_path, monkeypatch, caplog):

@@ -6,14 +6,25 @@ class. With only the embeddings transferred, the leftmost point of Figure 2, the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ....evaluation.seeds import mean
-from ....evaluation.verdicts import mean_and_error, mean_over_tasks, verdict_over_tasks
+from ....evaluation.verdicts import Comparison, compare_over_tasks, mean_and_error
 from ....tasks import all_tasks
-from ..groups import UNKNOWN, Group, constant_text, differing, grouped, missing_seeds, sentences, shown
+from ..groups import (
+    UNKNOWN,
+    Group,
+    constant_text,
+    differing,
+    grouped,
+    left_out_text,
+    missing_seeds,
+    sentences,
+    shown,
+)
 from ..paper import ABLATIONS, TABLE_5
 from ..runs import CollectedRun, has_main_metric, scores
-from ..sections import VERDICT, Section, Table, signed
+from ..sections import OWN_SETTINGS, VERDICT, Section, Table, signed
 
 
 NOTE = (
@@ -22,7 +33,8 @@ NOTE = (
     "all our variants were run on, also for the paper's rows; “to full” is its difference to the first variant. "
     "An average has its standard error, over the seeds that every task has. Claimed: a secondary source gives "
     "this difference; the paper does not. Constant answer: one answer for every row. The verdict says whether the "
-    "full model is better."
+    "full model is better. Each pre-trained model is one pre-training run: the seeds vary only the fine-tuning, so a "
+    "verdict leaves out the spread between pre-training runs."
 )
 Arm = dict[str, Group]  # task -> the runs of a row
 
@@ -56,6 +68,7 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
     if set(common) & set(TABLE_5):
         common = [task for task in common if task in TABLE_5]  # the paper's rows have no others
     _, full = arms["full"][0]
+    comparisons: dict[str, Comparison] = {}
     rows = [constant_row([group for arm in present for group in arm.values()], columns, common)]
     for variant, row in ABLATIONS.items():
         if row.title in not_run:
@@ -70,17 +83,18 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
             cells = [decimal(paper.get(task), "–") for task in columns]
             averages = decimal(row.average, "–"), decimal(on_common, "–")
             source = "paper" if paper else "claimed"
-            rows.append([row.title, source, *averages, signed(difference), "", *cells, ""])
+            rows.append([row.title, source, *averages, signed(difference), "", *cells, "", ""])
         for number, (text, arm) in enumerate(arms[variant]):
             title = f"{row.title} ({text})" if text else row.title
             values = {task: group.values for task, group in arm.items()}
             averages = mean_and_error(values, TABLE_5), mean_and_error(values, common)
             cells = [arm[task].text if task in arm else "not run" for task in columns]
-            compared = "", "", ""
+            compared, differs = ("", ""), ""
             if arm and full and (variant != "full" or number):
                 same = {} if variant == "full" else dict(arms["full"])
-                compared = against(arm, same.get(text, full), common)
-            rows.append([title, "ours", *averages, *compared[:2], *cells, compared[2]])
+                comparisons[title], differs = against(arm, same.get(text, full), common)
+                compared = signed(comparisons[title].difference), comparisons[title].verdict
+            rows.append([title, "ours", *averages, *compared, *cells, tuned_text(arm), differs])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
     headers = [
         "variant",
@@ -90,9 +104,12 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
         "to full",
         f"{VERDICT}: full is better",
         *columns,
+        OWN_SETTINGS,
         "differs from full in",
     ]
-    note = sentences(NOTE, missing_seeds(groups, runs, lambda run: run.variant in ABLATIONS))
+    note = sentences(
+        NOTE, left_out_text(comparisons), missing_seeds(groups, runs, lambda run: run.variant in ABLATIONS)
+    )
     return Table.of(f"Table 5: ablations ({plan})" if plan else "Table 5: ablations", headers, rows, note), not_run
 
 
@@ -114,19 +131,35 @@ def arms_of(variant: str, groups: Sequence[Group]) -> list[tuple[str, Arm]]:
     return ordered or [("", {})]
 
 
-def against(arm: Arm, full: Arm, tasks: Sequence[str]) -> tuple[str, str, str]:
-    """Difference to the full model over tasks, the verdict, and the settings that differ."""
+def against(arm: Arm, full: Arm, tasks: Sequence[str]) -> tuple[Comparison, str]:
+    """
+    Comparison with the full model over tasks, and the settings that differ. The difference is to the full model, and
+    the verdict says whether that is better.
+    """
     values, reference = ({task: group.values for task, group in one.items()} for one in (arm, full))
-    ours, theirs = mean_over_tasks(values, tasks), mean_over_tasks(reference, tasks)
-    difference = None if ours is None or theirs is None else ours - theirs
+    comparison = compare_over_tasks(reference, values, tasks)
+    if comparison.difference is not None:
+        comparison = replace(comparison, difference=-comparison.difference)
     both = [task for task in arm if task in full]
     names = dict.fromkeys(name for task in both for name in differing([arm[task], full[task]], ("variant",)))
     texts = []
     for name in names:
         found = {str(arm[task].settings.get(name, UNKNOWN)) for task in both}
         texts.append(shown(name, found.pop()) if len(found) == 1 else name.replace("_", " "))
-    answer = verdict_over_tasks(reference, values, tasks) if difference is not None else "open"
-    return signed(difference), answer, ", ".join(texts)
+    return comparison, ", ".join(texts)
+
+
+def tuned_text(arm: Arm) -> str:
+    """The settings that an arm tuned, such as `learning rate 0.001`. Where tasks differ, they are named."""
+    texts = []
+    for name in dict.fromkeys(name for group in arm.values() for name in group.run.tuned):
+        tasks: dict[str, list[str]] = {}
+        for task, group in arm.items():
+            if name in group.settings:
+                tasks.setdefault(str(group.settings[name]), []).append(task)
+        values = [f"{value} ({', '.join(own)})" if len(tasks) > 1 else value for value, own in tasks.items()]
+        texts += [shown(name, ", ".join(values))] if values else []
+    return "; ".join(texts)
 
 
 def constant_row(groups: Sequence[Group], columns: Sequence[str], common: Sequence[str]) -> list[str]:
@@ -138,7 +171,7 @@ def constant_row(groups: Sequence[Group], columns: Sequence[str], common: Sequen
         values = [known[task].constant for task in tasks if task in known and known[task].constant is not None]
         return f"{mean(values):.1f}" if values and len(values) == len(tasks) else "–"
 
-    return ["constant answer", "", average(TABLE_5), average(common), "", "", *cells, ""]
+    return ["constant answer", "", average(TABLE_5), average(common), "", "", *cells, "", ""]
 
 
 def is_ablation(run: CollectedRun) -> bool:

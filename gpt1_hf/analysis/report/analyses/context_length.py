@@ -1,5 +1,6 @@
 """The value of context: perplexity on text, and a fine-tuned model's accuracy, at several context lengths."""
 
+import math
 from collections.abc import Hashable, Sequence
 
 from ....evaluation.results import part_of_text
@@ -41,7 +42,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     rows = [
         [
             *(name, metric),
-            *(f"{line[length]:.2f}" if length in line else "not run" for length in lengths),
+            *(score_text(line[length]) if length in line else "not run" for length in lengths),
             constants[metric, name],
         ]
         for metric, lines in curves.items()
@@ -53,7 +54,10 @@ def section(runs: Sequence[CollectedRun]) -> Section:
             f"{metric.replace('_', ' ').capitalize()} by context length",
             "context length (tokens)",
             metric.replace("_", " "),
-            [Series(name, sorted(line.items())) for name, line in lines.items()],
+            [
+                Series(name, [(length, value) for length, value in sorted(line.items()) if math.isfinite(value)])
+                for name, line in lines.items()
+            ],
             log_x=True,
             few_x=True,
         )
@@ -61,3 +65,8 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     ]
     table = Table("By context length, in tokens", ["data", "metric", *map(str, lengths), "constant answer"], rows)
     return Section("Context length", [table] if rows else [], figures)
+
+
+def score_text(value: float) -> str:
+    """A score as a cell."""
+    return f"{value:.2f}" if math.isfinite(value) else "not finite"

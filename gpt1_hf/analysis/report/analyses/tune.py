@@ -1,16 +1,19 @@
 """Tune each arm of a plan (`--config PLAN.yaml`) on the same grid, scored on training rows that are held out."""
 
+import math
 from collections.abc import Sequence
 
 from ....evaluation.results import Result
 from ....evaluation.seeds import mean, mean_and_deviation
+from ..groups import constant_of
 from ..runs import CollectedRun
 from ..sections import Section, Table
 
 
 NOTE = (
     "The main metric on training rows that are held out, never on the validation split; mean ± standard deviation "
-    "over seeds (number of seeds). Every arm has the same grid and number of seeds. "
+    "over seeds (number of seeds). Every arm has the same grid and number of seeds. Constant answer: one answer for "
+    "every row. "
 )
 CHOICE = {
     "arm": "Each arm uses the values with the best mean over the tasks.",
@@ -50,13 +53,29 @@ def table(title: str, results: Sequence[Result]) -> Table:
         if per == "arm":
             is_chosen = any(result.details["tuning"]["chosen"] for result in shown.values())
             means = mean([mean(result.details["tuning"]["scores"]) for result in shown.values()])
-            cells.append("–" if len(shown) < len(tasks) else f"{means:.1f}{', chosen' if is_chosen else ''}")
+            is_known = len(shown) == len(tasks) and math.isfinite(means)
+            cells.append(f"{means:.1f}{', chosen' if is_chosen else ''}" if is_known else "–")
         rows.append([arm, *(f"{value:g}" if isinstance(value, float) else str(value) for value in values), *cells])
+    rows += constant_row(results, tasks, len(settings), per)
     headers = ["arm", *(name.replace("_", " ") for name in settings), *tasks, *(["mean"] if per == "arm" else [])]
     return Table(title, headers, rows, NOTE + CHOICE[per])
+
+
+def constant_row(results: Sequence[Result], tasks: Sequence[str], n_settings: int, per: str) -> list[list[str]]:
+    """The row of the constant answer; none if no task's is known, as in results of earlier versions."""
+    first = {result.task: result for result in reversed(results)}
+    known = {task: constant_of([first[task]]) for task in tasks if task in first}
+    values = [known.get(task) for task in tasks]
+    if not any("constant_answer" in result.details for result in results):
+        return []
+    average = f"{mean([value for value in values if value is not None]):.1f}" if None not in values else "–"
+    cells = ["–" if value is None else f"{value:.1f}" for value in values]
+    return [["constant answer", *[""] * n_settings, *cells, *([average] if per == "arm" else [])]]
 
 
 def cell(result: Result, per: str) -> str:
     """The score of an arm on a task."""
     facts = result.details["tuning"]
+    if not all(map(math.isfinite, facts["scores"])):
+        return "not finite"
     return mean_and_deviation(facts["scores"]) + (", chosen" if per == "task" and facts["chosen"] else "")

@@ -18,6 +18,7 @@ RELATIVE = "relative_performance"
 RISES, OPEN = "rises", "open"
 MOST_BANDS = 4  # in one figure
 BANDS = f"Bands: {LEVEL} % intervals over the rows."
+DOCUMENTS = "Where rows share a document, as RACE's questions do, whole documents are drawn."
 RULE = (
     f"Intervals are {LEVEL} %, by a bootstrap over the rows ({RESAMPLES:,} resamples, percentiles). Chance is a "
     "random guess among the choices, or the best constant answer. A curve rises if the interval of its last point is "
@@ -80,7 +81,8 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     figures = [paper_figure(curves), *(task_figure(task, own) for task in dict.fromkeys(curve.task for curve in own))]
     rows = [cells(curve) for curve in curves]
     has_intervals = any("interval" in curve.last.details for curve in curves)
-    table = Table.of("Zero-shot, last checkpoint", HEADERS, rows, RULE if has_intervals else "")
+    note = f"{RULE} {DOCUMENTS}" if any(map(draws_documents, curves)) else RULE
+    table = Table.of("Zero-shot, last checkpoint", HEADERS, rows, note if has_intervals else "")
     tables = [table] if rows else []
     return Section("Zero-shot performance", tables, figures)
 
@@ -102,7 +104,7 @@ def paper_figure(curves: Sequence[Curve]) -> Figure:
         "relative performance",
         series,
         log_x=True,
-        caption=f"{caption} {BANDS}" if any(any(line.band) for line in series) else caption,
+        caption=f"{caption} {bands(drawn)}" if any(any(line.band) for line in series) else caption,
     )
 
 
@@ -117,9 +119,19 @@ def task_figure(task: str, curves: Sequence[Curve]) -> Figure:
         own[0].last.metric.replace("_", " "),
         [curve.line(curve.own, curve.label) for curve in own],
         log_x=True,
-        caption=BANDS,
+        caption=bands(own),
         level=("chance", chances.pop()) if len(chances) == 1 else None,
     )
+
+
+def bands(curves: Iterable[Curve]) -> str:
+    """What the bands of curves show."""
+    return f"{BANDS} {DOCUMENTS}" if any(map(draws_documents, curves)) else BANDS
+
+
+def draws_documents(curve: Curve) -> bool:
+    """Whether a curve's intervals are over whole documents. Earlier versions drew rows."""
+    return curve.last.details.get("resampled") == "documents"
 
 
 def read_curves(results: Iterable[Result]) -> list[Curve]:
