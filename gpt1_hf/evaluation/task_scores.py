@@ -33,6 +33,7 @@ from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
 from .metrics import constant_answer, score
 from .precision import full_precision
+from .program import ScoredProgram
 from .results import Result
 
 
@@ -282,7 +283,7 @@ def probabilities(kind: str | None, logits: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def row_logits(
-    model: PreTrainedModel, processor: GPT1Processor, encoded: Dataset, batch_size: int
+    model: PreTrainedModel | ScoredProgram, processor: GPT1Processor, encoded: Dataset, batch_size: int
 ) -> list[np.ndarray]:
     """
     Logits of each row of [`encode_rows`], in fp64. Several processes share the rows, and each process returns all.
@@ -294,8 +295,8 @@ def row_logits(
     classes are that close.
 
     Args:
-        model (`PreTrainedModel`):
-            Fine-tuned model, on the device to run on.
+        model (`PreTrainedModel` or [`ScoredProgram`]):
+            Fine-tuned model, on the device to run on, or a program exported from it.
         processor ([`GPT1Processor`]):
             Processor that encoded the rows.
         encoded (`Dataset`):
@@ -310,7 +311,8 @@ def row_logits(
     model.eval()
     has_words = "word_ends" in encoded.column_names
     columns = encoded.select_columns(["input_ids", "word_ends"] if has_words else "input_ids")
-    collator, found = GPT1DataCollator(processor), []
+    # A program takes each choice as a row of its own.
+    collator, found = GPT1DataCollator(processor, shared_prefix=not isinstance(model, ScoredProgram)), []
     with PartialState().split_between_processes(columns) as share:
         for rows in DataLoader(share, batch_size, collate_fn=list):
             batch = collator(rows)
@@ -344,7 +346,12 @@ def word_answers(logits: np.ndarray) -> tuple[list[int], list[list[float] | None
 
 
 def predict(
-    model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
+    model: PreTrainedModel | ScoredProgram,
+    processor: GPT1Processor,
+    task: Task,
+    rows: Dataset,
+    encoded: Dataset,
+    batch_size: int,
 ) -> list[dict[str, Any]]:
     """
     Predict a split; see [`row_logits`].
