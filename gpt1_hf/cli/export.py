@@ -39,8 +39,10 @@ def main(argv: list[str]):
         args.model, args.output_dir, args.format, args.use_cache, args.weights, evaluation
     )
     print(f"{result.architecture} saved in {args.output_dir}; inputs: {', '.join(result.inputs)}")
+    difference = f"{result.difference:.1e}"
     if args.weights == "int8":
-        print(f"largest difference from the model's logits before rounding the weights: {result.fp32_difference:.1e}")
-    print(f"largest difference from the model's logits in {result.n_cases} comparisons: {result.difference:.1e}")
+        share = f"{100 * result.relative_difference:.1f} %"
+        difference += f", {share} of the largest logit, and {result.fp32_difference:.1e} in fp32"
+    print(f"largest difference from the model's logits in {result.n_cases} comparisons: {difference}")
     if comparison:
         print(format_comparison(comparison, args.weights if args.weights == "int8" else args.format))
