@@ -179,7 +179,7 @@ def test_tokenizers_on_corpora(script, data_dir, capsys):
 
 
 @pytest.mark.slow
-def test_programs_generate_the_tokens_of_the_model(script, base_model, tmp_path, capsys):
+def test_programs_generate_the_tokens_of_the_model(script, base_model, tmp_path, capsys, monkeypatch):
     for library in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(library)
     decode = script("onnx_decode")
@@ -192,6 +192,10 @@ def test_programs_generate_the_tokens_of_the_model(script, base_model, tmp_path,
     prompt = torch.randint(1, 99, (2, 5)).numpy()
     expected = decode.model_generation(decode.open_causal_lm(base_model), prompt)(6)
     assert (decode.program_generation(tmp_path / "fp32", prompt)(6) == expected).all()
+
+    sizes = decode.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32)
+    monkeypatch.setattr(decode, "Sizes", lambda: sizes)
+    assert decode.open_causal_lm(decode.open_folder(decode.RANDOM, tmp_path / "random")).config.vocab_size == 90
 
 
 def test_unusual_input(script, capfd, monkeypatch):
