@@ -230,6 +230,26 @@ def test_tokenizers_on_corpora(script, data_dir, capsys):
     assert "| story_cloze |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_programs_generate_the_tokens_of_the_model(script, base_model, tmp_path, capsys, monkeypatch):
+    for library in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(library)
+    decode = script("onnx_decode")
+    decode.main(["--model", base_model, "--rounds", "1", "--prompt", "5", "--new_tokens", "4", "--batch_sizes", "2"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(f"| {base_model}")]
+    names = [f"torch {dtype}" for dtype in decode.number_types("cpu")] + ["ONNX fp32", "ONNX int8"]
+    assert [row[2] for row in rows] == names and all(len(row) == len(decode.COLUMNS) for row in rows)
+
+    decode.export(base_model, tmp_path / "fp32", use_cache=True)
+    prompt = torch.randint(1, 99, (2, 5)).numpy()
+    expected = decode.model_generation(decode.open_causal_lm(base_model), prompt)(6)
+    assert (decode.program_generation(tmp_path / "fp32", prompt)(6) == expected).all()
+
+    sizes = decode.Sizes(layers=1, width=16, head_width=16, vocab=90, span=32)
+    monkeypatch.setattr(decode, "Sizes", lambda: sizes)
+    assert decode.open_causal_lm(decode.open_folder(decode.RANDOM, tmp_path / "random")).config.vocab_size == 90
+
+
 def test_unusual_input(script, capfd, monkeypatch):
     module = script("load")
     module.measure(next(name for name in module.cases(0.0001) if name.startswith("corpus, one line")), 0.0001)

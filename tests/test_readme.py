@@ -95,7 +95,7 @@ CALLS = {
     "analyze": "gpt1_hf.analysis.run_plan.run_plan",
     "convert": "gpt1_hf.checkpoints.conversion.convert",
     "evaluate": "gpt1_hf.evaluation.evaluate.evaluate",
-    "export": "gpt1_hf.checkpoints.export.export",
+    "export": "gpt1_hf.evaluation.quantization_cost.export_and_score",
     "finetune": "gpt1_hf.training.finetune.finetune",
     "generate": "gpt1_hf.inside.generation.generate",
     "predict": "gpt1_hf.evaluation.predict.predict_file",

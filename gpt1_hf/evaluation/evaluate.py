@@ -28,6 +28,7 @@ from ..training_record import (
 from .overlap import in_corpus, row_overlap, row_texts, with_overlap
 from .perplexity import score_documents
 from .precision import precision_of
+from .program import ScoredProgram
 from .results import Result, format_results, write_results
 from .task_scores import (
     HELD_OUT_SPLIT,
@@ -155,12 +156,20 @@ def evaluate(args: EvaluateArguments) -> list[Result]:
     return results
 
 
-def compute_results(args: EvaluateArguments) -> list[Result]:
-    """Score as [`evaluate`] does, without printing or writing the results. Writes `predictions.jsonl` for a task."""
-    return _evaluate_text(args) if args.task is None else _evaluate_task(args)
+def compute_results(args: EvaluateArguments, program: ScoredProgram | None = None) -> list[Result]:
+    """
+    Score as [`evaluate`] does, without printing or writing the results. Writes `predictions.jsonl` for a task.
+
+    Args:
+        args ([`EvaluateArguments`]):
+            Settings, with the model.
+        program ([`ScoredProgram`], *optional*):
+            Program exported from that model, to be scored in its place.
+    """
+    return _evaluate_text(args, program) if args.task is None else _evaluate_task(args, program)
 
 
-def _evaluate_text(args: EvaluateArguments) -> list[Result]:
+def _evaluate_text(args: EvaluateArguments, program: ScoredProgram | None) -> list[Result]:
     from ..data.corpus import corpus_path, read_documents, text_files
     from ..data.token_stream import encode_blocks
 
@@ -191,14 +200,14 @@ def _evaluate_text(args: EvaluateArguments) -> list[Result]:
         (np.fromiter(chain.from_iterable(encode_blocks(tokenizer, text)), np.int64), len(text)) for text in documents
     )
     batch_size = args.batch_size or scored_batch_size(model.config)
-    text_score = score_documents(model, encoded, window, args.stride, batch_size)
+    text_score = score_documents(program or model, encoded, window, args.stride, batch_size)
     details = {"text": args.text_file, "window": window, "stride": args.stride or window - 1}
     details |= {"scored_tokens": text_score.n_text_tokens, "scored_characters": text_score.n_chars}
     if is_local:
         details["text_characters"] = sum(sizes)
     if text_score.n_chars < sum(sizes):
         details["partial"] = True
-    details["precision"] = precision_of(model)
+    details["precision"] = program.precision if program else precision_of(model)
     if text_score.n_documents != n_documents:
         details["rows_of_split"] = n_documents
     if args.max_characters is not None:
@@ -230,7 +239,7 @@ def first_characters(documents: Iterable[str], n: int | None) -> list[str]:
     return chosen
 
 
-def _evaluate_task(args: EvaluateArguments) -> list[Result]:
+def _evaluate_task(args: EvaluateArguments, program: ScoredProgram | None) -> list[Result]:
     task = load_task(args.task)
     check_supervised(task)
     task = resolve_for_model(task, open_config(args.model), args.data_dir)
@@ -245,11 +254,12 @@ def _evaluate_task(args: EvaluateArguments) -> list[Result]:
     max_length = args.max_length or row_length(model.config, processor.tokenizer)
     encoded = {split: encode_rows(part, processor, max_length) for split, part in rows.items()}
     batch_size = args.batch_size or scored_batch_size(model.config)
-    predictions = {split: predict(model, processor, task, rows[split], encoded[split], batch_size) for split in rows}
+    scored = program or model
+    predictions = {split: predict(scored, processor, task, rows[split], encoded[split], batch_size) for split in rows}
     write_predictions(args.output_dir, predictions)
     not_run = [] if args.split else [split for split in task.scored_splits if split not in rows]
     details: dict[str, Any] = {"sample": args.sample, "max_examples": args.max_examples, "not_run": not_run}
-    details["precision"] = precision_of(model)
+    details["precision"] = program.precision if program else precision_of(model)
     if "tokenizer" in record:
         details["tokenizer"] = record["tokenizer"]
     if "task" in record:

@@ -34,6 +34,7 @@ from ..tasks.spec import LABEL_METRICS
 from ..training_record import check_tokenizer, trained_on
 from .metrics import constant_answer, score
 from .precision import full_precision
+from .program import ScoredProgram
 from .results import Result
 
 
@@ -289,7 +290,7 @@ def part_size(batch_size: int) -> int:
 
 @torch.no_grad()
 def row_logits(
-    model: PreTrainedModel, processor: GPT1Processor, encoded: Dataset, batch_size: int
+    model: PreTrainedModel | ScoredProgram, processor: GPT1Processor, encoded: Dataset, batch_size: int
 ) -> list[np.ndarray]:
     """
     Logits of each row of [`encode_rows`], in fp64. Several processes share the rows, and each process returns all.
@@ -302,8 +303,8 @@ def row_logits(
     padding.
 
     Args:
-        model (`PreTrainedModel`):
-            Fine-tuned model, on the device to run on.
+        model (`PreTrainedModel` or [`ScoredProgram`]):
+            Fine-tuned model, on the device to run on, or a program exported from it.
         processor ([`GPT1Processor`]):
             Processor that encoded the rows.
         encoded (`Dataset`):
@@ -317,7 +318,9 @@ def row_logits(
     """
     model.eval()
     columns = encoded.select_columns([name for name in ("input_ids", "word_ends") if name in encoded.column_names])
-    collator, logits_of_rows = GPT1DataCollator(processor), []
+    # A program takes each choice as a row of its own.
+    collator = GPT1DataCollator(processor, shared_prefix=not isinstance(model, ScoredProgram))
+    logits_of_rows: list[np.ndarray] = []
     state, size = PartialState(), part_size(batch_size)
     for start in range(0, len(encoded), size):
         part = columns.select(range(start, min(start + size, len(encoded))))
@@ -332,7 +335,7 @@ def row_logits(
 
 
 def _batch_logits(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], rows: list[dict[str, Any]]
+    model: PreTrainedModel | ScoredProgram, batch: dict[str, torch.Tensor], rows: list[dict[str, Any]]
 ) -> list[np.ndarray]:
     """The logits of each row of a batch."""
     with full_precision(model):
@@ -360,7 +363,12 @@ def word_answers(logits: np.ndarray) -> tuple[list[int], list[list[float] | None
 
 
 def predict(
-    model: PreTrainedModel, processor: GPT1Processor, task: Task, rows: Dataset, encoded: Dataset, batch_size: int
+    model: PreTrainedModel | ScoredProgram,
+    processor: GPT1Processor,
+    task: Task,
+    rows: Dataset,
+    encoded: Dataset,
+    batch_size: int,
 ) -> list[dict[str, Any]]:
     """
     Predict a split; see [`row_logits`].
