@@ -55,7 +55,7 @@ def run_plan(
     plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
     worker = Worker.join(shard)
     tuned = None
-    if plan.tune is not None and not untuned:
+    if not untuned and plan.is_tuned:
         file, names = Path(plan.output_dir) / TUNED, plan.tune.names
         if dry_run and not file.exists():
             note(f"{names}: not tuned yet ({tune_command(config, output_dir)}); the plan's own settings are shown")

@@ -10,7 +10,7 @@ import yaml
 from gpt1_hf.analysis.plan import cost
 from gpt1_hf.analysis.plan.plan import Plan
 from gpt1_hf.analysis.plan.tuned import Tuned, write_tuned
-from gpt1_hf.analysis.plan.tuning import at_the_edge, choose, choose_pretraining
+from gpt1_hf.analysis.plan.tuning import at_the_edge, choose
 from gpt1_hf.analysis.report.report import build
 from gpt1_hf.analysis.report.runs import collect
 from gpt1_hf.cli import main

@@ -156,7 +156,7 @@ class Plan:
         """
         The runs that choose the settings of each model's pre-training, in `<models_dir>/tune`: a [`Trial`] for each
         model and combination of the grid. Plans with the same models and the same grid share them. None if the plan
-        does not tune the pre-training.
+        does not tune the pre-training, or no variant uses its models.
 
         Raises:
             UsageError: if the plan has no models, a setting is unknown, or a tuned setting has another value on the
@@ -169,14 +169,13 @@ class Plan:
             raise UsageError(
                 f"--pretrain.{given[0]} is a setting that the plan tunes: leave it out, or run the plan with --untuned"
             )
-        models = self._models(self.overrides.get("finetune", {}))
-        if not models:
+        if not self.models:
             raise UsageError(
-                "the plan tunes the pre-training and pre-trains no model: remove the key 'pretrain' below 'tune', or "
-                "add a model to 'models' and a variant that uses it"
+                "the plan tunes the pre-training, and has no key 'models': name the models that it pre-trains there, or "
+                "remove 'pretrain' below 'tune'"
             )
         trials = []
-        for name, model in models.items():
+        for name, model in self._models(self.overrides.get("finetune", {})).items():
             model.check()
             own, _ = parser("pretrain").parse_known_args(model.flags)
             # A model that is trained further has its positions already.
@@ -235,6 +234,11 @@ class Plan:
         for run in (*models.values(), *(trial.run for trial in trials)):
             run.check()
         return list(models.values()), trials
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it has settings to tune."""
+        return self.tune is not None and bool(self.tune.grid or self.pretraining_trials())
 
     def identity(self, chosen: ModelSettings | None = None) -> dict[str, Any]:
         """What its `tuned.yaml` holds for, see [`identify`]; `chosen` as in [`Plan.tuning_runs`]."""
