@@ -171,8 +171,8 @@ class Plan:
             )
         if not self.models:
             raise UsageError(
-                "the plan tunes the pre-training, and has no key 'models': name the models that it pre-trains, or remove "
-                "'pretrain' below 'tune'"
+                "the plan tunes the pre-training, and has no key 'models': name the models that it pre-trains, or "
+                "remove 'pretrain' below 'tune'"
             )
         trials = []
         for name, model in self._models(self.overrides.get("finetune", {})).items():

@@ -124,7 +124,8 @@ def test_a_run_without_fingerprint_is_finished(plan, model):
 
 def test_models_of_the_plan_and_their_tokenizer_count(plan, model, base_model, tmp_path):
     pretrain = {"corpus": "c", "tokenizer": str(model), "max_steps": 1}
-    changes = {"models": {"m": {}}, "pretrain": pretrain, "finetune": {"model": "m", "sample": True}}
+    variants = {"full": {"model": "m"}, "no_pretraining": {"model": "m", "from_scratch": True}}
+    changes = {"models": {"m": {}}, "pretrain": pretrain, "variants": variants}
     assert carry_out(plan(**changes).runs()) == {} and states(plan(**changes)) == ["finished"] * 3
     change_weights(tmp_path / "models" / "m")
     assert states(plan(**changes)) == ["finished", "to do", "finished"]
