@@ -23,6 +23,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BATCH_SIZE = 16  # of models without a record
+# Keys of a configuration that describe an architecture and the scale of its new weights.
+ARCHITECTURE = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "lstm_size",
+    "max_position_embeddings",
+    "position_embedding_type",
+    "hidden_act",
+    "layer_norm_epsilon",
+    "initializer_range",
+    "position_initializer_range",
+    "tie_word_embeddings",
+)
 # A text that tokenizers clean up, split and lower-case differently.
 ODD_TEXT = "“Don’t—it’s  5 o’clock…” said Mr. O'Grey:\n\ncafé #3 (A_b) \U0001f600 cannot U.S."
 
@@ -36,6 +52,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     probe = " ".join(word.removesuffix("</w>") for word in words)
     ids = tokenizer([ODD_TEXT, probe], add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return digest([sorted(tokenizer.get_vocab().items()), ids])
+
+
+def architecture_digest(config: PreTrainedConfig) -> str:
+    """Digest of an architecture: all that new weights depend on, besides the seed."""
+    return digest([config.model_type, {name: getattr(config, name) for name in ARCHITECTURE if hasattr(config, name)}])
 
 
 def rows_digest(rows: "Dataset") -> str:

@@ -12,7 +12,7 @@ from ..errors import GPT1Error
 from .plan.cost import estimate, format_plan, format_runs
 from .plan.plan import Plan, carry_out, share
 from .plan.run import Run
-from .plan.tuning import TUNED
+from .plan.tuned import TUNED
 from .plan.workers import Worker
 from .report.runs import CollectedRun, collect
 from .report.sections import Section, write_section
@@ -55,17 +55,17 @@ def run_plan(
     plan = Plan.read(config, tasks, output_dir, models_dir, overrides)
     worker = Worker.join(shard)
     tuned = None
-    if plan.tune is not None and not untuned:
-        file, grid = Path(plan.output_dir) / TUNED, ", ".join(plan.tune.grid)
+    if not untuned and plan.is_tuned:
+        file, names = Path(plan.output_dir) / TUNED, plan.tune.names
         if dry_run and not file.exists():
-            note(f"{grid}: not tuned yet ({tune_command(config, output_dir)}); the plan's own settings are shown")
+            note(f"{names}: not tuned yet ({tune_command(config, output_dir)}); the plan's own settings are shown")
         else:
             tuned = plan.tuned(tune_command(config, output_dir))
             if worker.is_first:
-                note(f"{grid} of each arm: from {file}")
+                note(f"{names} of each arm: from {file}")
     runs = plan.runs(tuned)
     if dry_run:
-        print_cost(runs, worker, tokens_per_second)
+        print_cost(share(runs, worker), worker, tokens_per_second)
         return
     unfinished = carry_out(runs, worker)
     worker.wait_for_all()
@@ -79,9 +79,8 @@ def print_cost(runs: Sequence[Run], worker: Worker, tokens_per_second: float | N
     """Print the runs of a process and their estimated cost, in its shard's first process."""
     if worker.is_first:
         disable_progress_bars()  # reading the data would print them between the lines
-        mine = share(runs, worker)
-        print(format_runs(mine), flush=True)  # at once: the estimate takes its time
-        print(format_plan(mine, [estimate(run, tokens_per_second) for run in mine]))
+        print(format_runs(runs), flush=True)  # at once: the estimate takes its time
+        print(format_plan(runs, [estimate(run, tokens_per_second) for run in runs]))
     worker.wait_for_all()
 
 

@@ -42,7 +42,7 @@ from ..hardware import device_name
 from ..hub.card import write_finetuning_cards
 from ..processing_gpt1 import GPT1Processor
 from ..tasks import Task, load_task, task_from_files
-from ..training_record import rows_digest, tokenizer_digest, trained_on
+from ..training_record import architecture_digest, rows_digest, tokenizer_digest, trained_on
 from .arguments import FinetuneArguments, check_metric
 from .batch_sizes import rows_per_update
 from .exact_resume import save_beside_weights, save_full_model
@@ -269,6 +269,7 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
 def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
     """Train; returns the trainer, and the details of training for `results.json`."""
     args, task, config, run = prepared.args, prepared.task, prepared.config, prepared.run
+    architecture = architecture_digest(config)  # before the embeddings grow by the special tokens
     model = model_to_train(prepared)
     trainer = GPT1Trainer(
         model=model,
@@ -291,6 +292,7 @@ def train(prepared: Prepared) -> tuple[GPT1Trainer, dict[str, Any]]:
         "batch_size": rows_per_update(args),
         "lm_coef": args.lm_coef,
         "peft": args.peft,
+        "architecture_digest": architecture,
         "base_weights": None if args.from_scratch else run.results.content.get("weights"),
         "n_trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "checkpoint": "best on validation" if args.load_best_model_at_end else "last epoch",

@@ -9,7 +9,8 @@ import yaml
 
 from gpt1_hf.analysis.plan import cost
 from gpt1_hf.analysis.plan.plan import Plan
-from gpt1_hf.analysis.plan.tuning import Tuning, at_the_edge, choose
+from gpt1_hf.analysis.plan.tuned import Tuned, write_tuned
+from gpt1_hf.analysis.plan.tuning import at_the_edge, choose
 from gpt1_hf.analysis.report.report import build
 from gpt1_hf.analysis.report.runs import collect
 from gpt1_hf.cli import main
@@ -136,13 +137,13 @@ def test_a_plan_that_is_not_tuned_yet_can_be_estimated(write_tuned_plan, capsys)
 @pytest.fixture
 def chosen(write_tuned_plan, tmp_path):
     """Write a plan and a choice for it, without runs; return its path."""
-    from gpt1_hf.analysis.plan.tuning import write_tuned
 
     def write(**changes) -> str:
         path = write_tuned_plan(**changes)
-        plan = Plan.read(path)
-        arms = {trial.arm: {trial.task: 1} for trial in plan.tuning_runs()[1]}
-        write_tuned(tmp_path / "runs" / "tuned.yaml", arms, plan.tune, plan.identity(), ["By hand."])
+        plan, tuned = Plan.read(path), Tuned()
+        for trial in plan.tuning_runs()[1]:
+            tuned[trial.arm] = {trial.task if plan.tune.per == "task" else "": plan.tune.combinations[1]}
+        write_tuned(tmp_path / "runs" / "tuned.yaml", tuned, plan.identity(), ["By hand."])
         return path
 
     return write
@@ -381,8 +382,11 @@ def test_the_best_mean_or_the_best_of_each_task_is_chosen():
 
 def test_a_choice_at_the_edge_of_the_grid_is_reported():
     def warnings(per, **grid):
-        tuning = Tuning(grid, {"x": {}, "y": {}}, per=per)
-        return at_the_edge(choose(SCORES, per), tuning)
+        (setting, values), choice = *grid.items(), choose(SCORES, per)
+        if per == "arm":
+            choice = {arm: {"": by_task["x"]} for arm, by_task in choice.items()}
+        found = {arm: {task: {setting: values[n]} for task, n in own.items()} for arm, own in choice.items()}
+        return at_the_edge(found, grid)
 
     assert warnings("arm", learning_rate=[1e-4, 2e-4, 5e-4]) == [
         "b: the best learning_rate, 0.0001, is the smallest of the grid; add smaller values to the plan's key 'tune'"

@@ -96,14 +96,19 @@ def _pretraining(run: Run) -> tuple[float, Update]:
     length = args.max_position_embeddings
     rows = args.per_device_train_batch_size
     folder = Path(args.tokens_dir or run.folder / "tokens")
+    n_train = len(TokenStream.load(folder / "train")) if (folder / "train").is_dir() else None
     if args.max_steps > 0:
         tokens = args.max_steps * rows_per_update(args) * length
-    elif (folder / "train").is_dir():
-        tokens = args.num_train_epochs * len(TokenStream.load(folder / "train"))
+    elif n_train is not None:
+        tokens = args.num_train_epochs * (1 - args.held_out_share) * n_train
     else:
         raise GPT1Error("its length is a number of epochs, and the corpus is not tokenized yet: give max_steps")
-    if (folder / "validation").is_dir():
-        tokens += FORWARD * len(TokenStream.load(folder / "validation"))
+    n_scored = 0.0
+    if args.held_out_share:
+        n_scored = args.held_out_share * (n_train or 0)
+    elif (folder / "validation").is_dir():
+        n_scored = len(TokenStream.load(folder / "validation"))
+    tokens += FORWARD * min(n_scored, args.max_validation_tokens or n_scored)
     rows = max(1, min(rows, MAX_TOKENS // length))
     return tokens, Update(_architecture(run), "pretrain", rows, length, *_precision(args))
 

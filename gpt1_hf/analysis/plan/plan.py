@@ -3,7 +3,6 @@
 Each run is done once. A plan can be interrupted, and shared among processes and machines.
 """
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +18,11 @@ from ...errors import UsageError
 from ...resources import read_yaml
 from ...settings import nearest
 from ...tasks import load_task
+from ...training.pretrain import has_positions
 from .checks import check_text, mapping, whole_number
-from .run import KINDS, RUN_ERRORS, Run
-from .tuning import TUNED, TUNING_FOLDER, Trial, Tuned, Tuning, check_share, identify, read_tuned
+from .run import KINDS, RUN_ERRORS, Run, parser
+from .tuned import TUNED, ModelSettings, Tuned, identify, read_tuned
+from .tuning import TUNING_FOLDER, Trial, Tuning, check_share
 from .workers import Worker
 
 
@@ -36,8 +37,8 @@ class Plan:
     The content of a plan's YAML.
 
     The keys below `pretrain`, `models`, `finetune`, `tasks` and `variants` are settings of `gpt1 pretrain` and
-    `gpt1 finetune`. A later source overrides an earlier one. For a model: its recipe, `pretrain`, its own keys. For a
-    fine-tuning run: `finetune`, its task's keys, its variant's keys, its arm's tuned settings.
+    `gpt1 finetune`. A later source overrides an earlier one. For a model: its recipe, `pretrain`, its own keys, its
+    tuned settings. For a fine-tuning run: `finetune`, its task's keys, its variant's keys, its arm's tuned settings.
 
     Args:
         output_dir (`str`):
@@ -57,7 +58,8 @@ class Plan:
         models (`dict[str, dict]`):
             Pre-training runs: name -> `config` (a recipe) and other settings.
         tune ([`Tuning`], *optional*):
-            Settings that each arm chooses for itself. An arm is a variant with one value of each of its lists.
+            Settings that each arm and, before it, each model chooses for itself. An arm is a variant with one value of
+            each of its lists.
         overrides (`dict[str, dict]`):
             `pretrain` and `finetune` -> settings from the command line, which override all others.
     """
@@ -132,14 +134,14 @@ class Plan:
 
         Args:
             tuned ([`Tuned`], *optional*):
-                Settings of each arm. Default: those of the plan.
+                Settings of each arm and model. Default: those of the plan.
 
         Raises:
             UsageError: if a task, a recipe or a setting is unknown.
             GPT1Error: if `tuned` has no settings for a task.
         """
         overrides = self.overrides.get("finetune", {})
-        models = self._models(overrides)
+        models = self._models(overrides, tuned.models if tuned is not None else {})
         runs = list(models.values())
         for task, seed, variant, labels, settings, model in self._expand(self.tasks, models, overrides):
             if tuned is not None:
@@ -150,13 +152,56 @@ class Plan:
             run.check()
         return runs
 
-    def tuning_runs(self) -> tuple[list[Run], list[Trial]]:
+    def pretraining_trials(self) -> list[Trial]:
         """
-        The runs that choose the settings of the key `tune`: those of the models, and then a [`Trial`] for each task,
-        seed, arm and combination of the grid, in `<output_dir>/tune`.
+        The runs that choose the settings of each model's pre-training, in `<models_dir>/tune`: a [`Trial`] for each
+        model and combination of the grid. Plans with the same models and the same grid share them. None if the plan
+        does not tune the pre-training, or no variant uses its models.
 
         Raises:
-            UsageError: if the plan has no such key, a task, a recipe or a setting is unknown, or a tuned setting has
+            UsageError: if the plan has no models, a setting is unknown, or a tuned setting has another value on the
+                command line.
+        """
+        tuning = self.tune.pretrain if self.tune is not None else None
+        if tuning is None:
+            return []
+        if given := [key for key in tuning.grid if key in self.overrides.get("pretrain", {})]:
+            raise UsageError(
+                f"--pretrain.{given[0]} is a setting that the plan tunes: leave it out, or run the plan with --untuned"
+            )
+        if not self.models:
+            raise UsageError(
+                "the plan tunes the pre-training, and has no key 'models': name the models that it pre-trains, or "
+                "remove 'pretrain' below 'tune'"
+            )
+        trials = []
+        for name, model in self._models(self.overrides.get("finetune", {})).items():
+            model.check()
+            own, _ = parser("pretrain").parse_known_args(model.flags)
+            # A model that is trained further has its positions already.
+            without_effect = () if has_positions(own) and not own.model else ("position_initializer_range",)
+            settings = {key: value for key, value in model.settings.items() if key != "validation_corpus"}
+            settings |= {"checkpoints_per_decade": 0, **tuning.settings, "held_out_share": tuning.held_out_share}
+            for number, combination in enumerate(tuning.combinations(without_effect)):
+                values = [f"{key}-{value}" for key, value in combination.items()]
+                folder = Path(self.models_dir, TUNING_FOLDER, name, *values)
+                run_name = "/".join([TUNING_FOLDER, "pretrain", name, *values])
+                run = Run("pretrain", run_name, settings | combination, folder, variant=name)
+                run.check()
+                trials.append(Trial(run, name, "language_modeling", number, combination))
+        return trials
+
+    def tuning_runs(self, chosen: ModelSettings | None = None) -> tuple[list[Run], list[Trial]]:
+        """
+        The runs that choose the settings of the fine-tuning: those of the models, and then a [`Trial`] for each task,
+        seed, arm and combination of the grid, in `<output_dir>/tune`.
+
+        Args:
+            chosen (`dict`, *optional*):
+                Model -> chosen settings of its pre-training. Default: those of the plan.
+
+        Raises:
+            UsageError: if the plan has no key `tune`, a task, a recipe or a setting is unknown, or a tuned setting has
                 another value on the command line or in a variant's list.
         """
         if self.tune is None:
@@ -174,7 +219,7 @@ class Plan:
         for variant, own in self.variants.items():
             if given := [key for key in self.tune.grid if isinstance(own.get(key), list)]:
                 raise UsageError(f"the variant {variant} compares values of {given[0]}: it cannot be tuned as well")
-        models = self._models(overrides)
+        models = self._models(overrides, chosen or {})
         trials = []
         tasks = {task: {**settings, "seeds": self.tune.seeds} for task, settings in self.tune.tasks.items()}
         for task, seed, variant, labels, settings, model in self._expand(tasks, models, overrides):
@@ -185,17 +230,20 @@ class Plan:
                 own_settings, folder = settings | combination, Path(self.output_dir) / name
                 check_share(own_settings["held_out_share"])
                 run = Run("finetune", name, own_settings, folder, variant, model)
-                trials.append(Trial(run, "/".join([variant, *labels]), task, number))
+                trials.append(Trial(run, "/".join([variant, *labels]), task, number, combination))
         for run in (*models.values(), *(trial.run for trial in trials)):
             run.check()
         return list(models.values()), trials
 
-    def identity(self) -> dict[str, Any]:
-        """What its `tuned.yaml` holds for, see [`identify`]."""
-        _, trials = self.tuning_runs()
-        hashes = sorted(f"{trial.run.name} {trial.run.hash}" for trial in trials)
-        digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
-        return identify(self.tune, [trial.arm for trial in trials], digest)
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it has settings to tune."""
+        return self.tune is not None and bool(self.tune.grid or self.pretraining_trials())
+
+    def identity(self, chosen: ModelSettings | None = None) -> dict[str, Any]:
+        """What its `tuned.yaml` holds for, see [`identify`]; `chosen` as in [`Plan.tuning_runs`]."""
+        _, trials = self.tuning_runs(chosen)
+        return identify(self.tune, trials, self.pretraining_trials())
 
     def tuned(self, command: str) -> Tuned:
         """
@@ -209,7 +257,8 @@ class Plan:
             GPT1Error: if the file does not exist, or was chosen for another plan.
             UsageError: see [`Plan.tuning_runs`].
         """
-        return read_tuned(Path(self.output_dir) / TUNED, self.tune, self.identity(), command)
+        path, pretraining = Path(self.output_dir) / TUNED, self.pretraining_trials()
+        return read_tuned(path, self.tune, pretraining, self.identity, command)
 
     def _expand(
         self, tasks: dict[str, dict[str, Any]], models: dict[str, Run], overrides: dict[str, Any]
@@ -232,8 +281,8 @@ class Plan:
                     for labels, chosen in expand_lists(settings, variant_settings, model):
                         yield names[task], seed, variant, labels, chosen, model
 
-    def _models(self, finetune_overrides: dict[str, Any]) -> dict[str, Run]:
-        """The pre-training runs of the models that a variant uses."""
+    def _models(self, finetune_overrides: dict[str, Any], chosen: ModelSettings | None = None) -> dict[str, Run]:
+        """The pre-training runs of the models that a variant uses, with the chosen settings of each model."""
         used = [{**settings, **finetune_overrides}.get("model") for settings in self.variants.values()]
         if wrong := [model for model in used if not isinstance(model, str | None)]:
             raise UsageError(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
@@ -243,7 +292,7 @@ class Plan:
                 recipe = read_yaml(own["config"])[1] if "config" in own else {}
                 # A run that was stopped resumes from its last checkpoint.
                 settings = {"resume_from_checkpoint": True, **recipe, **self.pretrain, **own}
-                settings |= self.overrides.get("pretrain", {})
+                settings |= self.overrides.get("pretrain", {}) | (chosen or {}).get(name, {})
                 settings = {key: settings[key] for key in settings if key not in ("config", "output_dir")}
                 folder = Path(self.models_dir) / name
                 models[name] = Run("pretrain", f"pretrain/{name}", settings, folder, variant=name)

@@ -1,8 +1,8 @@
 """One run of a plan: a command that is carried out once and leaves a record.
 
 A run is the command that it prints: its settings are flags of `gpt1 pretrain` or `gpt1 finetune`. Beside its
-`results.json` it leaves `plan_run.json`, with its settings and their hash. When a plan is started again, the hash
-tells which of its runs are finished.
+`results.json` it leaves `plan_run.json`, with its settings, their hash, and digests of the model that it started from.
+When a plan is started again, the hash and the digests tell which of its runs are finished.
 """
 
 import functools
@@ -31,6 +31,7 @@ from ...training.finetune import finetune
 from ...training.manifest import remove_checkpoints
 from ...training.pretrain import pretrain
 from ...training.run_folder import LEFT_OUT_OF_PLAN_HASH, PLAN_RECORD, clear, files_digest, lock, read_plan_record
+from .fingerprints import changed, model_fingerprint, tokenizer_fingerprint
 
 
 KINDS: dict[str, tuple[type, Callable]] = {
@@ -92,10 +93,36 @@ class Run:
         return hashlib.sha256(json.dumps([self.kind, content], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def model(self) -> str:
+        """Name of the model that a fine-tuning run starts from: a run of the plan, a folder, or an id."""
+        return self.needs.name if self.needs else str(self.settings.get("model", FinetuneArguments.model))
+
+    @property
+    def starts_from(self) -> dict[str, str]:
+        """
+        Fingerprint of the model that it starts from, as far as it is known. From scratch, weights do not count. The
+        weights of another run's model are known once that run is finished.
+        """
+        if self.kind == "pretrain":
+            model, tokenizer = self.settings.get("model"), self.settings.get("tokenizer")
+            found = model_fingerprint(str(model)) if model else {}
+            return found | (tokenizer_fingerprint(str(tokenizer)) if tokenizer else {})
+        has_weights = str(self.settings.get("from_scratch", False)).lower() != "true"
+        if self.needs is None:
+            return model_fingerprint(self.model, has_weights)
+        found = model_fingerprint(str(self.needs.folder), has_weights) if self.needs.state == "finished" else {}
+        return found | {f"pre-training {name}": digest for name, digest in self.needs.starts_from.items()}
+
+    def wrote(self, record: dict[str, Any]) -> bool:
+        """Whether a folder's record is of this run: it has the settings and starts from the same model."""
+        is_same = record.get("hash") == self.hash
+        return is_same and not changed(record.get("starts_from", {}), self.starts_from)
+
+    @property
     def state(self) -> str:
         """`finished`, `failed`, `stopped` (started but not finished), or `to do`."""
         record = read_plan_record(self.folder)
-        if record.get("hash") != self.hash:
+        if not self.wrote(record):
             return "to do"
         if record["state"] == "finished" and not (self.folder / RESULTS).is_file():
             return "to do"
@@ -158,7 +185,8 @@ class Run:
 
     def do(self):
         """
-        Carry out the run and record it. Files of a run with different settings are removed from the folder.
+        Carry out the run and record it. Files of a run with different settings, or that started from another model,
+        are removed from the folder.
 
         Raises:
             any of `RUN_ERRORS`: if it fails, or another process is working on it.
@@ -175,9 +203,10 @@ class Run:
             "command": self.command,
             "settings": self.settings,
             "hash": self.hash,
+            "starts_from": self.starts_from,
             "versions": {name: version(name) for name in ("gpt1_hf", "torch", "transformers")},
         }
-        if read_plan_record(self.folder).get("hash") != self.hash:
+        if not self.wrote(read_plan_record(self.folder)):
             remove_checkpoints(self.folder)
             clear(self.folder)
         write_json(self.folder / PLAN_RECORD, {**record, "state": "stopped"})

@@ -73,16 +73,19 @@ class Worker:
         if self.store is not None and owner // self.per_shard == self.index // self.per_shard:
             self.store.wait([event], TIMEOUT)
 
-    def wait_for_all(self):
-        """Wait until all processes of the shard are here. The first one leaves last: it may hold the store."""
+    def wait_for_all(self, place: str = "the end"):
+        """
+        Wait until all processes of the shard are here; `place` differs from call to call. The first one leaves last:
+        it may hold the store.
+        """
         if self.store is None:
             return
         first = self.index - self.index % self.per_shard
-        self.announce(f"arrived {self.index}")
-        self.store.wait([f"arrived {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
-        self.announce(f"left {self.index}")
+        self.announce(f"arrived at {place} {self.index}")
+        self.store.wait([f"arrived at {place} {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
+        self.announce(f"left {place} {self.index}")
         if self.is_first:
-            self.store.wait([f"left {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
+            self.store.wait([f"left {place} {first + rank}" for rank in range(self.per_shard)], TIMEOUT)
 
 
 def take_one_device(local_rank: int):

@@ -195,14 +195,14 @@ def one_split(results: Sequence[Result]) -> list[Result]:
 
 def differing(groups: Iterable[Group], left_out: Iterable[str] = ()) -> list[str]:
     """
-    Names of the settings that differ among groups. If the model differs, its weights are not named, too.
+    Names of the settings that differ among groups. If the model differs, its weights and architecture are not named.
     """
     groups = list(groups)
     names = dict.fromkeys(name for group in groups for name in group.settings)
     values = {name: {str(group.settings.get(name, UNKNOWN)) for group in groups} for name in names}
     found = [name for name in names if len(values[name]) > 1 and name not in left_out]
     if {"model", "from_scratch"} & {name for name in names if len(values[name]) > 1}:
-        found = [name for name in found if name != "base_weights"]
+        found = [name for name in found if name not in ("base_weights", "architecture_digest")]
     return found
 
 

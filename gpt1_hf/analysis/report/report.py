@@ -24,7 +24,7 @@ from .sections import Section, Table, escape, figures_named, remove_figures, wri
 
 
 # Details that identify data and tokenizer.
-DIGESTS = ("tokenizer", "rows_digest", "train_rows_digest", "base_weights")
+DIGESTS = ("tokenizer", "rows_digest", "train_rows_digest", "base_weights", "architecture_digest")
 
 
 @dataclass
@@ -124,7 +124,8 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
     """The pre-training runs: size, tokens, held-out perplexity, and their losses."""
     rows, series, found = [], [], []
     for run in runs:
-        if not any("tokens_seen" in result.details for result in run.results):
+        results = [result for result in run.results if not is_held_out(result)]  # not those of a tuning
+        if not any("tokens_seen" in result.details for result in results):
             continue
         details = run.results[0].details
         values = {result.metric: result.value for result in run.results}
