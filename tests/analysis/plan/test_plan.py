@@ -109,7 +109,7 @@ def test_invalid_plans_are_refused(write_plan, changes, message):
 
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "analysis").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_read_and_say_how_to_run_them(path):
-    action = path.stem.removesuffix("_small").replace("_", "-")
+    action = path.stem.removesuffix("_small").removesuffix("_lstm").replace("_", "-")
     if is_plan(action):
         runs = Plan.read(str(path)).runs()
         assert "finetune" in {run.kind for run in runs}

@@ -315,4 +315,4 @@ def test_shipped_plans_that_share_models_tune_them_alike():
     for hashes in found.values():
         assert all(own and own == next(iter(hashes.values())) for own in hashes.values())
     small = Plan.read("analysis/ablations_small").pretraining_trials()
-    assert len(small) == 24 and {trial.run.settings["max_steps"] for trial in small} == {150}
+    assert len(small) == 20 and {trial.run.settings["max_steps"] for trial in small} == {150}
