@@ -56,4 +56,6 @@ def device_name(device: torch.device) -> str:
     bf16 = "bf16" if has_half_precision(torch.bfloat16, device) else "no bf16"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     bf16 += f" by ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
-    return f"CPU, {torch.get_num_threads()} threads ({name}, {torch.backends.cpu.get_cpu_capability()}, {bf16})"
+    n_threads = torch.get_num_threads()
+    threads = "1 thread" if n_threads == 1 else f"{n_threads} threads"
+    return f"CPU, {threads} ({name}, {torch.backends.cpu.get_cpu_capability()}, {bf16})"
