@@ -20,6 +20,9 @@ NOTE = (
     "shown, and among these those with the most seeds."
 )
 
+# Variants of a complete model, with and without pre-training: of `ablations.yaml` and of `pretraining.yaml`.
+COMPLETE = ("full", "no_pretraining", "pretrained", "from_scratch")
+
 
 def section(runs: Sequence[CollectedRun]) -> Section:
     """
@@ -29,9 +32,7 @@ def section(runs: Sequence[CollectedRun]) -> Section:
     found = [
         (run, result)
         for run, result in scores(runs)
-        if run.variant in ("full", "no_pretraining")
-        and result.details.get("transfer_layers") is None
-        and not result.details.get("peft")
+        if run.variant in COMPLETE and result.details.get("transfer_layers") is None and not result.details.get("peft")
     ]
     names = short_names(str(result.model) for _, result in found)
     by_cell: dict[tuple, list[Group]] = {}
