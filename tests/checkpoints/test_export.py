@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.exporters import ExportedModel
 
+import gpt1_hf
 from gpt1_hf import (
     GPT1ForMultipleChoice,
     GPT1ForSequenceClassification,
@@ -139,6 +140,19 @@ def test_a_pt2_file_holds_no_pickle(base_model, tmp_path):
             if "/data/" in name and name.endswith(".json"):
                 assert not any(entry["use_pickle"] for entry in json.loads(data)["config"].values())
         assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_program_names_no_folder_of_this_computer(base_model, tmp_path, format):
+    export(base_model, tmp_path / "out", format)
+    (file,) = [file for file in (tmp_path / "out").iterdir() if file.suffix in (".onnx", ".pt2")]
+    if format == "onnx":
+        content = file.read_bytes()
+    else:
+        with zipfile.ZipFile(file) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith(".json"))
+    assert b"gpt1" in content.lower()  # the content is readable
+    assert b"site-packages" not in content and str(Path(gpt1_hf.__file__).parent).encode() not in content
 
 
 def test_a_program_with_different_outputs_is_not_kept(base_model, tmp_path, monkeypatch):
