@@ -1,5 +1,6 @@
 """One page on all runs below a folder: the paper's tables and figures beside ours, losses, settings."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -192,9 +193,11 @@ def finetuning_losses(runs: Sequence[CollectedRun]) -> Section:
     """Loss curves of fine-tuning: a figure for each task, with one seed of each setting."""
     tasks: dict[str, dict[str, Series]] = {}
     for run in runs:
-        if run.results and "from_scratch" in run.results[0].details and run.losses and not is_held_out(run.results[0]):
+        is_finetuning = bool(run.results) and "from_scratch" in run.results[0].details
+        # One loss is no curve.
+        if is_finetuning and len(run.losses) > 1 and not is_held_out(run.results[0]):
             task, parent = run.results[0].task, run.name.rsplit("/seed-", 1)[0]
-            label = parent.removeprefix("finetune/").removeprefix(f"{task}/")
+            label = re.sub(rf"(^|/)finetune/{re.escape(task)}/", r"\1", parent)
             tasks.setdefault(task, {}).setdefault(label, Series(label, run.losses))
     figures = [
         Figure(f"loss_{task}", f"Training loss on {task}", "updates", "training loss", list(series.values()))
