@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BATCH_SIZE = 16  # of models without a record
-# Keys of a configuration that describe an architecture and the scale of its new weights.
-ARCHITECTURE = (
-    "vocab_size",
+# Keys of a configuration that a model keeps in fine-tuning.
+SIZES = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -33,6 +32,11 @@ ARCHITECTURE = (
     "lstm_size",
     "max_position_embeddings",
     "position_embedding_type",
+)
+# Keys that describe an architecture and the scale of its new weights.
+ARCHITECTURE = (
+    *SIZES,
+    "vocab_size",
     "hidden_act",
     "layer_norm_epsilon",
     "initializer_range",

@@ -17,6 +17,7 @@ from ..checkpoints.lora import adapter_base
 from ..errors import GPT1Error
 from ..files import write_json
 from ..resources import model_path
+from ..training_record import SIZES
 from .card import write_plain_card
 from .upload import (
     BASE_PLACEHOLDER,
@@ -28,18 +29,6 @@ from .upload import (
     read_json,
     upload,
     with_repo,
-)
-
-
-# What a model keeps in fine-tuning.
-SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "lstm_size",
-    "max_position_embeddings",
-    "position_embedding_type",
 )
 
 
