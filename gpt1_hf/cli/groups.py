@@ -24,6 +24,7 @@ GROUPS = {
         "data_dir",
         "tokens_dir",
         "max_train_examples",
+        "max_eval_examples",
         "held_out_share",
         "score_train",
         "max_length",

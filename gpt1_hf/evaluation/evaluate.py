@@ -248,7 +248,7 @@ def _evaluate_task(args: EvaluateArguments, program: ScoredProgram | None) -> li
     rows = scored_rows(args, task, record)
     rows = {split: part.select(evenly_spaced(len(part), args.max_examples)) for split, part in rows.items()}
     digests = {split: rows_digest(part) for split, part in rows.items()}
-    if not args.max_examples and record.get("sample") == args.sample:
+    if args.max_examples == record.get("max_eval_examples") and record.get("sample") == args.sample:
         held_out = {"validation": task.files.get("train", "")} if task.validation_share else {}
         check_rows(record, digests, args.model, {**task.files, **held_out})
     max_length = args.max_length or row_length(model.config, processor.tokenizer)

@@ -32,7 +32,8 @@ RANGES = {
     **dict.fromkeys(("max_validation_tokens", "max_trajectory_tokens"), (2, NO_LIMIT)),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, NO_LIMIT)),
     "global_batch_size": (1, NO_LIMIT),
-    **dict.fromkeys(("gradient_accumulation_steps", "seeds", "max_train_examples", "lora_r"), (1, NO_LIMIT)),
+    **dict.fromkeys(("gradient_accumulation_steps", "seeds", "lora_r"), (1, NO_LIMIT)),
+    **dict.fromkeys(("max_train_examples", "max_eval_examples"), (1, NO_LIMIT)),
     **dict.fromkeys(("hidden_size", "num_attention_heads", "lstm_size"), (1, NO_LIMIT)),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "neftune_noise_alpha"), (0.0, NO_LIMIT)),
     **dict.fromkeys(("lm_coef", "initializer_range", "position_initializer_range"), (0.0, NO_LIMIT)),
@@ -338,6 +339,13 @@ class FinetuneArguments(GPT1TrainingArguments):
     )
     max_train_examples: int | None = field(
         default=None, metadata={"help": "Train on this many rows, the same random ones for every seed. Default: all."}
+    )
+    max_eval_examples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Score at most this many evenly spaced rows of each split, as `gpt1 evaluate --max_examples` does. "
+            "Default: all."
+        },
     )
     held_out_share: float = field(
         default=0.0,

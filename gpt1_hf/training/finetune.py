@@ -18,7 +18,7 @@ from ..checkpoints.loading import new_model, open_config, open_model, open_token
 from ..checkpoints.lora import add_lora, save_adapter
 from ..console import interruptible, note, silent
 from ..data.batching import IGNORED
-from ..data.loading import local_copy
+from ..data.loading import evenly_spaced, local_copy
 from ..errors import GPT1Error, UsageError
 from ..evaluation.metrics import score
 from ..evaluation.precision import precision_of
@@ -167,6 +167,9 @@ def load_rows(args: FinetuneArguments, task: Task) -> dict[str, Dataset]:
         for split in ("validation", "test"):
             if split in task.files and Path(task.files[split]).resolve() == Path(task.files["train"]).resolve():
                 logger.warning(f"task {task.id}: the {split} file is the training file: its score is of learnt rows")
+    if args.max_eval_examples:
+        chosen = {split: evenly_spaced(len(part), args.max_eval_examples) for split, part in rows.items()}
+        rows |= {split: rows[split].select(chosen[split]) for split in rows if split != "train"}
     if task.labels in ("classes", "scores") and any(map(task.is_hidden, set(rows["train"]["label"][:]))):
         raise GPT1Error(f"the training rows of task {task.id} have hidden labels (-1): use data with labels")
     if args.max_train_examples and args.max_train_examples < len(rows["train"]):
@@ -243,6 +246,8 @@ def prepare(run: RunFolder, task: Task, rows: dict[str, Dataset]) -> Prepared:
     }
     if args.held_out_share:
         record["held_out_share"] = args.held_out_share
+    if args.max_eval_examples:
+        record["max_eval_examples"] = args.max_eval_examples
     if not task.built_in:
         record |= {"label_kind": task.labels, "label_ids": task.label_ids, "columns": task.columns}
     run.training.content |= {"training rows": train_digest, "tokenizer": tokenizer_id}
@@ -370,6 +375,8 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
         predictions = {HELD_OUT_SPLIT: predictions["validation"]}
     else:
         details = {**details, "not_run": [split for split in task.scored_splits if split not in rows]}
+    if args.max_eval_examples:
+        details = {**details, "max_examples": args.max_eval_examples}
     details = {**details, "precision": precision_of(model)}
     results = []
     for split, found in predictions.items():

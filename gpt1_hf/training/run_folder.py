@@ -78,7 +78,7 @@ NEUTRAL_IN_TRAINING = (
     "prediction_loss_only|include_.*|skip_memory_metrics|load_best_model_at_end|metric_for_best_model|"
     "greater_is_better|debug|restore_callback_states.*|enable_jit_checkpoint|use_c.*|tf32|torch_.*|(use_)?liger_.*|"
     "(gradient|activation)_checkpointing.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|"
-    "auto_find_batch_size|score_train"
+    "auto_find_batch_size|score_train|max_eval_examples"
 )
 
 

@@ -121,16 +121,17 @@ def _finetuning(run: Run) -> tuple[float, Update]:
     if source in MISSING:
         raise GPT1Error(MISSING[source])
     try:
-        lengths, n_train, n_evaluated = _lengths(
+        lengths, n_train, n_scored = _lengths(
             *source, tokenizer_name, args.max_length or config.max_position_embeddings
         )
     except GPT1Error as error:
         MISSING[source] = str(error)
         raise
     if args.held_out_share:
-        n_evaluated = math.ceil(args.held_out_share * n_train)
-        n_train -= n_evaluated
+        n_scored = (math.ceil(args.held_out_share * n_train),)
+        n_train -= n_scored[0]
     n_train = min(n_train, args.max_train_examples or n_train)
+    n_evaluated = sum(min(n_rows, args.max_eval_examples or n_rows) for n_rows in n_scored)
     if args.score_train:
         n_evaluated += n_train
     rows = args.per_device_train_batch_size
@@ -156,9 +157,9 @@ def _precision(args: GPT1TrainingArguments) -> tuple[torch.device, torch.dtype]:
 @functools.cache
 def _lengths(
     task_id: str, data_dir: str | None, sample: bool, tokenizer_name: str, max_length: int
-) -> tuple[np.ndarray, int, int]:
-    """Lengths in tokens of a sample of training rows `(rows, sequences)`, and the numbers of training and evaluation
-    rows."""
+) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """Lengths in tokens of a sample of training rows `(rows, sequences)`, the number of training rows, and that of each
+    split that is scored."""
     task = load_task(task_id).resolved(data_dir)
     rows = task.load("train", data_dir, sample)
     processor = GPT1Processor(open_tokenizer(tokenizer_name), task.input_format)
@@ -167,7 +168,7 @@ def _lengths(
     sequences = [row if isinstance(row[0], list) else [row] for row in input_ids]
     n_sequences = min(map(len, sequences))
     lengths = np.array([[len(ids) for ids in row[:n_sequences]] for row in sequences])
-    return lengths, len(rows), sum(map(len, load_scored(task, data_dir, sample).values()))
+    return lengths, len(rows), tuple(map(len, load_scored(task, data_dir, sample).values()))
 
 
 @functools.cache
