@@ -343,8 +343,8 @@ class FinetuneArguments(GPT1TrainingArguments):
     max_eval_examples: int | None = field(
         default=None,
         metadata={
-            "help": "Score at most this many evenly spaced rows of each split, as `gpt1 evaluate --max_examples` does. "
-            "Default: all."
+            "help": "Score at most this many rows of each split, evenly spaced, as `gpt1 evaluate --max_examples` "
+            "does. Default: all."
         },
     )
     held_out_share: float = field(

@@ -367,8 +367,9 @@ def score_saved(prepared: Prepared, details: dict[str, Any]) -> list[Result]:
     scored = trained_on(model.config)["scored"]
 
     def predictions_of(split: str) -> list[dict[str, Any]]:
-        batch_size = args.per_device_eval_batch_size
-        return predict(model, prepared.processor, task, rows[split], prepared.encoded[split], batch_size)
+        chosen = evenly_spaced(len(rows[split]), args.max_eval_examples)
+        scored_rows, encoded = rows[split].select(chosen), prepared.encoded[split].select(chosen)
+        return predict(model, prepared.processor, task, scored_rows, encoded, args.per_device_eval_batch_size)
 
     predictions = {split: predictions_of(split) for split in rows if split != "train"}
     if args.held_out_share:

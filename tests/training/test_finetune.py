@@ -246,6 +246,34 @@ def test_settings_can_be_chosen_on_held_out_training_rows(base_model, tmp_path):
         finetune(arguments(base_model, tmp_path, task="sst2", held_out_share=1.5))
 
 
+@pytest.mark.parametrize("task_id", ["mnli", "race", "sst2"])
+def test_a_part_of_the_rows_is_scored_as_evaluate_scores_it(task_id, base_model, tmp_path, caplog):
+    settings = {"task": task_id, "max_eval_examples": 7, "max_train_examples": 10, "score_train": True}
+    results = finetune(arguments(base_model, tmp_path, **settings))
+    run = tmp_path / "run"
+    assert results[0].details["max_examples"] == 7
+    assert all(result.n_examples <= 7 for result in results)
+    assert [result.n_examples for result in results if result.split == "train"] == [7]
+    assert len(read_predictions(run)) == 7
+    part = EvaluateArguments(
+        task=task_id, model=str(run), sample=True, max_examples=7, output_dir=str(tmp_path / "evaluated")
+    )
+    again = evaluate(part)
+    assert read_predictions(tmp_path / "evaluated") == read_predictions(run)
+    own = [(r.split, r.metric, r.value, r.n_examples) for r in results if not r.split.startswith("train")]
+    assert [(r.split, r.metric, r.value, r.n_examples) for r in again] == own
+    evaluate(dataclasses.replace(part, max_examples=None))
+    assert "cannot be compared" not in caplog.text
+
+
+def test_a_part_of_the_held_out_rows_is_scored(base_model, tmp_path):
+    changes = {"held_out_share": 0.1, "max_train_examples": 16, "max_eval_examples": 9}
+    (result,) = finetune(arguments(base_model, tmp_path, task="sst2", **changes))
+    assert (result.split, result.n_examples, result.details["n_train_examples"]) == ("held-out train", 9, 16)
+    with pytest.raises(GPT1Error, match="max_eval_examples"):
+        finetune(arguments(base_model, tmp_path, task="sst2", max_eval_examples=0))
+
+
 def test_the_best_checkpoint_is_an_option_and_is_reported(base_model, tmp_path):
     (result,) = finetune(
         arguments(

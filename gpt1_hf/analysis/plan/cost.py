@@ -131,9 +131,9 @@ def _finetuning(run: Run) -> tuple[float, Update]:
         n_scored = (math.ceil(args.held_out_share * n_train),)
         n_train -= n_scored[0]
     n_train = min(n_train, args.max_train_examples or n_train)
-    n_evaluated = sum(min(n_rows, args.max_eval_examples or n_rows) for n_rows in n_scored)
     if args.score_train:
-        n_evaluated += n_train
+        n_scored = (*n_scored, n_train)
+    n_evaluated = sum(min(n_rows, args.max_eval_examples or n_rows) for n_rows in n_scored)
     rows = args.per_device_train_batch_size
     n_sequences = lengths.shape[1]
     padded = lengths.max(1)
@@ -158,8 +158,8 @@ def _precision(args: GPT1TrainingArguments) -> tuple[torch.device, torch.dtype]:
 def _lengths(
     task_id: str, data_dir: str | None, sample: bool, tokenizer_name: str, max_length: int
 ) -> tuple[np.ndarray, int, tuple[int, ...]]:
-    """Lengths in tokens of a sample of training rows `(rows, sequences)`, the number of training rows, and that of each
-    split that is scored."""
+    """Lengths in tokens of a sample of training rows `(rows, sequences)`, the number of training rows, and the number
+    of rows of each split that is scored."""
     task = load_task(task_id).resolved(data_dir)
     rows = task.load("train", data_dir, sample)
     processor = GPT1Processor(open_tokenizer(tokenizer_name), task.input_format)
