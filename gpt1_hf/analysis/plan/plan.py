@@ -49,10 +49,10 @@ class Plan:
             Task id or YAML file -> settings of its runs. `seeds` is the number of runs, with seeds `seed`, `seed` + 1,
             ...
         variants (`dict[str, dict]`):
-            What is compared: name -> settings. `model` may name one of `models`. A list of values makes one variant of
-            each; `transfer_layers: all` means 0, 1, ... to the model's number of blocks.
+            What is compared: name -> settings. A list of values makes one variant of each; `transfer_layers: all`
+            means 0, 1, ... to the model's number of blocks.
         finetune (`dict`):
-            Settings of all fine-tuning runs.
+            Settings of all fine-tuning runs. `model`, here and below a task or a variant, may name one of `models`.
         pretrain (`dict`):
             Settings of all pre-training runs.
         models (`dict[str, dict]`):
@@ -282,10 +282,13 @@ class Plan:
                         yield names[task], seed, variant, labels, chosen, model
 
     def _models(self, finetune_overrides: dict[str, Any], chosen: ModelSettings | None = None) -> dict[str, Run]:
-        """The pre-training runs of the models that a variant uses, with the chosen settings of each model."""
-        used = [{**settings, **finetune_overrides}.get("model") for settings in self.variants.values()]
+        """The pre-training runs of the models that fine-tuning runs use, with the chosen settings of each model."""
+        used = [
+            {**self.finetune, **task, **variant, **finetune_overrides}.get("model")
+            for task, variant in itertools.product(self.tasks.values(), self.variants.values())
+        ]
         if wrong := [model for model in used if not isinstance(model, str | None)]:
-            raise UsageError(f"the 'model' of a variant is one name, not a {type(wrong[0]).__name__}")
+            raise UsageError(f"'model' is one name, not a {type(wrong[0]).__name__}")
         models = {}
         for name, own in self.models.items():
             if name in used:

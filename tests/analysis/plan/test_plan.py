@@ -60,6 +60,18 @@ def test_a_plan_expands_models_first_then_tasks_seeds_and_variants(write_plan, t
     assert args.output_dir == str(tmp_path / "runs" / "finetune" / "sst2" / "lstm" / "seed-42")
 
 
+@pytest.mark.parametrize("place", ["finetune", "tasks", "command line"])
+def test_a_model_of_the_plan_can_be_named_in_any_place(write_plan, tmp_path, place):
+    model, variants = {"model": "transformer"}, {"full": {}, "plain": {"lm_coef": 0.0}}
+    changes = {"finetune": {"finetune": model}, "tasks": {"tasks": {"cola": model}}}.get(place, {})
+    path = write_plan(**{"tasks": {"cola": None}, "variants": variants, **changes})
+    overrides = {"finetune": model} if place == "command line" else {}
+    first, *runs = Plan.read(path, overrides=overrides).runs()
+    assert first.name == "pretrain/transformer" and len(runs) == 2
+    assert all(run.needs is first for run in runs)
+    assert all(run.settings["model"] == str(tmp_path / "models" / "transformer") for run in runs)
+
+
 def test_settings_override_in_the_order_common_task_variant_command_line(write_plan):
     path = write_plan(
         finetune={"learning_rate": 1e-4, "lm_coef": 0.1, "sample": True, "weight_decay": 0.5},
