@@ -182,25 +182,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         limit = max(1, LOGITS_PER_CHUNK // len(weight))
         rows = min(len(targets), limit)
         logits = inputs.new_empty(rows, len(weight))
-        log_probs = inputs.new_empty(rows, len(weight), dtype=torch.float32)
+        probabilities = inputs.new_empty(rows, len(weight), dtype=torch.float32)
         is_wide = dtype == torch.float32
-        # In fp32, the gradients of the logits replace their logarithms, which are no longer needed by then.
-        wide_logits, grad_logits = (
-            (logits, log_probs) if is_wide else (torch.empty_like(log_probs), torch.empty_like(logits))
-        )
+        # The gradients of the logits replace what is no longer needed by then.
+        grad_logits = probabilities if is_wide else logits
         # Counted, so that a compiled graph depends on the number of chunks, not on that of targets.
         for index in range(-(-len(targets) // limit)):
             chunk = slice(index * limit, min((index + 1) * limit, len(targets)))
             target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
             torch.mm(inputs[chunk], matrix.T, out=logits[:n])
-            if not is_wide:
-                wide_logits[:n].copy_(logits[:n])
-            torch.log_softmax(wide_logits[:n], -1, out=log_probs[:n])
-            target_log_probs = log_probs[:n].gather(1, target)
+            # A log-softmax beside the softmax would take as long again. The largest probability is exp(0) over the sum
+            # of all, so its logarithm gives that of the sum.
+            target_log_probs = logits[:n].gather(1, target).float() - logits[:n].amax(-1, keepdim=True)
+            if is_wide:
+                torch.softmax(logits[:n], -1, out=probabilities[:n])
+            else:
+                probabilities[:n].copy_(logits[:n])
+                torch.softmax(probabilities[:n], -1, out=probabilities[:n])
+            target_log_probs += probabilities[:n].amax(-1, keepdim=True).log()
             loss -= (target_log_probs * token_weight).sum()
             if needs_states or needs_weight:  # p - 1 at the target, p elsewhere
-                torch.softmax(logits[:n], -1, out=grad_logits[:n])
+                if not is_wide:
+                    grad_logits[:n].copy_(probabilities[:n])
                 grad_logits[:n].scatter_(1, target, target_log_probs.expm1().to(dtype))
             if needs_states:
                 grad_states[chunk] = (grad_logits[:n] @ matrix) * token_weight

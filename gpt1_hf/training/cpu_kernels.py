@@ -12,6 +12,7 @@ import platform
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -117,6 +118,75 @@ def seen_keys(mask: torch.Tensor) -> slice:
     return slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, mask.shape[-1])
 
 
+def hide(scores: torch.Tensor, seen: torch.Tensor):
+    """
+    Lower the scores of unseen keys so far that their probability is 0, in place. `masked_fill_` does the same, but not
+    in vectors, and once for each head.
+    """
+    lowest = torch.finfo(scores.dtype).min / 2  # the sum with a score stays finite
+    scores += torch.zeros(seen.shape, dtype=scores.dtype).masked_fill_(~seen, lowest)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """
+    Attention of blocks of queries, with the gradients that autograd would compute. But autograd would also save what
+    dropout keeps of the probabilities, and add up full gradients of the keys and values for each block.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, attention_mask, scaling, p):  # (batch, heads, seq, head_dim)
+        batch, heads, seq_len, head_dim = query.shape
+        query, key, value = (states.contiguous().flatten(0, 1) for states in (query, key, value))
+        query = query * scaling
+        causal = torch.ones(QUERIES_PER_BLOCK, QUERIES_PER_BLOCK, dtype=torch.bool).tril()
+        output = query.new_empty(batch, seq_len, heads, head_dim)
+        saved, ranges = [], []
+        for start in range(0, seq_len, QUERIES_PER_BLOCK):
+            end = min(start + QUERIES_PER_BLOCK, seq_len)
+            seen = slice(0, end) if attention_mask is None else seen_keys(attention_mask[:, :, start:end])
+            scores = query[:, start:end] @ key[:, seen].transpose(1, 2)  # (batch * heads, block, seen)
+            if attention_mask is None:
+                hide(scores[..., start:], causal[: end - start, : end - start])
+            else:
+                mask, by_head = attention_mask[:, :, start:end, seen], scores.unflatten(0, (batch, heads))
+                hide(by_head, mask) if mask.dtype == torch.bool else by_head.add_(mask)
+            probabilities = scores.softmax(-1)
+            saved.append(probabilities)
+            if p:
+                kept, scale = mask_for(probabilities, p)
+                saved.append(kept)
+                block = (_times(probabilities, kept, 1.0) @ value[:, seen]).mul_(scale)
+            else:
+                block = probabilities @ value[:, seen]
+            output[:, start:end] = block.unflatten(0, (batch, heads)).transpose(1, 2)
+            ranges.append((start, end, seen.start, seen.stop))
+        ctx.save_for_backward(query, key, value, *saved)
+        ctx.ranges, ctx.heads, ctx.scaling, ctx.p = ranges, heads, scaling, p
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # (batch, seq, heads, head_dim)
+        query, key, value, *saved = ctx.saved_tensors
+        shape = -1, ctx.heads
+        grad = grad.transpose(1, 2).flatten(0, 1)
+        grad = grad * dropout_scale(ctx.p) if ctx.p else grad.contiguous()
+        grad_query = torch.empty_like(query)
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        for start, end, first, last in reversed(ctx.ranges):
+            kept = saved.pop() if ctx.p else None
+            probabilities, block = saved.pop(), grad[:, start:end]
+            used = probabilities if kept is None else _times(probabilities, kept, 1.0)
+            grad_value[:, first:last] += used.transpose(1, 2) @ block
+            grad_scores = block @ value[:, first:last].transpose(1, 2)
+            if kept is not None:
+                grad_scores *= kept.view(torch.int8)
+            grad_scores = torch._softmax_backward_data(grad_scores, probabilities, -1, probabilities.dtype)
+            grad_query[:, start:end] = (grad_scores @ key[:, first:last]).mul_(ctx.scaling)
+            grad_key[:, first:last] += grad_scores.transpose(1, 2) @ query[:, start:end]
+        return *(states.unflatten(0, shape) for states in (grad_query, grad_key, grad_value)), None, None, None
+
+
 def cpu_blocks_attention_forward(
     module: nn.Module,
     query: torch.Tensor,  # (batch, heads, seq, head_dim)
@@ -134,32 +204,12 @@ def cpu_blocks_attention_forward(
     mask, it is multiplied only with the keys from the first to the last that it sees. Evaluation and generation, which
     have no backward pass, use sdpa.
     """
-    seq_len = query.shape[2]
-    if not module.training or key.shape[2] != seq_len:
+    has_gradient = attention_mask is not None and attention_mask.requires_grad  # a bias that is learned
+    if not module.training or key.shape[2] != query.shape[2] or has_gradient:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    query = query * scaling
-    future = torch.ones(QUERIES_PER_BLOCK, QUERIES_PER_BLOCK, dtype=torch.bool).triu(1)
-    lowest = torch.finfo(query.dtype).min
-    blocks = []
-    for start in range(0, seq_len, QUERIES_PER_BLOCK):
-        end = min(start + QUERIES_PER_BLOCK, seq_len)
-        seen = slice(0, end) if attention_mask is None else seen_keys(attention_mask[:, :, start:end])
-        scores = query[:, :, start:end] @ key[:, :, seen].transpose(2, 3)  # (batch, heads, block, seen)
-        if attention_mask is None:
-            scores[..., start:].masked_fill_(future[: end - start, : end - start], lowest)
-        elif attention_mask.dtype == torch.bool:
-            scores.masked_fill_(~attention_mask[:, :, start:end, seen], lowest)
-        else:
-            scores += attention_mask[:, :, start:end, seen]
-        probabilities = scores.softmax(-1)
-        if dropout:
-            kept, scale = mask_for(probabilities, dropout)
-            blocks.append(_Keep.apply(probabilities, kept, 1.0) @ value[:, :, seen] * scale)
-        else:
-            blocks.append(probabilities @ value[:, :, seen])
-    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None  # (batch, seq, heads, head_dim)
+    return _BlockAttention.apply(query, key, value, attention_mask, scaling, dropout), None
 
 
 class CPUDropout(nn.Dropout):

@@ -6,6 +6,7 @@ from accelerate.utils import is_compiled_module
 from datasets import Dataset
 from torch import nn
 from transformers import TrainingArguments
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gpt1_hf import GPT1Config, GPT1ForCausalLM, GPT1Processor, GPT1Trainer
 from gpt1_hf.checkpoints.loading import open_tokenizer
@@ -53,6 +54,34 @@ def test_equals_sdpa(seq_len, padding, training):
     for expected, actual in zip(results["sdpa"], results[CPU_BLOCKS], strict=True):
         # In fp64, because the rounding of fp32 over 300 positions and two blocks differs between CPUs.
         torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_a_bias_of_the_scores_is_added_and_can_be_learned(is_learned):
+    torch.manual_seed(0)
+    module = tiny("sdpa").transformer.h[0].attn
+    inputs = [torch.randn(2, 2, 140, 8).double() for _ in range(3)]
+    bias = torch.randn(2, 1, 140, 140).double().masked_fill(~torch.ones(140, 140, dtype=torch.bool).tril(), -1e9)
+    found = []
+    for attention in (cpu_blocks_attention_forward, sdpa_attention_forward):
+        leaves = [states.clone().requires_grad_() for states in inputs]
+        leaves.append(bias.clone().requires_grad_(is_learned))
+        output, _ = attention(module, *leaves, scaling=0.3)
+        output.pow(3).sum().backward()
+        found.append([output, *(leaf.grad for leaf in leaves if leaf.requires_grad)])
+    torch.testing.assert_close(*found, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_text_of_padding_alone_gives_finite_numbers(dtype):
+    torch.manual_seed(0)
+    module = tiny("sdpa").transformer.h[0].attn
+    inputs = [(100 * torch.randn(2, 2, 130, 8)).to(dtype).requires_grad_() for _ in range(3)]
+    seen = torch.ones(130, 130, dtype=torch.bool).tril().expand(2, 1, -1, -1).clone()
+    seen[1] = False
+    output, _ = cpu_blocks_attention_forward(module, *inputs, seen, scaling=0.3, dropout=0.1)
+    output[0].float().sum().backward()
+    assert output.isfinite().all() and all(states.grad.isfinite().all() for states in inputs)
 
 
 def test_packed_rows_do_not_see_each_other():
