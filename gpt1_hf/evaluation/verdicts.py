@@ -117,20 +117,15 @@ def standard_error(values: Sequence[float]) -> float | None:
     return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
-def mean_over_tasks(values: Mapping[str, BySeed], tasks: Sequence[str]) -> float | None:
-    """Mean over tasks of the means over all seeds; `None` if a task has no value or there is no task."""
-    means = [mean(list(values[task].values())) for task in tasks if values.get(task)]
-    return fmean(means) if means and len(means) == len(tasks) else None
-
-
 def mean_and_error(values: Mapping[str, BySeed], tasks: Sequence[str], missing: str = "not run") -> str:
     """
-    [`mean_over_tasks`] as text. The standard error follows, over the averages of the seeds that every task has, with
-    their number: `45.2 ± 0.4 (3)`. It is left out if there are fewer than two such seeds.
+    Average over tasks as text: over the seeds that every task has, with its standard error and their number, such as
+    `45.2 ± 0.4 (3)`. With one such seed there is no error. With none, it is the mean of each task's own mean.
     """
-    center = mean_over_tasks(values, tasks)
-    if center is None:
+    if not tasks or not all(values.get(task) for task in tasks):
         return missing
     averages = list(average_over_tasks(values, tasks).values())
+    if not averages:
+        return f"{fmean(mean(list(values[task].values())) for task in tasks):.1f}"
     error = standard_error(averages)
-    return f"{center:.1f}" if error is None else f"{center:.1f} ± {error:.1f} ({len(averages)})"
+    return f"{fmean(averages):.1f}" + ("" if error is None else f" ± {error:.1f} ({len(averages)})")

@@ -15,7 +15,6 @@ from gpt1_hf.evaluation.verdicts import (
     compare,
     compare_over_tasks,
     mean_and_error,
-    mean_over_tasks,
     standard_error,
     verdict,
 )
@@ -74,10 +73,13 @@ def test_over_tasks_a_seed_counts_by_its_average():
 
 def test_averages_have_the_standard_error_over_seeds():
     values = {"cola": {1: 10.0, 2: 12.0, 3: 11.0}, "rte": {1: 60.0, 2: 62.0, 3: 66.0}}
-    assert mean_over_tasks(values, ["cola", "rte"]) == pytest.approx(fmean([35.0, 37.0, 38.5]))
     assert standard_error([35.0, 37.0, 38.5]) == pytest.approx(1.0138, abs=1e-4)
     assert mean_and_error(values, ["cola", "rte"]) == "36.8 ± 1.0 (3)"
-    assert mean_and_error({**values, "sst2": {1: 90.0}}, ["cola", "sst2"]) == "50.5"
+    more = {**values, "sst2": {1: 90.0}, "mrpc": {7: 80.0, 8: 82.0}}
+    assert mean_and_error(more, ["cola", "sst2"]) == "50.0"  # seed 1 alone
+    assert mean_and_error(more, ["cola", "mrpc"]) == "46.0"  # no common seed
+    more["cola"][4] = 50.0  # a seed that the other task lacks does not count
+    assert mean_and_error(more, ["cola", "rte"]) == "36.8 ± 1.0 (3)"
     assert mean_and_error(values, ["cola", "sst2"]) == "not run"
     assert mean_and_error(values, []) == "not run"
     assert standard_error([1.0]) is None

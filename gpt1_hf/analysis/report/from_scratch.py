@@ -23,8 +23,8 @@ ARM = ("from_scratch", "learning_rate", "base_weights", "plan", "variant")
 NOTE = (
     "The arms differ only in their weights before fine-tuning and in what each may tune: the learning rate, and other "
     "tuned settings, which stand beside it. Of an arm's rates those with the most seeds are shown. Mean ± standard "
-    "deviation over seeds (number of seeds); an average has its standard error, over the seeds that every task has. "
-    "Constant answer: one answer for every row. The verdict says whether pre-training helps."
+    "deviation over seeds (number of seeds); an average is over the seeds that every task has, with its standard "
+    "error. Constant answer: one answer for every row. The verdict says whether pre-training helps."
 )
 HEADERS = [
     *("task", "split", "model", "pre-trained", "its rate", "from scratch", "its rate", "difference", VERDICT),

@@ -31,7 +31,7 @@ NOTE = (
     "Ours: validation sets, mean ± standard deviation over seeds (number of seeds). Avg of 8 is the mean of the "
     "paper's eight tasks, not the leaderboard's overall score. The next column is the mean over the tasks that "
     "all our variants were run on, also for the paper's rows; “to full” is its difference to the first variant. "
-    "An average has its standard error, over the seeds that every task has. Claimed: a secondary source gives "
+    "An average is over the seeds that every task has, with its standard error. Claimed: a secondary source gives "
     "this difference; the paper does not. Constant answer: one answer for every row. The verdict says whether the "
     "full model is better. Each pre-trained model is one pre-training run: the seeds vary only the fine-tuning, so a "
     "verdict leaves out the spread between pre-training runs."
