@@ -157,7 +157,7 @@ def pretraining(runs: Sequence[CollectedRun]) -> Section:
         "The paper reports perplexity 18.4 on BooksCorpus, for 116.5 M parameters and another vocabulary.",
     )
     axes = ("pre-training updates", "training loss, nats per token")
-    figure = Figure("pretraining_loss", "Training loss of the models", *axes, series)
+    figure = Figure("pretraining_loss", "Training loss of the models", *axes, series, log_x=True)
     return Section("Pre-training", [table] if rows else [], [figure])
 
 
