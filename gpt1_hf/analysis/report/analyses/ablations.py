@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ....evaluation.seeds import mean
-from ....evaluation.verdicts import Comparison, compare_over_tasks, mean_and_error
+from ....evaluation.verdicts import Comparison, compare, compare_over_tasks, mean_and_error
 from ....tasks import all_tasks
 from ..groups import (
     UNKNOWN,
@@ -33,8 +33,8 @@ NOTE = (
     "all our variants were run on, also for the paper's rows; “to full” is its difference to the first variant. "
     "An average is over the seeds that every task has, with its standard error. Claimed: a secondary source gives "
     "this difference; the paper does not. Constant answer: one answer for every row. The verdict says whether the "
-    "full model is better. Each pre-trained model is one pre-training run: the seeds vary only the fine-tuning, so a "
-    "verdict leaves out the spread between pre-training runs."
+    "full model is better; a task that is not named is open. Each pre-trained model is one pre-training run: the "
+    "seeds vary only the fine-tuning, so a verdict leaves out the spread between pre-training runs."
 )
 Arm = dict[str, Group]  # task -> the runs of a row
 
@@ -83,17 +83,18 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
             cells = [decimal(paper.get(task), "–") for task in columns]
             averages = decimal(row.average, "–"), decimal(on_common, "–")
             source = "paper" if paper else "claimed"
-            rows.append([row.title, source, *averages, signed(difference), "", *cells, "", ""])
+            rows.append([row.title, source, *averages, signed(difference), "", "", *cells, "", ""])
         for number, (text, arm) in enumerate(arms[variant]):
             title = f"{row.title} ({text})" if text else row.title
             values = {task: group.values for task, group in arm.items()}
             averages = mean_and_error(values, TABLE_5), mean_and_error(values, common)
             cells = [arm[task].text if task in arm else "not run" for task in columns]
-            compared, differs = ("", ""), ""
+            compared, differs = ("", "", ""), ""
             if arm and full and (variant != "full" or number):
-                same = {} if variant == "full" else dict(arms["full"])
-                comparisons[title], differs = against(arm, same.get(text, full), common)
-                compared = signed(comparisons[title].difference), comparisons[title].verdict
+                reference = full if variant == "full" else dict(arms["full"]).get(text, full)
+                comparisons[title], differs = against(arm, reference, common)
+                overall = comparisons[title]
+                compared = signed(overall.difference), overall.verdict, verdicts_by_task(arm, reference, columns)
             rows.append([title, "ours", *averages, *compared, *cells, tuned_text(arm), differs])
     common_name = f"avg of {len(common)}" if common else "avg of those run"
     headers = [
@@ -103,6 +104,7 @@ def table(runs: Sequence[CollectedRun], plan: str) -> tuple[Table, list[str]]:
         common_name,
         "to full",
         f"{VERDICT}: full is better",
+        f"{VERDICT} by task",
         *columns,
         OWN_SETTINGS,
         "differs from full in",
@@ -149,6 +151,15 @@ def against(arm: Arm, full: Arm, tasks: Sequence[str]) -> tuple[Comparison, str]
     return comparison, ", ".join(texts)
 
 
+def verdicts_by_task(arm: Arm, full: Arm, tasks: Sequence[str]) -> str:
+    """Tasks on which the full model is better or worse, such as `yes: mnli; no: rte, stsb`; the others are open."""
+    found: dict[str, list[str]] = {"yes": [], "no": []}
+    for task in tasks:
+        if task in arm and task in full:
+            found.setdefault(compare(full[task].values, arm[task].values).verdict, []).append(task)
+    return "; ".join(f"{verdict}: {', '.join(found[verdict])}" for verdict in ("yes", "no") if found[verdict])
+
+
 def tuned_text(arm: Arm) -> str:
     """The settings that an arm tuned, such as `learning rate 0.001`. Where tasks differ, they are named."""
     texts = []
@@ -171,7 +182,7 @@ def constant_row(groups: Sequence[Group], columns: Sequence[str], common: Sequen
         values = [known[task].constant for task in tasks if task in known and known[task].constant is not None]
         return f"{mean(values):.1f}" if values and len(values) == len(tasks) else "–"
 
-    return ["constant answer", "", average(TABLE_5), average(common), "", "", *cells, "", ""]
+    return ["constant answer", "", average(TABLE_5), average(common), "", "", "", *cells, "", ""]
 
 
 def is_ablation(run: CollectedRun) -> bool:
