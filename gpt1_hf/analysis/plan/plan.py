@@ -62,6 +62,8 @@ class Plan:
             each of its lists.
         overrides (`dict[str, dict]`):
             `pretrain` and `finetune` -> settings from the command line, which override all others.
+        other_tasks (`list[dict]`):
+            Settings of the plan's tasks that are not to be run now. Their models belong to the plan all the same.
     """
 
     output_dir: str
@@ -73,6 +75,7 @@ class Plan:
     models: dict[str, dict[str, Any]] | None = None
     tune: Tuning | None = None
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    other_tasks: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def read(
@@ -100,17 +103,18 @@ class Plan:
             UsageError: if there is no such file, a key is unknown or missing, or a value has the wrong form.
         """
         file, content = read_yaml(recipe)
-        known = [field.name for field in fields(cls) if field.name != "overrides"]
+        known = [field.name for field in fields(cls) if field.name not in ("overrides", "other_tasks")]
         for key in content:
             if key not in known:
                 raise UsageError(f"{file}: unknown key {key!r}{nearest(key, known)}")
         content["output_dir"] = output_dir or content.get("output_dir")
         content["models_dir"] = models_dir or content.get("models_dir", cls.models_dir)
+        own_tasks = mapping(file, content, "tasks")
         if "tune" in content:
-            own_tasks = mapping(file, content, "tasks")
             content["tune"] = Tuning.read(file, mapping(file, content, "tune"), own_tasks)
         if tasks:
-            content["tasks"] = {task: mapping(file, content, "tasks").get(task) for task in tasks}
+            content["tasks"] = {task: own_tasks.get(task) for task in tasks}
+        other_tasks = [mapping(file, own_tasks, task) for task in own_tasks if tasks and task not in tasks]
         for key in ("output_dir", "tasks", "variants"):
             if not content.get(key):
                 raise UsageError(f"{file}: the key {key!r} is missing, which a plan needs")
@@ -125,7 +129,7 @@ class Plan:
         for settings in content["models"].values():
             if "config" in settings:
                 check_text(file, "config", settings["config"])
-        return cls(**content, overrides=overrides or {})
+        return cls(**content, overrides=overrides or {}, other_tasks=other_tasks)
 
     def runs(self, tuned: Tuned | None = None) -> list[Run]:
         """
@@ -283,9 +287,10 @@ class Plan:
 
     def _models(self, finetune_overrides: dict[str, Any], chosen: ModelSettings | None = None) -> dict[str, Run]:
         """The pre-training runs of the models that fine-tuning runs use, with the chosen settings of each model."""
+        tasks = [*self.tasks.values(), *self.other_tasks, *(self.tune.tasks.values() if self.tune else ())]
         used = [
             {**self.finetune, **task, **variant, **finetune_overrides}.get("model")
-            for task, variant in itertools.product(self.tasks.values(), self.variants.values())
+            for task, variant in itertools.product(tasks, self.variants.values())
         ]
         if wrong := [model for model in used if not isinstance(model, str | None)]:
             raise UsageError(f"'model' is one name, not a {type(wrong[0]).__name__}")

@@ -72,6 +72,21 @@ def test_a_model_of_the_plan_can_be_named_in_any_place(write_plan, tmp_path, pla
     assert all(run.settings["model"] == str(tmp_path / "models" / "transformer") for run in runs)
 
 
+def test_models_of_a_plan_do_not_depend_on_the_chosen_tasks(write_plan):
+    models = {"one": {}, "two": {}, "three": {}}
+    tune = {"learning_rate": [1e-3], "tasks": {"rte": {"model": "three"}}}
+    path = write_plan(
+        models=models, tasks={"cola": {"model": "one"}, "sst2": {"model": "two"}}, variants={"full": {}}, tune=tune
+    )
+    pretrained = ["pretrain/one", "pretrain/two", "pretrain/three"]
+    for tasks in (None, ["cola"], ["sst2"]):
+        plan = Plan.read(path, tasks)
+        *found, last = names(plan.runs()) if tasks else names(plan.runs())[:-1]
+        assert found == pretrained and last == f"finetune/{(tasks or ['cola'])[0]}/full/seed-42"
+        (trial,) = plan.tuning_runs()[1]
+        assert trial.run.needs.name == "pretrain/three"
+
+
 def test_settings_override_in_the_order_common_task_variant_command_line(write_plan):
     path = write_plan(
         finetune={"learning_rate": 1e-4, "lm_coef": 0.1, "sample": True, "weight_decay": 0.5},
