@@ -1,5 +1,6 @@
 """Every benchmark runs at a tiny size. No test looks at a time."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -188,6 +189,16 @@ def test_multiple_choice_on_race(script, data_dir):
     theirs, same = contenders.batch_of("GPT-2", "choice", sizes)
     assert n_tokens == same and theirs["input_ids"].shape[:2] == (1, 4)
     assert ours["input_ids"].numel() < theirs["input_ids"].numel()
+    small = dataclasses.replace(sizes, layers=1, width=8, head_width=8)
+    for name in contenders.CONTENDERS:  # the special tokens have embeddings
+        step, _ = contenders.update(name, "choice", "fp32", small, "cpu")
+        step()
+
+
+def test_matvec(script, capsys):
+    script("matvec").main(["--rounds", "1"])
+    rows = re.findall(r"(?m)^\| (?:float32|bfloat16) \| [18] \| \d+ \| \d+ \| \d+ \|$", capsys.readouterr().out)
+    assert len(rows) in (2, 4)
 
 
 def test_pretraining(script, tmp_path, texts, capsys):

@@ -68,7 +68,9 @@ CLASSES = {
 
 def build(name: str, task: str, sizes: Sizes) -> nn.Module:
     """A model with random weights and the fastest attention that it supports."""
-    options = {"vocab_size": sizes.vocab, "n_embd": sizes.width, "n_layer": sizes.layers, "n_positions": sizes.span}
+    is_real = task == "choice" and sizes.data_dir  # its rows have special tokens beside the vocabulary
+    vocab = len(encoded_rows(task, sizes)[0].tokenizer) if is_real else sizes.vocab
+    options = {"vocab_size": vocab, "n_embd": sizes.width, "n_layer": sizes.layers, "n_positions": sizes.span}
     options |= {"n_head": sizes.width // sizes.head_width, "pad_token_id": 0, "num_labels": 1 + (task != "choice")}
     options |= dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop", "summary_first_dropout"), sizes.dropout)
     model = CLASSES[task][CONTENDERS.index(name)]
