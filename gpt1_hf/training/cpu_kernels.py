@@ -51,8 +51,8 @@ def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
     n_elements = shape.numel()
     bits = torch.empty(-(-n_elements // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     dropped = round(p * 2**16)
-    if not dropped:
-        return torch.ones(shape, dtype=torch.bool), 1.0
+    if dropped in (0, 2**16):
+        return torch.full(shape, not dropped, dtype=torch.bool), dropout_scale(p)
     # 1 where bits >= lowest, else 0. torch computes these three in vectors, but not a comparison of 16-bit integers.
     lowest = dropped - 2**15
     kept = bits[:n_elements].clamp_(lowest - 1, lowest).sub_(lowest - 1).to(torch.int8)
@@ -60,8 +60,9 @@ def dropout_mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
 
 
 def dropout_scale(p: float) -> float:
-    """Factor of the elements that dropout keeps, for `p` rounded to a multiple of 2^-16."""
-    return 2**16 / (2**16 - round(p * 2**16))
+    """Factor of the elements that dropout keeps, for `p` rounded to a multiple of 2^-16; 1 if it keeps none."""
+    kept = 2**16 - round(p * 2**16)
+    return 2**16 / kept if kept else 1.0
 
 
 # An operator that `torch.compile` leaves as it is: a compiled graph cannot hold `random_`.

@@ -119,6 +119,17 @@ def test_dropout_mask_keeps_the_right_share_everywhere(p):
     assert correlation.abs().max() < 0.01
 
 
+@pytest.mark.parametrize(("p", "share"), [(1e-6, 1.0), (1 - 1e-6, 0.0), (1.0, 0.0)])
+def test_dropout_that_rounds_to_none_or_all(p, share):
+    kept, scale = dropout_mask(torch.Size((5, 7)), p)
+    assert kept.float().mean().item() == share and scale == 1.0
+    model = tiny("sdpa", **{**NO_DROPOUT, "attn_pdrop": p, "resid_pdrop": min(p, 1 - 1e-6)})
+    speed_up(model, bf16=False)
+    ids = torch.tensor([[1, 2, 3]])
+    model(ids, labels=ids).loss.backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
 def test_dropout_is_unbiased_and_repeats_with_the_seed():
     module = nn.Module().train()
     query, key, value = (torch.randn(1, 2, 40, 8) for _ in range(3))
