@@ -256,6 +256,15 @@ def test_the_figure_has_a_line_for_each_task_and_architecture():
     assert figure.log_x and figure.series[0].points == [(10, 0.008), (1000, 0.8)]  # 0 has no logarithm
 
 
+def test_two_models_of_one_kind_are_told_apart():
+    models = ("one", "two", "lstm")
+    results = [result for model in models for step in (1, 10) for result in fake("cola", model, step, 0.1)]
+    (figure,) = section([CollectedRun("curves", results)]).figures
+    looks = {line.label: (line.dashed, line.marked) for line in figure.series}
+    assert looks["cola, runs/lstm"] == (True, None)
+    assert {looks["cola, runs/one"], looks["cola, runs/two"]} == {(False, None), (False, False)}
+
+
 @pytest.mark.parametrize(
     ("interval", "difference", "expected"),
     [

@@ -92,9 +92,11 @@ def paper_figure(curves: Sequence[Curve]) -> Figure:
     drawn = [curve for curve in curves if curve.relative]
     colors = {task: number for number, task in enumerate(sorted({curve.task for curve in drawn}))}
     has_bands = len(drawn) <= MOST_BANDS
-    series = []
+    series: list[Series] = []
     for curve in drawn:
         line = curve.line(curve.relative, f"{curve.task}, {curve.label}", colors[curve.task])
+        if any((line.color, line.dashed) == (other.color, other.dashed) for other in series):
+            line = replace(line, marked=False)  # a second model of the same kind has no dots
         series.append(line if has_bands else replace(line, band=[]))
     caption = "Solid: transformer; dashed: LSTM. 0 is a random guess, 1 the best supervised result."
     return Figure(
