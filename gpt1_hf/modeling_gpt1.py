@@ -43,6 +43,7 @@ from .modeling_gpt1_heads import (
     one_cache,
     without_checkpointing,
 )
+from .modeling_gpt1_inference import is_fast_query, linear, linears, one_query_attention_forward
 
 
 def eager_attention_forward(
@@ -164,9 +165,10 @@ class GPT1Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]  # (batch, seq)
         head_shape = (*input_shape, -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)  # (batch, heads, seq, head_dim)
-        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+        query, key, value = (  # (batch, heads, seq, head_dim)
+            states.view(head_shape).transpose(1, 2)
+            for states in linears((self.q_proj, self.k_proj, self.v_proj), hidden_states)
+        )
         if isinstance(cache, Cache) or CACHE == "cache":
             if cache is not None:
                 key, value = cache.update(key, value, self.layer_idx, kwargs=kwargs)
@@ -176,6 +178,8 @@ class GPT1Attention(nn.Module):
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        if self.config._attn_implementation == "sdpa" and is_fast_query(query):
+            attention_interface = one_query_attention_forward
         output, probabilities = attention_interface(
             self,
             query,
@@ -186,7 +190,7 @@ class GPT1Attention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), probabilities
+        return linear(self.o_proj, output.reshape(*input_shape, -1).contiguous()), probabilities
 
 
 class GPT1MLP(nn.Module):
@@ -199,7 +203,7 @@ class GPT1MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)  # type: ignore[arg-type]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+        return linear(self.down_proj, self.act_fn(linear(self.up_proj, hidden_states)))
 
 
 class GPT1Block(GradientCheckpointingLayer):

@@ -7,6 +7,7 @@ This file travels to the Hub beside every checkpoint. It imports nothing else fr
 """
 
 import difflib
+import functools
 import inspect
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_tracing
+
+from .modeling_gpt1_inference import fast_inference, let_grow, linear
 
 
 logger = logging.get_logger(__name__)
@@ -358,7 +361,7 @@ class CausalLMHead(GenerationMixin):
         if skip_logits and not smoothing and labels is not None and type(head) is nn.Linear:
             loss = causal_lm_loss(outputs.last_hidden_state, self.lm_head.weight, labels, **kwargs)
         else:
-            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
             if labels is not None and smoothing:
                 loss = smoothed_causal_lm_loss(logits, labels, smoothing, **kwargs)
             elif labels is not None:
@@ -370,6 +373,20 @@ class CausalLMHead(GenerationMixin):
             attentions=outputs.attentions,
             **{CACHE: getattr(outputs, CACHE)},
         )
+
+    @functools.wraps(GenerationMixin.generate)
+    def generate(self, *args, **kwargs):
+        if self.device.type != "cpu":
+            return super().generate(*args, **kwargs)
+        with fast_inference():
+            return super().generate(*args, **kwargs)
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        of_caller = one_cache(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = one_cache(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
+        if cache is not of_caller:
+            let_grow(cache)
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)

@@ -36,6 +36,7 @@ from .modeling_gpt1_heads import (
     one_cache,
     without_checkpointing,
 )
+from .modeling_gpt1_inference import linear
 
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):
@@ -155,7 +156,7 @@ class GPT1LSTMBlock(GradientCheckpointingLayer):
         if cache is not None:
             h, c = state
             cache.update(h.squeeze(0), c.squeeze(0), self.layer_idx, hidden_states.shape[1])
-        return self.proj(self.dropout(output))
+        return linear(self.proj, self.dropout(output))
 
     def _past_state(self, hidden_states, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor]:
         """State before the first token, h and c of shape `(1, batch, lstm)`: from the cache, or zero."""

@@ -32,7 +32,13 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_gpt1.GPT1ForTokenClassification",
     "AutoProcessor": "processing_gpt1.GPT1Processor",
 }
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}
+CODE = {
+    "configuration_gpt1.py",
+    "modeling_gpt1.py",
+    "modeling_gpt1_heads.py",
+    "modeling_gpt1_inference.py",
+    "processing_gpt1.py",
+}
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 

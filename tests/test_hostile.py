@@ -211,8 +211,8 @@ class TestCode:
         """No command asks for permission to run it either."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
-        files = ("configuration_gpt1", "modeling_gpt1", "modeling_gpt1_heads", "processing_gpt1", "tokenization_gpt1")
-        for name in files:
+        models = ("modeling_gpt1", "modeling_gpt1_heads", "modeling_gpt1_inference")
+        for name in ("configuration_gpt1", *models, "processing_gpt1", "tokenization_gpt1"):
             (folder / f"{name}.py").write_text(code)
         path = folder / "config.json"
         config = json.loads(path.read_text())

@@ -63,7 +63,15 @@ CLASSES = {
         "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
     },
 }
-CODE = {"gpt1": {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}}
+CODE = {
+    "gpt1": {
+        "configuration_gpt1.py",
+        "modeling_gpt1.py",
+        "modeling_gpt1_heads.py",
+        "modeling_gpt1_inference.py",
+        "processing_gpt1.py",
+    }
+}
 CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 # Folder -> classes to load from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {

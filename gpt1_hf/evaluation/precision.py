@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modeling_gpt1_inference import fast_inference
+
 
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -47,7 +49,7 @@ def full_precision(model: nn.Module) -> Iterator[None]:
     """
     Compute a model's outputs in the type of its weights: without autocast, also where accelerate has wrapped the
     model's `forward` in it, and without TF32 or bf16 in place of fp32 in matrix products. (By default, cuDNN computes
-    an LSTM in TF32.) The settings are restored afterwards.
+    an LSTM in TF32.) The settings are restored afterwards. On a CPU, [`fast_inference`] applies meanwhile.
 
     FSDP's own mixed precision, which casts the weights of each block, is not undone.
 
@@ -68,6 +70,7 @@ def full_precision(model: nn.Module) -> Iterator[None]:
             setattr(owner, name, value)
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(fast_inference())
         yield
 
 

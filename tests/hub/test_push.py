@@ -30,7 +30,13 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub.upload import card_for, model_files, upload
 
 
-CODE = {"configuration_gpt1.py", "modeling_gpt1.py", "modeling_gpt1_heads.py", "processing_gpt1.py"}
+CODE = {
+    "configuration_gpt1.py",
+    "modeling_gpt1.py",
+    "modeling_gpt1_heads.py",
+    "modeling_gpt1_inference.py",
+    "processing_gpt1.py",
+}
 LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
@@ -88,7 +94,7 @@ def test_pushed_and_ignored_files(hub, client, model):
 
     answer = client("push", model, "anna/first", "--commit_message", "the first")
     assert answer["status"] == 0, answer
-    assert "pushed 10 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
+    assert "pushed 11 files" in answer["out"] and f"{hub.endpoint}/anna/first" in answer["out"]
     sent = hub.files("anna/first")
     assert sent.keys() == FILES | CODE | {"model.safetensors", ".gitattributes"}
     for name in sent.keys() - {"README.md", ".gitattributes"}:

@@ -1,0 +1,424 @@
+"""Inference on a CPU with oneDNN's products, a cache that grows in place, and the attention of one query in bf16.
+
+Each is compared with torch's own operation, in fp64 where it rounds. Generation is compared with the same search
+without them.
+"""
+
+import copy
+import threading
+from contextlib import nullcontext
+
+import pytest
+import torch
+from helpers.models import CLOSE, POSITIONS, mask_of, random_ids, tiny_config, tiny_lm
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.testing import assert_close
+from transformers import DynamicCache, StaticCache
+
+from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM, modeling_gpt1, modeling_gpt1_heads, modeling_gpt1_inference
+from gpt1_hf.evaluation.precision import full_precision
+from gpt1_hf.modeling_gpt1_heads import CACHE
+from gpt1_hf.modeling_gpt1_inference import (
+    USES_BEFORE_PACKING,
+    GrowingLayer,
+    fast_inference,
+    is_fast_query,
+    linear,
+    linears,
+    one_query_attention_forward,
+)
+
+
+needs_onednn = pytest.mark.skipif(not modeling_gpt1_inference._has_onednn(), reason="needs an x86 CPU and oneDNN")
+TYPES = [torch.float32]
+if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    TYPES.append(torch.bfloat16)
+every_type = pytest.mark.parametrize("dtype", TYPES, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def small_weights(monkeypatch):
+    """Weights of any size are multiplied by oneDNN."""
+    monkeypatch.setattr(modeling_gpt1_inference, "LEAST_FP32_WEIGHTS", 0)
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Weights of the products that oneDNN computes."""
+    found, product = [], modeling_gpt1_inference._product
+
+    def noted(states, weight, bias):
+        found.append(weight)
+        return product(states, weight, bias)
+
+    monkeypatch.setattr(modeling_gpt1_inference, "_product", noted)
+    return found
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Switches to `generate` without this file's functions."""
+
+    def switch_off():
+        monkeypatch.setattr(modeling_gpt1_heads, "fast_inference", nullcontext)
+
+    return switch_off
+
+
+def layers_of(n, dtype=torch.float32, bias=True, n_inputs=48, n_outputs=40):
+    torch.manual_seed(0)
+    return tuple(nn.Linear(n_inputs, n_outputs, bias=bias).to(dtype) for _ in range(n))
+
+
+def states_of(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+class TestProducts:
+    @needs_onednn
+    @every_type
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("shape", [(1, 48), (1, 1, 48), (8, 1, 48), (2, 33, 48), (48,), (0, 48)])
+    @pytest.mark.parametrize("n_layers", [1, 3])
+    def test_are_those_of_the_layers(self, dtype, bias, shape, n_layers, products):
+        layers, states = layers_of(n_layers, dtype, bias), states_of(*shape, dtype=dtype)
+        expected = [layer.double()(states.double()) for layer in copy.deepcopy(layers)]
+        with torch.no_grad(), fast_inference():
+            for _ in range(USES_BEFORE_PACKING + 2):  # before and after the weights are put in order
+                for found, exact in zip(linears(layers, states), expected, strict=True):
+                    assert found.dtype == dtype and found.shape == exact.shape
+                    assert_close(
+                        found.double(),
+                        exact.detach(),
+                        **({"atol": 0.02, "rtol": 0.02} if dtype != torch.float32 else CLOSE),
+                    )
+        assert len(products) == (USES_BEFORE_PACKING - 1) * n_layers + 3
+
+    def test_are_the_layers_own_elsewhere(self, products):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with fast_inference():
+            assert linear(layer, states).requires_grad  # gradients
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                assert linear(layer, states).dtype == torch.bfloat16
+            with torch.no_grad():
+                assert_close(linear(layer.double(), states.double()), layer(states.double()), atol=0, rtol=0)
+        layer.float()
+        with torch.no_grad():
+            assert_close(linear(layer, states), layer(states), atol=0, rtol=0)
+        assert not products
+
+    def test_of_small_fp32_weights_are_the_layers_own(self, monkeypatch, products):
+        monkeypatch.setattr(modeling_gpt1_inference, "LEAST_FP32_WEIGHTS", 48 * 40 + 1)
+        with torch.no_grad(), fast_inference():
+            linears(layers_of(3), states_of(2, 48))
+        assert not products
+
+    @pytest.mark.filterwarnings("ignore:TF32")
+    @pytest.mark.parametrize("missing", ["instructions", "operator", "onednn"])
+    def test_need_onednn_on_x86(self, missing, monkeypatch, products):
+        if missing == "instructions":
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+        elif missing == "operator":
+            monkeypatch.setattr(torch.ops, "mkldnn", object())
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with torch.backends.mkldnn.flags(enabled=missing != "onednn"), torch.no_grad(), fast_inference():
+            assert_close(linear(layer, states), layer(states), atol=0, rtol=0)
+        assert not products
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+    def test_do_not_bypass_hooks(self, when, register):
+        layers, states, calls = layers_of(3), states_of(2, 48), []
+        with torch.no_grad(), fast_inference():
+            for _ in range(0 if when == "before" else USES_BEFORE_PACKING + 1):
+                linears(layers, states)
+            getattr(layers[1], register)(lambda *args: calls.append(len(args)))
+            for _ in range(3):
+                linears(layers, states)
+        assert len(calls) == 3
+
+    def test_do_not_bypass_a_replaced_forward(self):
+        layers = layers_of(3)
+        layers[2].forward = lambda states: "replaced"  # as accelerate's hooks do
+        with torch.no_grad(), fast_inference():
+            assert linears(layers, states_of(2, 48))[2] == "replaced"
+
+    def test_of_unlike_layers_are_separate(self):
+        layers = (*layers_of(2), nn.Linear(48, 12, bias=False), nn.Identity())
+        states = states_of(2, 48)
+        with torch.no_grad(), fast_inference():
+            for _ in range(USES_BEFORE_PACKING + 1):
+                found = linears(layers, states)
+            assert_close(list(found), [layer(states) for layer in layers], **CLOSE)
+
+    def test_are_compiled_as_layers(self, products):
+        layers, states = layers_of(3), states_of(2, 48)
+        compiled = torch.compile(lambda states: linears(layers, states), backend="eager", fullgraph=True)
+        with torch.no_grad(), fast_inference():
+            assert_close(compiled(states), [layer(states) for layer in layers], atol=0, rtol=0)
+        assert not products
+
+    @needs_onednn
+    def test_of_nested_contexts(self, products):
+        layers, states = layers_of(1), states_of(2, 48)
+        with torch.no_grad(), fast_inference():
+            for _ in range(USES_BEFORE_PACKING):
+                linears(layers, states)
+            with fast_inference():
+                linears(layers, states)
+            linears(layers, states)
+        *_, packed, inner, outer = products
+        assert packed is outer and inner is layers[0].weight
+
+
+class TestOneQuery:
+    @pytest.mark.parametrize("mask", [None, "bool", "float"])
+    def test_equals_sdpa(self, mask):
+        query, key, value = (states_of(2, 3, n, 8, dtype=torch.bfloat16) for n in (1, 70, 70))
+        if mask is not None:
+            seen = torch.arange(70) >= torch.tensor([[0], [50]])
+            mask = seen[:, None, None] if mask == "bool" else torch.where(seen, 0.0, -1e9)[:, None, None]
+        found, _ = one_query_attention_forward(nn.Module(), query, key, value, mask, scaling=0.3)
+        mask = mask.double() if mask is not None and mask.dtype != torch.bool else mask
+        exact = nn.functional.scaled_dot_product_attention(
+            query.double(), key.double(), value.double(), mask, scale=0.3
+        )
+        assert found.dtype == torch.bfloat16
+        assert_close(found.double(), exact.transpose(1, 2), atol=0.02, rtol=0.02)
+
+    @needs_onednn
+    def test_is_for_one_query_in_bf16(self):
+        query = states_of(1, 2, 1, 4, dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert not is_fast_query(query)
+            with fast_inference():
+                assert is_fast_query(query)
+                assert not is_fast_query(query.float())
+                assert not is_fast_query(query.expand(1, 2, 3, 4))
+        with fast_inference():
+            assert not is_fast_query(query)
+
+
+def filled(layer_class, n_tokens=5):
+    cache = DynamicCache(config=tiny_config(num_hidden_layers=1))
+    (layer,) = cache.layers
+    layer.__class__ = layer_class
+    cache.update(*new_tokens(n_tokens), 0)
+    return cache
+
+
+def new_tokens(n, batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, 2, n, 3, generator=generator) for _ in range(2)]
+
+
+STEPS = {
+    "nothing": lambda cache: cache,
+    "crop": lambda cache: cache.layers[0].crop(-2) or cache,
+    "reorder": lambda cache: cache.reorder_cache(torch.tensor([1, 1, 0, 3])) or cache,
+    "repeat": lambda cache: cache.batch_repeat_interleave(2) or cache,
+    "select": lambda cache: cache.batch_select_indices(torch.tensor([1, 0])) or cache,
+    "slice": lambda cache: cache.batch_select_indices(slice(0, 2)) or cache,
+    "copy": copy.deepcopy,
+    "assign": lambda cache: setattr(cache.layers[0], "keys", cache.layers[0].keys.clone()) or cache,
+}
+
+
+class TestGrowingCache:
+    @torch.no_grad()
+    @pytest.mark.parametrize("step", STEPS)
+    @pytest.mark.parametrize("n_new", [1, 7, 200])
+    def test_holds_what_a_growing_copy_holds(self, step, n_new):
+        expected, cache = (filled(layer_class) for layer_class in (modeling_gpt1_inference.DynamicLayer, GrowingLayer))
+        for seed in range(1, 4):
+            before = [tensor.clone() for tensor in (cache.layers[0].keys, cache.layers[0].values)]
+            kept = cache.layers[0].keys, cache.layers[0].values
+            expected, cache = STEPS[step](expected), STEPS[step](cache)
+            tokens = new_tokens(n_new, len(cache.layers[0].keys), seed)
+            assert_close(cache.update(*tokens, 0), expected.update(*tokens, 0), atol=0, rtol=0)
+            assert cache.get_seq_length() == expected.get_seq_length()
+            assert_close(list(kept), before, atol=0, rtol=0)  # what the caller may still hold
+
+    @torch.no_grad()
+    def test_does_not_copy_for_every_token(self):
+        cache = filled(GrowingLayer)
+        memories = set()
+        for _ in range(300):
+            memories.add(cache.update(*new_tokens(1), 0)[0].data_ptr())
+        assert len(memories) <= 6
+
+    @torch.no_grad()
+    def test_starts_again_after_a_reset(self):
+        cache = filled(GrowingLayer)
+        cache.reset()
+        assert cache.get_seq_length() == 0
+        tokens = new_tokens(3, seed=5)
+        assert_close(list(cache.update(*tokens, 0)), tokens, atol=0, rtol=0)
+
+    def test_gives_gradients(self):
+        with torch.no_grad():
+            cache = filled(GrowingLayer)
+        total, inputs = 0.0, []
+        for seed in (1, 2):
+            tokens = [tensor.requires_grad_() for tensor in new_tokens(1, seed=seed)]
+            inputs += tokens
+            total = total + (cache.update(*tokens, 0)[0] ** 2).sum()
+        total.backward()
+        assert_close(inputs[0].grad, 4 * inputs[0].detach())  # it is in both sums
+
+    def test_continues_after_inference_mode(self):
+        with torch.inference_mode():
+            cache = filled(GrowingLayer)
+        with torch.no_grad():
+            keys, _ = cache.update(*new_tokens(1), 0)
+        assert keys.shape[-2] == 6
+
+
+def ids_of(side="left"):
+    mask = mask_of(side)[:, -6:]
+    return {"input_ids": random_ids(*mask.shape) * mask, "attention_mask": mask}
+
+
+SEARCHES = {
+    "greedy": {},
+    "beams": {"num_beams": 3, "num_return_sequences": 2},
+    "sampling": {"do_sample": True, "num_return_sequences": 2},
+    "prompt lookup": {"prompt_lookup_num_tokens": 3},
+    "static cache": {"cache_implementation": "static"},
+    "without a cache": {"use_cache": False},
+}
+
+
+@needs_onednn
+class TestGenerate:
+    @pytest.mark.parametrize("search", SEARCHES)
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_finds_what_it_finds_without(self, search, attention, products, slow):
+        model = tiny_lm(attention)
+        inputs = {name: tensor[:1] if "lookup" in search else tensor for name, tensor in ids_of().items()}
+        options = {"max_new_tokens": POSITIONS - 7, "pad_token_id": 0, "do_sample": False, **SEARCHES[search]}
+        found = []
+        for is_fast in (True, False):
+            if not is_fast:
+                assert products
+                slow()
+            torch.manual_seed(0)
+            found.append(model.generate(**inputs, **options))
+        assert torch.equal(*found)
+
+    @every_type
+    @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "none"])
+    def test_gives_the_logits_of_a_pass_over_the_text(self, dtype, positions):
+        model = tiny_lm(position_embedding_type=positions).to(dtype)
+        inputs = ids_of()
+        outputs = model.generate(
+            **inputs, max_new_tokens=16, do_sample=False, pad_token_id=0, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        mask = torch.cat([inputs["attention_mask"], torch.ones(3, 16, dtype=torch.long)], 1)
+        with torch.no_grad():
+            logits = model.double()(outputs.sequences, attention_mask=mask).logits[:, 5:-1]
+        close = CLOSE if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.05}
+        assert_close(torch.stack(outputs.logits, 1).double(), logits, **close)
+
+    @pytest.mark.parametrize("change", ["in place", "data", "assigned"])
+    def test_sees_new_weights(self, change, slow):
+        model, inputs = tiny_lm(), ids_of()
+        options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+        before = model.generate(**inputs, **options)
+        weight = model.transformer.h[0].mlp.up_proj.weight
+        with torch.no_grad():
+            if change == "in place":
+                weight.neg_()
+            elif change == "data":
+                weight.data.neg_()
+            else:
+                model.transformer.h[0].mlp.up_proj.weight = nn.Parameter(-weight)
+        after = model.generate(**inputs, **options)
+        slow()
+        assert torch.equal(after, model.generate(**inputs, **options))
+        assert not torch.equal(before, after)
+
+    def test_of_several_threads(self):
+        model, inputs = tiny_lm(), ids_of()
+        options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+        expected, found = model.generate(**inputs, **options), []
+        threads = [
+            threading.Thread(target=lambda: found.append(model.generate(**inputs, **options))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 4 and all(torch.equal(one, expected) for one in found)
+
+    def test_with_an_assistant(self, slow):
+        model, assistant = tiny_lm(), tiny_lm(num_hidden_layers=1)
+        ids = random_ids(1, 6)
+        options = {"max_new_tokens": 15, "do_sample": False, "pad_token_id": 0, "assistant_model": assistant}
+        found = model.generate(ids, **options)
+        slow()
+        assert torch.equal(found, model.generate(ids, **options))
+
+    def test_of_an_adapter(self, products, slow):
+        model = get_peft_model(tiny_lm(), LoraConfig(r=4, target_modules=["q_proj", "up_proj"]))
+        nn.init.normal_(model.get_parameter("base_model.model.transformer.h.0.attn.q_proj.lora_B.default.weight"))
+        inputs, options = ids_of(), {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+        found = model.generate(**inputs, **options)
+        assert products  # of the other layers
+        slow()
+        assert torch.equal(found, model.generate(**inputs, **options))
+
+    def test_of_the_lstm(self, products, slow):
+        config = GPT1LSTMConfig(vocab_size=61, hidden_size=32, lstm_size=40, max_position_embeddings=24)
+        model, inputs = GPT1LSTMForCausalLM(config).eval(), ids_of()
+        options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+        found = model.generate(**inputs, **options)
+        assert products
+        slow()
+        assert torch.equal(found, model.generate(**inputs, **options))
+
+    def test_returns_a_cache_to_go_on_with(self):
+        model, ids = tiny_lm(), random_ids(1, 6)
+        outputs = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0, return_dict_in_generate=True)
+        cache = outputs.past_key_values
+        assert isinstance(cache.layers[0], GrowingLayer)
+        expected = model(outputs.sequences).logits[:, -1]
+        assert_close(model(outputs.sequences[:, -1:], **{CACHE: cache}).logits[:, -1], expected, **CLOSE)
+
+    def test_leaves_the_callers_cache_as_it_is(self):
+        model, ids = tiny_lm(), random_ids(1, 6)
+        for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=20)):
+            classes = [type(layer) for layer in cache.layers]
+            model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0, **{CACHE: cache})
+            assert [type(layer) for layer in cache.layers] == classes
+
+    def test_uses_the_attention_of_one_query_in_bf16(self, monkeypatch):
+        shapes = []
+
+        def noted(module, query, *args, **kwargs):
+            shapes.append(tuple(query.shape))
+            return one_query_attention_forward(module, query, *args, **kwargs)
+
+        monkeypatch.setattr(modeling_gpt1, "one_query_attention_forward", noted)
+        options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+        tiny_lm().generate(**ids_of(), **options)
+        tiny_lm("eager").to(torch.bfloat16).generate(**ids_of(), **options)
+        assert not shapes
+        tiny_lm().to(torch.bfloat16).generate(**ids_of(), **options)
+        assert shapes == [(3, 4, 1, 8)] * 4 * 3  # the first token comes from the prompt
+
+
+@needs_onednn
+def test_scores_use_the_products_and_never_pack(products):
+    model, inputs = tiny_lm(), ids_of("right")
+    with torch.no_grad():
+        expected = model.double()(**inputs).logits
+        model.float()
+        for _ in range(USES_BEFORE_PACKING + 2):  # a context for each batch: the same batch gives the same bits
+            with full_precision(model):
+                logits = model(**inputs).logits
+            assert_close(logits.double(), expected, **CLOSE)
+    weights = {id(weight) for weight in model.parameters()}
+    assert products and all(id(weight) in weights for weight in products)
