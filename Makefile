@@ -12,7 +12,7 @@ VERSION_TESTS := \
 	tests/test_modeling_gpt1.py \
 	tests/test_modeling_gpt1_heads.py \
 	tests/test_modeling_gpt1_hooks.py \
-	tests/test_modeling_gpt1_inference.py \
+	tests/test_modeling_gpt1_cpu.py \
 	tests/test_modeling_gpt1_lstm.py \
 	tests/test_peft_defaults.py \
 	tests/test_pipelines.py \

@@ -31,6 +31,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1 import GPT1Config
+from .modeling_gpt1_cpu import is_fast_query, linear, linears, one_query_attention_forward
 from .modeling_gpt1_heads import (
     CACHE,
     CausalLMHead,
@@ -43,7 +44,6 @@ from .modeling_gpt1_heads import (
     one_cache,
     without_checkpointing,
 )
-from .modeling_gpt1_inference import is_fast_query, linear, linears, one_query_attention_forward
 
 
 def eager_attention_forward(

@@ -28,7 +28,7 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
-from .modeling_gpt1_inference import fast_inference, let_grow, linear
+from .modeling_gpt1_cpu import fast_inference, is_fast_training, let_grow, linear, matmul
 
 
 logger = logging.get_logger(__name__)
@@ -194,14 +194,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chunk = slice(index * limit, min((index + 1) * limit, len(targets)))
             target, token_weight = targets[chunk, None], relative_weights[chunk, None]
             n = len(target)
-            torch.mm(inputs[chunk], matrix.T, out=logits[:n])
+            own = matmul(inputs[chunk], matrix.T, out=logits[:n])
             # A log-softmax beside the softmax would take as long again. The largest probability is exp(0) over the sum
             # of all, so its logarithm gives that of the sum.
-            target_log_probs = logits[:n].gather(1, target).float() - logits[:n].amax(-1, keepdim=True)
+            target_log_probs = own.gather(1, target).float() - own.amax(-1, keepdim=True)
             if is_wide:
-                torch.softmax(logits[:n], -1, out=probabilities[:n])
+                torch.softmax(own, -1, out=probabilities[:n])
             else:
-                probabilities[:n].copy_(logits[:n])
+                probabilities[:n].copy_(own)
                 torch.softmax(probabilities[:n], -1, out=probabilities[:n])
             target_log_probs += probabilities[:n].amax(-1, keepdim=True).log()
             loss -= (target_log_probs * token_weight).sum()
@@ -210,15 +210,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_logits[:n].copy_(probabilities[:n])
                 grad_logits[:n].scatter_(1, target, target_log_probs.expm1().to(dtype))
             if needs_states:
-                grad_states[chunk] = (grad_logits[:n] @ matrix) * token_weight
+                grad_states[chunk] = matmul(grad_logits[:n], matrix) * token_weight
             if needs_weight:
                 factors = grad_logits[:n].T, weighted_inputs[chunk]
                 if grad_weight is None:
-                    grad_weight = torch.mm(*factors).float()
-                elif is_wide:
+                    grad_weight = matmul(*factors).float()
+                elif is_wide and not is_fast_training():
                     grad_weight.addmm_(*factors)
                 else:
-                    grad_weight.add_(torch.mm(*factors))
+                    grad_weight.add_(matmul(*factors))
         if needs_weight and grad_weight is None:  # there are no targets
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_states, grad_weight, factor)

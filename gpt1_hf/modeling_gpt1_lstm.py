@@ -25,6 +25,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1_lstm import GPT1LSTMConfig
+from .modeling_gpt1_cpu import linear
 from .modeling_gpt1_heads import (
     CACHE,
     CausalLMHead,
@@ -36,7 +37,6 @@ from .modeling_gpt1_heads import (
     one_cache,
     without_checkpointing,
 )
-from .modeling_gpt1_inference import linear
 
 
 class GPT1LSTMCacheLayer(CacheLayerMixin):

@@ -36,7 +36,7 @@ CODE = {
     "configuration_gpt1.py",
     "modeling_gpt1.py",
     "modeling_gpt1_heads.py",
-    "modeling_gpt1_inference.py",
+    "modeling_gpt1_cpu.py",
     "processing_gpt1.py",
 }
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}

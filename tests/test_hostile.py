@@ -211,7 +211,7 @@ class TestCode:
         """No command asks for permission to run it either."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
-        models = ("modeling_gpt1", "modeling_gpt1_heads", "modeling_gpt1_inference")
+        models = ("modeling_gpt1", "modeling_gpt1_heads", "modeling_gpt1_cpu")
         for name in ("configuration_gpt1", *models, "processing_gpt1", "tokenization_gpt1"):
             (folder / f"{name}.py").write_text(code)
         path = folder / "config.json"

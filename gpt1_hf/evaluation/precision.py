@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..modeling_gpt1_inference import fast_inference
+from ..modeling_gpt1_cpu import fast_inference
 
 
 NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from contextlib import nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..data.spans import RandomSpans, Spans
 from ..errors import UsageError
 from ..evaluation.perplexity import perplexity
 from ..evaluation.precision import full_precision
+from ..modeling_gpt1_cpu import fast_training
 from ..processing_gpt1 import GPT1Processor
 from .arguments import check_metric, drop_missing_precision, use_one_gpu
 from .batch_sizes import rows_per_update
@@ -71,7 +73,7 @@ class GPT1Trainer(ResumableTrainer):
     - The logs of a task head show `task_loss` and `lm_loss` separately.
     - `layerwise_lr_decay` gives lower layers lower learning rates.
     - A language model trains without materialising its logits (the same loss and gradients). On a CPU, dropout and
-      attention come from `cpu_kernels.py`.
+      attention come from `cpu_kernels.py`, and products in fp32 from `modeling_gpt1_cpu.py`.
     - [`RandomSpans`] are drawn with replacement; an epoch has as many tokens as the corpus.
     - On a CPU, training packs the sequences of a batch that would hold much padding (the same loss and gradients),
       unless the model is compiled.
@@ -199,7 +201,8 @@ class GPT1Trainer(ResumableTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         inputs = dict(inputs)
         starts = inputs.pop("start", None)  # where in the stream each row of [`RandomSpans`] begins
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with fast_training() if self.args.device.type == "cpu" else nullcontext():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         self._unchecked.append((self.state.global_step + 1, loss.detach(), starts))
         if len(self._unchecked) > MAX_UNCHECKED:
             self.check_losses()

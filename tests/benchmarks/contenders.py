@@ -1,6 +1,7 @@
 """GPT-1 and its peers, transformers' OpenAIGPT and GPT-2 of the same size: models, updates and generation."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from gpt1_hf import (
 )
 from gpt1_hf.checkpoints.loading import open_causal_lm, open_tokenizer
 from gpt1_hf.data.loading import open_dataset
+from gpt1_hf.modeling_gpt1_cpu import fast_training
 from gpt1_hf.training.cpu_kernels import speed_up
 from gpt1_hf.training.trainer import training_collator
 
@@ -183,9 +185,10 @@ def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, shared_p
     forward, embeddings = compile_regions(model) if compiled else model, model.get_input_embeddings()
 
     def step():
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
-            loss = loss_of(name, task, forward, embeddings, inputs)
-        loss.backward()
+        with fast_training() if name == OURS and device == "cpu" else nullcontext():  # as GPT1Trainer does
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
+                loss = loss_of(name, task, forward, embeddings, inputs)
+            loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

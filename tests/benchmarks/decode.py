@@ -6,7 +6,7 @@ Each operation reads twelve layers of the paper's size, in turn with the others.
 of the same numbers, which is the limit:
 
 - products of one and of eight rows with weights of 3072 × 768, for the layouts of `nn.Linear` and of GPT-2's `Conv1D`,
-  and in oneDNN's order (`modeling_gpt1_inference.py`);
+  and in oneDNN's order (`modeling_gpt1_cpu.py`);
 - attention of one query on a cache of 480 tokens, by sdpa and by ours;
 - adding a token to such a cache, by transformers' `DynamicLayer` and by `GrowingLayer`, in microseconds a layer.
 """
@@ -21,7 +21,7 @@ from measure import DTYPES, interleaved, number_types, timed
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.cache_utils import DynamicLayer
 
-from gpt1_hf.modeling_gpt1_inference import ROWS_TO_PACK_FOR, GrowingLayer, one_query_attention_forward
+from gpt1_hf.modeling_gpt1_cpu import ROWS_TO_PACK_FOR, GrowingLayer, one_query_attention_forward
 
 
 LAYERS, HEADS, HEAD_WIDTH, TOKENS = 12, 12, 64, 480

@@ -34,7 +34,7 @@ CODE = {
     "configuration_gpt1.py",
     "modeling_gpt1.py",
     "modeling_gpt1_heads.py",
-    "modeling_gpt1_inference.py",
+    "modeling_gpt1_cpu.py",
     "processing_gpt1.py",
 }
 LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}

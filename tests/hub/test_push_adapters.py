@@ -28,7 +28,7 @@ SENT = {
     "configuration_gpt1.py",
     "modeling_gpt1.py",
     "modeling_gpt1_heads.py",
-    "modeling_gpt1_inference.py",
+    "modeling_gpt1_cpu.py",
     "processing_gpt1.py",
     "processor_config.json",
     "tokenizer.json",

@@ -1,4 +1,4 @@
-"""Inference on a CPU with oneDNN's products, a cache that grows in place, and the attention of one query in bf16.
+"""Faster operations on a CPU: oneDNN's products, a cache that grows in place, and the attention of one bf16 query.
 
 Each is compared with torch's own operation, in fp64 where it rounds. Generation is compared with the same search
 without them.
@@ -7,30 +7,33 @@ without them.
 import copy
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.models import CLOSE, POSITIONS, mask_of, random_ids, tiny_config, tiny_lm
+from helpers.models import CLOSE, POSITIONS, mask_of, random_ids, tiny_classifier, tiny_config, tiny_lm
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.testing import assert_close
 from transformers import DynamicCache, StaticCache
 
-from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM, modeling_gpt1, modeling_gpt1_heads, modeling_gpt1_inference
+from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM, modeling_gpt1, modeling_gpt1_cpu, modeling_gpt1_heads
 from gpt1_hf.evaluation.precision import full_precision
-from gpt1_hf.modeling_gpt1_heads import CACHE
-from gpt1_hf.modeling_gpt1_inference import (
+from gpt1_hf.modeling_gpt1_cpu import (
     USES_BEFORE_PACKING,
     GrowingLayer,
     fast_inference,
+    fast_training,
     is_fast_query,
     linear,
     linears,
+    matmul,
     one_query_attention_forward,
 )
+from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
-needs_onednn = pytest.mark.skipif(not modeling_gpt1_inference._has_onednn(), reason="needs an x86 CPU and oneDNN")
+needs_onednn = pytest.mark.skipif(not modeling_gpt1_cpu._has_onednn(), reason="needs an x86 CPU and oneDNN")
 TYPES = [torch.float32]
 if torch.ops.mkldnn._is_mkldnn_bf16_supported():
     TYPES.append(torch.bfloat16)
@@ -40,19 +43,19 @@ every_type = pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.fixture(autouse=True)
 def small_weights(monkeypatch):
     """Weights of any size are multiplied by oneDNN."""
-    monkeypatch.setattr(modeling_gpt1_inference, "LEAST_FP32_WEIGHTS", 0)
+    monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 0)
 
 
 @pytest.fixture
 def products(monkeypatch):
     """Weights of the products that oneDNN computes."""
-    found, product = [], modeling_gpt1_inference._product
+    found, product = [], modeling_gpt1_cpu._product
 
-    def noted(states, weight, bias):
+    def noted(states, weight, bias=None):
         found.append(weight)
         return product(states, weight, bias)
 
-    monkeypatch.setattr(modeling_gpt1_inference, "_product", noted)
+    monkeypatch.setattr(modeling_gpt1_cpu, "_product", noted)
     return found
 
 
@@ -93,7 +96,7 @@ class TestProducts:
                         exact.detach(),
                         **({"atol": 0.02, "rtol": 0.02} if dtype != torch.float32 else CLOSE),
                     )
-        assert len(products) == (USES_BEFORE_PACKING - 1) * n_layers + 3
+        assert len(products) == ((USES_BEFORE_PACKING - 1) * n_layers + 3) * bool(states.numel())
 
     def test_are_the_layers_own_elsewhere(self, products):
         (layer,), states = layers_of(1), states_of(2, 48)
@@ -109,7 +112,7 @@ class TestProducts:
         assert not products
 
     def test_of_small_fp32_weights_are_the_layers_own(self, monkeypatch, products):
-        monkeypatch.setattr(modeling_gpt1_inference, "LEAST_FP32_WEIGHTS", 48 * 40 + 1)
+        monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 48 * 40 + 1)
         with torch.no_grad(), fast_inference():
             linears(layers_of(3), states_of(2, 48))
         assert not products
@@ -172,6 +175,118 @@ class TestProducts:
         assert packed is outer and inner is layers[0].weight
 
 
+@pytest.fixture
+def mkl_is_slower(monkeypatch):
+    """oneDNN is used in training, whatever CPU runs the test."""
+    monkeypatch.setattr(modeling_gpt1_cpu, "_is_faster_than_mkl", lambda: True)
+
+
+@pytest.mark.usefixtures("mkl_is_slower")
+class TestTraining:
+    @needs_onednn
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("shape", [(1, 48), (2, 33, 48), (48,), (0, 48)])
+    @pytest.mark.parametrize("grad", ["whole", "expanded", "transposed"])
+    def test_gradients_are_those_of_the_layers(self, bias, shape, grad, products):
+        layers, states = layers_of(3, bias=bias), states_of(*shape).requires_grad_()
+        exact_layers, exact_states = copy.deepcopy(layers), states.detach().double().requires_grad_()
+
+        def loss(outputs, dtype):
+            total = sum(output * 1.5**index for index, output in enumerate(outputs))
+            if grad == "expanded":
+                return total.sum()
+            weights = states_of(*total.shape, dtype=dtype)
+            return (
+                (total * weights).sum()
+                if grad == "whole"
+                else (total.flatten().view(40, -1) * weights.view(40, -1)).sum()
+            )
+
+        with fast_training():
+            loss(linears(layers, states), torch.float32).backward()
+        loss([layer.double()(exact_states) for layer in exact_layers], torch.float64).backward()
+        assert len(products) == 3 * 3 * bool(states.numel())
+        pairs = [(states, exact_states)]
+        for layer, exact in zip(layers, exact_layers, strict=True):
+            pairs += zip(layer.parameters(), exact.parameters(), strict=True)
+        for found, expected in pairs:
+            assert found.grad.dtype == torch.float32
+            assert_close(found.grad.double(), expected.grad, atol=1e-4, rtol=1e-5)
+
+    @needs_onednn
+    def test_frozen_parts_have_no_gradients(self):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        layer.weight.requires_grad_(False)
+        with fast_training():
+            linear(layer, states).sum().backward()
+        assert layer.weight.grad is None and states.grad is None
+        assert_close(layer.bias.grad, torch.full((40,), 2.0))
+
+    def test_other_types_are_the_layers_own(self, products):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with fast_training():
+            with torch.autocast("cpu", torch.bfloat16):
+                assert linear(layer, states).dtype == torch.bfloat16
+            linear(layer.double(), states.double()).sum().backward()
+            layer.float().register_forward_hook(lambda *_: None)
+            linear(layer, states)
+            torch.compile(lambda states: linear(layers_of(1)[0], states), backend="eager")(states)
+        assert not products
+
+    def test_matmul(self, products):
+        a, b, out = states_of(5, 7), states_of(7, 6), torch.empty(5, 6)
+        assert matmul(a, b, out=out) is out
+        assert not products
+        with fast_training():
+            assert not matmul(a[:0], b).numel() and not matmul(a[:, :0], b[:0]).any()
+            for left, right in ((a, b), (b.T, a.T), (a, nn.Parameter(b)), (a[::2], b[:, ::2])):
+                assert_close(matmul(left, right).double(), (left.double() @ right.double()), **CLOSE)
+            assert len(products) == 4 * modeling_gpt1_cpu._has_onednn()
+            assert matmul(a.double(), b.double()).dtype == torch.float64
+            assert len(products) == 4 * modeling_gpt1_cpu._has_onednn()
+
+    @needs_onednn
+    @pytest.mark.parametrize("skip_logits", [True, False])
+    @pytest.mark.parametrize("checkpointing", [None, True, False])
+    def test_a_model_has_the_same_loss_and_gradients(self, skip_logits, checkpointing, products):
+        found = []
+        for context in (nullcontext, fast_training):
+            model, ids = tiny_lm().train(), random_ids(3, 12)
+            if checkpointing is not None:
+                model.activation_checkpointing_enable({"use_reentrant": checkpointing})
+                model.enable_input_require_grads()
+            with context():
+                loss = model(ids, labels=ids, skip_logits=skip_logits).loss
+                loss.backward()
+            found.append({"loss": loss.detach()} | {name: one.grad for name, one in model.named_parameters()})
+        assert products
+        assert_close(*found, **CLOSE)
+
+    @needs_onednn
+    def test_a_classifier_has_the_same_loss_and_gradients(self, products):
+        found = []
+        for context in (nullcontext, fast_training):
+            model = tiny_classifier(lm_coef=0.5).train()
+            with context():
+                loss = model(**ids_of("right"), labels=torch.tensor([0, 1, 1])).loss
+                loss.backward()
+            found.append({"loss": loss.detach()} | {name: one.grad for name, one in model.named_parameters()})
+        assert products
+        assert_close(*found, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name, has_avx512, is_used", [("AMD EPYC", True, True), ("AMD EPYC", False, False), ("Intel Xeon", True, False)]
+)
+def test_onednn_trains_where_mkl_has_no_avx512(name, has_avx512, is_used, monkeypatch):
+    capabilities = {"cpu_name": name, "avx512_f": has_avx512}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True))
+    assert modeling_gpt1_cpu._is_faster_than_mkl() is is_used
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not modeling_gpt1_cpu._is_faster_than_mkl()
+
+
 class TestOneQuery:
     @pytest.mark.parametrize("mask", [None, "bool", "float"])
     def test_equals_sdpa(self, mask):
@@ -230,7 +345,7 @@ class TestGrowingCache:
     @pytest.mark.parametrize("step", STEPS)
     @pytest.mark.parametrize("n_new", [1, 7, 200])
     def test_holds_what_a_growing_copy_holds(self, step, n_new):
-        expected, cache = (filled(layer_class) for layer_class in (modeling_gpt1_inference.DynamicLayer, GrowingLayer))
+        expected, cache = (filled(layer_class) for layer_class in (modeling_gpt1_cpu.DynamicLayer, GrowingLayer))
         for seed in range(1, 4):
             before = [tensor.clone() for tensor in (cache.layers[0].keys, cache.layers[0].values)]
             kept = cache.layers[0].keys, cache.layers[0].values

@@ -1,10 +1,11 @@
-"""Faster inference on a CPU: matrix products, the attention of one query, and a cache that grows in place.
+"""Faster matrix products on a CPU, and for generation a cache that grows in place and the attention of one query.
 
-A step of generation reads every weight, and the keys and values of the text so far, to multiply them with a few rows,
-so that memory limits it. torch reads them at a third to a half of the memory's bandwidth: its fp32 products come from
-MKL, its bf16 products put the weights in another order each time, its bf16 attention computes with one query as with
-many, and transformers' cache copies itself for every token. `tests/benchmarks/decode.py` compares each with the
-replacement here.
+torch multiplies fp32 matrices with MKL, which reaches less than half the speed of a CPU that has AVX-512 but is not
+Intel's. A step of generation reads every weight, and the keys and values of the text so far, to multiply them with a
+few rows, so that memory limits it. torch reads them at a third to a half of the memory's bandwidth: its bf16 products
+put the weights in another order each time, its bf16 attention computes with one query as with many, and transformers'
+cache copies itself for every token. The products here are oneDNN's operators, which `torch.compile` also calls.
+`tests/benchmarks/decode.py` compares each with what it replaces.
 
 This file travels to the Hub beside every checkpoint. It imports nothing from the package.
 """
@@ -16,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers.cache_utils import Cache, DynamicLayer
 
 
@@ -32,6 +34,7 @@ CACHE_STEP = 64
 Layers = tuple[Any, ...]
 
 _products: ContextVar["_Products | None"] = ContextVar("products", default=None)
+_trains: ContextVar[bool] = ContextVar("trains", default=False)
 
 
 @contextmanager
@@ -48,11 +51,33 @@ def fast_inference() -> Iterator[None]:
         _products.reset(token)
 
 
+@contextmanager
+def fast_training() -> Iterator[None]:
+    """
+    Let oneDNN compute the fp32 products of linear layers and losses, and of their gradients, in this thread, where it
+    is faster than MKL. Results may differ in the last digits, and can be differentiated once.
+    """
+    token = _trains.set(_has_onednn() and _is_faster_than_mkl())
+    try:
+        yield
+    finally:
+        _trains.reset(token)
+
+
 def _has_onednn() -> bool:
     """Whether torch has oneDNN's products, and may use them. They were measured on x86 only."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
     return bool(torch.backends.mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _is_faster_than_mkl() -> bool:
+    """Whether oneDNN uses AVX-512 for large fp32 products, and MKL does not. MKL does so on Intel's CPUs only."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # new in torch 2.10
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    is_wide = capabilities.get("avx512_f", False) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return is_wide and "Intel" not in capabilities.get("cpu_name", "Intel")
 
 
 def is_fast_inference() -> bool:
@@ -62,9 +87,14 @@ def is_fast_inference() -> bool:
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
+def is_fast_training() -> bool:
+    """Whether the caller runs in [`fast_training`] and computes neither a graph nor in another type."""
+    return not torch.compiler.is_compiling() and _trains.get() and not torch.is_autocast_enabled("cpu")
+
+
 def linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
     """
-    `layer(states)`, faster in [`fast_inference`].
+    `layer(states)`, faster in [`fast_inference`] and [`fast_training`].
 
     Args:
         layer (`nn.Module`):
@@ -80,9 +110,29 @@ def linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 def linears(layers: Layers, states: torch.Tensor) -> Sequence[torch.Tensor]:
     """As [`linear`], for several layers with the same input and as many outputs each."""
-    if not is_fast_inference():
-        return [layer(states) for layer in layers]
-    return cast(_Products, _products.get()).multiply(layers, states)
+    if is_fast_inference():
+        return cast(_Products, _products.get()).multiply(layers, states)
+    if is_fast_training() and states.dtype == torch.float32 and _are_suitable(layers):
+        if _is_suitable_input(layers, states):
+            return [_Product.apply(states, layer.weight, layer.bias) for layer in layers]
+    return [layer(states) for layer in layers]
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    `a @ b` without gradients, faster in [`fast_training`].
+
+    Args:
+        a, b (`torch.Tensor` of shapes `(m, k)` and `(k, n)`):
+            Matrices.
+        out (`torch.Tensor` of shape `(m, n)`, *optional*):
+            Memory that may hold the result.
+    """
+    if is_fast_training() and a.dtype == b.dtype == torch.float32 and a.device.type == "cpu":
+        is_plain = all(type(matrix) in (torch.Tensor, nn.Parameter) for matrix in (a, b))
+        if is_plain and a.numel() and b.numel() and max(a.numel(), b.numel()) >= LEAST_FP32_WEIGHTS:
+            return _product(a, b.T)
+    return torch.mm(a, b, out=out)
 
 
 class _Products:
@@ -113,8 +163,29 @@ class _Products:
             self.packed[layers] = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_TO_PACK_FOR), bias
 
 
-def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """A linear layer's product. The operator has no gradients of its own."""
+
+    @staticmethod
+    def forward(ctx, states, weight, bias):
+        ctx.save_for_backward(states, weight)
+        return _product(states, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        states, weight = ctx.saved_tensors
+        needs_states, needs_weight, needs_bias = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        return (
+            _product(grad, weight.T) if needs_states else None,
+            _product(rows.T, states.reshape(-1, states.shape[-1]).T) if needs_weight else None,
+            rows.sum(0) if needs_bias else None,
+        )
 
 
 def _are_suitable(layers: Layers) -> bool:
@@ -133,8 +204,8 @@ def _are_suitable(layers: Layers) -> bool:
 
 
 def _is_suitable_input(layers: Layers, states: torch.Tensor) -> bool:
-    """Whether suitable layers only have to multiply this input: it is a plain tensor, and nobody watches."""
-    if type(states) is not torch.Tensor or states.dtype != layers[0].weight.dtype:
+    """Whether suitable layers only have to multiply this input: it is plain, not empty, and nobody watches."""
+    if type(states) is not torch.Tensor or states.dtype != layers[0].weight.dtype or not states.numel():
         return False
     return not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
