@@ -178,7 +178,7 @@ class GPT1Attention(nn.Module):
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        if self.config._attn_implementation == "sdpa" and is_fast_query(query):
+        if self.config._attn_implementation == "sdpa" and not self.training and is_fast_query(query):
             attention_interface = one_query_attention_forward
         output, probabilities = attention_interface(
             self,

@@ -112,9 +112,13 @@ def linears(layers: Layers, states: torch.Tensor) -> Sequence[torch.Tensor]:
     """As [`linear`], for several layers with the same input and as many outputs each."""
     if is_fast_inference():
         return cast(_Products, _products.get()).multiply(layers, states)
-    if is_fast_training() and states.dtype == torch.float32 and _are_suitable(layers):
-        if _is_suitable_input(layers, states):
-            return [_Product.apply(states, layer.weight, layer.bias) for layer in layers]
+    if is_fast_training() and states.dtype == torch.float32:
+        return [
+            _Product.apply(states, layer.weight, layer.bias)
+            if _are_suitable((layer,)) and _is_suitable_input((layer,), states)
+            else layer(states)
+            for layer in layers
+        ]
     return [layer(states) for layer in layers]
 
 
@@ -148,7 +152,9 @@ class _Products:
         if layers not in self.packed and layers not in self.unsuitable:
             self._count_use(layers)
         if layers in self.unsuitable or not _is_suitable_input(layers, states):
-            return [layer(states) for layer in layers]
+            if len(layers) == 1:
+                return [layers[0](states)]
+            return [self.multiply((layer,), states)[0] for layer in layers]
         if layers in self.packed:
             return _product(states, *self.packed[layers]).chunk(len(layers), -1)
         return [_product(states, layer.weight, layer.bias) for layer in layers]
@@ -207,7 +213,11 @@ def _is_suitable_input(layers: Layers, states: torch.Tensor) -> bool:
     """Whether suitable layers only have to multiply this input: it is plain, not empty, and nobody watches."""
     if type(states) is not torch.Tensor or states.dtype != layers[0].weight.dtype or not states.numel():
         return False
-    return not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    is_watched = any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        for layer in layers
+    )
+    return not is_watched and not nn.modules.module._has_any_global_hook()
 
 
 def is_fast_query(query: torch.Tensor) -> bool:

@@ -141,19 +141,28 @@ class TestProducts:
                 linears(layers, states)
         assert len(calls) == 3
 
+    def test_do_not_bypass_hooks_of_all_modules(self):
+        calls, layers = [], layers_of(2)
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: calls.append(0))  # as FlopCounterMode does
+        with handle, torch.no_grad(), fast_inference():
+            linears(layers, states_of(2, 48))
+        assert len(calls) == 2
+
     def test_do_not_bypass_a_replaced_forward(self):
         layers = layers_of(3)
         layers[2].forward = lambda states: "replaced"  # as accelerate's hooks do
         with torch.no_grad(), fast_inference():
             assert linears(layers, states_of(2, 48))[2] == "replaced"
 
-    def test_of_unlike_layers_are_separate(self):
+    @needs_onednn
+    def test_of_unlike_layers_are_separate(self, products):
         layers = (*layers_of(2), nn.Linear(48, 12, bias=False), nn.Identity())
         states = states_of(2, 48)
         with torch.no_grad(), fast_inference():
             for _ in range(USES_BEFORE_PACKING + 1):
                 found = linears(layers, states)
             assert_close(list(found), [layer(states) for layer in layers], **CLOSE)
+        assert len(products) == (USES_BEFORE_PACKING + 1) * 3
 
     def test_are_compiled_as_layers(self, products):
         layers, states = layers_of(3), states_of(2, 48)
@@ -221,6 +230,14 @@ class TestTraining:
             linear(layer, states).sum().backward()
         assert layer.weight.grad is None and states.grad is None
         assert_close(layer.bias.grad, torch.full((40,), 2.0))
+
+    @pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+    def test_hooks_of_gradients_are_called(self, register):
+        layers, calls = layers_of(3), []
+        getattr(layers[1], register)(lambda *_: calls.append(0))
+        with fast_training():
+            sum(linears(layers, states_of(2, 48).requires_grad_())).sum().backward()
+        assert len(calls) == 1
 
     def test_other_types_are_the_layers_own(self, products):
         (layer,), states = layers_of(1), states_of(2, 48)
@@ -523,6 +540,8 @@ class TestGenerate:
         assert not shapes
         tiny_lm().to(torch.bfloat16).generate(**ids_of(), **options)
         assert shapes == [(3, 4, 1, 8)] * 4 * 3  # the first token comes from the prompt
+        tiny_lm(attn_pdrop=0.5).to(torch.bfloat16).train().generate(**ids_of(), **options)  # with dropout
+        assert len(shapes) == 4 * 3
 
 
 @needs_onednn

@@ -8,7 +8,14 @@ import pytest
 import torch
 from datasets import Dataset
 
-from gpt1_hf import GPT1ForCausalLM, GPT1ForSequenceClassification, GPT1Processor, GPT1Trainer, GPT1TrainingArguments
+from gpt1_hf import (
+    GPT1ForCausalLM,
+    GPT1ForSequenceClassification,
+    GPT1Processor,
+    GPT1Trainer,
+    GPT1TrainingArguments,
+    modeling_gpt1_cpu,
+)
 from gpt1_hf.data.spans import ConsecutiveSpans, RandomSpans
 from gpt1_hf.data.token_stream import TokenStream
 
@@ -73,6 +80,21 @@ def test_accumulation_of_small_batches_equals_one_large_batch(config, processor,
         # A key's bias has only rounding as its gradient (see below), from which Adam makes full-size steps.
         if not name.endswith("k_proj.bias"):
             assert (one - four).abs().mean() < 1e-5, name
+
+
+def test_fp32_products_of_another_library_train_the_same_model(config, processor, rows, tmp_path, monkeypatch):
+    """As on a CPU whose AVX-512 MKL does not use."""
+    monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 0)
+    product, calls, logs = modeling_gpt1_cpu._product, [], []
+    monkeypatch.setattr(modeling_gpt1_cpu, "_product", lambda *args: calls.append(len(args[0])) or product(*args))
+    for is_faster in (False, modeling_gpt1_cpu._has_onednn()):
+        monkeypatch.setattr(modeling_gpt1_cpu, "_is_faster_than_mkl", lambda is_faster=is_faster: is_faster)
+        _, _, log = train(config, processor, rows, arguments(tmp_path, num_train_epochs=1))
+        assert bool(calls) is is_faster
+        logs.append(log[:-1])
+    for mkl, onednn in zip(*logs, strict=True):
+        for name in ("loss", "task_loss", "lm_loss", "grad_norm"):
+            assert float(onednn[name]) == pytest.approx(float(mkl[name]), rel=1e-3)
 
 
 def test_language_models_train_without_logits_to_the_same_weights(config, tmp_path, monkeypatch):
