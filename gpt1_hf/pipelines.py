@@ -20,6 +20,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.text_classification import ClassificationFunction
 
 from .configuration_gpt1 import GPT1FamilyConfig
+from .modeling_gpt1_cpu import fast_inference
 from .processing_gpt1 import GPT1Processor
 from .training_record import check_tokenizer, row_length
 
@@ -117,6 +118,7 @@ class MultipleChoicePipeline(Pipeline):
         row = encoded(self.model, self.processor, inputs, max_length)
         return {"row": dict(row), "choices": list(inputs["choices"])}
 
+    @fast_inference()
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         rows = as_list(model_inputs["row"])
         if len({len(row["input_ids"]) for row in rows}) > 1:
@@ -221,6 +223,7 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
             raise ValueError(f"a model of the {self.processor.input_format} format reads {form}, not {inputs!r}")
         return dict(zip(columns, (inputs[name] for name in names), strict=True))
 
+    @fast_inference()
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         if self.processor is None:
             return super()._forward(model_inputs)

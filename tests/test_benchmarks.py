@@ -91,7 +91,7 @@ def test_one_command_runs_everything_and_writes_the_table(script, tmp_path, monk
     assert content["precision"] == "fp32" and "torch" in content["versions"] and "--quick" in content["command"]
     results = content["results"]
     assert [one["section"] for one in results] == [
-        *("train", "classify", "choice"),
+        *("train", "classify", "choice", "score"),
         *["generate"] * 4,
         *("tokenizer", "start-up"),
     ]
@@ -100,7 +100,7 @@ def test_one_command_runs_everything_and_writes_the_table(script, tmp_path, monk
         assert {*one["values"]} == {"ours", *peers} and {*one["ratios"]} == peers
         assert all(low <= median <= high for median, low, high in one["ratios"].values())
         assert all(0 < share <= 1 for share in one["shares"].values())
-        assert bool(one["shares"]) == (one["section"] in ("train", "classify", "generate"))
+        assert bool(one["shares"]) == (one["section"] in ("train", "classify", "score", "generate"))
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmarks:begin -->\n") and text.endswith("<!-- benchmarks:end -->\nafter\n")
     assert "old" not in text and text.count("\n| ") == 1 + len(results)

@@ -25,6 +25,7 @@ from gpt1_hf import (
     GPT1Processor,
     GPT1TextClassificationPipeline,
     MultipleChoicePipeline,
+    modeling_gpt1_cpu,
 )
 
 
@@ -92,6 +93,31 @@ def test_text_classification_of_a_pair(saved):
         assert len(found) == count
         for score in found:
             assert score["score"] == pytest.approx(probabilities[int(score["label"][-1])].item(), rel=1e-4)
+
+
+@pytest.mark.skipif(not modeling_gpt1_cpu._has_onednn(), reason="needs an x86 CPU and oneDNN")
+@pytest.mark.parametrize(
+    "task, model_class, input_format, row",
+    [
+        ("text-classification", GPT1ForSequenceClassification, "classification", "the old lady wept."),
+        (
+            "multiple-choice",
+            GPT1ForMultipleChoice,
+            "multiple_choice",
+            {"document": "the old lady", "choices": ["wept", "smiled"]},
+        ),
+    ],
+)
+def test_fast_products_in_our_pipelines(saved, monkeypatch, task, model_class, input_format, row):
+    monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 0)
+    product, calls, scores = modeling_gpt1_cpu._product, [], []
+    monkeypatch.setattr(modeling_gpt1_cpu, "_product", lambda *args: calls.append(len(args[0])) or product(*args))
+    answer = pipeline(task, model=saved(model_class, input_format), device="cpu")
+    for has_onednn in (False, True):
+        monkeypatch.setattr(modeling_gpt1_cpu, "_has_onednn", lambda has_onednn=has_onednn: has_onednn)
+        scores.append([score["score"] for score in answer(row, top_k=None)])
+        assert bool(calls) is has_onednn
+    assert scores[1] == pytest.approx(scores[0], rel=1e-4)
 
 
 TEXTS = ["the house was kind and bright", "cruel", "the old lady wept. " * 6]

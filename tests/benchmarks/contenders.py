@@ -1,4 +1,4 @@
-"""GPT-1 and its peers, transformers' OpenAIGPT and GPT-2 of the same size: models, updates and generation."""
+"""GPT-1 and its peers, transformers' OpenAIGPT and GPT-2 of the same size: updates, scores and generation."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -34,6 +34,7 @@ from gpt1_hf import (
 )
 from gpt1_hf.checkpoints.loading import open_causal_lm, open_tokenizer
 from gpt1_hf.data.loading import open_dataset
+from gpt1_hf.evaluation.precision import full_precision
 from gpt1_hf.modeling_gpt1_cpu import fast_training
 from gpt1_hf.training.cpu_kernels import speed_up
 from gpt1_hf.training.trainer import training_collator
@@ -195,6 +196,22 @@ def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, shared_p
 
     step()  # warm-up
     return step, n_tokens
+
+
+def scoring(name: str, sizes: Sizes, device: str) -> tuple[Callable[[], object], int]:
+    """A function that computes the logits of rows in fp32, without gradients, and the number of their tokens."""
+    model = build(name, "train", sizes).to(device).eval()
+    ids = torch.randint(1, sizes.vocab, (sizes.rows, sizes.span), generator=torch.Generator().manual_seed(1)).to(
+        device
+    )
+
+    @torch.no_grad()
+    def step():
+        with full_precision(model) if name == OURS else nullcontext():  # as `gpt1 evaluate` does
+            model(input_ids=ids)
+
+    step()  # warm-up
+    return step, ids.numel()
 
 
 def training_operations(sizes: Sizes, n_tokens: int, span: int, n_predicted: int) -> float:

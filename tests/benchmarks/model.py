@@ -1,6 +1,6 @@
 """Compare speed and memory of GPT-1 with transformers' OpenAIGPT and GPT-2 of the same size.
 
-    python tests/benchmarks/model.py [train classify choice generate] [--quick] [--dtype bf16 fp32] [--rounds 3]
+    python tests/benchmarks/model.py [train classify choice score generate] [--quick] [--dtype bf16 fp32] [--rounds 3]
 
 All models run in turn, round after round, in one process. Each value is the median of the rounds. Each ratio is the
 median of the rounds' ratios, with the least and the greatest. An update is forward, backward, clipping and fused
@@ -10,6 +10,7 @@ AdamW.
 - `classify`: an update on 32 rows of 8 to 48 tokens, with the language-model loss. Ours packs the rows.
 - `choice`: an update on two questions with four choices, with the language-model loss. Ours computes the common
   beginning of the choices once; the peers are the double-heads models. `--data_dir` takes the questions from RACE.
+- `score`: the logits of rows of 512 tokens, always in fp32, as `gpt1 evaluate` and `gpt1 predict` compute them.
 - `generate`: greedy search, for a batch of 1 and of 8, with the full size and with gpt1-tiny.
 
 Our model trains as in `GPT1Trainer`: without all logits at once and, on a CPU, with `cpu_kernels.py` and packed rows.
@@ -32,7 +33,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
-from contenders import CONTENDERS, Sizes, generation, tiny_sizes, training_operations, update
+from contenders import CONTENDERS, Sizes, generation, scoring, tiny_sizes, training_operations, update
 from measure import (
     COMPILED,
     OURS,
@@ -53,7 +54,7 @@ from gpt1_hf.training.throughput import matmul_peak, product_shapes
 
 
 TRAINING = ("train", "classify", "choice")
-SECTIONS = (*TRAINING, "generate")
+SECTIONS = (*TRAINING, "score", "generate")
 UNSHARED = "without sharing"
 MATMUL, BANDWIDTH = "matmul rate", "bandwidth"
 
@@ -113,6 +114,20 @@ def measure_memory(task: str, dtype: str, sizes: str, name: str):
     step, _ = update(name, task, dtype, Sizes(**json.loads(sizes)), this_device())
     step()
     print(peak_gib(this_device()))
+
+
+def compare_scores(sizes: Sizes, rounds: int) -> list[Comparison]:
+    """Compare the logits of rows in fp32."""
+    device = this_device()
+    steps = {name: scoring(name, sizes, device) for name in CONTENDERS}
+    n_tokens = steps[OURS][1]
+    operations = dict.fromkeys(steps, training_operations(sizes, n_tokens, sizes.span, n_tokens) / 3)
+    config = GPT1Config(vocab_size=sizes.vocab, hidden_size=sizes.width, num_attention_heads=1)
+    shapes = product_shapes(config, n_tokens, torch.device(device))
+    limit = partial(matmul_peak, torch.float32, torch.device(device), shapes)
+    timed_steps = {name: timed(step, device) for name, (step, _) in steps.items()}
+    case = f"{sizes.rows} × {sizes.span}, fp32"
+    return [compare("score", case, "tokens/s", timed_steps, n_tokens, rounds, operations, limit, MATMUL)]
 
 
 def compare_generation(
@@ -179,6 +194,8 @@ def main(argv: list[str] | None = None) -> list[Comparison]:
             found += compare_updates(
                 task, dtype, sizes, args.rounds, not args.quick, args.compile, args.without_sharing
             )
+        if "score" in args.what and dtype == args.dtype[0]:
+            found += compare_scores(sizes, args.rounds)
         if "generate" in args.what:
             found += compare_generation(dtype, sizes, args.rounds, compiled=args.compile)
     return found

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/run.py [--quick] [--write] [--output runs/benchmarks.json]
 
-Sections: training, classification, multiple choice, generation, tokenizer, start-up. In each, ours and the peers run
-in turn in one process. `--quick` takes less than three minutes a section on two idle CPU cores: half the layers, fewer
-rounds, no peak memory. `--write` puts the table between the markers in `tests/benchmarks/README.md`. All results are
-also written as JSON.
+Sections: training, classification, multiple choice, scores, generation, tokenizer, start-up. In each, ours and the
+peers run in turn in one process. `--quick` takes less than three minutes a section on two idle CPU cores: half the
+layers, fewer rounds, no peak memory. `--write` puts the table between the markers in `tests/benchmarks/README.md`. All
+results are also written as JSON.
 """
 
 import argparse
