@@ -10,9 +10,9 @@ VERSION_TESTS := \
 	tests/data/test_batching.py \
 	tests/test_caches_and_padding.py \
 	tests/test_modeling_gpt1.py \
+	tests/test_modeling_gpt1_cpu.py \
 	tests/test_modeling_gpt1_heads.py \
 	tests/test_modeling_gpt1_hooks.py \
-	tests/test_modeling_gpt1_cpu.py \
 	tests/test_modeling_gpt1_lstm.py \
 	tests/test_peft_defaults.py \
 	tests/test_pipelines.py \

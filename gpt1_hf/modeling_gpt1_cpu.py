@@ -52,12 +52,13 @@ def fast_inference() -> Iterator[None]:
 
 
 @contextmanager
-def fast_training() -> Iterator[None]:
+def fast_training(device: torch.device) -> Iterator[None]:
     """
-    Let oneDNN compute the fp32 products of linear layers and losses, and of their gradients, in this thread, where it
-    is faster than MKL. Results may differ in the last digits, and can be differentiated once.
+    Let oneDNN compute the fp32 products of linear layers and losses, and of their gradients, in this thread, if the
+    device is a CPU on which it is faster than MKL. Results may differ in the last digits, and can be differentiated
+    once.
     """
-    token = _trains.set(_has_onednn() and _is_faster_than_mkl())
+    token = _trains.set(device.type == "cpu" and _has_onednn() and _is_faster_than_mkl())
     try:
         yield
     finally:

@@ -34,6 +34,7 @@ from gpt1_hf.modeling_gpt1_heads import CACHE
 
 
 needs_onednn = pytest.mark.skipif(not modeling_gpt1_cpu._has_onednn(), reason="needs an x86 CPU and oneDNN")
+CPU = torch.device("cpu")
 TYPES = [torch.float32]
 if torch.ops.mkldnn._is_mkldnn_bf16_supported():
     TYPES.append(torch.bfloat16)
@@ -211,7 +212,7 @@ class TestTraining:
                 else (total.flatten().view(40, -1) * weights.view(40, -1)).sum()
             )
 
-        with fast_training():
+        with fast_training(CPU):
             loss(linears(layers, states), torch.float32).backward()
         loss([layer.double()(exact_states) for layer in exact_layers], torch.float64).backward()
         assert len(products) == 3 * 3 * bool(states.numel())
@@ -226,7 +227,7 @@ class TestTraining:
     def test_frozen_parts_have_no_gradients(self):
         (layer,), states = layers_of(1), states_of(2, 48)
         layer.weight.requires_grad_(False)
-        with fast_training():
+        with fast_training(CPU):
             linear(layer, states).sum().backward()
         assert layer.weight.grad is None and states.grad is None
         assert_close(layer.bias.grad, torch.full((40,), 2.0))
@@ -235,13 +236,13 @@ class TestTraining:
     def test_hooks_of_gradients_are_called(self, register):
         layers, calls = layers_of(3), []
         getattr(layers[1], register)(lambda *_: calls.append(0))
-        with fast_training():
+        with fast_training(CPU):
             sum(linears(layers, states_of(2, 48).requires_grad_())).sum().backward()
         assert len(calls) == 1
 
     def test_other_types_are_the_layers_own(self, products):
         (layer,), states = layers_of(1), states_of(2, 48)
-        with fast_training():
+        with fast_training(CPU):
             with torch.autocast("cpu", torch.bfloat16):
                 assert linear(layer, states).dtype == torch.bfloat16
             linear(layer.double(), states.double()).sum().backward()
@@ -250,11 +251,16 @@ class TestTraining:
             torch.compile(lambda states: linear(layers_of(1)[0], states), backend="eager")(states)
         assert not products
 
+    def test_of_another_device_are_the_layers_own(self, products):
+        with fast_training(torch.device("cuda")):
+            linears(layers_of(3), states_of(2, 48))
+        assert not products
+
     def test_matmul(self, products):
         a, b, out = states_of(5, 7), states_of(7, 6), torch.empty(5, 6)
         assert matmul(a, b, out=out) is out
         assert not products
-        with fast_training():
+        with fast_training(CPU):
             assert not matmul(a[:0], b).numel() and not matmul(a[:, :0], b[:0]).any()
             for left, right in ((a, b), (b.T, a.T), (a, nn.Parameter(b)), (a[::2], b[:, ::2])):
                 assert_close(matmul(left, right).double(), (left.double() @ right.double()), **CLOSE)
@@ -267,12 +273,12 @@ class TestTraining:
     @pytest.mark.parametrize("checkpointing", [None, True, False])
     def test_a_model_has_the_same_loss_and_gradients(self, skip_logits, checkpointing, products):
         found = []
-        for context in (nullcontext, fast_training):
+        for context in (nullcontext(), fast_training(CPU)):
             model, ids = tiny_lm().train(), random_ids(3, 12)
             if checkpointing is not None:
                 model.activation_checkpointing_enable({"use_reentrant": checkpointing})
                 model.enable_input_require_grads()
-            with context():
+            with context:
                 loss = model(ids, labels=ids, skip_logits=skip_logits).loss
                 loss.backward()
             found.append({"loss": loss.detach()} | {name: one.grad for name, one in model.named_parameters()})
@@ -282,9 +288,9 @@ class TestTraining:
     @needs_onednn
     def test_a_classifier_has_the_same_loss_and_gradients(self, products):
         found = []
-        for context in (nullcontext, fast_training):
+        for context in (nullcontext(), fast_training(CPU)):
             model = tiny_classifier(lm_coef=0.5).train()
-            with context():
+            with context:
                 loss = model(**ids_of("right"), labels=torch.tensor([0, 1, 1])).loss
                 loss.backward()
             found.append({"loss": loss.detach()} | {name: one.grad for name, one in model.named_parameters()})

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from contextlib import nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -201,7 +200,7 @@ class GPT1Trainer(ResumableTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         inputs = dict(inputs)
         starts = inputs.pop("start", None)  # where in the stream each row of [`RandomSpans`] begins
-        with fast_training() if self.args.device.type == "cpu" else nullcontext():
+        with fast_training(self.args.device):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._unchecked.append((self.state.global_step + 1, loss.detach(), starts))
         if len(self._unchecked) > MAX_UNCHECKED:

@@ -186,7 +186,7 @@ def update(name: str, task: str, dtype: str, sizes: Sizes, device: str, shared_p
     forward, embeddings = compile_regions(model) if compiled else model, model.get_input_embeddings()
 
     def step():
-        with fast_training() if name == OURS and device == "cpu" else nullcontext():  # as GPT1Trainer does
+        with fast_training(torch.device(device)) if name == OURS else nullcontext():  # as GPT1Trainer does
             with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
                 loss = loss_of(name, task, forward, embeddings, inputs)
             loss.backward()

@@ -25,6 +25,7 @@ from ...errors import GPT1Error
 from ...evaluation.seeds import mean
 from ...evaluation.task_scores import load_scored
 from ...hardware import training_dtype
+from ...modeling_gpt1_cpu import fast_training
 from ...processing_gpt1 import GPT1Processor
 from ...tasks import load_task
 from ...training.arguments import FinetuneArguments, GPT1TrainingArguments, PretrainArguments
@@ -252,9 +253,10 @@ def _measure(model: PreTrainedModel, update: Update) -> float:
             inputs = {"labels": input_ids[:, 0] % 2, "attention_mask": mask, "use_cache": False}
 
         def work():
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss = model(input_ids=input_ids, **inputs).loss
-            loss.backward()
+            with fast_training(device):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    loss = model(input_ids=input_ids, **inputs).loss
+                loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
