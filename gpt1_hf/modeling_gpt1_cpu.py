@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-# Uses of a weight before it is put in oneDNN's order. That takes as long as 5 to 10 later products with a few rows save
-# in bf16, and 10 to 70 in fp32.
+# Uses of a weight before it is put in oneDNN's order. That takes as long as 5 to 10 later products with a few rows
+# save in bf16, and 10 to 70 in fp32.
 USES_BEFORE_PACKING = {torch.bfloat16: 8, torch.float32: 32}
 # The order suits any number of rows, except that the one for fewer than 8 is slow with more.
 ROWS_TO_PACK_FOR = 32
