@@ -21,9 +21,9 @@ from torch.autograd.function import once_differentiable
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-# Uses of a weight before it is put in oneDNN's order. That takes as long as 5 to 10 later products with a few rows
-# save in bf16, and 10 to 70 in fp32.
-USES_BEFORE_PACKING = {torch.bfloat16: 8, torch.float32: 32}
+# Uses of a weight before it is put in oneDNN's order. That costs as much as 5 to 10 later products save in bf16, and 10
+# to 40 in fp32.
+USES_BEFORE_PACKING = 8
 # The order suits any number of rows, except that the one for fewer than 8 is slow with more.
 ROWS_TO_PACK_FOR = 32
 # MKL is faster for smaller fp32 weights, which the processor's caches hold.
@@ -165,7 +165,7 @@ class _Products:
         self.uses[layers] = self.uses.get(layers, 0) + 1
         if not _are_suitable(layers):
             self.unsuitable.add(layers)
-        elif self.uses[layers] == USES_BEFORE_PACKING[layers[0].weight.dtype]:
+        elif self.uses[layers] == USES_BEFORE_PACKING:
             weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
             bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
             self.packed[layers] = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_TO_PACK_FOR), bias

@@ -20,6 +20,7 @@ from transformers import DynamicCache, StaticCache
 from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM, modeling_gpt1, modeling_gpt1_cpu, modeling_gpt1_heads
 from gpt1_hf.evaluation.precision import full_precision
 from gpt1_hf.modeling_gpt1_cpu import (
+    USES_BEFORE_PACKING,
     GrowingLayer,
     fast_inference,
     fast_training,
@@ -40,15 +41,10 @@ if torch.ops.mkldnn._is_mkldnn_bf16_supported():
 every_type = pytest.mark.parametrize("dtype", TYPES, ids=str)
 
 
-USES_BEFORE_PACKING = 8
-
-
 @pytest.fixture(autouse=True)
 def small_weights(monkeypatch):
-    """oneDNN multiplies weights of any size, and puts all in order after as many uses."""
+    """oneDNN multiplies weights of any size."""
     monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 0)
-    uses = dict.fromkeys(modeling_gpt1_cpu.USES_BEFORE_PACKING, USES_BEFORE_PACKING)
-    monkeypatch.setattr(modeling_gpt1_cpu, "USES_BEFORE_PACKING", uses)
 
 
 @pytest.fixture
