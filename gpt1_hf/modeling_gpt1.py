@@ -20,6 +20,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import ConversionOps, Transpose, WeightRenaming, _IdentityOp
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -31,7 +32,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gpt1 import GPT1Config
-from .modeling_gpt1_cpu import is_fast_query, linear, linears, one_query_attention_forward
+from .modeling_gpt1_cpu import extend_cache, is_fast_query, linear, linears, one_query_attention_forward
 from .modeling_gpt1_heads import (
     CACHE,
     CausalLMHead,
@@ -171,14 +172,14 @@ class GPT1Attention(nn.Module):
         )
         if isinstance(cache, Cache) or CACHE == "cache":
             if cache is not None:
-                key, value = cache.update(key, value, self.layer_idx, kwargs=kwargs)
+                key, value = extend_cache(cache, key, value, self.layer_idx, kwargs=kwargs)
         elif cache is not None:  # continuous batching: before 5.24 the attention function updated the cache
             kwargs["cache"] = cache
 
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        if self.config._attn_implementation == "sdpa" and not self.training and is_fast_query(query):
+        if attention_interface is sdpa_attention_forward and not self.training and is_fast_query(query):
             attention_interface = one_query_attention_forward
         output, probabilities = attention_interface(
             self,

@@ -13,16 +13,16 @@ This file travels to the Hub beside every checkpoint. It imports nothing from th
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
-# Uses of a weight before it is put in oneDNN's order. That costs as much as 5 to 10 later products save in bf16, and 10
-# to 40 in fp32.
+# Uses of a weight before it is put in oneDNN's order. That costs as much as 5 to 10 later products save in bf16, and
+# 10 to 40 in fp32.
 USES_BEFORE_PACKING = 8
 # The order suits any number of rows, except that the one for fewer than 8 is slow with more.
 ROWS_TO_PACK_FOR = 32
@@ -42,8 +42,8 @@ _trains: ContextVar[bool] = ContextVar("trains", default=False)
 def fast_inference() -> Iterator[None]:
     """
     Let this file's functions replace torch's in this thread, where they are faster: on an x86 CPU, without gradients,
-    for models whose weights do not change until the end. Results may differ in the last digits. A layer that is used
-    more than a few times gets a copy of its weights in oneDNN's order, which is freed at the end.
+    and outside of compiled graphs. Results may differ in the last digits. A layer that is used more than a few times
+    gets a copy of its weights in oneDNN's order, which is freed at the end.
     """
     token = _products.set(_Products() if _has_onednn() else None)
     try:
@@ -56,8 +56,8 @@ def fast_inference() -> Iterator[None]:
 def fast_training(device: torch.device) -> Iterator[None]:
     """
     Let oneDNN compute the fp32 products of linear layers and losses, and of their gradients, in this thread, if the
-    device is a CPU on which it is faster than MKL. Results may differ in the last digits, and can be differentiated
-    once.
+    device is a CPU on which it is faster than MKL. The backward pass belongs inside, too. Results may differ in the
+    last digits, and can be differentiated once.
     """
     token = _trains.set(device.type == "cpu" and _has_onednn() and _is_faster_than_mkl())
     try:
@@ -86,12 +86,17 @@ def is_fast_inference() -> bool:
     """Whether the caller runs in [`fast_inference`] and computes neither gradients, a graph, nor in another type."""
     if torch.compiler.is_compiling() or _products.get() is None:
         return False
-    return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return not torch.is_grad_enabled() and _is_free()
 
 
 def is_fast_training() -> bool:
     """Whether the caller runs in [`fast_training`] and computes neither a graph nor in another type."""
-    return not torch.compiler.is_compiling() and _trains.get() and not torch.is_autocast_enabled("cpu")
+    return not torch.compiler.is_compiling() and _trains.get() and _is_free()
+
+
+def _is_free() -> bool:
+    """Whether neither autocast nor hooks of all modules, such as those of `FlopCounterMode`, take part."""
+    return not torch.is_autocast_enabled("cpu") and not nn.modules.module._has_any_global_hook()
 
 
 def linear(layer: nn.Module, states: torch.Tensor) -> torch.Tensor:
@@ -141,34 +146,48 @@ def matmul(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) ->
     return torch.mm(a, b, out=out)
 
 
+class _Packed(NamedTuple):
+    """Weights of layers in oneDNN's order, one under another, and their biases; and the state of what was copied."""
+
+    state: list[tuple]
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
 class _Products:
-    """Products of linear layers while their weights do not change."""
+    """Products of linear layers, and what they have packed."""
 
     def __init__(self):
         self.uses: dict[Layers, int] = {}
+        self.packed: dict[Layers, _Packed] = {}
         self.unsuitable: set[Layers] = set()
-        # The weights of the layers in oneDNN's order, one under another, and their biases.
-        self.packed: dict[Layers, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        self.grown: dict[DynamicLayer, _Grown] = {}
 
     def multiply(self, layers: Layers, states: torch.Tensor) -> Sequence[torch.Tensor]:
-        if layers not in self.packed and layers not in self.unsuitable:
-            self._count_use(layers)
-        if layers in self.unsuitable or not _is_suitable_input(layers, states):
-            if len(layers) == 1:
-                return [layers[0](states)]
+        packed = self.packed.get(layers)
+        if packed is not None and packed.state != _state(layers):
+            packed = None
+        if packed is None and layers not in self.unsuitable and not _are_suitable(layers):
+            self.unsuitable.add(layers)
+        if layers in self.unsuitable and len(layers) > 1:
             return [self.multiply((layer,), states)[0] for layer in layers]
-        if layers in self.packed:
-            return _product(states, *self.packed[layers]).chunk(len(layers), -1)
+        if layers in self.unsuitable or not _is_suitable_input(layers, states):
+            return [layer(states) for layer in layers]
+        packed = packed or self._count_use(layers)
+        if packed is not None:
+            return _product(states, packed.weight, packed.bias).chunk(len(layers), -1)
         return [_product(states, layer.weight, layer.bias) for layer in layers]
 
-    def _count_use(self, layers: Layers):
+    def _count_use(self, layers: Layers) -> _Packed | None:
+        """The packed weights, once they have been used often enough."""
         self.uses[layers] = self.uses.get(layers, 0) + 1
-        if not _are_suitable(layers):
-            self.unsuitable.add(layers)
-        elif self.uses[layers] == USES_BEFORE_PACKING:
-            weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
-            bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-            self.packed[layers] = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_TO_PACK_FOR), bias
+        if self.uses[layers] < USES_BEFORE_PACKING:
+            return None
+        weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        weight = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_TO_PACK_FOR)
+        self.packed[layers] = _Packed(_state(layers), weight, bias)
+        return self.packed[layers]
 
 
 def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -180,7 +199,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, weight, bias):
-        ctx.save_for_backward(states, weight)
+        needs_states, needs_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(states if needs_weight else None, weight if needs_states else None)
         return _product(states, weight, bias)
 
     @staticmethod
@@ -196,12 +216,30 @@ class _Product(torch.autograd.Function):
         )
 
 
+def _state(layers: Layers) -> list[tuple]:
+    """A value that differs once the layers have other weights or biases, or have changed them."""
+    return [
+        (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
+        for layer in layers
+        for tensor in (layer.weight, layer.bias)
+        if tensor is not None
+    ]
+
+
+def _is_plain(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a parameter is as oneDNN reads it: it does not look at the strides of a bias."""
+    if type(tensor) is not nn.Parameter or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.dtype == dtype and tensor.is_contiguous()
+
+
 def _are_suitable(layers: Layers) -> bool:
-    """Whether the layers' weights are plain tensors, all alike, of a type that oneDNN multiplies faster than torch."""
+    """Whether the layers' parameters are plain, and all alike, of a type that oneDNN multiplies faster than torch."""
     for layer in layers:
-        if type(layer) is not nn.Linear or "forward" in vars(layer) or type(layer.weight) is not nn.Parameter:
+        if type(layer) is not nn.Linear or "forward" in vars(layer) or not _is_plain(layer.weight, layer.weight.dtype):
             return False
-        if layer.weight.device.type != "cpu" or not layer.weight.is_contiguous():
+        has_bias = layer.bias is not None
+        if has_bias and (not _is_plain(layer.bias, layer.weight.dtype) or layer.bias.shape != layer.weight.shape[:1]):
             return False
     if len({(layer.weight.shape, layer.weight.dtype, layer.bias is None) for layer in layers}) > 1:
         return False
@@ -212,14 +250,13 @@ def _are_suitable(layers: Layers) -> bool:
 
 
 def _is_suitable_input(layers: Layers, states: torch.Tensor) -> bool:
-    """Whether suitable layers only have to multiply this input: it is plain, not empty, and nobody watches."""
+    """Whether suitable layers only have to multiply this input: it is plain, not empty, and no hook sees it."""
     if type(states) is not torch.Tensor or states.dtype != layers[0].weight.dtype or not states.numel():
         return False
-    is_watched = any(
+    return not any(
         layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
         for layer in layers
     )
-    return not is_watched and not nn.modules.module._has_any_global_hook()
 
 
 def is_fast_query(query: torch.Tensor) -> bool:
@@ -241,60 +278,84 @@ def one_query_attention_forward(
     Attention of one query, for masks as sdpa takes them, element by element. A matrix product in bf16 would be
     compiled anew for each number of keys.
     """
-    scores = (query * key).sum(-1, dtype=torch.float32).mul_(scaling).unsqueeze(2)  # (batch, heads, 1, key_len)
+    scores = (query.float() * key).sum(-1).mul_(scaling).unsqueeze(2)  # (batch, heads, 1, key_len)
     if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+        scores.masked_fill_(~attention_mask, -torch.inf)
     elif attention_mask is not None:
         scores += attention_mask
-    probabilities = scores.softmax(-1).to(value.dtype)
-    return (probabilities.transpose(2, 3) * value).sum(2).unsqueeze(1), None  # (batch, 1, heads, head_dim)
+    probabilities = scores.softmax(-1)
+    if attention_mask is not None:  # a query that sees no key gets 0, as from sdpa
+        probabilities.masked_fill_(scores.amax(-1, keepdim=True) == -torch.inf, 0)
+    states = (probabilities.transpose(2, 3) * value).sum(2)  # (batch, heads, head_dim)
+    return states.to(value.dtype).unsqueeze(1), None
 
 
-class GrowingLayer(DynamicLayer):
+class _Grown(NamedTuple):
+    """The keys and values that a layer of a cache had after its last update, and the memory that they fill in part."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    memory: Sequence[torch.Tensor] = ()
+
+
+def extend_cache(
+    cache: Cache, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, **kwargs
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The keys and values of one layer in memory that has room for more tokens, so that a new token does not copy those
-    before it.
+    `cache.update`, which copies all earlier keys and values for every new token. In [`fast_inference`], they are in
+    memory with room for more tokens instead.
+
+    Args:
+        cache (`Cache`):
+            Cache, changed in place.
+        keys, values (`torch.Tensor` of shape `(batch, heads, seq, head_dim)`):
+            Those of the new tokens.
+        layer_idx (`int`):
+            Layer of the cache.
+
+    Returns:
+        The keys and values of all tokens, of shape `(batch, heads, past + seq, head_dim)`.
     """
-
-    keys: Any
-    values: Any
-    _room: Any = None  # memory of keys and values
-    _last: Any = None  # what `update` returned last
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # autograd may need what this would overwrite
-            return super().update(key_states, value_states, *args, **kwargs)
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        past = self.get_seq_length()
-        total = past + key_states.shape[-2]
-        if not past or not self._has_room(total):
-            room = (total // CACHE_STEP + 1) * CACHE_STEP
-            memories = [new.new_empty(*new.shape[:-2], room, new.shape[-1]) for new in (key_states, value_states)]
-            if past:
-                for memory, old in zip(memories, (self.keys, self.values), strict=True):
-                    memory[..., :past, :] = old
-            self._room = memories
-        for memory, new in zip(self._room, (key_states, value_states), strict=True):
-            memory[..., past:total, :] = new
-        self._last = [memory[..., :total, :] for memory in self._room]
-        self.keys, self.values = self._last
-        return self.keys, self.values
-
-    def _has_room(self, n_tokens: int) -> bool:
-        """
-        Whether the memory holds what the layer holds, and has room. Beam search, cropping and callers replace the
-        layer's tensors; those that they replace stay as they are. `inference_mode` protects its tensors.
-        """
-        is_own = self._last is not None and self._last[0] is self.keys and self._last[1] is self.values
-        if not is_own or self._room[0].is_inference() != torch.is_inference_mode_enabled():
-            return False
-        return n_tokens <= self._room[0].shape[-2]
+    if not is_fast_inference() or keys.device.type != "cpu" or type(cache) is not DynamicCache or cache.offloading:
+        return cache.update(keys, values, layer_idx, **kwargs)
+    layer: Any = cache.layers[layer_idx] if layer_idx < len(cache.layers) else None
+    grown = cast(_Products, _products.get()).grown
+    if layer in grown and _continues(grown[layer], layer, keys, values):
+        grown[layer] = _append(grown[layer], keys, values)
+        layer.keys, layer.values = grown[layer][:2]
+        return layer.keys, layer.values
+    result = cache.update(keys, values, layer_idx, **kwargs)
+    layer = cache.layers[layer_idx]
+    if type(layer) is DynamicLayer:
+        grown[layer] = _Grown(layer.keys, layer.values)
+    return result
 
 
-def let_grow(cache: Cache):
-    """Let an empty cache grow in place, if it would copy its keys and values for every new token."""
-    if is_fast_inference() and not cache.offloading:
-        for layer in cache.layers:
-            if type(layer) is DynamicLayer and not layer.is_initialized:
-                layer.__class__ = GrowingLayer
+def _continues(last: _Grown, layer: Any, keys: torch.Tensor, values: torch.Tensor) -> bool:
+    """
+    Whether a layer holds what its last update left, and new tokens fit it. Beam search, cropping and callers replace
+    its tensors. What they replace stays as it is.
+    """
+    if last.keys is not layer.keys or last.values is not layer.values:
+        return False
+    pairs = (layer.keys, keys), (layer.values, values)
+    return all(
+        new.dtype == old.dtype and new.shape[:2] == old.shape[:2] and new.shape[3] == old.shape[3]
+        for old, new in pairs
+    )
+
+
+def _append(last: _Grown, keys: torch.Tensor, values: torch.Tensor) -> _Grown:
+    """Add tokens behind those of a layer, in new memory if there is no room."""
+    memory, past = last.memory, last.keys.shape[2]
+    total = past + keys.shape[2]
+    is_own = memory and all(own.data_ptr() == old.data_ptr() for own, old in zip(memory, last[:2], strict=True))
+    if not is_own or memory[0].shape[2] < total:
+        room = (total // CACHE_STEP + 1) * CACHE_STEP
+        memory = [old.new_empty(*old.shape[:2], room, old.shape[3]) for old in last[:2]]
+        for new, old in zip(memory, last[:2], strict=True):
+            new[:, :, :past] = old
+    for own, new in zip(memory, (keys, values), strict=True):
+        own[:, :, past:total] = new
+    grown_keys, grown_values = (own[:, :, :total] for own in memory)
+    return _Grown(grown_keys, grown_values, memory)

@@ -28,7 +28,7 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.import_utils import is_tracing
 
-from .modeling_gpt1_cpu import fast_inference, is_fast_training, let_grow, linear, matmul
+from .modeling_gpt1_cpu import fast_inference, is_fast_training, linear, matmul
 
 
 logger = logging.get_logger(__name__)
@@ -380,13 +380,6 @@ class CausalLMHead(GenerationMixin):
             return super().generate(*args, **kwargs)
         with fast_inference():
             return super().generate(*args, **kwargs)
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
-        of_caller = one_cache(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = one_cache(model_kwargs.get("cache"), model_kwargs.get("past_key_values"))
-        if cache is not of_caller:
-            let_grow(cache)
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)

@@ -16,12 +16,13 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.testing import assert_close
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from gpt1_hf import GPT1LSTMConfig, GPT1LSTMForCausalLM, modeling_gpt1, modeling_gpt1_cpu, modeling_gpt1_heads
 from gpt1_hf.evaluation.precision import full_precision
 from gpt1_hf.modeling_gpt1_cpu import (
     USES_BEFORE_PACKING,
-    GrowingLayer,
+    extend_cache,
     fast_inference,
     fast_training,
     is_fast_query,
@@ -165,6 +166,42 @@ class TestProducts:
             assert_close(list(found), [layer(states) for layer in layers], **CLOSE)
         assert len(products) == (USES_BEFORE_PACKING + 1) * 3
 
+    @needs_onednn
+    def test_of_a_layer_that_changes_its_type(self):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with torch.no_grad(), fast_inference():
+            for _ in range(USES_BEFORE_PACKING + 1):
+                linear(layer, states)
+            assert_close(linear(layer.double(), states.double()), layer(states.double()), atol=0, rtol=0)
+            assert_close(linear(layer.bfloat16(), states.bfloat16()), layer(states.bfloat16()))
+
+    @pytest.mark.parametrize("kind", ["strided", "expanded", "one", "row", "every other"])
+    @pytest.mark.parametrize("mode", ["inference", "training"])
+    def test_of_unusual_biases_are_the_layers_own(self, kind, mode, monkeypatch):
+        monkeypatch.setattr(modeling_gpt1_cpu, "_is_faster_than_mkl", lambda: True)
+        layers, states, fused = layers_of(3), states_of(2, 48), torch.randn(40, 3)
+        biases = {
+            "strided": lambda index: fused[:, index],
+            "expanded": lambda index: fused[:1, index].expand(40),
+            "one": lambda index: fused[:1, index],
+            "row": lambda index: fused[:, index].contiguous()[None],
+            "every other": lambda index: fused.flatten()[:80:2],
+        }
+        for index, layer in enumerate(layers):
+            layer.bias = nn.Parameter(biases[kind](index))
+        expected = [layer(states) for layer in layers]
+        with torch.set_grad_enabled(mode == "training"), fast_inference(), fast_training(CPU):
+            for _ in range(USES_BEFORE_PACKING + 1):
+                assert_close(list(linears(layers, states)), expected, **CLOSE)
+
+    @pytest.mark.filterwarnings("ignore:Sparse")
+    def test_of_sparse_weights_are_the_layers_own(self):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        expected = layer(states).detach()
+        layer.weight = nn.Parameter(layer.weight.detach().to_sparse_csr(), requires_grad=False)
+        with torch.no_grad(), fast_inference():
+            assert_close(linear(layer, states), expected, **CLOSE)
+
     def test_are_compiled_as_layers(self, products):
         layers, states = layers_of(3), states_of(2, 48)
         compiled = torch.compile(lambda states: linears(layers, states), backend="eager", fullgraph=True)
@@ -222,6 +259,14 @@ class TestTraining:
         for found, expected in pairs:
             assert found.grad.dtype == torch.float32
             assert_close(found.grad.double(), expected.grad, atol=1e-4, rtol=1e-5)
+
+    def test_frozen_layers_do_not_keep_their_input(self):
+        (layer,), states, kept = layers_of(1), states_of(2, 48).requires_grad_(), []
+        layer.weight.requires_grad_(False)
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.numel()) or one, lambda one: one):
+            with fast_training(CPU):
+                linear(layer, states)
+        assert kept == [40 * 48]
 
     @needs_onednn
     def test_frozen_parts_have_no_gradients(self):
@@ -323,7 +368,15 @@ class TestOneQuery:
             query.double(), key.double(), value.double(), mask, scale=0.3
         )
         assert found.dtype == torch.bfloat16
-        assert_close(found.double(), exact.transpose(1, 2), atol=0.02, rtol=0.02)
+        assert_close(found.double(), exact.transpose(1, 2), atol=4e-3, rtol=4e-3)
+
+    @pytest.mark.parametrize("kind", ["bool", "float"])
+    def test_is_zero_without_a_key(self, kind):
+        query, key, value = (states_of(2, 3, n, 8, dtype=torch.bfloat16) for n in (1, 5, 5))
+        mask = torch.tensor([[True] * 5, [False] * 5])[:, None, None]
+        mask = mask if kind == "bool" else torch.where(mask, 0.0, -torch.inf).bfloat16()
+        found, _ = one_query_attention_forward(nn.Module(), query, key, value, mask, scaling=0.3)
+        assert found[0].any() and not found[1].any()
 
     @needs_onednn
     def test_is_for_one_query_in_bf16(self):
@@ -338,17 +391,13 @@ class TestOneQuery:
             assert not is_fast_query(query)
 
 
-def filled(layer_class, n_tokens=5):
-    cache = DynamicCache(config=tiny_config(num_hidden_layers=1))
-    (layer,) = cache.layers
-    layer.__class__ = layer_class
-    cache.update(*new_tokens(n_tokens), 0)
-    return cache
-
-
 def new_tokens(n, batch=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(batch, 2, n, 3, generator=generator) for _ in range(2)]
+
+
+def empty_cache():
+    return DynamicCache(config=tiny_config(num_hidden_layers=1))
 
 
 STEPS = {
@@ -358,59 +407,91 @@ STEPS = {
     "repeat": lambda cache: cache.batch_repeat_interleave(2) or cache,
     "select": lambda cache: cache.batch_select_indices(torch.tensor([1, 0])) or cache,
     "slice": lambda cache: cache.batch_select_indices(slice(0, 2)) or cache,
-    "copy": copy.deepcopy,
+    "deepcopy": copy.deepcopy,
     "assign": lambda cache: setattr(cache.layers[0], "keys", cache.layers[0].keys.clone()) or cache,
+    "data of keys": lambda cache: setattr(cache.layers[0].keys, "data", cache.layers[0].keys.clone()) or cache,
+    "data of values": lambda cache: setattr(cache.layers[0].values, "data", -cache.layers[0].values) or cache,
+    "reset": lambda cache: cache.reset() or cache,
 }
 
 
-class TestGrowingCache:
+class TestCache:
     @torch.no_grad()
     @pytest.mark.parametrize("step", STEPS)
     @pytest.mark.parametrize("n_new", [1, 7, 200])
-    def test_holds_what_a_growing_copy_holds(self, step, n_new):
-        expected, cache = (filled(layer_class) for layer_class in (modeling_gpt1_cpu.DynamicLayer, GrowingLayer))
-        for seed in range(1, 4):
-            before = [tensor.clone() for tensor in (cache.layers[0].keys, cache.layers[0].values)]
-            kept = cache.layers[0].keys, cache.layers[0].values
-            expected, cache = STEPS[step](expected), STEPS[step](cache)
-            tokens = new_tokens(n_new, len(cache.layers[0].keys), seed)
-            assert_close(cache.update(*tokens, 0), expected.update(*tokens, 0), atol=0, rtol=0)
-            assert cache.get_seq_length() == expected.get_seq_length()
-            assert_close(list(kept), before, atol=0, rtol=0)  # what the caller may still hold
+    def test_holds_what_a_copied_cache_holds(self, step, n_new):
+        expected, cache, batch = empty_cache(), empty_cache(), 4
+        with fast_inference():
+            for seed in range(9):
+                tokens = new_tokens(n_new, batch, seed)
+                found = extend_cache(cache, *tokens, 0)
+                assert_close(list(found), list(expected.update(*tokens, 0)), atol=0, rtol=0)
+                assert cache.get_seq_length() == expected.get_seq_length()
+                if seed % 3 == 2:  # after several updates in a row
+                    before = [tensor.clone() for tensor in found]
+                    expected, cache = STEPS[step](expected), STEPS[step](cache)
+                    batch = len(cache.layers[0].keys) if cache.get_seq_length() else 4
+                    extend_cache(cache, *new_tokens(1, batch), 0)
+                    expected.update(*new_tokens(1, batch), 0)
+                    if "data" not in step and step != "reset":
+                        assert_close(list(found), before, atol=0, rtol=0)  # the caller may still hold these
+        assert type(cache.layers[0]) is DynamicLayer
 
     @torch.no_grad()
-    def test_does_not_copy_for_every_token(self):
-        cache = filled(GrowingLayer)
-        memories = set()
-        for _ in range(300):
-            memories.add(cache.update(*new_tokens(1), 0)[0].data_ptr())
-        assert len(memories) <= 6
+    @needs_onednn
+    def test_is_not_copied_for_every_token(self):
+        cache, memories = empty_cache(), set()
+        with fast_inference():
+            for _ in range(300):
+                memories.add(extend_cache(cache, *new_tokens(1), 0)[0].data_ptr())
+        assert len(memories) <= 8
 
     @torch.no_grad()
-    def test_starts_again_after_a_reset(self):
-        cache = filled(GrowingLayer)
-        cache.reset()
-        assert cache.get_seq_length() == 0
-        tokens = new_tokens(3, seed=5)
-        assert_close(list(cache.update(*tokens, 0)), tokens, atol=0, rtol=0)
+    def test_copied_layers_do_not_share_memory(self):
+        with fast_inference():
+            cache = empty_cache()
+            for seed in range(3):
+                extend_cache(cache, *new_tokens(1, seed=seed), 0)
+            other = copy.copy(cache)
+            other.layers = [copy.copy(layer) for layer in cache.layers]
+            keys, _ = extend_cache(cache, *new_tokens(1, seed=4), 0)
+            before = keys.clone()
+            extend_cache(other, *new_tokens(1, seed=5), 0)
+        assert torch.equal(keys, before)
 
-    def test_gives_gradients(self):
-        with torch.no_grad():
-            cache = filled(GrowingLayer)
-        total, inputs = 0.0, []
-        for seed in (1, 2):
-            tokens = [tensor.requires_grad_() for tensor in new_tokens(1, seed=seed)]
-            inputs += tokens
-            total = total + (cache.update(*tokens, 0)[0] ** 2).sum()
-        total.backward()
-        assert_close(inputs[0].grad, 4 * inputs[0].detach())  # it is in both sums
+    @torch.no_grad()
+    @pytest.mark.parametrize("n_before", [1, 5])
+    def test_takes_a_wider_type_as_a_copied_cache_does(self, n_before):
+        cache = empty_cache()
+        with fast_inference():
+            for seed in range(n_before):
+                extend_cache(cache, *(tensor.bfloat16() for tensor in new_tokens(1, seed=seed)), 0)
+            keys, _ = extend_cache(cache, *new_tokens(1), 0)
+            assert keys.dtype == torch.float32
+            with pytest.raises(RuntimeError, match="[Ss]izes"):
+                extend_cache(cache, *new_tokens(1, batch=1), 0)
 
-    def test_continues_after_inference_mode(self):
-        with torch.inference_mode():
-            cache = filled(GrowingLayer)
-        with torch.no_grad():
-            keys, _ = cache.update(*new_tokens(1), 0)
-        assert keys.shape[-2] == 6
+    @torch.no_grad()
+    def test_of_another_kind_is_updated_by_itself(self):
+        class Own(DynamicCache):
+            def update(self, *args, **kwargs):
+                return "own"
+
+        with fast_inference():
+            assert extend_cache(Own(), *new_tokens(1), 0) == "own"
+            cache = DynamicCache()  # without layers
+            for seed in range(3):
+                keys, _ = extend_cache(cache, *new_tokens(1, seed=seed), 1)
+        assert keys.shape[2] == 3 and len(cache.layers) == 2
+
+    def test_keeps_gradients(self):
+        cache, inputs = empty_cache(), []
+        with fast_inference():
+            for seed in range(3):
+                inputs.append([tensor.requires_grad_() for tensor in new_tokens(1, seed=seed)])
+                keys, _ = extend_cache(cache, *inputs[-1], 0)
+        keys.sum().backward()
+        assert all(torch.equal(one.grad, torch.ones_like(one)) for one, _ in inputs)
 
 
 def ids_of(side="left"):
@@ -459,6 +540,31 @@ class TestGenerate:
             logits = model.double()(outputs.sequences, attention_mask=mask).logits[:, 5:-1]
         close = CLOSE if dtype == torch.float32 else {"atol": 0.3, "rtol": 0.05}
         assert_close(torch.stack(outputs.logits, 1).double(), logits, **close)
+
+    @pytest.mark.parametrize("change", ["in place", "data", "assigned"])
+    def test_sees_weights_that_change_meanwhile(self, change, slow):
+        model, inputs, found = tiny_lm(), ids_of(), []
+        layer = model.transformer.h[1].mlp.up_proj
+        original = layer.weight.detach().clone()
+        for is_fast in (True, False):
+            calls = []
+
+            def hook(*_, calls=calls):
+                calls.append(0)
+                weight = original * (1 + 0.3 * (len(calls) // 9 % 4))
+                if change == "in place":
+                    layer.weight.copy_(weight)
+                elif change == "data":
+                    layer.weight.data = weight
+                else:
+                    layer.weight = nn.Parameter(weight)
+
+            if not is_fast:
+                slow()
+            with model.transformer.h[1].mlp.register_forward_pre_hook(hook):
+                found.append(model.generate(**inputs, max_new_tokens=17, do_sample=False, pad_token_id=0))
+            assert len(calls) == 17
+        assert torch.equal(*found)
 
     @pytest.mark.parametrize("change", ["in place", "data", "assigned"])
     def test_sees_new_weights(self, change, slow):
@@ -517,20 +623,36 @@ class TestGenerate:
         slow()
         assert torch.equal(found, model.generate(**inputs, **options))
 
-    def test_returns_a_cache_to_go_on_with(self):
+    @pytest.mark.parametrize("inference_mode", [True, False])
+    def test_returns_a_plain_cache_to_go_on_with(self, inference_mode):
         model, ids = tiny_lm(), random_ids(1, 6)
-        outputs = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0, return_dict_in_generate=True)
-        cache = outputs.past_key_values
-        assert isinstance(cache.layers[0], GrowingLayer)
-        expected = model(outputs.sequences).logits[:, -1]
-        assert_close(model(outputs.sequences[:, -1:], **{CACHE: cache}).logits[:, -1], expected, **CLOSE)
+        with torch.inference_mode(inference_mode):
+            outputs = model.generate(
+                ids, max_new_tokens=8, do_sample=False, pad_token_id=0, return_dict_in_generate=True
+            )
+        cache, sequences = outputs.past_key_values, outputs.sequences.clone()
+        assert {type(layer) for layer in cache.layers} == {DynamicLayer}
+        expected = model(sequences).logits[:, -1]
+        if not inference_mode:
+            model(sequences[:, -1:], **{CACHE: copy.deepcopy(cache)}).logits.sum().backward()
+            assert model.lm_head.weight.grad is not None
+        with torch.no_grad():
+            found = model(sequences[:, -1:], **{CACHE: cache}).logits[:, -1]
+        assert_close(found, expected.detach(), **CLOSE)
 
-    def test_leaves_the_callers_cache_as_it_is(self):
-        model, ids = tiny_lm(), random_ids(1, 6)
-        for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=20)):
-            classes = [type(layer) for layer in cache.layers]
-            model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0, **{CACHE: cache})
-            assert [type(layer) for layer in cache.layers] == classes
+    @pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
+    def test_continues_from_the_callers_cache(self, kind, slow):
+        model, ids, found = tiny_lm(), random_ids(1, 6), []
+        for is_fast in (True, False):
+            if not is_fast:
+                slow()
+            cache = kind(config=model.config, **({"max_cache_len": 20} if kind is StaticCache else {}))
+            with torch.no_grad():
+                model(ids[:, :4], **{CACHE: cache})
+            options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+            found.append(model.generate(ids, **options, **{CACHE: cache}))
+            assert cache.get_seq_length() == 13
+        assert torch.equal(*found)
 
     def test_uses_the_attention_of_one_query_in_bf16(self, monkeypatch):
         shapes = []

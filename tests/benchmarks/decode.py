@@ -8,7 +8,7 @@ of the same numbers, which is the limit:
 - products of one and of eight rows with weights of 3072 × 768, for the layouts of `nn.Linear` and of GPT-2's `Conv1D`,
   and in oneDNN's order (`modeling_gpt1_cpu.py`);
 - attention of one query on a cache of 480 tokens, by sdpa and by ours;
-- adding a token to such a cache, by transformers' `DynamicLayer` and by `GrowingLayer`, in microseconds a layer.
+- adding a token to such a cache, by transformers' `DynamicCache` and by ours, in microseconds a layer.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from measure import DTYPES, interleaved, number_types, timed
 from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache
 
-from gpt1_hf.modeling_gpt1_cpu import ROWS_TO_PACK_FOR, GrowingLayer, one_query_attention_forward
+from gpt1_hf.modeling_gpt1_cpu import ROWS_TO_PACK_FOR, extend_cache, fast_inference, one_query_attention_forward
 
 
 LAYERS, HEADS, HEAD_WIDTH, TOKENS = 12, 12, 64, 480
@@ -68,19 +68,20 @@ def attention(batch: int, n_rounds: int) -> list[float]:
 
 
 def cache(dtype: torch.dtype, batch: int, n_rounds: int) -> list[float]:
-    """Microseconds for adding a token to a layer of both kinds."""
+    """Microseconds for adding a token to a layer of transformers' cache, by itself and by ours."""
     n_new = 30
     text, token = (torch.randn(batch, HEADS, n_tokens, HEAD_WIDTH).to(dtype) for n_tokens in (TOKENS, 1))
 
-    def filled(layer_class, n_new):
-        layers = [layer_class() for _ in range(LAYERS)]
-        for states in [text] + [token] * n_new:
-            for layer in layers:
-                layer.update(states, states)
+    def fill(update, n_new):
+        own = DynamicCache()
+        with fast_inference():
+            for states in [text, token] + [token] * n_new:  # after the first token, ours has room for others
+                for layer in range(LAYERS):
+                    update(own, states, states, layer)
 
-    classes = (DynamicLayer, GrowingLayer)
-    costs = seconds({(one, n): partial(filled, one, n) for one in classes for n in (1, 1 + n_new)}, n_rounds)
-    return [(costs[one, 1 + n_new] - costs[one, 1]) / n_new / LAYERS * 1e6 for one in classes]
+    updates = (DynamicCache.update, extend_cache)
+    costs = seconds({(one, n): partial(fill, one, n) for one in updates for n in (0, n_new)}, n_rounds)
+    return [(costs[one, n_new] - costs[one, 0]) / n_new / LAYERS * 1e6 for one in updates]
 
 
 def main(argv: list[str] | None = None):
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None):
     for what, *columns in (
         ("products", "rows", "`nn.Linear`, GB/s", "`Conv1D`, GB/s", "oneDNN's order, GB/s", "sum, GB/s"),
         ("attention", "batch", "sdpa, GB/s", "ours, GB/s", "sum, GB/s"),
-        ("cache", "batch", "`DynamicLayer`, µs a layer", "`GrowingLayer`, µs a layer"),
+        ("cache", "batch", "`DynamicCache`, µs a layer", "ours, µs a layer"),
     ):
         print(f"| {what} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
         for dtype, n, *values in rows[what]:
