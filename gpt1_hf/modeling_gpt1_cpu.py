@@ -275,10 +275,10 @@ def one_query_attention_forward(
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """
-    Attention of one query, for masks as sdpa takes them, element by element. A matrix product in bf16 would be
-    compiled anew for each number of keys.
+    Attention of one query, for masks as sdpa takes them, in fp32. A matrix product in bf16 would be compiled anew for
+    each number of keys.
     """
-    scores = (query.float() * key).sum(-1).mul_(scaling).unsqueeze(2)  # (batch, heads, 1, key_len)
+    scores = (query.float() @ key.float().transpose(2, 3)).mul_(scaling)  # (batch, heads, 1, key_len)
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         scores.masked_fill_(~attention_mask, -torch.inf)
     elif attention_mask is not None:
@@ -286,8 +286,7 @@ def one_query_attention_forward(
     probabilities = scores.softmax(-1)
     if attention_mask is not None:  # a query that sees no key gets 0, as from sdpa
         probabilities.masked_fill_(scores.amax(-1, keepdim=True) == -torch.inf, 0)
-    states = (probabilities.transpose(2, 3) * value).sum(2)  # (batch, heads, head_dim)
-    return states.to(value.dtype).unsqueeze(1), None
+    return (probabilities @ value.float()).to(value.dtype).transpose(1, 2), None
 
 
 class _Grown(NamedTuple):
