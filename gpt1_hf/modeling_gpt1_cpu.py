@@ -167,6 +167,7 @@ class _Products:
         packed = self.packed.get(layers)
         if packed is not None and packed.state != _state(layers):
             packed = None
+            del self.packed[layers], self.uses[layers]
         if packed is None and layers not in self.unsuitable and not _are_suitable(layers):
             self.unsuitable.add(layers)
         if layers in self.unsuitable and len(layers) > 1:

@@ -167,6 +167,15 @@ class TestProducts:
         assert len(products) == (USES_BEFORE_PACKING + 1) * 3
 
     @needs_onednn
+    def test_of_changing_weights_are_not_packed_each_time(self, products):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with torch.no_grad(), fast_inference():
+            for _ in range(3 * USES_BEFORE_PACKING):
+                layer.weight.mul_(1.1)
+                assert_close(linear(layer, states), layer(states), **CLOSE)
+        assert sum(weight is not layer.weight for weight in products) == 3
+
+    @needs_onednn
     def test_of_a_layer_that_changes_its_type(self):
         (layer,), states = layers_of(1), states_of(2, 48)
         with torch.no_grad(), fast_inference():
