@@ -22,9 +22,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
 # Uses of a weight before it is put in oneDNN's order. That costs as much as 5 to 10 later products save in bf16, and
-# 10 to 40 in fp32.
+# 10 to 40 products of eight rows in fp32.
 USES_BEFORE_PACKING = 8
-# The order suits any number of rows, except that the one for fewer than 8 is slow with more.
+# This order suits any number of rows. That for fewer than 8 is slow with more.
 ROWS_TO_PACK_FOR = 32
 # MKL is faster for smaller fp32 weights, which the processor's caches hold.
 LEAST_FP32_WEIGHTS = 2**17
@@ -39,13 +39,13 @@ _trains: ContextVar[bool] = ContextVar("trains", default=False)
 
 
 @contextmanager
-def fast_inference() -> Iterator[None]:
+def fast_inference(device: torch.device) -> Iterator[None]:
     """
-    Let this file's functions replace torch's in this thread, where they are faster: on an x86 CPU, without gradients,
-    and outside of compiled graphs. Results may differ in the last digits. A layer that is used more than a few times
-    gets a copy of its weights in oneDNN's order, which is freed at the end.
+    Let this file's functions replace torch's in this thread, where they are faster: if the device is an x86 CPU,
+    without gradients, and outside of compiled graphs. Results may differ in the last digits. A layer that is used more
+    than a few times gets a copy of its weights in oneDNN's order, which is freed at the end.
     """
-    token = _products.set(_Products() if _has_onednn() else None)
+    token = _products.set(_Products() if device.type == "cpu" and _has_onednn() else None)
     try:
         yield
     finally:
@@ -237,7 +237,7 @@ def _is_plain(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
 def _are_suitable(layers: Layers) -> bool:
     """Whether the layers' parameters are plain, and all alike, of a type that oneDNN multiplies faster than torch."""
     for layer in layers:
-        if type(layer) is not nn.Linear or "forward" in vars(layer) or not _is_plain(layer.weight, layer.weight.dtype):
+        if type(layer) is not nn.Linear or not _is_plain(layer.weight, layer.weight.dtype):
             return False
         has_bias = layer.bias is not None
         if has_bias and (not _is_plain(layer.bias, layer.weight.dtype) or layer.bias.shape != layer.weight.shape[:1]):
@@ -255,7 +255,11 @@ def _is_suitable_input(layers: Layers, states: torch.Tensor) -> bool:
     if type(states) is not torch.Tensor or states.dtype != layers[0].weight.dtype or not states.numel():
         return False
     return not any(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        "forward" in vars(layer)  # as accelerate's hooks replace it
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
         for layer in layers
     )
 

@@ -376,9 +376,7 @@ class CausalLMHead(GenerationMixin):
 
     @functools.wraps(GenerationMixin.generate)
     def generate(self, *args, **kwargs):
-        if self.device.type != "cpu":
-            return super().generate(*args, **kwargs)
-        with fast_inference():
+        with fast_inference(self.device):
             return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, **kwargs):

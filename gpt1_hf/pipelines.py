@@ -118,13 +118,14 @@ class MultipleChoicePipeline(Pipeline):
         row = encoded(self.model, self.processor, inputs, max_length)
         return {"row": dict(row), "choices": list(inputs["choices"])}
 
-    @fast_inference()
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         rows = as_list(model_inputs["row"])
         if len({len(row["input_ids"]) for row in rows}) > 1:
             raise ValueError("the rows of a batch need equal numbers of choices: set batch_size=1")
         batch = self._ensure_tensor_on_device(as_batch(self.processor, rows), self.device)
-        return {"logits": self.model(**batch, use_cache=False).logits, "choices": model_inputs["choices"]}
+        with fast_inference(self.device):
+            logits = self.model(**batch, use_cache=False).logits
+        return {"logits": logits, "choices": model_inputs["choices"]}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int | None = 1) -> dict[str, Any] | list:
         if top_k is not None and top_k < 1:
@@ -223,12 +224,12 @@ class GPT1TextClassificationPipeline(TextClassificationPipeline):
             raise ValueError(f"a model of the {self.processor.input_format} format reads {form}, not {inputs!r}")
         return dict(zip(columns, (inputs[name] for name in names), strict=True))
 
-    @fast_inference()
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         if self.processor is None:
             return super()._forward(model_inputs)
         batch = self._ensure_tensor_on_device(as_batch(self.processor, as_list(model_inputs["row"])), self.device)
-        return {"logits": self.model(**batch, use_cache=False).logits}
+        with fast_inference(self.device):
+            return {"logits": self.model(**batch, use_cache=False).logits}
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], function_to_apply=None, **settings) -> Any:
         config = self.model.config

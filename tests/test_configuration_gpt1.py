@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.models import CODE
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GPT2Config, OpenAIGPTConfig
 
@@ -31,13 +32,6 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_gpt1.GPT1ForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_gpt1.GPT1ForTokenClassification",
     "AutoProcessor": "processing_gpt1.GPT1Processor",
-}
-CODE = {
-    "configuration_gpt1.py",
-    "modeling_gpt1.py",
-    "modeling_gpt1_heads.py",
-    "modeling_gpt1_cpu.py",
-    "processing_gpt1.py",
 }
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -173,7 +167,7 @@ def test_every_saved_folder_has_the_whole_auto_map_and_its_code(model_class, tok
     config = GPT1Config(**SMALL)
     (config if model_class is None else model_class(config)).save_pretrained(folder)
     assert config_json(folder)["auto_map"] == AUTO_MAP
-    assert {path.name for path in folder.glob("*.py")} == CODE
+    assert {path.name for path in folder.glob("*.py")} == CODE["gpt1"]
 
     # A processor or tokenizer beside it, saving over itself, and saving what was loaded change nothing of that.
     GPT1Processor(tokenizer).save_pretrained(folder)
@@ -182,7 +176,7 @@ def test_every_saved_folder_has_the_whole_auto_map_and_its_code(model_class, tok
     loaded.save_pretrained(tmp_path / "second")
     for place in (folder, tmp_path / "second"):
         assert config_json(place)["auto_map"] == AUTO_MAP
-        assert {path.name for path in place.glob("*.py")} == CODE
+        assert {path.name for path in place.glob("*.py")} == CODE["gpt1"]
     processor_config = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
     assert processor_config["auto_map"] == {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
 
@@ -226,4 +220,4 @@ def test_a_config_is_pushed_with_its_code(monkeypatch, tmp_path):
     monkeypatch.setattr("transformers.utils.hub.hf_api", lambda *_, **__: api)
     (tmp_path / "notes.txt").write_text("not ours")
     GPT1Config(**SMALL).save_pretrained(str(tmp_path), push_to_hub=True, repo_id="someone/something")
-    assert api.uploaded == CODE | {"config.json"}
+    assert api.uploaded == CODE["gpt1"] | {"config.json"}

@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from helpers.data import WORDS, write_jsonl
+from helpers.models import CODE
 from helpers.release import release_shapes, write_release
 from huggingface_hub.errors import HTTPError
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
@@ -211,9 +212,8 @@ class TestCode:
         """No command asks for permission to run it either."""
         folder = shutil.copytree(base_model, tmp_path / "model")
         code = f"open({str(traces)!r}, 'w')\nfrom gpt1_hf import *\n"
-        models = ("modeling_gpt1", "modeling_gpt1_heads", "modeling_gpt1_cpu")
-        for name in ("configuration_gpt1", *models, "processing_gpt1", "tokenization_gpt1"):
-            (folder / f"{name}.py").write_text(code)
+        for file in CODE["gpt1"] | {"tokenization_gpt1.py"}:
+            (folder / file).write_text(code)
         path = folder / "config.json"
         config = json.loads(path.read_text())
         names = {"AutoTokenizer": ["tokenization_gpt1.GPT1Tokenizer", None], **config["auto_map"]}

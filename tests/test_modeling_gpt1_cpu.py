@@ -66,7 +66,7 @@ def slow(monkeypatch):
     """Switches to `generate` without this file's functions."""
 
     def switch_off():
-        monkeypatch.setattr(modeling_gpt1_heads, "fast_inference", nullcontext)
+        monkeypatch.setattr(modeling_gpt1_heads, "fast_inference", lambda device: nullcontext())
 
     return switch_off
 
@@ -89,7 +89,7 @@ class TestProducts:
     def test_are_those_of_the_layers(self, dtype, bias, shape, n_layers, products):
         layers, states = layers_of(n_layers, dtype, bias), states_of(*shape, dtype=dtype)
         expected = [layer.double()(states.double()) for layer in copy.deepcopy(layers)]
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(USES_BEFORE_PACKING + 2):  # before and after the weights are put in order
                 for found, exact in zip(linears(layers, states), expected, strict=True):
                     assert found.dtype == dtype and found.shape == exact.shape
@@ -102,7 +102,7 @@ class TestProducts:
 
     def test_are_the_layers_own_elsewhere(self, products):
         (layer,), states = layers_of(1), states_of(2, 48)
-        with fast_inference():
+        with fast_inference(CPU):
             assert linear(layer, states).requires_grad  # gradients
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 assert linear(layer, states).dtype == torch.bfloat16
@@ -115,7 +115,7 @@ class TestProducts:
 
     def test_of_small_fp32_weights_are_the_layers_own(self, monkeypatch, products):
         monkeypatch.setattr(modeling_gpt1_cpu, "LEAST_FP32_WEIGHTS", 48 * 40 + 1)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             linears(layers_of(3), states_of(2, 48))
         assert not products
 
@@ -127,7 +127,7 @@ class TestProducts:
         elif missing == "operator":
             monkeypatch.setattr(torch.ops, "mkldnn", object())
         (layer,), states = layers_of(1), states_of(2, 48)
-        with torch.backends.mkldnn.flags(enabled=missing != "onednn"), torch.no_grad(), fast_inference():
+        with torch.backends.mkldnn.flags(enabled=missing != "onednn"), torch.no_grad(), fast_inference(CPU):
             assert_close(linear(layer, states), layer(states), atol=0, rtol=0)
         assert not products
 
@@ -135,7 +135,7 @@ class TestProducts:
     @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
     def test_do_not_bypass_hooks(self, when, register):
         layers, states, calls = layers_of(3), states_of(2, 48), []
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(0 if when == "before" else USES_BEFORE_PACKING + 1):
                 linears(layers, states)
             getattr(layers[1], register)(lambda *args: calls.append(len(args)))
@@ -146,21 +146,24 @@ class TestProducts:
     def test_do_not_bypass_hooks_of_all_modules(self):
         calls, layers = [], layers_of(2)
         handle = nn.modules.module.register_module_forward_hook(lambda *_: calls.append(0))  # as FlopCounterMode does
-        with handle, torch.no_grad(), fast_inference():
+        with handle, torch.no_grad(), fast_inference(CPU):
             linears(layers, states_of(2, 48))
         assert len(calls) == 2
 
-    def test_do_not_bypass_a_replaced_forward(self):
-        layers = layers_of(3)
-        layers[2].forward = lambda states: "replaced"  # as accelerate's hooks do
-        with torch.no_grad(), fast_inference():
-            assert linears(layers, states_of(2, 48))[2] == "replaced"
+    @pytest.mark.parametrize("n_before", [0, 1, USES_BEFORE_PACKING + 1])
+    def test_do_not_bypass_a_replaced_forward(self, n_before):
+        layers, states = layers_of(3), states_of(2, 48)
+        with torch.no_grad(), fast_inference(CPU):
+            for _ in range(n_before):
+                linears(layers, states)
+            layers[2].forward = lambda states: "replaced"
+            assert linears(layers, states)[2] == "replaced"
 
     @needs_onednn
     def test_of_unlike_layers_are_separate(self, products):
         layers = (*layers_of(2), nn.Linear(48, 12, bias=False), nn.Identity())
         states = states_of(2, 48)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(USES_BEFORE_PACKING + 1):
                 found = linears(layers, states)
             assert_close(list(found), [layer(states) for layer in layers], **CLOSE)
@@ -169,7 +172,7 @@ class TestProducts:
     @needs_onednn
     def test_of_changing_weights_are_not_packed_each_time(self, products):
         (layer,), states = layers_of(1), states_of(2, 48)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(3 * USES_BEFORE_PACKING):
                 layer.weight.mul_(1.1)
                 assert_close(linear(layer, states), layer(states), **CLOSE)
@@ -178,7 +181,7 @@ class TestProducts:
     @needs_onednn
     def test_of_a_layer_that_changes_its_type(self):
         (layer,), states = layers_of(1), states_of(2, 48)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(USES_BEFORE_PACKING + 1):
                 linear(layer, states)
             assert_close(linear(layer.double(), states.double()), layer(states.double()), atol=0, rtol=0)
@@ -199,7 +202,7 @@ class TestProducts:
         for index, layer in enumerate(layers):
             layer.bias = nn.Parameter(biases[kind](index))
         expected = [layer(states) for layer in layers]
-        with torch.set_grad_enabled(mode == "training"), fast_inference(), fast_training(CPU):
+        with torch.set_grad_enabled(mode == "training"), fast_inference(CPU), fast_training(CPU):
             for _ in range(USES_BEFORE_PACKING + 1):
                 assert_close(list(linears(layers, states)), expected, **CLOSE)
 
@@ -208,23 +211,23 @@ class TestProducts:
         (layer,), states = layers_of(1), states_of(2, 48)
         expected = layer(states).detach()
         layer.weight = nn.Parameter(layer.weight.detach().to_sparse_csr(), requires_grad=False)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             assert_close(linear(layer, states), expected, **CLOSE)
 
     def test_are_compiled_as_layers(self, products):
         layers, states = layers_of(3), states_of(2, 48)
         compiled = torch.compile(lambda states: linears(layers, states), backend="eager", fullgraph=True)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             assert_close(compiled(states), [layer(states) for layer in layers], atol=0, rtol=0)
         assert not products
 
     @needs_onednn
     def test_of_nested_contexts(self, products):
         layers, states = layers_of(1), states_of(2, 48)
-        with torch.no_grad(), fast_inference():
+        with torch.no_grad(), fast_inference(CPU):
             for _ in range(USES_BEFORE_PACKING):
                 linears(layers, states)
-            with fast_inference():
+            with fast_inference(CPU):
                 linears(layers, states)
             linears(layers, states)
         *_, packed, inner, outer = products
@@ -306,7 +309,10 @@ class TestTraining:
         assert not products
 
     def test_of_another_device_are_the_layers_own(self, products):
-        with fast_training(torch.device("cuda")):
+        cuda = torch.device("cuda")
+        with fast_training(cuda):
+            linears(layers_of(3), states_of(2, 48))
+        with torch.no_grad(), fast_inference(cuda):
             linears(layers_of(3), states_of(2, 48))
         assert not products
 
@@ -392,11 +398,11 @@ class TestOneQuery:
         query = states_of(1, 2, 1, 4, dtype=torch.bfloat16)
         with torch.no_grad():
             assert not is_fast_query(query)
-            with fast_inference():
+            with fast_inference(CPU):
                 assert is_fast_query(query)
                 assert not is_fast_query(query.float())
                 assert not is_fast_query(query.expand(1, 2, 3, 4))
-        with fast_inference():
+        with fast_inference(CPU):
             assert not is_fast_query(query)
 
 
@@ -430,7 +436,7 @@ class TestCache:
     @pytest.mark.parametrize("n_new", [1, 7, 200])
     def test_holds_what_a_copied_cache_holds(self, step, n_new):
         expected, cache, batch = empty_cache(), empty_cache(), 4
-        with fast_inference():
+        with fast_inference(CPU):
             for seed in range(9):
                 tokens = new_tokens(n_new, batch, seed)
                 found = extend_cache(cache, *tokens, 0)
@@ -450,14 +456,14 @@ class TestCache:
     @needs_onednn
     def test_is_not_copied_for_every_token(self):
         cache, memories = empty_cache(), set()
-        with fast_inference():
+        with fast_inference(CPU):
             for _ in range(300):
                 memories.add(extend_cache(cache, *new_tokens(1), 0)[0].data_ptr())
         assert len(memories) <= 8
 
     @torch.no_grad()
     def test_copied_layers_do_not_share_memory(self):
-        with fast_inference():
+        with fast_inference(CPU):
             cache = empty_cache()
             for seed in range(3):
                 extend_cache(cache, *new_tokens(1, seed=seed), 0)
@@ -472,7 +478,7 @@ class TestCache:
     @pytest.mark.parametrize("n_before", [1, 5])
     def test_takes_a_wider_type_as_a_copied_cache_does(self, n_before):
         cache = empty_cache()
-        with fast_inference():
+        with fast_inference(CPU):
             for seed in range(n_before):
                 extend_cache(cache, *(tensor.bfloat16() for tensor in new_tokens(1, seed=seed)), 0)
             keys, _ = extend_cache(cache, *new_tokens(1), 0)
@@ -486,7 +492,7 @@ class TestCache:
             def update(self, *args, **kwargs):
                 return "own"
 
-        with fast_inference():
+        with fast_inference(CPU):
             assert extend_cache(Own(), *new_tokens(1), 0) == "own"
             cache = DynamicCache()  # without layers
             for seed in range(3):
@@ -495,7 +501,7 @@ class TestCache:
 
     def test_keeps_gradients(self):
         cache, inputs = empty_cache(), []
-        with fast_inference():
+        with fast_inference(CPU):
             for seed in range(3):
                 inputs.append([tensor.requires_grad_() for tensor in new_tokens(1, seed=seed)])
                 keys, _ = extend_cache(cache, *inputs[-1], 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.hub_client import PACKAGE, run_without_package
+from helpers.models import CODE
 from torch.testing import assert_close
 from transformers import (
     AutoConfig,
@@ -63,16 +64,6 @@ CLASSES = {
         "AutoModelForTokenClassification": GPT1LSTMForTokenClassification,
     },
 }
-CODE = {
-    "gpt1": {
-        "configuration_gpt1.py",
-        "modeling_gpt1.py",
-        "modeling_gpt1_heads.py",
-        "modeling_gpt1_cpu.py",
-        "processing_gpt1.py",
-    }
-}
-CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 # Folder -> classes to load from it. Multiple choice has a head of another width than a classifier.
 FOLDERS = {
     "base": list(AUTOS),

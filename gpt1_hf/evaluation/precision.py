@@ -70,7 +70,8 @@ def full_precision(model: nn.Module) -> Iterator[None]:
             setattr(owner, name, value)
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(fast_inference())
+        if "cpu" in devices:
+            stack.enter_context(fast_inference(torch.device("cpu")))
         yield
 
 

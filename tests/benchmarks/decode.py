@@ -1,10 +1,11 @@
-"""Measure what limits a step of generation on a CPU: how fast torch, and ours, read weights and a cache.
+"""Measure how fast a CPU multiplies, and what limits a step of generation: how fast weights and a cache are read.
 
     python tests/benchmarks/decode.py [--rounds 5]
 
 Each operation reads twelve layers of the paper's size, in turn with the others. It is printed in GB/s beside the sum
 of the same numbers, which is the limit:
 
+- products of 2048 rows, in GFLOP/s, by `nn.Linear` and by oneDNN;
 - products of one and of eight rows with weights of 3072 × 768, for the layouts of `nn.Linear` and of GPT-2's `Conv1D`,
   and in oneDNN's order (`modeling_gpt1_cpu.py`);
 - attention of one query on a cache of 480 tokens, by sdpa and by ours;
@@ -51,6 +52,19 @@ def products(dtype: torch.dtype, n_rows: int, n_rounds: int) -> list[float]:
     return [n_bytes / cost / 1e9 for cost in seconds(works, n_rounds).values()]
 
 
+def large_products(dtype: torch.dtype, n_rounds: int) -> list[float]:
+    """GFLOP/s of products with many rows, by torch and by oneDNN."""
+    weights = [torch.randn(3072, 768).to(dtype) for _ in range(LAYERS)]
+    states = torch.randn(2048, 768).to(dtype)
+    product = torch.ops.mkldnn._linear_pointwise
+    works = {
+        "Linear": lambda: [linear(states, weight) for weight in weights],
+        "oneDNN": lambda: [product(states, weight, None, "none", [], "") for weight in weights],
+    }
+    operations = 2 * len(states) * sum(weight.numel() for weight in weights)
+    return [operations / cost / 1e9 for cost in seconds(works, n_rounds).values()]
+
+
 def attention(batch: int, n_rounds: int) -> list[float]:
     """GB/s of the attention of one bf16 query, and of the sum of its keys and values."""
     query, *cached = (
@@ -74,7 +88,7 @@ def cache(dtype: torch.dtype, batch: int, n_rounds: int) -> list[float]:
 
     def fill(update, n_new):
         own = DynamicCache()
-        with fast_inference():
+        with fast_inference(torch.device("cpu")):
             for states in [text, token] + [token] * n_new:  # after the first token, ours has room for others
                 for layer in range(LAYERS):
                     update(own, states, states, layer)
@@ -90,13 +104,15 @@ def main(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     print(f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     types = number_types("cpu")
-    rows: dict[str, list] = {"products": [], "attention": [], "cache": []}
+    rows: dict[str, list] = {"large products": [], "products": [], "attention": [], "cache": []}
     for name in types:
+        rows["large products"].append([name, 2048, *large_products(DTYPES[name], args.rounds)])
         for n_rows in (1, 8):
             rows["products"].append([name, n_rows, *products(DTYPES[name], n_rows, args.rounds)])
             rows["cache"].append([name, n_rows, *cache(DTYPES[name], n_rows, args.rounds)])
     rows["attention"] += [["bf16", batch, *attention(batch, args.rounds)] for batch in (1, 8)]
     for what, *columns in (
+        ("large products", "rows", "`nn.Linear`, GFLOP/s", "oneDNN, GFLOP/s"),
         ("products", "rows", "`nn.Linear`, GB/s", "`Conv1D`, GB/s", "oneDNN's order, GB/s", "sum, GB/s"),
         ("attention", "batch", "sdpa, GB/s", "ours, GB/s", "sum, GB/s"),
         ("cache", "batch", "`DynamicCache`, µs a layer", "ours, µs a layer"),

@@ -12,6 +12,17 @@ LENGTHS = (12, 9, 5)
 NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 ATTENTIONS = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+# Files of the package that travel beside a checkpoint, by the type of its model.
+CODE = {
+    "gpt1": {
+        "configuration_gpt1.py",
+        "modeling_gpt1.py",
+        "modeling_gpt1_cpu.py",
+        "modeling_gpt1_heads.py",
+        "processing_gpt1.py",
+    }
+}
+CODE["gpt1_lstm"] = CODE["gpt1"] | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
 
 
 def randomize(model, seed=0):

@@ -10,6 +10,7 @@ import torch
 import transformers
 from helpers.hub_client import OTHER_TOKEN, PACKAGE, READ_TOKEN, TOKEN, TOKENS, error_of, run_without_package
 from helpers.hub_server import card_errors
+from helpers.models import CODE as CODE_OF
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
@@ -30,14 +31,7 @@ from gpt1_hf.errors import GPT1Error
 from gpt1_hf.hub.upload import card_for, model_files, upload
 
 
-CODE = {
-    "configuration_gpt1.py",
-    "modeling_gpt1.py",
-    "modeling_gpt1_heads.py",
-    "modeling_gpt1_cpu.py",
-    "processing_gpt1.py",
-}
-LSTM_CODE = CODE | {"configuration_gpt1_lstm.py", "modeling_gpt1_lstm.py"}
+CODE, LSTM_CODE = CODE_OF["gpt1"], CODE_OF["gpt1_lstm"]
 FILES = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"}
 IDS = [[5, 9, 3, 7, 11, 2]]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.hub_client import error_of, run_without_package
 from helpers.hub_server import card_errors
+from helpers.models import CODE
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
@@ -19,17 +20,12 @@ from gpt1_hf.checkpoints.loading import open_config, open_model
 pytest.importorskip("peft", reason="needs the extra `peft`")
 pytestmark = pytest.mark.slow
 
-SENT = {
+SENT = CODE["gpt1"] | {
     ".gitattributes",
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
     "config.json",
-    "configuration_gpt1.py",
-    "modeling_gpt1.py",
-    "modeling_gpt1_heads.py",
-    "modeling_gpt1_cpu.py",
-    "processing_gpt1.py",
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
