@@ -160,6 +160,25 @@ class TestProducts:
             assert linears(layers, states)[2] == "replaced"
 
     @needs_onednn
+    @pytest.mark.parametrize("other", [nn.Linear(48, 12), nn.Linear(48, 40, bias=False)])
+    def test_of_linear_layers_of_two_kinds_are_separate(self, other):
+        layers, states = (*layers_of(2), other), states_of(2, 48)
+        with torch.no_grad(), fast_inference(CPU):
+            for _ in range(USES_BEFORE_PACKING + 1):
+                found = linears(layers, states)
+            assert_close(list(found), [layer(states) for layer in layers], **CLOSE)
+
+    @pytest.mark.parametrize("n_before", [0, USES_BEFORE_PACKING + 1])
+    def test_of_another_type_of_states_fail_as_the_layers_do(self, n_before):
+        (layer,), states = layers_of(1), states_of(2, 48)
+        with torch.no_grad(), fast_inference(CPU):
+            for _ in range(n_before):
+                linear(layer, states)
+            for dtype in (torch.float64, torch.bfloat16):
+                with pytest.raises(RuntimeError, match="same dtype"):
+                    linear(layer, states.to(dtype))
+
+    @needs_onednn
     def test_of_unlike_layers_are_separate(self, products):
         layers = (*layers_of(2), nn.Linear(48, 12, bias=False), nn.Identity())
         states = states_of(2, 48)
@@ -424,6 +443,7 @@ STEPS = {
     "slice": lambda cache: cache.batch_select_indices(slice(0, 2)) or cache,
     "deepcopy": copy.deepcopy,
     "assign": lambda cache: setattr(cache.layers[0], "keys", cache.layers[0].keys.clone()) or cache,
+    "assign values": lambda cache: setattr(cache.layers[0], "values", -cache.layers[0].values) or cache,
     "data of keys": lambda cache: setattr(cache.layers[0].keys, "data", cache.layers[0].keys.clone()) or cache,
     "data of values": lambda cache: setattr(cache.layers[0].values, "data", -cache.layers[0].values) or cache,
     "reset": lambda cache: cache.reset() or cache,
